@@ -1,0 +1,1 @@
+"""What PEFT does with a LoRA configuration on a model, re-stated without PEFT, torch or transformers."""

@@ -1,0 +1,130 @@
+"""How many parameters PEFT makes trainable. All counts are in scalars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from lorascope.peft_rules.matching import parameter_names
+from lorascope.peft_rules.versioning import Release
+from lorascope.records import AdapterConfig, ModelMap, Module
+
+Shape = tuple[int, ...]
+
+
+def stored_shape(module: Module, parameter: str) -> Shape | None:
+    """The stored shape of one of a module's own parameters, or None if it has no such parameter."""
+    return next((shape for name, shape in module.parameters if name == parameter), None)
+
+
+def in_and_out(module: Module) -> tuple[int, int]:
+    """In and out features of a module that PEFT can adapt, as its own `(in, out)`.
+
+    Raises:
+        ValueError: The module's kind is not one of those, or its weight is not to be seen.
+    """
+    weight = stored_shape(module, "in_proj_weight" if module.kind == "multihead_attention" else "weight")
+    if weight is None:
+        raise ValueError(f"{module.name} has no weight of its own.")
+    if module.kind == "linear" or module.kind == "multihead_attention":
+        return weight[1], weight[0]
+    if module.kind in ("conv1d", "embedding"):  # Conv1D stores (in, out), an embedding (tokens, width).
+        return weight[0], weight[1]
+    if module.kind == "conv":
+        return weight[1] * module.groups, weight[0]
+    raise ValueError(f"PEFT has no adapter for a {module.class_name}.")
+
+
+def module_count(module: Module, rank: int, *, dora: bool = False, lora_bias: bool = False) -> int:
+    """What an adapter of a rank adds to a module.
+
+    A convolution's A is a full convolution whatever its groups, its B a 1x1 one with the groups of the layer. A
+    `MultiheadAttention` gets an adapter on its fused input projection and another on its output projection, always
+    both.
+    """
+    inner, outer = in_and_out(module)
+    extra = (outer if dora else 0) + (outer if lora_bias else 0)
+    if module.kind == "conv":
+        kernel = math.prod((stored_shape(module, "weight") or ())[2:])
+        return rank * inner * kernel + outer * (rank // module.groups) + extra
+    if module.kind == "multihead_attention":
+        extra += inner if lora_bias else 0
+        return rank * (inner + outer) + rank * (inner + inner) + extra
+    return rank * (inner + outer) + extra
+
+
+def parameter_count(shape: Shape, rank: int) -> int:
+    """What an adapter of a rank adds to a 2-D or 3-D parameter; the rank of a 3-D one is per expert."""
+    if len(shape) == 3:
+        return rank * shape[0] * (shape[1] + shape[2])
+    return rank * (shape[0] + shape[1])
+
+
+class Tensors:
+    """The model's tensors under their first names, so that a tied one is counted once."""
+
+    def __init__(self, model: ModelMap) -> None:
+        self._first = {name: group[0] for group in model.ties for name in group}
+        self._sizes: dict[str, int] = {}
+        self._owned: dict[str, list[str]] = {}
+        for owner, name, shape in parameter_names(model):
+            first = self.first(name)
+            self._sizes.setdefault(first, math.prod(shape))
+            self._owned.setdefault(owner, []).append(first)
+        self._modules = tuple(module.name for module in model.modules)
+
+    def first(self, name: str) -> str:
+        """The first name of a tensor."""
+        return self._first.get(name, name)
+
+    def of(self, module: str) -> list[str]:
+        """The tensors that a module itself owns."""
+        return self._owned.get(module, [])
+
+    def below(self, modules: Iterable[str]) -> Mapping[str, set[str]]:
+        """The tensors of each module and of everything below it."""
+        found: dict[str, set[str]] = {module: set() for module in modules}
+        for name in self._modules if found else ():
+            tensors = self._owned.get(name)
+            if not tensors:
+                continue
+            above = name
+            while above:
+                if above in found:
+                    found[above].update(tensors)
+                above = above.rpartition(".")[0]
+        return found
+
+    def size(self, tensors: Iterable[str]) -> int:
+        """Number of scalars in some tensors, each counted once."""
+        return sum(self._sizes[tensor] for tensor in set(tensors))
+
+
+def trained_biases(
+    model: ModelMap, config: AdapterConfig, adapted: Iterable[str], tensors: Tensors, release: Release
+) -> set[str]:
+    """The base model's own tensors that `bias` makes trainable, under their first names.
+
+    Args:
+        adapted: The modules that carry an adapter, of their own or of one of their parameters.
+    """
+    found: set[str] = set()
+    if release < (0, 21):
+        # Up to 0.20 everything called "lora_" counts as an adapter and stays as trainable as it was.
+        found |= {first for _, name, _ in parameter_names(model) if "lora_" in (first := tensors.first(name))}
+    if config.bias == "none":
+        return found
+    if config.bias == "all":
+        for _, name, _ in parameter_names(model):
+            first = tensors.first(name)
+            # Up to 0.20 any name with "bias" in it counts: in_proj_bias, gate_up_proj_bias, relative_attention_bias.
+            if "bias" in first if release < (0, 21) else first == "bias" or first.endswith(".bias"):
+                found.add(first)
+        return found
+    for name in adapted:
+        module = model.module_by_name[name]
+        # The input projection of a MultiheadAttention keeps its bias to itself; the output projection is a layer.
+        owner = model.module_by_name.get(f"{name}.out_proj") if module.kind == "multihead_attention" else module
+        if owner is not None and stored_shape(owner, "bias") is not None:
+            found.add(tensors.first(f"{owner.name}.bias"))
+    return found

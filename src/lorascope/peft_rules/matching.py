@@ -1,0 +1,402 @@
+"""Which modules and parameters the names in a configuration match.
+
+A name is the dotted name of a module relative to the model, as `named_modules()` gives it. A list entry matches it if
+it is the name itself or ends it after a dot; entries are never regular expressions. A string is one regular expression
+that must match the whole name. All patterns are compiled once, and list entries are looked up in a set, so that
+matching is linear in the number of names whatever the length of the list.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from lorascope.peft_rules.versioning import Release
+from lorascope.records import AdapterConfig, ModelMap
+
+ALL_LINEAR = "all-linear"
+# PEFT lets this one string match nothing without an error.
+DUMMY_TARGET = "dummy-target-modules"
+SEQUENCE_CLASSIFICATION_HEADS = ("score", "classifier")
+# From this many list entries on, PEFT replaces the list by shorter suffixes (MIN_TARGET_MODULES_FOR_OPTIMIZATION).
+CONDENSED_FROM = 20
+
+_Q_V = ("q_proj", "v_proj")
+_QUERY_VALUE = ("query", "value")
+
+# TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING: what PEFT adapts where target_modules is None.
+_DEFAULTS: Mapping[str, str | tuple[str, ...]] = {
+    "t5": ("q", "v"),
+    "mt5": ("q", "v"),
+    "bart": _Q_V,
+    "gpt2": ("c_attn",),
+    "bloom": ("query_key_value",),
+    "blip-2": ("q", "v", "q_proj", "v_proj"),
+    "opt": _Q_V,
+    "gptj": _Q_V,
+    "gpt_neox": ("query_key_value",),
+    "gpt_neo": _Q_V,
+    "bert": _QUERY_VALUE,
+    "roberta": _QUERY_VALUE,
+    "xlm-roberta": _QUERY_VALUE,
+    "electra": _QUERY_VALUE,
+    "deberta-v2": ("query_proj", "value_proj"),
+    "deberta": ("in_proj",),
+    "layoutlm": _QUERY_VALUE,
+    "llama": _Q_V,
+    "llama4": _Q_V,
+    "chatglm": ("query_key_value",),
+    "gpt_bigcode": ("c_attn",),
+    "mpt": ("Wqkv",),
+    "RefinedWebModel": ("query_key_value",),
+    "RefinedWeb": ("query_key_value",),
+    "falcon": ("query_key_value",),
+    "btlm": ("c_proj", "c_attn"),
+    "codegen": ("qkv_proj",),
+    "mistral": _Q_V,
+    "mixtral": _Q_V,
+    "stablelm": _Q_V,
+    "phi": ("q_proj", "v_proj", "fc1", "fc2"),
+    "gemma": _Q_V,
+    "gemma2": _Q_V,
+    "gemma3_text": _Q_V,
+    "gemma4": r".*language_model\..*\.(q_proj|v_proj)",
+    "qwen2": _Q_V,
+    "qwen3": _Q_V,
+    "rwkv": ("key", "value", "receptance", "output"),
+    "rwkv7": ("r_proj", "k_proj", "v_proj", "o_proj", "key", "value"),
+}
+_NEMOTRON = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class BadPatternError(ValueError):
+    """A pattern of the configuration on which PEFT stops: no regular expression, or one whose group is no number."""
+
+
+class Match(enum.Enum):
+    """What the configuration says of one module name."""
+
+    NO = "no"
+    EXACT = "exact"
+    SUFFIX = "suffix"
+    REGEX = "regex"
+    EXCLUDED = "excluded"
+    OTHER_LAYER = "other layer"
+    NO_LAYER = "no layer"
+
+    @property
+    def targeted(self) -> bool:
+        """The module gets an adapter."""
+        return self in (Match.EXACT, Match.SUFFIX, Match.REGEX)
+
+
+def default_targets(model_type: str, release: Release) -> str | frozenset[str] | None:
+    """What PEFT adapts by itself for a model type, or None where its table has no row."""
+    if model_type == "nemotron_h" and release >= (0, 20):  # The row came with 0.20.
+        return frozenset(_NEMOTRON)
+    row = _DEFAULTS.get(model_type)
+    return frozenset(row) if isinstance(row, tuple) else row
+
+
+def all_linear_targets(model: ModelMap, task_type: str | None) -> frozenset[str]:
+    """The full names that `all-linear` stands for (`_maybe_include_all_linear_layers`).
+
+    Every linear layer of every tower, without the output embedding; where the model has none, without the head of a
+    sequence classifier, but only if the task type says that it is one.
+    """
+    names = {module.name for module in model.modules if module.kind in ("linear", "conv1d")}
+    if model.output_embeddings:
+        names.discard(model.output_embeddings)
+    elif task_type == "SEQ_CLS" and model.model_type:
+        head = next((name for name in SEQUENCE_CLASSIFICATION_HEADS if name in model.module_by_name), None)
+        names.discard(head or "")
+    return frozenset(names)
+
+
+def dotted_suffixes(name: str, parts: int | None = None) -> Iterator[str]:
+    """The proper suffixes of a name that start after a dot, shortest first, at most `parts` parts long."""
+    at = name.rfind(".")
+    while at >= 0 and (parts is None or parts > 0):
+        yield name[at + 1 :]
+        at = name.rfind(".", 0, at)
+        parts = None if parts is None else parts - 1
+
+
+class NameSet:
+    """List entries, matched as PEFT matches a list: the name itself, or its end after a dot."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self.entries = frozenset(entries)
+        self._parts = max((entry.count(".") + 1 for entry in self.entries), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+    def has(self, name: str) -> bool:
+        """The name is an entry or ends with one after a dot."""
+        return name in self.entries or self.ends(name)
+
+    def ends(self, name: str) -> bool:
+        """The name ends with an entry after a dot."""
+        return any(suffix in self.entries for suffix in dotted_suffixes(name, self._parts))
+
+    def hits(self, name: str) -> Iterator[str]:
+        """The entries that match the name."""
+        if name in self.entries:
+            yield name
+        yield from (suffix for suffix in dotted_suffixes(name, self._parts) if suffix in self.entries)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise BadPatternError(f'"{pattern}" is not a regular expression: {error}') from error
+
+
+class _SavedNames:
+    """The names that `modules_to_save` keeps free of adapters: the modules it names and everything below them.
+
+    PEFT puts each entry raw into a regular expression. An entry that is one plain word is one component of the name.
+    """
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self._words = {entry for entry in entries if re.fullmatch(r"\w+", entry)}
+        others = [entry for entry in entries if entry not in self._words]
+        self._patterns = [_compiled(rf"(^|.*\.){entry}($|\..*)") for entry in others]
+
+    def has(self, name: str) -> bool:
+        if self._words and not self._words.isdisjoint(name.split(".")):
+            return True
+        return any(pattern.match(name) for pattern in self._patterns)
+
+
+class LayerFilter:
+    """`layers_to_transform` and `layers_pattern`: which layer a name is in, and whether that one is wanted."""
+
+    def __init__(
+        self, layers: int | tuple[int, ...] | None, pattern: str | tuple[str, ...] | None, release: Release
+    ) -> None:
+        self.wanted = frozenset([layers]) if isinstance(layers, int) else frozenset(layers or ())
+        # An empty list means all layers, as None does; the number 0 means layer 0.
+        self.active = layers is not None and (isinstance(layers, int) or len(layers) > 0)
+        self._regexes = [_compiled(text) for text in self._texts(pattern, release)] if self.active else []
+        # Up to 0.20 PEFT reads the first group, which is the user's own if the pattern has one; 0.21 names its group.
+        self._group: int | str = "idx" if release >= (0, 21) else 1
+
+    @staticmethod
+    def _texts(pattern: str | tuple[str, ...] | None, release: Release) -> list[str]:
+        # 0.19 takes the last number (on unfused experts that is the expert), later releases the first; up to 0.20 a
+        # pattern at the very start of the name ("layers.0.…") is not found.
+        lead = r".*" if release < (0, 20) else r".*?"
+        index = r"(?P<idx>\d+)" if release >= (0, 21) else r"(\d+)"
+        if not pattern:
+            return [rf"{lead}\.[^.]*\.{index}\."]
+        given = [pattern] if isinstance(pattern, str) else list(pattern)
+        start = r"(?:^|.*?\.)" if release >= (0, 21) else rf"{lead}\."
+        return [rf"{start}{text}\.{index}\." for text in given]
+
+    def index(self, name: str) -> int | None:
+        """The layer that PEFT reads from a name, or None if it finds none.
+
+        Raises:
+            BadPatternError: A group of the user's pattern is in the way of the number.
+        """
+        for pattern in self._regexes:
+            match = pattern.match(name)
+            if match is not None:
+                text = match.group(self._group)
+                try:
+                    return int(text)
+                except (TypeError, ValueError) as error:
+                    raise BadPatternError(f'layers_pattern "{pattern.pattern}" yields {text!r}, no layer.') from error
+        return None
+
+
+class ModuleMatcher:
+    """Decides over one module name after the other (`check_target_module_exists`).
+
+    Args:
+        targets: A regular expression, list entries, or None for no module at all.
+        config: For `exclude_modules`, `layers_to_transform` and `layers_pattern`.
+        saved: `modules_to_save`, with what the task type adds before PEFT matches.
+        release: PEFT's release.
+
+    Raises:
+        BadPatternError: A pattern is no regular expression.
+    """
+
+    def __init__(
+        self, targets: str | frozenset[str] | None, config: AdapterConfig, saved: Sequence[str], release: Release
+    ) -> None:
+        self.names = NameSet(()) if targets is None or isinstance(targets, str) else NameSet(targets)
+        self._pattern = _compiled(targets) if isinstance(targets, str) else None
+        exclude = config.exclude_modules
+        self._exclude_pattern = _compiled(exclude) if isinstance(exclude, str) and exclude else None
+        self._exclude_names = NameSet(exclude) if exclude and not isinstance(exclude, str) else None
+        self._saved = _SavedNames(saved) if saved else None
+        self.layers = LayerFilter(config.layers_to_transform, config.layers_pattern, release)
+
+    def match(self, name: str) -> Match:
+        """What the configuration says of a module name. The root is never asked for."""
+        if self._exclude_pattern is not None and self._exclude_pattern.fullmatch(name):
+            return Match.EXCLUDED
+        if self._exclude_names is not None and self._exclude_names.has(name):
+            return Match.EXCLUDED
+        if self._saved is not None and self._saved.has(name):
+            return Match.EXCLUDED
+        if self._pattern is not None:
+            return Match.REGEX if self._pattern.fullmatch(name) else Match.NO
+        # A full name counts at once: layers_to_transform is not looked at.
+        if name in self.names.entries:
+            return Match.EXACT
+        if not self.names.ends(name):
+            return Match.NO
+        if not self.layers.active:
+            return Match.SUFFIX
+        index = self.layers.index(name)
+        if index is None:
+            return Match.NO_LAYER
+        return Match.SUFFIX if index in self.layers.wanted else Match.OTHER_LAYER
+
+
+def condensed_targets(targets: frozenset[str], names: Sequence[str]) -> frozenset[str]:
+    """What PEFT makes of a long list: the shortest suffixes that tell its names from all others.
+
+    Args:
+        targets: The list entries.
+        names: All names of `named_modules()`, the root's empty one included.
+
+    Raises:
+        BadPatternError: One entry is the empty string, on which PEFT stops.
+    """
+    if len(targets) < CONDENSED_FROM:
+        return targets
+    if "" in targets:
+        raise BadPatternError("a list of 20 or more target modules must not contain an empty string.")
+    matcher = NameSet(targets)
+    # Only suffixes of the targets are ever looked up, and those are at most this long.
+    parts = max(target.count(".") + 1 for target in targets)
+    taken: set[str] = set()
+    for name in names:
+        if not matcher.has(name):
+            taken.add(name)
+            taken.update(dotted_suffixes(name, parts))
+    chosen: set[str] = set()
+    for suffixes in sorted([*dotted_suffixes(target), target] for target in targets):
+        if any(suffix in chosen for suffix in suffixes[:-1]):
+            continue
+        free = next((suffix for suffix in suffixes if suffix not in chosen and suffix not in taken), None)
+        if free is not None:
+            chosen.add(free)
+    return frozenset(chosen) if chosen and len(chosen) < len(targets) else targets
+
+
+Number = TypeVar("Number", int, float)
+
+_LITERAL_KEY = re.compile(r"\^?(?:[\w-]|\.|\\\.)+\$?")
+
+
+class PatternTable(Generic[Number]):
+    """`rank_pattern` or `alpha_pattern`: the first key, in the order given, that matches the end of a name.
+
+    PEFT (`get_pattern_key`) tries `(.*\\.)?(key)$` for key after key. A plan may carry a key per weight, so keys that
+    are plain names are looked up instead of tried: an unescaped dot stands for any character, which is why a name is
+    first masked where the key has its dots.
+    """
+
+    def __init__(self, patterns: Mapping[str, Number]) -> None:
+        self._patterns: Mapping[str, Number] = patterns
+        self._keys = tuple(patterns)
+        # Last component of a key -> (length, wildcard positions, anchored) -> masked key -> its places in the order.
+        self._literal: dict[str, dict[tuple[int, tuple[int, ...], bool], dict[str, list[int]]]] = {}
+        self._regular: list[int] = []
+        for place, key in enumerate(self._keys):
+            if _LITERAL_KEY.fullmatch(key):
+                self._add(key, place)
+            else:
+                self._regular.append(place)
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def _add(self, key: str, place: int) -> None:
+        anchored = key.startswith("^")
+        body = key.removeprefix("^").removesuffix("$")
+        escaped = body.replace("\\.", "\0")
+        wild = tuple(at for at, letter in enumerate(escaped) if letter == ".")
+        text = escaped.replace("\0", ".")
+        leaf = re.split(r"[.\0]", escaped)[-1]
+        shapes = self._literal.setdefault(leaf, {})
+        shapes.setdefault((len(text), wild, anchored), {}).setdefault(text, []).append(place)
+
+    def key(self, name: str) -> str | None:
+        """The key that PEFT uses for a name, or None.
+
+        Raises:
+            BadPatternError: PEFT would try a key that is no regular expression.
+        """
+        best = min(self._literal_places(name), default=len(self._keys))
+        for place in self._regular:
+            if place >= best:
+                break
+            if self._regex(place).match(name):
+                best = place
+                break
+        return self._keys[best] if best < len(self._keys) else None
+
+    def value(self, name: str, default: Number) -> Number:
+        """The number for a name: of the first key that matches it, or the default."""
+        key = self.key(name)
+        return default if key is None else self._patterns[key]
+
+    def unmatched(self, names: Iterable[str]) -> list[str]:
+        """The keys that match none of the names, whether or not an earlier key was used for them.
+
+        Raises:
+            BadPatternError: A key is no regular expression.
+        """
+        left = set(range(len(self._keys)))
+        for name in names:
+            left.difference_update(self._literal_places(name))
+            left.difference_update(
+                [place for place in self._regular if place in left and self._regex(place).match(name)]
+            )
+            if not left:
+                break
+        return sorted(self._keys[place] for place in left)
+
+    def _regex(self, place: int) -> re.Pattern[str]:
+        return _compiled(rf"(.*\.)?({self._keys[place]})$")
+
+    def _literal_places(self, name: str) -> Iterator[int]:
+        for leaf, shapes in self._literal.items():
+            if not name.endswith(leaf):
+                continue
+            for (length, wild, anchored), keys in shapes.items():
+                start = len(name) - length
+                if start == 0 or (start > 0 and not anchored and name[start - 1] == "."):
+                    yield from keys.get(_masked(name[start:], wild), ())
+
+
+def _masked(text: str, wild: tuple[int, ...]) -> str:
+    if all(text[at] == "." for at in wild):
+        return text
+    letters = list(text)
+    for at in wild:
+        letters[at] = "."
+    return "".join(letters)
+
+
+def parameter_names(model: ModelMap) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """All parameters in `named_parameters()` order: owning module, full name, stored shape. The root owns "".
+
+    A tensor that has several names appears under each of them.
+    """
+    yield from (("", name, shape) for name, shape in model.root_parameters)
+    for module in model.modules:
+        yield from ((module.name, f"{module.name}.{name}", shape) for name, shape in module.parameters)

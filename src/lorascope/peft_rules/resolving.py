@@ -1,0 +1,402 @@
+"""What PEFT does with a configuration on a model: everything of this folder together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from lorascope.peft_rules import conversion, counting, matching, saving
+from lorascope.peft_rules.matching import BadPatternError, Match, ModuleMatcher, NameSet, PatternTable
+from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba
+from lorascope.peft_rules.versioning import Release, release_of
+from lorascope.records import Adapted, AdapterConfig, ModelMap, Module, Resolution
+
+_TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+_GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+# The only names by which PEFT notices a tied embedding.
+_EMBEDDING_NAMES = ("embed_tokens", "lm_head")
+
+
+class _RefusalError(Exception):
+    """PEFT stops here; the text says why."""
+
+
+def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Resolution:
+    """What `peft.get_peft_model` does with a configuration, without running it.
+
+    Args:
+        model: The map of the model.
+        config: The configuration. It is not changed (PEFT changes the one it is given).
+        peft: The version of PEFT.
+
+    Returns:
+        The adapted weights with rank, alpha, scale and count, the saved modules and the number of trainable
+        parameters; or `error` alone where PEFT raises. `warnings` says what PEFT warns about or does silently.
+
+    Raises:
+        LorascopeError: The version is unknown.
+    """
+    release = release_of(peft)
+    try:
+        return _Resolver(model, config, release).resolution()
+    except (_RefusalError, BadPatternError) as refusal:
+        return Resolution(error=str(refusal))
+
+
+class _Resolver:
+    """One run of PEFT's `inject_adapter`, step by step in its order."""
+
+    def __init__(self, model: ModelMap, config: AdapterConfig, release: Release) -> None:
+        self.model = model
+        self.config = config
+        self.release = release
+        self.warnings: list[str] = []
+        self.adapted: list[Adapted] = []
+        self.adapted_modules: list[Module] = []
+        self.owners: dict[str, None] = {}
+
+    def resolution(self) -> Resolution:
+        self._check_config()
+        saved_first = saving.names_before_matching(self.config.modules_to_save, self.config.task_type)
+        targets = conversion.converted_targets(self.model, self.config, saved_first, self.release)
+        if targets.error:
+            raise _RefusalError(targets.error)
+        self.warnings += targets.warnings
+        self._ranks: PatternTable[int] = PatternTable(targets.rank_pattern)
+        self._alphas: PatternTable[float] = PatternTable(targets.alpha_pattern)
+
+        modules = self._module_targets(targets)
+        self._adapt_modules(modules, saved_first)
+        fan_in_fan_out = self._fan_in_fan_out()
+        self._adapt_parameters(targets.parameters or frozenset(), fan_in_fan_out)
+        if not self.adapted and modules != matching.DUMMY_TARGET:
+            raise _RefusalError(self._nothing_matched(modules, targets.parameters))
+        self._warn_of_patterns(targets)
+        self._warn_of_ties(modules)
+
+        tensors = counting.Tensors(self.model)
+        names, extra = self._save(tensors)
+        trainable = sum(weight.trainable for weight in self.adapted) + extra
+        return Resolution(
+            adapted=tuple(sorted(self.adapted, key=lambda weight: weight.name)),
+            trainable=trainable,
+            saved=names,
+            warnings=tuple(dict.fromkeys(self.warnings)),
+        )
+
+    # The configuration alone.
+
+    def _check_config(self) -> None:
+        config = self.config
+        if self.model.refusal:
+            raise _RefusalError(self.model.refusal)
+        if config.task_type is not None and config.task_type not in _TASK_TYPES:
+            raise _RefusalError(f'"{config.task_type}" is no task type of PEFT: {", ".join(_TASK_TYPES)}.')
+        if isinstance(config.target_parameters, str):
+            raise _RefusalError("target_parameters must be a list of names; a string is not supported.")
+        if isinstance(config.target_modules, str):
+            if config.layers_to_transform is not None:
+                raise _RefusalError("layers_to_transform does not go with a string in target_modules. Give a list.")
+            if config.layers_pattern is not None:
+                raise _RefusalError("layers_pattern does not go with a string in target_modules. Give a list.")
+        layers = config.layers_to_transform
+        # Up to 0.20 PEFT asks for truth and so refuses layer 0 alone and an empty list.
+        absent = layers is None or (self.release < (0, 21) and not layers)
+        if config.layers_pattern and absent:
+            raise _RefusalError("layers_pattern needs layers_to_transform.")
+        if config.lora_bias and config.use_dora:
+            raise _RefusalError("lora_bias=True and use_dora=True exclude each other.")
+        if not (config.bias in ("none", "all") or config.bias.endswith("_only")):
+            raise _RefusalError(f'bias="{config.bias}" is none of "none", "all" and "lora_only".')
+        if config.task_type in _GENERATING and not self.model.prepares_generation:
+            raise _RefusalError(
+                f"{self.model.architecture} has no prepare_inputs_for_generation, which PEFT needs for "
+                f'task_type="{config.task_type}". Leave task_type out, or use "FEATURE_EXTRACTION".'
+            )
+
+    # Modules.
+
+    def _module_targets(self, targets: conversion.Targets) -> str | frozenset[str] | None:
+        asked = targets.modules
+        if asked is None:
+            asked = matching.default_targets(self.model.model_type, self.release)
+            if asked is None and not targets.parameters:
+                raise _RefusalError(
+                    f'PEFT has no default for model type "{self.model.model_type}". '
+                    "Give target_modules or target_parameters."
+                )
+            if asked is not None:
+                shown = asked if isinstance(asked, str) else sorted(asked)
+                self.warnings.append(
+                    f"target_modules is missing, so PEFT adapts its default for {self.model.model_type}: {shown}"
+                    + (", besides the target_parameters." if targets.parameters else ".")
+                )
+        if isinstance(asked, str) and asked.lower() == matching.ALL_LINEAR:
+            asked = matching.all_linear_targets(self.model, self.config.task_type)
+        if isinstance(asked, frozenset):
+            names = ["", *(module.name for module in self.model.modules)]
+            condensed = matching.condensed_targets(asked, names)
+            if condensed is not asked and self.config.layers_to_transform is not None:
+                self.warnings.append(
+                    f"PEFT shortens a list of {matching.CONDENSED_FROM} or more names to suffixes, and a suffix is "
+                    "subject to layers_to_transform while a full name is not."
+                )
+            asked = condensed
+        return asked
+
+    def _adapt_modules(self, targets: str | frozenset[str] | None, saved: Sequence[str]) -> None:
+        matcher = ModuleMatcher(targets, self.config, saved, self.release)
+        dropped: list[str] = []
+        exact: list[str] = []
+        excluded = 0
+        layers_seen: set[int] = set()
+        used: set[str] = set()
+        if targets == matching.DUMMY_TARGET:
+            return
+        for module in self.model.modules:
+            found = matcher.match(module.name)
+            if found is Match.NO:
+                continue
+            if found is Match.EXCLUDED:
+                excluded += 1
+                continue
+            used.update(matcher.names.hits(module.name))
+            if found is Match.NO_LAYER:
+                dropped.append(module.name)
+            if found is Match.EXACT and matcher.layers.active:
+                exact.append(module.name)
+            if found.targeted:
+                if found is Match.SUFFIX and matcher.layers.active:
+                    layers_seen.add(matcher.layers.index(module.name) or 0)
+                self._adapt_module(module)
+        if isinstance(targets, frozenset) and self.adapted:
+            unknown = sorted(targets - used)
+            if unknown:
+                self.warnings.append(f"No module is called {_listed(unknown)}: PEFT ignores such entries silently.")
+        if dropped:
+            self.warnings.append(
+                f"{_listed(dropped)} match target_modules but lie in no layer that PEFT finds, so layers_to_transform "
+                "drops them silently. Give their full names, or a layers_pattern."
+            )
+        if exact:
+            self.warnings.append(
+                f"{_listed(exact)} are given by full name, for which PEFT ignores layers_to_transform."
+            )
+        if layers_seen and (absent := sorted(matcher.layers.wanted - layers_seen)):
+            self.warnings.append(f"layers_to_transform names layers without a target, ignored silently: {absent}.")
+        if self.config.exclude_modules and not excluded:
+            self.warnings.append("exclude_modules matches no module.")
+
+    def _adapt_module(self, module: Module) -> None:
+        config, name = self.config, module.name
+        if guarded_by_mamba(self.model, name, self.release):
+            raise _RefusalError(
+                f'PEFT refuses "{name}": on {self.model.model_type} no module called out_proj or conv1d may be '
+                "adapted. Leave it out of target_modules, or exclude it."
+            )
+        if module.kind == "other":
+            raise _RefusalError(
+                f'target_modules matches "{name}", a {module.class_name}, for which PEFT has no adapter. Name the '
+                "linear layers within it, or its parameters in target_parameters."
+            )
+        rank = self._ranks.value(name, config.r)
+        alpha = self._alphas.value(name, config.lora_alpha)
+        self._check_rank(name, rank)
+        self._check_kind(module, rank)
+        if not 0 <= max(config.lora_dropout, 0.0) <= 1:
+            raise _RefusalError(f"lora_dropout={config.lora_dropout} is no probability.")
+        count = counting.module_count(module, rank, dora=config.use_dora, lora_bias=config.lora_bias)
+        self._add(name, rank, alpha, count)
+        self.adapted_modules.append(module)
+        self.owners[name] = None
+        if config.lora_bias and counting.stored_shape(module, "bias") is None:
+            self.warnings.append("lora_bias=True on layers without a bias: such adapters cannot be merged.")
+        trouble = dead_or_crashing(self.model, module)
+        if trouble:
+            self.warnings.append(f"{name}: {trouble}")
+
+    def _check_rank(self, name: str, rank: int) -> None:
+        if rank <= 0:
+            raise _RefusalError(
+                f'The rank of "{name}" is {rank}; PEFT takes positive ranks only. To leave it out, exclude it.'
+            )
+
+    def _check_kind(self, module: Module, rank: int) -> None:
+        config, name = self.config, module.name
+        if module.kind == "embedding" and config.lora_bias:
+            raise _RefusalError(f'lora_bias=True is not supported for embeddings such as "{name}".')
+        if module.kind == "conv":
+            if rank % module.groups:
+                raise _RefusalError(
+                    f'"{name}" is a convolution with {module.groups} groups: its rank must be a multiple of that, not '
+                    f"{rank}."
+                )
+            if module.groups > 1:
+                self.warnings.append(f'"{name}" has {module.groups} groups: its adapter cannot be merged.')
+                if config.use_dora:
+                    raise _RefusalError(f'DoRA does not work for "{name}", a convolution with groups.')
+        if module.kind == "multihead_attention":
+            if counting.stored_shape(module, "in_proj_weight") is None:
+                raise _RefusalError(f'"{name}" has other widths for keys and values, which PEFT does not support.')
+            if config.use_dora:
+                raise _RefusalError(f'DoRA is not supported for "{name}", a MultiheadAttention.')
+
+    # Parameters.
+
+    def _fan_in_fan_out(self) -> bool:
+        """The setting after the modules are done: PEFT flips it for each linear layer and each Conv1D it meets."""
+        state = self.config.fan_in_fan_out
+        for module in self.adapted_modules:
+            if module.kind in ("linear", "conv1d"):
+                state = module.kind == "conv1d"
+        return state
+
+    def _adapt_parameters(self, entries: frozenset[str], fan_in_fan_out: bool) -> None:
+        if not entries:
+            return
+        names = NameSet(entries)
+        used: set[str] = set()
+        for owner, name, shape in matching.parameter_names(self.model):
+            # PEFT puts a dot before the root's parameters.
+            key = name if owner else f".{name}"
+            if not names.has(key):
+                continue
+            used.update(names.hits(key))
+            self._adapt_parameter(owner, name, shape, fan_in_fan_out)
+        if used and (unknown := sorted(entries - used)):
+            self.warnings.append(f"No parameter is called {_listed(unknown)}: PEFT ignores such entries silently.")
+        if not used and self.adapted:
+            self.warnings.append(f"target_parameters {_listed(sorted(entries))} match no parameter.")
+        if used and (self.config.layers_to_transform is not None or self.config.exclude_modules):
+            self.warnings.append(
+                "layers_to_transform and exclude_modules do not apply to target_parameters: every match is adapted. "
+                "Spell the layer in the entry: layers.3.mlp.experts.down_proj"
+            )
+
+    def _adapt_parameter(self, owner: str, name: str, shape: tuple[int, ...], fan_in_fan_out: bool) -> None:
+        config = self.config
+        if not owner:
+            raise _RefusalError(f'"{name}" is a parameter of the model itself, which PEFT cannot wrap.')
+        module = self.model.module_by_name[owner]
+        if owner in self._wrapped_modules:
+            raise _RefusalError(
+                f'"{owner}" would be adapted as a module and through its parameter "{name}". Take it out of '
+                "target_modules (an empty list adapts no module) or out of target_parameters."
+            )
+        if guarded_by_mamba(self.model, owner, self.release):
+            raise _RefusalError(
+                f'PEFT refuses "{name}": on {self.model.model_type} nothing of a module called out_proj or conv1d may '
+                "be adapted."
+            )
+        obstacles = {
+            "lora_dropout other than 0": bool(config.lora_dropout),
+            "fan_in_fan_out, which PEFT also sets by itself once it has adapted a Conv1D": fan_in_fan_out,
+            "lora_bias": config.lora_bias,
+            "use_dora": config.use_dora,
+        }
+        for obstacle, present in obstacles.items():
+            if present:
+                raise _RefusalError(f'target_parameters matches "{name}", and parameters do not go with {obstacle}.')
+        if len(shape) not in (2, 3):
+            raise _RefusalError(
+                f'target_parameters matches "{name}" of shape {shape}; PEFT adapts 2-D and 3-D parameters only.'
+            )
+        rank = self._ranks.value(name, config.r)
+        self._check_rank(name, rank)
+        self._add(name, rank, self._alphas.value(name, config.lora_alpha), counting.parameter_count(shape, rank))
+        self.owners[owner] = None
+        leaf = name.rpartition(".")[2]
+        if "bias" in leaf:
+            self.warnings.append(f'"{name}" is a bias of shape {shape}, which PEFT adapts as if it were a weight.')
+        trouble = dead_or_crashing(self.model, module)
+        if trouble:
+            self.warnings.append(f"{name}: {trouble}")
+
+    @property
+    def _wrapped_modules(self) -> Mapping[str, None]:
+        if not hasattr(self, "_wrapped"):
+            self._wrapped = {module.name: None for module in self.adapted_modules}
+        return self._wrapped
+
+    def _add(self, name: str, rank: int, alpha: float, count: int) -> None:
+        scale = alpha / math.sqrt(rank) if self.config.use_rslora else alpha / rank
+        self.adapted.append(Adapted(name=name, rank=rank, alpha=alpha, scale=scale, trainable=count))
+
+    # The rest.
+
+    def _nothing_matched(self, modules: str | frozenset[str] | None, parameters: frozenset[str] | None) -> str:
+        shown = modules if isinstance(modules, str) else sorted(modules or ())
+        text = f"Nothing is adapted: target_modules={shown!r}"
+        if parameters:
+            text += f", target_parameters={sorted(parameters)}"
+        text += " match nothing that is not excluded."
+        if isinstance(modules, str) and modules.replace("_", "").isalnum():
+            text += f' A string is a regular expression for the whole name: give ["{modules}"] or ".*\\.{modules}".'
+        elif self.config.layers_to_transform is not None:
+            text += " layers_to_transform may have dropped all; a layers_pattern says where the layer number stands."
+        return text
+
+    def _warn_of_patterns(self, targets: conversion.Targets) -> None:
+        modules = [module.name for module in self.adapted_modules]
+        parameters = [weight.name for weight in self.adapted if weight.name not in self._wrapped_modules]
+        for label, table in (("rank_pattern", self._ranks), ("alpha_pattern", self._alphas)):
+            if not table or not self.adapted:
+                continue
+            unmatched = table.unmatched(modules + parameters)
+            if unmatched:
+                self.warnings.append(f"{label} has keys that match nothing adapted: {_listed(unmatched)}.")
+            if parameters and self.release >= (0, 21):
+                # The check came with 0.21 and knows module names only.
+                false_alarm = sorted(set(table.unmatched(modules)) - set(unmatched))
+                if false_alarm:
+                    self.warnings.append(
+                        f"PEFT will warn that the {label} keys {_listed(false_alarm)} were ignored. They were not: "
+                        "they match parameters."
+                    )
+
+    def _warn_of_ties(self, modules: str | frozenset[str] | None) -> None:
+        adapted = {module.name for module in self.adapted_modules}
+        for group in self.model.ties:
+            owners = [name.rpartition(".")[0] for name in group]
+            hit = [owner for owner in owners if owner in adapted]
+            if hit:
+                others = sorted(set(owners) - set(hit))
+                self.warnings.append(
+                    f"{_listed(sorted(set(hit)))} shares its weight with {_listed(others) or 'another adapted module'}:"
+                    " only the named module is adapted, and merging changes or unties the shared weight."
+                )
+
+    def _save(self, tensors: counting.Tensors) -> tuple[tuple[str, ...], int]:
+        config = self.config
+        entries = saving.names_in_the_end(config.modules_to_save, config.task_type)
+        saved = saving.saved_modules(self.model, entries, frozenset(self.owners))
+        if saved.error:
+            raise _RefusalError(saved.error)
+        below = tensors.below({*saved.modules, *saved.nested})
+        copies = sum(tensors.size(below[name]) for name in saved.modules)
+        frozen: set[str] = set().union(*(below[name] for name in saved.modules))
+        biases = counting.trained_biases(self.model, config, self.owners, tensors, self.release) - frozen
+        if saved.nested:
+            self.warnings.append(
+                f"{_listed(list(saved.nested))} lie within modules that modules_to_save copies whole; PEFT may train "
+                "a second copy that is never used."
+            )
+            if config.task_type in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
+                # Such task types save twice, and the second round copies what lies within the first one's copies.
+                copies += sum(tensors.size(below[name]) for name in saved.nested)
+        loose = [name for name in saved.modules if not NameSet(entries).has(name)]
+        if loose:
+            self.warnings.append(
+                f"modules_to_save goes by the end of the name, without a dot: it also copies {_listed(loose)}."
+            )
+        own = config.modules_to_save or ()
+        absent = [entry for entry in own if not any(name.endswith(entry) for name in saved.modules + saved.nested)]
+        if absent:
+            self.warnings.append(f"modules_to_save entries that match no module, ignored silently: {_listed(absent)}.")
+        return tuple(sorted(set(saved.modules))), copies + tensors.size(biases)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+

@@ -1,0 +1,89 @@
+"""Which modules `modules_to_save` copies and trains in full (`_set_trainable`).
+
+PEFT takes every module whose name *ends* with an entry, with no dot in between: `head` also copies `lm_head`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from lorascope.records import ModelMap
+
+# Task type -> the heads that PEFT saves by itself. Only SEQ_CLS adds them before it matches target modules, so that the
+# others can run into a head that already carries an adapter.
+_HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+_CONTAINERS = frozenset({"ModuleDict", "ModuleList", "ParameterDict", "ParameterList"})
+# What an adapter puts below the module it wraps; PEFT stops where an entry ends one of these names.
+_INSIDE_ADAPTERS = ("lora_dropout", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Saved:
+    """The modules that are copied.
+
+    Attributes:
+        modules: The copied modules that lie in no other, in module order, repeated where one module has two names.
+        nested: Copied modules within another copied module.
+        error: Why PEFT stops, or empty.
+    """
+
+    modules: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    error: str = ""
+
+
+def names_before_matching(entries: tuple[str, ...] | None, task_type: str | None) -> tuple[str, ...]:
+    """`modules_to_save` as it is when PEFT matches target modules."""
+    return (entries or ()) + (_HEADS["SEQ_CLS"] if task_type == "SEQ_CLS" else ())
+
+
+def names_in_the_end(entries: tuple[str, ...] | None, task_type: str | None) -> tuple[str, ...]:
+    """`modules_to_save` with all that the task type adds."""
+    return (entries or ()) + _HEADS.get(task_type or "", ())
+
+
+def saved_modules(model: ModelMap, entries: Sequence[str], wrapped: frozenset[str]) -> Saved:
+    """The modules that PEFT copies.
+
+    Args:
+        entries: `modules_to_save`, with what the task type adds.
+        wrapped: The modules that carry an adapter, of their own or of one of their parameters.
+    """
+    if not entries:
+        return Saved()
+    ends = tuple(entries)
+    outer: list[str] = []
+    nested: list[str] = []
+    inside: set[str] = set()
+    for module in model.modules:
+        name = module.name
+        below = name.rpartition(".")[0] in inside
+        if below:
+            inside.add(name)
+        if not name.endswith(ends):
+            continue
+        if module.class_name in _CONTAINERS:
+            return Saved(error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.')
+        if name in wrapped:
+            return Saved(error=f'modules_to_save matches "{name}", which already carries an adapter.')
+        inside.add(name)
+        (nested if below else outer).append(name)
+    if wrapped and any(part.endswith(ends) or "default".endswith(ends) for part in _INSIDE_ADAPTERS):
+        return Saved(error=f"modules_to_save={list(entries)} also matches names within PEFT's own adapters.")
+    return Saved(modules=tuple(outer + _aliases(model, ends)), nested=tuple(nested))
+
+
+def _aliases(model: ModelMap, ends: tuple[str, ...]) -> list[str]:
+    """First names of modules that match under a second name: PEFT copies them again for it.
+
+    A module that is registered twice has one entry in the map; its second name shows in the names of its tensors.
+    """
+    found: dict[str, str] = {}
+    for group in model.ties:
+        owner = group[0].rpartition(".")[0]
+        for name in group[1:]:
+            alias = name.rpartition(".")[0]
+            if alias and alias not in model.module_by_name and alias.endswith(ends):
+                found[alias] = owner
+    return list(found.values())

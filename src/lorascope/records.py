@@ -1,0 +1,221 @@
+"""The glossary as frozen values: what a model, a plan and an adapter configuration are made of.
+
+Nothing here reads, computes a policy or talks. Shapes are in the order of `torch.nn.Linear.weight`:
+`(out_features, in_features)`, with `experts` in front for a fused expert weight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Literal
+
+Head = Literal["causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "sequence-classification", "unknown"]
+
+# linear: nn.Linear and subclasses. conv1d: transformers' Conv1D, a linear layer that stores (in, out).
+# conv: nn.Conv1d/2d/3d. parameter: a bare nn.Parameter of a module that is none of the others.
+Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "parameter"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Role:
+    """What a weight does, as five facts. Empty strings are facts that the weight does not have."""
+
+    component: str = "text"
+    stack: str = ""
+    block: str = "other"
+    variant: str = ""
+    part: str = ""
+
+    def __str__(self) -> str:
+        return ".".join(fact for fact in (self.component, self.stack, self.block, self.variant, self.part) if fact)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Module:
+    """One entry of `named_modules()`.
+
+    Attributes:
+        name: Dotted name, relative to the model; the root module is the empty string and is not listed.
+        class_name: Its Python class.
+        kind: What PEFT would see in it by `isinstance`: a `Kind`, or `other` for everything that PEFT refuses.
+        parameters: Its own parameters (not those of its children): name to stored shape, in order.
+        groups: Convolution groups, 1 for everything else.
+        transposed: The module says (`is_transposed`) that its 3-D parameters are stored (experts, in, out).
+    """
+
+    name: str
+    class_name: str
+    kind: str
+    parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    groups: int = 1
+    transposed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weight:
+    """One matrix that LoRA could adapt (or a stack of them, one per expert).
+
+    Attributes:
+        name: The module's name, or `module.parameter` for a bare parameter: the name that PEFT matches.
+        module: Name of the module that owns it.
+        kind: See `Kind`.
+        shape: `(out, in)`, or `(experts, out, in)`.
+        role: What it does.
+        layer: Its layer within its component and stack, from 0, or None outside of layers.
+        guess: The role is a guess from an unknown name.
+    """
+
+    name: str
+    module: str
+    kind: Kind
+    shape: tuple[int, ...]
+    role: Role
+    layer: int | None = None
+    guess: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of scalars in the base weight."""
+        return math.prod(self.shape)
+
+    @property
+    def experts(self) -> int:
+        """Number of matrices stacked in it: 1, or the experts of a fused weight."""
+        return self.shape[0] if len(self.shape) == 3 else 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figures:
+    """The model's own numbers, from its (text) configuration. None where the configuration has no such thing."""
+
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    layers: int | None = None
+    attention_heads: int | None = None
+    key_value_heads: int | None = None
+    experts: int | None = None
+    active_experts: int | None = None
+    parameters: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelMap:
+    """All weights of a model with their roles, and what PEFT's rules need to know of the rest.
+
+    Attributes:
+        model: What the user called it.
+        model_type: `config.model_type`; empty for a module that has no configuration.
+        architecture: The model's class.
+        head: Which of transformers' heads it has.
+        source: Where the map comes from (`gallery`, `config`, `module`, …).
+        versions: Library name to version that built it.
+        figures: The model's own numbers.
+        modules: Every module in `named_modules()` order, without the root.
+        root_parameters: The root module's own parameters, which PEFT cannot adapt.
+        weights: The weights, in module order.
+        ties: Groups of parameter names that share one tensor.
+        moe_conversion: The transformers pattern (`mixtral`, `qwen2_moe`) by which PEFT rewrites a configuration for
+            this model type, or empty.
+        input_embeddings: Name of the module that `get_input_embeddings()` returns; empty where it has none.
+        output_embeddings: The same for `get_output_embeddings()`.
+        prepares_generation: The class has `prepare_inputs_for_generation`, which PEFT's CAUSAL_LM and SEQ_2_SEQ_LM
+            wrappers need.
+        refusal: Why PEFT cannot wrap this model at all, or empty.
+        notes: What must be said about the map itself.
+    """
+
+    model: str
+    model_type: str
+    architecture: str
+    head: Head
+    source: str
+    versions: Mapping[str, str]
+    figures: Figures
+    modules: tuple[Module, ...]
+    weights: tuple[Weight, ...]
+    root_parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()
+    moe_conversion: str = ""
+    input_embeddings: str = ""
+    output_embeddings: str = ""
+    prepares_generation: bool = True
+    refusal: str = ""
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def weight_by_name(self) -> Mapping[str, Weight]:
+        """Weight name to weight."""
+        return {weight.name: weight for weight in self.weights}
+
+    @cached_property
+    def module_by_name(self) -> Mapping[str, Module]:
+        """Module name to module."""
+        return {module.name: module for module in self.modules}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """The keyword arguments of `peft.LoraConfig` that decide what is adapted and how much it costs.
+
+    Field names and defaults are PEFT's. `target_modules` as a string is one regular expression (or `all-linear`),
+    as a tuple a list of names. Patterns keep their order, because PEFT takes the first key that matches.
+    """
+
+    target_modules: str | tuple[str, ...] | None = None
+    target_parameters: tuple[str, ...] | None = None
+    r: int = 8
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    bias: str = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    lora_bias: bool = False
+    fan_in_fan_out: bool = False
+    rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    exclude_modules: str | tuple[str, ...] | None = None
+    layers_to_transform: int | tuple[int, ...] | None = None
+    layers_pattern: str | tuple[str, ...] | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    task_type: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Adapted:
+    """One weight that PEFT adapts under a configuration, as PEFT would do it.
+
+    Attributes:
+        name: Module name, or `module.parameter` for a target parameter.
+        rank: Its rank (per expert for a fused weight).
+        alpha: Its alpha.
+        scale: What the product BA is multiplied by: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+        trainable: Parameters that LoRA adds for it.
+    """
+
+    name: str
+    rank: int
+    alpha: float
+    scale: float
+    trainable: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resolution:
+    """What PEFT does with a configuration on a model.
+
+    Attributes:
+        adapted: The adapted weights, sorted by name. Empty if PEFT refuses.
+        trainable: All trainable parameters, with biases and saved modules.
+        saved: Modules that are copied and trained in full (`modules_to_save`).
+        error: Why PEFT raises, in its sense if not in its words; empty if it does not.
+        warnings: What PEFT warns about or does silently and the user should know.
+    """
+
+    adapted: tuple[Adapted, ...] = ()
+    trainable: int = 0
+    saved: tuple[str, ...] = ()
+    error: str = ""
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""How a weight gets its role."""

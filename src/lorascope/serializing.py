@@ -1,0 +1,203 @@
+"""A model map as JSON and back. The module tree is written folded: equal numbered siblings stand once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from lorascope.errors import LorascopeError
+from lorascope.folding import parse_spans, spans
+from lorascope.records import Figures, Head, ModelMap, Module
+from lorascope.roles.classifying import assemble, parse_role
+
+FORMAT = "lorascope.map/1"
+_MOST_MODULES = 1_000_000
+_DEEPEST = 64
+_KINDS = ("linear", "conv1d", "embedding", "conv", "multihead_attention", "other")
+
+Json = dict[str, Any]
+
+
+def map_to_json(model: ModelMap) -> Json:
+    """The JSON form of a map; `map_from_json` gives an equal map."""
+    roles: dict[str, dict[str, str]] = {}
+    for weight in model.weights:
+        key = weight.name[len(weight.module) + 1 :]
+        roles.setdefault(weight.module, {})[key] = f"{weight.role}{'?' if weight.guess else ''}"
+    root: Json = {}
+    for module in model.modules:
+        node = root
+        for word in module.name.split("."):
+            node = node.setdefault("children", {}).setdefault(word, {})
+        node.update(_node(module, roles.get(module.name)))
+    return {
+        "format": FORMAT,
+        "model": model.model,
+        "model_type": model.model_type,
+        "architecture": model.architecture,
+        "head": model.head,
+        "source": model.source,
+        "versions": dict(model.versions),
+        "figures": {key: value for key, value in dataclasses.asdict(model.figures).items() if value is not None},
+        "moe_conversion": model.moe_conversion,
+        "input_embeddings": model.input_embeddings,
+        "output_embeddings": model.output_embeddings,
+        "prepares_generation": model.prepares_generation,
+        "refusal": model.refusal,
+        "notes": list(model.notes),
+        "ties": [list(group) for group in model.ties],
+        "root_parameters": {name: list(shape) for name, shape in model.root_parameters},
+        "modules": _folded(root).get("children", {}),
+    }
+
+
+def map_from_json(data: object) -> ModelMap:
+    """The map of a JSON form.
+
+    Raises:
+        LorascopeError: It is not one, with every field that is wrong.
+    """
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise LorascopeError(f"not a saved model map: format is {found!r}, not {FORMAT!r}")
+    reader = _Reader(data)
+    figures = reader.mapping("figures")
+    known = {field.name for field in dataclasses.fields(Figures)}
+    reader.expect(set(figures) <= known, f"figures: unknown {sorted(set(figures) - known)}")
+    reader.expect(all(type(value) is int for value in figures.values()), "figures: values must be whole numbers")
+    reader.expect(data.get("head") in get_args(Head), f"head: {data.get('head')!r} is none of {get_args(Head)}")
+    modules: list[Module] = []
+    roles: dict[str, tuple[Any, bool]] = {}
+    for name, node in _expanded(reader.mapping("modules"), reader):
+        modules.append(_module(name, node, reader))
+        for key, text in node.get("roles", {}).items() if isinstance(node.get("roles", {}), dict) else ():
+            if reader.expect(isinstance(text, str) and bool(text), f"{name}: role {text!r} is not a text"):
+                roles[f"{name}.{key}" if key else name] = (parse_role(text.rstrip("?")), text.endswith("?"))
+    root_parameters = tuple((key, reader.shape(key, value)) for key, value in reader.mapping("root_parameters").items())
+    fields = {name: reader.text(name) for name in ("model", "model_type", "architecture", "source", "moe_conversion")}
+    embeddings = {name: reader.text(name) for name in ("input_embeddings", "output_embeddings", "refusal")}
+    ties = tuple(reader.texts("ties", group) for group in reader.items("ties"))
+    notes = reader.texts("notes", data.get("notes"))
+    versions = {str(key): str(value) for key, value in reader.mapping("versions").items()}
+    reader.expect(isinstance(data.get("prepares_generation"), bool), "prepares_generation: must be true or false")
+    reader.finish()
+    return ModelMap(
+        **fields,
+        **embeddings,
+        head=data["head"],
+        versions=versions,
+        figures=Figures(**figures),
+        modules=tuple(modules),
+        weights=assemble(modules, roles),
+        root_parameters=root_parameters,
+        ties=ties,
+        prepares_generation=data["prepares_generation"],
+        notes=notes,
+    )
+
+
+def _node(module: Module, roles: Mapping[str, str] | None) -> Json:
+    node: Json = {"class": module.class_name}
+    if module.kind != "other":
+        node["kind"] = module.kind
+    if module.parameters:
+        node["parameters"] = {name: list(shape) for name, shape in module.parameters}
+    if module.groups != 1:
+        node["groups"] = module.groups
+    if module.transposed:
+        node["transposed"] = True
+    if roles:
+        node["roles"] = dict(roles)
+    return node
+
+
+def _folded(node: Json) -> Json:
+    """The tree with equal numbered siblings under one key such as `0-31`."""
+    children: dict[str, Json] = {word: _folded(child) for word, child in node.get("children", {}).items()}
+    same: dict[str, list[str]] = {}
+    for word, child in children.items():
+        same.setdefault(json.dumps(child) if word.isdecimal() else word, []).append(word)
+    folded = {spans(map(int, words)) if words[0].isdecimal() else words[0]: children[words[0]] for words in same.values()}
+    return {**{key: value for key, value in node.items() if key != "children"}, **({"children": folded} if folded else {})}
+
+
+def _expanded(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Json]]:
+    """(name, node) of every module below, in `named_modules()` order: numbered siblings by number."""
+    if not reader.expect(isinstance(children, dict) and depth < _DEEPEST, f"{prefix or 'modules'}: not a module tree"):
+        return
+    assert isinstance(children, dict)
+    words: list[tuple[str, Json]] = []
+    numbered: list[tuple[int, Json]] = []
+    for key, node in children.items():
+        if not reader.expect(isinstance(node, dict), f"{prefix}{key}: not a module"):
+            continue
+        if key[:1].isdecimal():
+            numbered.extend((number, node) for number in parse_spans(key))
+        else:
+            words.append((key, node))
+    # Containers hold either numbers or words; where a module holds both, its words were registered first or last,
+    # and nothing depends on which.
+    for word, node in [*words, *((str(number), node) for number, node in sorted(numbered, key=lambda pair: pair[0]))]:
+        reader.count_module()
+        yield prefix + word, node
+        if "children" in node:
+            yield from _expanded(node["children"], reader, f"{prefix}{word}.", depth + 1)
+
+
+def _module(name: str, node: Json, reader: _Reader) -> Module:
+    kind = node.get("kind", "other")
+    parameters = node.get("parameters", {})
+    groups = node.get("groups", 1)
+    reader.expect(kind in _KINDS, f"{name}: kind {kind!r} is none of {_KINDS}")
+    reader.expect(type(groups) is int and groups > 0, f"{name}: groups {groups!r} is not a positive number")
+    if not reader.expect(isinstance(parameters, dict), f"{name}: parameters must be an object"):
+        parameters = {}
+    shapes = tuple((key, reader.shape(f"{name}.{key}", value)) for key, value in parameters.items())
+    return Module(name, str(node.get("class", "")), kind, shapes, groups, node.get("transposed") is True)
+
+
+class _Reader:
+    """Checks fields and collects every fault, so that a broken file is reported whole."""
+
+    def __init__(self, data: Json) -> None:
+        self._data = data
+        self._faults: list[str] = []
+        self._modules = 0
+
+    def expect(self, true: bool, fault: str) -> bool:
+        if not true:
+            self._faults.append(fault)
+        return true
+
+    def finish(self) -> None:
+        if self._faults:
+            shown = self._faults[:10]
+            more = len(self._faults) - len(shown)
+            raise LorascopeError(*shown, *([f"and {more} more"] if more else []), where="saved model map")
+
+    def count_module(self) -> None:
+        self._modules += 1
+        if self._modules > _MOST_MODULES:
+            raise LorascopeError(f"more than {_MOST_MODULES} modules", where="saved model map")
+
+    def mapping(self, name: str) -> Json:
+        value = self._data.get(name)
+        return value if self.expect(isinstance(value, dict), f"{name}: must be an object") else {}  # type: ignore[return-value]
+
+    def items(self, name: str) -> list[Any]:
+        value = self._data.get(name)
+        return value if self.expect(isinstance(value, list), f"{name}: must be a list") else []  # type: ignore[return-value]
+
+    def text(self, name: str) -> str:
+        value = self._data.get(name)
+        return value if self.expect(isinstance(value, str), f"{name}: must be a text") else ""  # type: ignore[return-value]
+
+    def texts(self, name: str, value: object) -> tuple[str, ...]:
+        good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return tuple(value) if self.expect(good, f"{name}: must be a list of texts") else ()  # type: ignore[arg-type]
+
+    def shape(self, name: str, value: object) -> tuple[int, ...]:
+        good = isinstance(value, list) and all(type(size) is int and 0 <= size < 2**40 for size in value)
+        return tuple(value) if self.expect(good, f"{name}: {value!r} is not a shape") else ()  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Where a model map comes from: the gallery, or a configuration built by transformers on the meta device."""

@@ -1,0 +1,232 @@
+"""A model map from transformers' own modeling code on the meta device: names and shapes, no weights.
+
+Needs torch and transformers; both are imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lorascope.errors import LorascopeError
+from lorascope.records import Figures, Head, ModelMap, Module
+from lorascope.roles.classifying import classify
+
+if TYPE_CHECKING:
+    import torch
+
+# Names under which configurations keep one figure, the most specific first.
+_INTERMEDIATE = (
+    "intermediate_size",
+    "ffn_dim",
+    "d_ff",
+    "n_inner",
+    "ffn_hidden_size",
+    "decoder_ffn_dim",
+    "encoder_ffn_dim",
+    "dff",
+    "dim_ff",
+    "d_inner",
+    "hidden_dim",
+)
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_top_k", "moe_k", "top_k")
+
+# transformers' mapping of each head. A class that several list has the first of them.
+HEAD_MAPPINGS: dict[Head, str] = {
+    "image-text-to-text": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+    "seq2seq-lm": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "masked-lm": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "sequence-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+}
+
+
+def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
+    """The model of a configuration on the meta device; nothing is allocated.
+
+    Args:
+        config: A `PretrainedConfig`.
+        architecture: The transformers class to build. Without it `config.architectures` decides.
+
+    Raises:
+        LorascopeError: transformers has no such class, needs another package for it, or its modeling code
+            refuses the configuration.
+    """
+    import torch
+    import transformers
+
+    name = architecture or next(iter(getattr(config, "architectures", None) or ()), "")
+    cls = getattr(transformers, name, None) if name else None
+    if cls is None or not hasattr(cls, "_from_config"):
+        raise LorascopeError(
+            f'transformers {transformers.__version__} has no model class "{name}"',
+            where="architectures",
+            hint="Choose a head with --head, or upgrade transformers.",
+        )
+    try:
+        if cls.config_class is not None and cls.config_class is config.sub_configs.get("text_config"):
+            config = config.get_text_config()  # as the Auto classes do for the text model of a composite
+        with torch.device("meta"):
+            return cls._from_config(config)
+    except ImportError as error:
+        raise LorascopeError(
+            f"{name} cannot be built: {_first_line(error)}", hint="Install the package that it names, and try again."
+        ) from error
+    except Exception as error:  # modeling code raises whatever it likes on a configuration that it cannot use
+        raise LorascopeError(
+            f"transformers cannot build {name} from this configuration: {type(error).__name__}: {_first_line(error)}",
+            hint="Check the configuration against one that the model was released with.",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def map_module(module: torch.nn.Module, *, model: str = "", head: Head | None = None, source: str = "module") -> ModelMap:
+    """The model map of a module tree, whatever device it is on; no tensor's data is read.
+
+    Args:
+        module: Any `nn.Module`; transformers' models bring their configuration along.
+        model: What to call it; the class name if empty.
+        head: Which head the model has; found from transformers' mappings where not given.
+        source: What to write into `ModelMap.source`.
+    """
+    config = getattr(module, "config", None)
+    architecture = type(module).__name__
+    model_type = str(getattr(config, "model_type", "") or "")
+    modules = tuple(_modules(module))
+    weights = classify(modules, model_type=model_type)
+    input_embeddings, refusal = _input_embeddings(module)
+    return ModelMap(
+        model=model or model_type or architecture,
+        model_type=model_type,
+        architecture=architecture,
+        head=head or head_of(architecture),
+        source=source,
+        versions=_versions(),
+        figures=_figures(module, config),
+        modules=modules,
+        weights=weights,
+        root_parameters=tuple(_own_parameters(module)),
+        ties=tuple(_ties(module)),
+        moe_conversion=_moe_conversion(model_type),
+        input_embeddings=input_embeddings,
+        output_embeddings=_output_embeddings(module),
+        prepares_generation=hasattr(module, "prepare_inputs_for_generation"),
+        refusal=refusal,
+    )
+
+
+def head_of(architecture: str) -> Head:
+    """The head that transformers' mappings list a model class under, or `unknown`."""
+    from transformers.models.auto import modeling_auto
+
+    for head, mapping in HEAD_MAPPINGS.items():
+        for names in getattr(modeling_auto, mapping).values():
+            if architecture == names or (isinstance(names, list | tuple) and architecture in names):
+                return head
+    return "unknown"
+
+
+def _modules(root: torch.nn.Module) -> Iterator[Module]:
+    for name, module in root.named_modules():
+        if name:
+            yield Module(
+                name=name,
+                class_name=type(module).__name__,
+                kind=_kind(module),
+                parameters=tuple(_own_parameters(module)),
+                groups=int(getattr(module, "groups", 1)) if _kind(module) == "conv" else 1,
+                transposed=bool(getattr(module, "is_transposed", False)),
+            )
+
+
+def _kind(module: torch.nn.Module) -> str:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return "conv"
+    if isinstance(module, nn.MultiheadAttention):
+        return "multihead_attention"
+    return "conv1d" if isinstance(module, Conv1D) else "other"
+
+
+def _own_parameters(module: torch.nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
+    # Of the attribute, not of named_parameters(): a parameter shared with an earlier module must not vanish here.
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield name, tuple(parameter.shape)
+
+
+def _ties(root: torch.nn.Module) -> Iterator[tuple[str, ...]]:
+    names: dict[int, list[str]] = {}
+    for name, parameter in root.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    yield from (tuple(group) for group in names.values() if len(group) > 1)
+
+
+def _input_embeddings(module: torch.nn.Module) -> tuple[str, str]:
+    """The name of the input embeddings, and why PEFT, which asks for them, would fail."""
+    get = getattr(module, "get_input_embeddings", None)
+    if get is None:
+        return "", ""
+    try:
+        return _name_of(module, get()), ""
+    except NotImplementedError:
+        return "", f"{type(module).__name__}.get_input_embeddings() is not implemented, and PEFT calls it for any adapter"
+    except AttributeError:
+        return "", ""
+
+
+def _output_embeddings(module: torch.nn.Module) -> str:
+    get = getattr(module, "get_output_embeddings", None)
+    try:
+        return _name_of(module, get()) if get is not None else ""
+    except (NotImplementedError, AttributeError):
+        return ""
+
+
+def _name_of(root: torch.nn.Module, wanted: object) -> str:
+    return next((name for name, module in root.named_modules() if module is wanted), "")
+
+
+def _moe_conversion(model_type: str) -> str:
+    """The pattern by which PEFT rewrites a configuration for this model type (its own table where it is installed)."""
+    try:
+        from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
+    except ImportError:
+        return ""
+    # PEFT adds mixtral itself: peft/utils/transformers_weight_conversion.py.
+    pattern = {**_MODEL_TO_CONVERSION_PATTERN, "mixtral": "mixtral"}.get(model_type, "")
+    return pattern if pattern in ("mixtral", "qwen2_moe") else ""
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("transformers", "torch")}
+
+
+def _figures(module: torch.nn.Module, config: Any) -> Figures:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    def number(*names: str) -> int | None:
+        values = (getattr(text, name, None) for name in names)
+        return next((int(v) for v in values if isinstance(v, int) and not isinstance(v, bool)), None)
+
+    return Figures(
+        hidden_size=number("hidden_size", "d_model", "n_embd", "dim"),
+        intermediate_size=number(*_INTERMEDIATE),
+        layers=number("num_hidden_layers", "n_layer", "num_layers", "decoder_layers"),
+        attention_heads=number("num_attention_heads", "n_head", "decoder_attention_heads"),
+        key_value_heads=number("num_key_value_heads", "num_kv_heads", "multi_query_group_num"),
+        experts=number(*_EXPERTS),
+        active_experts=number(*_ACTIVE),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )

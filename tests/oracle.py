@@ -1,0 +1,89 @@
+"""What PEFT really did: the oracle of the tests of `peft_rules` and of the conformance suite.
+
+Works with every PEFT that the rules speak of, and on meta tensors as on real ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from lorascope.records import AdapterConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Name as in `Adapted.name` -> (rank, alpha, scale).
+Truth = dict[str, tuple[int, float, float]]
+
+
+def peft_kwargs(config: AdapterConfig) -> dict[str, Any]:
+    """The keyword arguments of `peft.LoraConfig` for a configuration: tuples become lists, mappings dicts."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, tuple):
+            value = list(value)
+        elif field.name.endswith("_pattern") and field.name != "layers_pattern":
+            value = dict(value)
+        found[field.name] = value
+    return found
+
+
+def peft_truth(model: nn.Module, lora_config_kwargs: dict[str, Any]) -> tuple[Truth, int]:
+    """Wraps a model with PEFT and reads off what is adapted. The model is changed.
+
+    Args:
+        model: A model that no adapter was ever put on.
+        lora_config_kwargs: As `peft.LoraConfig` takes them.
+
+    Returns:
+        Name to rank, alpha and scale of every adapted weight, and the number of trainable parameters.
+
+    Raises:
+        Exception: Whatever PEFT raises.
+    """
+    import peft
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(**lora_config_kwargs))
+    trainable = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
+    return adapted_weights(wrapped), trainable
+
+
+def adapted_weights(wrapped: nn.Module) -> Truth:
+    """Every adapted weight of a wrapped model under its name in the base model.
+
+    PEFT nests one wrapper per parameter around the module that owns them, and wraps the output projection within a
+    MultiheadAttention by itself: the former get the parameter's name, the latter is part of its attention.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    found: Truth = {}
+    attention: list[str] = []
+    for path, module in wrapped.named_modules():
+        if not isinstance(module, LoraLayer) or "default" not in module.scaling:
+            continue
+        kind = type(module).__name__
+        if kind == "MultiheadAttention":
+            attention.append(f"{path}.base_layer.out_proj")
+        if path in attention:
+            continue
+        name = base_name(path)
+        if kind == "ParamWrapper":
+            name = f"{name}.{module.parameter_name}"
+        if name in found:
+            # A copy that modules_to_save made of a module with adapters in it.
+            assert ".original_module." in path or ".modules_to_save." in path, f"{name} is adapted twice: {path}"
+            continue
+        found[name] = (module.r["default"], module.lora_alpha["default"], module.scaling["default"])
+    return found
+
+
+def base_name(path: str) -> str:
+    """A module's name in the base model from its path in the wrapped one."""
+    path = path.removeprefix("base_model.model.")
+    parts = path.replace(".modules_to_save.default", "").split(".")
+    return ".".join(part for part in parts if part not in ("base_layer", "original_module"))
