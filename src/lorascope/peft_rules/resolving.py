@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lorascope.peft_rules import conversion, counting, matching, saving
 from lorascope.peft_rules.matching import BadPatternError, Match, ModuleMatcher, NameSet, PatternTable
@@ -53,7 +53,9 @@ class _Resolver:
         self.warnings: list[str] = []
         self.adapted: list[Adapted] = []
         self.adapted_modules: list[Module] = []
-        self.owners: dict[str, None] = {}
+        # Modules that carry an adapter, of their own or of their parameters, with the number of wrappers around each.
+        self.wraps: dict[str, int] = {}
+        self.parameter_owners: set[str] = set()
 
     def resolution(self) -> Resolution:
         self._check_config()
@@ -208,7 +210,9 @@ class _Resolver:
         count = counting.module_count(module, rank, dora=config.use_dora, lora_bias=config.lora_bias)
         self._add(name, rank, alpha, count)
         self.adapted_modules.append(module)
-        self.owners[name] = None
+        self.wraps[name] = 1
+        if module.kind == "multihead_attention":
+            self.wraps.setdefault(f"{name}.out_proj", 1)
         if config.lora_bias and counting.stored_shape(module, "bias") is None:
             self.warnings.append("lora_bias=True on layers without a bias: such adapters cannot be merged.")
         trouble = dead_or_crashing(self.model, module)
@@ -283,6 +287,12 @@ class _Resolver:
                 f'"{owner}" would be adapted as a module and through its parameter "{name}". Take it out of '
                 "target_modules (an empty list adapts no module) or out of target_parameters."
             )
+        above = next((part for part in _ancestors(owner) if part in self.parameter_owners), "")
+        if above:
+            raise _RefusalError(
+                f'PEFT cannot adapt "{name}" after a parameter of "{above}": it no longer finds the way through the '
+                "wrapper. Leave one of them out."
+            )
         if guarded_by_mamba(self.model, owner, self.release):
             raise _RefusalError(
                 f'PEFT refuses "{name}": on {self.model.model_type} nothing of a module called out_proj or conv1d may '
@@ -304,7 +314,8 @@ class _Resolver:
         rank = self._ranks.value(name, config.r)
         self._check_rank(name, rank)
         self._add(name, rank, self._alphas.value(name, config.lora_alpha), counting.parameter_count(shape, rank))
-        self.owners[owner] = None
+        self.wraps[owner] = self.wraps.get(owner, 0) + 1
+        self.parameter_owners.add(owner)
         leaf = name.rpartition(".")[2]
         if "bias" in leaf:
             self.warnings.append(f'"{name}" is a bias of shape {shape}, which PEFT adapts as if it were a weight.')
@@ -369,21 +380,26 @@ class _Resolver:
     def _save(self, tensors: counting.Tensors) -> tuple[tuple[str, ...], int]:
         config = self.config
         entries = saving.names_in_the_end(config.modules_to_save, config.task_type)
-        saved = saving.saved_modules(self.model, entries, frozenset(self.owners))
+        saved = saving.saved_modules(self.model, entries, self.wraps)
         if saved.error:
             raise _RefusalError(saved.error)
         below = tensors.below({*saved.modules, *saved.nested})
         copies = sum(tensors.size(below[name]) for name in saved.modules)
         frozen: set[str] = set().union(*(below[name] for name in saved.modules))
-        biases = counting.trained_biases(self.model, config, self.owners, tensors, self.release) - frozen
+        biases = counting.trained_biases(self.model, config, self.wraps, tensors, self.release) - frozen
         if saved.nested:
             self.warnings.append(
                 f"{_listed(list(saved.nested))} lie within modules that modules_to_save copies whole; PEFT may train "
                 "a second copy that is never used."
             )
-            if config.task_type in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
+            if config.task_type in saving.SAVING_TWICE:
                 # Such task types save twice, and the second round copies what lies within the first one's copies.
                 copies += sum(tensors.size(below[name]) for name in saved.nested)
+        if config.task_type in saving.SAVING_TWICE and "base_model.model".endswith(entries):
+            self.warnings.append(
+                f"With task_type={config.task_type} PEFT also takes its own name base_model.model for an entry of "
+                "modules_to_save and copies the whole model: more becomes trainable than is counted here."
+            )
         loose = [name for name in saved.modules if not NameSet(entries).has(name)]
         if loose:
             self.warnings.append(
@@ -394,6 +410,12 @@ class _Resolver:
         if absent:
             self.warnings.append(f"modules_to_save entries that match no module, ignored silently: {_listed(absent)}.")
         return tuple(sorted(set(saved.modules))), copies + tensors.size(biases)
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,13 +6,15 @@ PEFT takes every module whose name *ends* with an entry, with no dot in between:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lorascope.records import ModelMap
 
 # Task type -> the heads that PEFT saves by itself. Only SEQ_CLS adds them before it matches target modules, so that the
 # others can run into a head that already carries an adapter.
 _HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+# With these task types PEFT looks for modules to save twice, the second time in the model that it has wrapped.
+SAVING_TWICE = frozenset(_HEADS)
 _CONTAINERS = frozenset({"ModuleDict", "ModuleList", "ParameterDict", "ParameterList"})
 # What an adapter puts below the module it wraps; PEFT stops where an entry ends one of these names.
 _INSIDE_ADAPTERS = ("lora_dropout", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -43,12 +45,13 @@ def names_in_the_end(entries: tuple[str, ...] | None, task_type: str | None) -> 
     return (entries or ()) + _HEADS.get(task_type or "", ())
 
 
-def saved_modules(model: ModelMap, entries: Sequence[str], wrapped: frozenset[str]) -> Saved:
+def saved_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Saved:
     """The modules that PEFT copies.
 
     Args:
         entries: `modules_to_save`, with what the task type adds.
-        wrapped: The modules that carry an adapter, of their own or of one of their parameters.
+        wraps: The modules that carry an adapter, of their own or of their parameters, with the number of wrappers
+            around each: PEFT puts as many `base_layer` into the names of what lies below.
     """
     if not entries:
         return Saved()
@@ -56,20 +59,30 @@ def saved_modules(model: ModelMap, entries: Sequence[str], wrapped: frozenset[st
     outer: list[str] = []
     nested: list[str] = []
     inside: set[str] = set()
+    paths: dict[str, str] = {}
     for module in model.modules:
         name = module.name
-        below = name.rpartition(".")[0] in inside
+        owner, _, leaf = name.rpartition(".")
+        path = f"{paths.get(owner, owner)}.{leaf}" if owner else leaf
+        below = owner in inside
         if below:
             inside.add(name)
-        if not name.endswith(ends):
+        count = wraps.get(name, 0)
+        if count:
+            paths[name] = path + ".base_layer" * count
+            if path.endswith(ends) or (count > 1 and "base_layer".endswith(ends)):
+                return Saved(error=f'modules_to_save matches "{name}", which already carries an adapter.')
+        elif owner in paths:
+            paths[name] = path
+        if not paths.get(name, path).endswith(ends):
             continue
         if module.class_name in _CONTAINERS:
             return Saved(error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.')
-        if name in wrapped:
-            return Saved(error=f'modules_to_save matches "{name}", which already carries an adapter.')
+        if owner in wraps:
+            return Saved(error=f'modules_to_save matches "{name}", which lies directly within an adapter.')
         inside.add(name)
         (nested if below else outer).append(name)
-    if wrapped and any(part.endswith(ends) or "default".endswith(ends) for part in _INSIDE_ADAPTERS):
+    if wraps and any(part.endswith(ends) or "default".endswith(ends) for part in _INSIDE_ADAPTERS):
         return Saved(error=f"modules_to_save={list(entries)} also matches names within PEFT's own adapters.")
     return Saved(modules=tuple(outer + _aliases(model, ends)), nested=tuple(nested))
 

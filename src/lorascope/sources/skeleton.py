@@ -213,11 +213,18 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("transformers", "torch")}
 
 
+def _attribute(config: Any, name: str) -> Any:
+    try:
+        return getattr(config, name, None)
+    except Exception:  # a configuration whose layers differ refuses to give one number for all of them
+        return None
+
+
 def _figures(module: torch.nn.Module, config: Any) -> Figures:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
 
     def number(*names: str) -> int | None:
-        values = (getattr(text, name, None) for name in names)
+        values = (_attribute(text, name) for name in names)
         return next((int(v) for v in values if isinstance(v, int) and not isinstance(v, bool)), None)
 
     return Figures(

@@ -1,0 +1,199 @@
+"""From rules to a plan: which weights get which rank and alpha, and what must be said about that."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from lorascope.compiling import NEWEST, as_parameter, compile_targets
+from lorascope.errors import LorascopeError
+from lorascope.peft_rules.reaching import obstacle
+from lorascope.peft_rules.resolving import resolve
+from lorascope.recipes import DEFAULT, RECIPES, recipe_rules
+from lorascope.records import ModelMap, Options, Plan, Rule, Target, Weight
+from lorascope.remarking import remarks
+from lorascope.selecting import check_layers, parse_rule, select
+
+DEFAULT_RANK = 8
+DEFAULT_ALPHA = 16.0
+DEFAULT_DROPOUT = 0.05
+_BIASES = ("none", "all", "lora_only")
+
+
+def plan(
+    model: ModelMap,
+    *rules: str,
+    rank: int = DEFAULT_RANK,
+    alpha: float | None = None,
+    scale: float | None = None,
+    dropout: float | None = None,
+    bias: str = "none",
+    rslora: bool = False,
+    dora: bool = False,
+    layers: str = "",
+    exclude: str | Sequence[str] = (),
+) -> Plan:
+    """The plan of recipes and rules for a model; a later rule wins over an earlier one, weight by weight.
+
+    Args:
+        model: The map.
+        rules: Recipe names (`qv+ffn`) and rules (`ffn[-8:]=4/16`), in order; the recipe `qv` if there is none.
+        rank: Rank of rules that name none, and the one that recipes start from.
+        alpha: One alpha for every weight whatever its rank (the default, 16): under Adam the first update then does
+            not depend on the rank (LoRA Without Regret, Thinking Machines Lab 2025).
+        scale: Instead of alpha: one effective scale for every weight, so that alpha follows the rank.
+        dropout: Dropout on the adapters' inputs; 0.05 if not given, and 0 where PEFT allows none.
+        bias: Which biases to train: `none`, `all` or `lora_only`.
+        rslora: Scale by alpha / sqrt(rank) instead of alpha / rank.
+        dora: Train a magnitude per output too.
+        layers: Layers of rules that name none, such as `-8:`.
+        exclude: Selectors whose weights are taken out.
+
+    Raises:
+        LorascopeError: A fault in the arguments or rules, a rule that selects nothing, or something that PEFT cannot
+            do for this model.
+    """
+    excluded = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    _check(rank, alpha, scale, dropout, bias, layers)
+    parsed, names, notes = _rules(model, rules or (DEFAULT,), rank)
+    options = Options(
+        recipe="+".join(names),
+        rank=rank,
+        alpha=None if scale is not None else float(DEFAULT_ALPHA if alpha is None else alpha),
+        scale=scale,
+        dropout=DEFAULT_DROPOUT if dropout is None else dropout,
+        bias=bias,
+        rslora=rslora,
+        dora=dora,
+        layers=layers,
+        exclude=tuple(parse_rule(text) for text in excluded),
+    )
+    targets, unreachable = _targets(model, parsed, options)
+    options, dropout_notes = _dropout(model, targets, options, asked=dropout is not None)
+    config = compile_targets(model, targets, options)
+    drafted = Plan(
+        model=model,
+        rules=parsed,
+        options=options,
+        targets=targets,
+        config=config,
+        resolution=resolve(model, config, NEWEST),
+        unreachable=unreachable,
+    )
+    return dataclasses.replace(drafted, notes=(*notes, *dropout_notes, *remarks(drafted)))
+
+
+def _check(
+    rank: int, alpha: float | None, scale: float | None, dropout: float | None, bias: str, layers: str
+) -> None:
+    faults: list[str] = []
+    if type(rank) is not int or rank < 1:
+        faults.append(f"rank {rank!r} is not a whole number from 1")
+    for name, value in (("alpha", alpha), ("scale", scale)):
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            faults.append(f"{name} {value!r} is not a number above 0")
+    if alpha is not None and scale is not None:
+        faults.append("alpha and scale are both given, and each decides the other")
+    if dropout is not None and not (isinstance(dropout, int | float) and 0 <= dropout < 1):
+        faults.append(f"dropout {dropout!r} is not a number from 0 up to, but not including, 1")
+    if bias not in _BIASES:
+        faults.append(f"bias {bias!r} is none of {', '.join(_BIASES)}")
+    if layers:
+        check_layers(layers.replace(" ", ""), faults)
+    if faults:
+        raise LorascopeError(*faults)
+
+
+def _rules(
+    model: ModelMap, texts: Sequence[str], rank: int
+) -> tuple[tuple[Rule, ...], list[str], list[str]]:
+    """The rules of all texts, the names of the recipes among them, and what the recipes say."""
+    rules: list[Rule] = []
+    names: list[str] = []
+    notes: list[str] = []
+    faults: list[LorascopeError] = []
+    for text in texts:
+        try:
+            if text in RECIPES or not any(mark in text for mark in ".=[") and _is_no_fact(text):
+                added, said = recipe_rules(text, model, rank)
+                names.append(text)
+                rules.extend(added)
+                notes.extend(said)
+            else:
+                rules.append(parse_rule(text))
+        except LorascopeError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise LorascopeError(*(str(fault) for fault in faults))
+    return tuple(rules), names, notes
+
+
+def _is_no_fact(text: str) -> bool:
+    try:
+        parse_rule(text)
+    except LorascopeError:
+        return True
+    return False
+
+
+def _targets(
+    model: ModelMap, rules: Sequence[Rule], options: Options
+) -> tuple[tuple[Target, ...], tuple[tuple[Weight, str], ...]]:
+    chosen: dict[str, Target] = {}
+    for index, rule in enumerate(rules):
+        if options.layers and not rule.layers:
+            rule = dataclasses.replace(rule, layers=options.layers.replace(" ", ""))
+        rank = options.rank if rule.rank is None else rule.rank
+        for weight in select(model, rule):
+            chosen[weight.name] = Target(weight, rank, _alpha(rule, rank, options), index)
+    for rule in options.exclude:
+        for weight in select(model, rule):
+            chosen.pop(weight.name, None)
+    if not chosen:
+        raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
+    blocked = {name: reason for name, target in chosen.items() if (reason := obstacle(model, target.weight, NEWEST))}
+    reached = tuple(chosen[weight.name] for weight in model.weights if weight.name in chosen.keys() - blocked.keys())
+    if not reached:
+        reasons = sorted(set(blocked.values()))
+        raise LorascopeError(
+            *(f"PEFT cannot adapt what the rules select: {reason}" for reason in reasons),
+            where=model.model,
+            hint="See what PEFT can adapt with: lorascope inspect",
+        )
+    return reached, tuple((chosen[name].weight, reason) for name, reason in blocked.items())
+
+
+def _alpha(rule: Rule, rank: int, options: Options) -> float:
+    if rule.alpha is not None:
+        return rule.alpha
+    if options.alpha is not None:
+        return options.alpha
+    assert options.scale is not None
+    return options.scale * (math.sqrt(rank) if options.rslora else rank)
+
+
+def _dropout(
+    model: ModelMap, targets: Sequence[Target], options: Options, *, asked: bool
+) -> tuple[Options, tuple[str, ...]]:
+    """Dropout and DoRA give way to, or stand in the way of, weights that PEFT reaches as parameters."""
+    bare = [target.weight for target in targets if as_parameter(model, target.weight)]
+    if not bare:
+        return options, ()
+    example = f"{len(bare)} of them, such as {bare[0].name}, are reached as parameters"
+    if options.dora:
+        raise LorascopeError(
+            f"DoRA is not possible for these weights: {example}, where PEFT has none",
+            hint="Leave out --dora, or take them out of the plan (--exclude ffn.expert).",
+        )
+    if options.dropout == 0:
+        return options, ()
+    if asked:
+        raise LorascopeError(
+            f"dropout {options.dropout:g} is not possible for these weights: {example}, where PEFT has none",
+            hint="Set --dropout 0, or take them out of the plan (--exclude ffn.expert).",
+        )
+    note = f"dropout is 0, not {options.dropout:g}: {example}, where PEFT has no dropout"
+    return dataclasses.replace(options, dropout=0.0), (note,)

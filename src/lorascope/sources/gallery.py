@@ -1,0 +1,63 @@
+"""Recorded maps of the default configuration of every architecture: no torch, no network.
+
+`tools/build_gallery.py` makes the files; one JSON file per head and model type lies in `data/gallery`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.records import Head, ModelMap
+from lorascope.serializing import map_from_json
+
+# The head that a bare model type means, where it has several: the one that the released models have.
+PREFERRED: tuple[Head, ...] = ("image-text-to-text", "seq2seq-lm", "masked-lm", "causal-lm", "sequence-classification")
+
+
+def gallery() -> dict[str, tuple[str, ...]]:
+    """Every model type of the gallery with its heads, the preferred one first."""
+    heads: dict[str, list[str]] = {}
+    for head in PREFERRED:
+        for name in _names(head):
+            heads.setdefault(name, []).append(head)
+    return {name: tuple(found) for name, found in sorted(heads.items())}
+
+
+def from_gallery(model_type: str, head: str = "") -> ModelMap:
+    """The recorded map of a model type.
+
+    Args:
+        model_type: As in `config.json`: `llama`, `qwen3_moe`.
+        head: Which head, where the type has several; the one that released models have if empty.
+
+    Raises:
+        LorascopeError: The gallery has no such type, or not with this head.
+    """
+    # Asked for by file name rather than by listing the folder, which is what start-up time goes into.
+    for candidate in (head,) if head else PREFERRED:
+        if model_type in _names(candidate):
+            text = _folder(candidate).joinpath(f"{model_type}.json").read_text(encoding="utf-8")
+            return map_from_json(json.loads(text))
+    known = gallery()
+    if model_type in known:
+        raise LorascopeError(
+            f'the gallery has "{model_type}" with {", ".join(known[model_type])}, not with the head "{head}"'
+        )
+    raise LorascopeError(
+        f'"{model_type}" is no model type of the gallery ({len(known)} types), and no file or folder of that name exists',
+        hint=did_you_mean(model_type, known) or "Give a model type such as llama, a folder, a config.json or a Hub id.",
+    )
+
+
+@cache
+def _names(head: str) -> frozenset[str]:
+    folder = _folder(head)
+    return frozenset(entry.name.removesuffix(".json") for entry in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def _folder(head: str) -> Traversable:
+    return files("lorascope").joinpath("data", "gallery", head)
