@@ -1,6 +1,7 @@
 """The glossary as frozen values: what a model, a plan and an adapter configuration are made of.
 
-Nothing here reads, computes a policy or talks. Shapes are in the order of `torch.nn.Linear.weight`:
+Nothing here reads, computes a policy or talks; the two methods that print and the one that hands over to PEFT call the
+rooms above when they are called. Shapes are in the order of `torch.nn.Linear.weight`:
 `(out_features, in_features)`, with `experts` in front for a fused expert weight.
 """
 
@@ -10,7 +11,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 Head = Literal["causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "sequence-classification", "unknown"]
 
@@ -144,6 +148,11 @@ class ModelMap:
     prepares_generation: bool = True
     refusal: str = ""
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        from lorascope.reporting.terminal import map_text
+
+        return map_text(self)
 
     @cached_property
     def weight_by_name(self) -> Mapping[str, Weight]:
@@ -317,3 +326,14 @@ class Plan:
     resolution: Resolution
     unreachable: tuple[tuple[Weight, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        from lorascope.reporting.terminal import plan_text
+
+        return plan_text(self)
+
+    def to_peft(self) -> LoraConfig:
+        """The plan as a `peft.LoraConfig`. Needs peft."""
+        from lorascope.verifying import to_peft
+
+        return to_peft(self.config)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from lorascope.peft_rules import conversion, counting, matching, saving
 from lorascope.peft_rules.matching import BadPatternError, Match, ModuleMatcher, NameSet, PatternTable
 from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba
-from lorascope.peft_rules.versioning import Release, release_of
+from lorascope.peft_rules.versioning import Release, parsed_version, release_of
 from lorascope.records import Adapted, AdapterConfig, ModelMap, Module, Resolution
 
 _TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
@@ -114,6 +114,13 @@ class _Resolver:
             raise _RefusalError(
                 f"{self.model.architecture} has no prepare_inputs_for_generation, which PEFT needs for "
                 f'task_type="{config.task_type}". Leave task_type out, or use "FEATURE_EXTRACTION".'
+            )
+        transformers = parsed_version(self.model.versions.get("transformers", ""))
+        # PEFT asks the model for a method that transformers dropped in 5.18; 0.21.2 no longer does.
+        if config.task_type == "SEQ_2_SEQ_LM" and self.release < (0, 21, 2) and (transformers or ()) >= (5, 18):
+            raise _RefusalError(
+                'PEFT before 0.21.2 cannot wrap a model of transformers 5.18 or later with task_type="SEQ_2_SEQ_LM". '
+                "Update PEFT, or leave task_type out."
             )
 
     # Modules.
@@ -389,16 +396,16 @@ class _Resolver:
         biases = counting.trained_biases(self.model, config, self.wraps, tensors, self.release) - frozen
         if saved.nested:
             self.warnings.append(
-                f"{_listed(list(saved.nested))} lie within modules that modules_to_save copies whole; PEFT may train "
-                "a second copy that is never used."
+                f"{saving.ESTIMATED}: {_listed(list(saved.nested))} lie within modules that modules_to_save copies "
+                "whole, and PEFT may train a second copy that is never used. Name the outer modules only."
             )
             if config.task_type in saving.SAVING_TWICE:
                 # Such task types save twice, and the second round copies what lies within the first one's copies.
                 copies += sum(tensors.size(below[name]) for name in saved.nested)
         if config.task_type in saving.SAVING_TWICE and "base_model.model".endswith(entries):
             self.warnings.append(
-                f"With task_type={config.task_type} PEFT also takes its own name base_model.model for an entry of "
-                "modules_to_save and copies the whole model: more becomes trainable than is counted here."
+                f"{saving.ESTIMATED}: with task_type={config.task_type} PEFT also takes its own name base_model.model "
+                "for an entry of modules_to_save and copies the whole model. Name the modules below it."
             )
         loose = [name for name in saved.modules if not NameSet(entries).has(name)]
         if loose:

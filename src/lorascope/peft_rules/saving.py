@@ -13,6 +13,8 @@ from lorascope.records import ModelMap
 # Task type -> the heads that PEFT saves by itself. Only SEQ_CLS adds them before it matches target modules, so that the
 # others can run into a head that already carries an adapter.
 _HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+# Begins the warning where the count of trainable parameters is an estimate.
+ESTIMATED = "The count of trainable parameters is an estimate"
 # With these task types PEFT looks for modules to save twice, the second time in the model that it has wrapped.
 SAVING_TWICE = frozenset(_HEADS)
 _CONTAINERS = frozenset({"ModuleDict", "ModuleList", "ParameterDict", "ParameterList"})

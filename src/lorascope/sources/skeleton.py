@@ -81,6 +81,60 @@ def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
         ) from error
 
 
+def build_for_head(
+    config: Any, head: Head | None, *, trust_remote_code: bool = False
+) -> tuple[torch.nn.Module, Head]:
+    """The model of a configuration with a head, on the meta device, and which head it got.
+
+    Args:
+        config: A `PretrainedConfig`.
+        head: The head; without it the class that `config.architectures` names, or else the preferred head that
+            transformers has for the model type.
+        trust_remote_code: Build it from code that comes with the configuration, through the Auto classes.
+
+    Raises:
+        LorascopeError: As `build`; or the model type has no such head.
+    """
+    from transformers.models.auto import modeling_auto
+
+    listed: dict[Head, str] = {}
+    for candidate, mapping in HEAD_MAPPINGS.items():
+        names = getattr(modeling_auto, mapping).get(config.model_type)
+        if names:
+            listed[candidate] = names[0] if isinstance(names, list | tuple) else names
+    if trust_remote_code and getattr(config, "auto_map", None) and not listed:
+        return _build_remote(config), head or "unknown"
+    named = next(iter(getattr(config, "architectures", None) or ()), "")
+    if head is None and named:
+        known = next((candidate for candidate, architecture in listed.items() if architecture == named), None)
+        return build(config, architecture=named), known or head_of(named)
+    chosen = head or next(iter(listed), None)
+    if chosen is None or chosen not in listed:
+        has = ", ".join(listed) or "none that lorascope knows"
+        raise LorascopeError(
+            f'model type "{config.model_type}" has no head {chosen or ""}; its heads are: {has}',
+            hint="Choose one of them with --head.",
+        )
+    return build(config, architecture=listed[chosen]), chosen
+
+
+def _build_remote(config: Any) -> torch.nn.Module:
+    import torch
+    import transformers
+
+    for auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel"):
+        if auto in config.auto_map:
+            try:
+                with torch.device("meta"):
+                    return getattr(transformers, auto).from_config(config, trust_remote_code=True)
+            except Exception as error:  # foreign code raises whatever it likes
+                raise LorascopeError(
+                    f"the model's own code cannot build it: {type(error).__name__}: {_first_line(error)}",
+                    where=str(config.auto_map[auto]),
+                ) from error
+    raise LorascopeError(f"auto_map has no model class, only {', '.join(config.auto_map)}")
+
+
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 

@@ -1,0 +1,199 @@
+"""The command line: the same verbs as in Python. Results go to stdout, notes to stderr.
+
+Exit codes: 0 fine, 1 a finding that matters, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from lorascope.errors import LorascopeError
+
+_EXAMPLES = {
+    "inspect": """examples:
+  lorascope inspect mistral                      the gallery: no download, no torch
+  lorascope inspect ./my-model                   a folder with a config.json
+  lorascope inspect Qwen/Qwen3-30B-A3B --by layer
+  lorascope inspect --gallery                    every model type that needs nothing""",
+    "plan": """examples:
+  lorascope plan mistral                         query and value at rank 8
+  lorascope plan mistral qv+ffn                  and the FFN at rank 4
+  lorascope plan mixtral attention.q,v=8 'ffn[-8:]=4/16' -o my-adapter
+
+rules are SELECTOR[LAYERS]=RANK/ALPHA; a later one wins, weight by weight
+recipes are qv, qv+ffn, attention, ffn, all""",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return {"inspect": _inspect, "plan": _plan}[options.command](options)
+    except LorascopeError as error:
+        from lorascope.reporting.tables import shown
+
+        print(f"lorascope {options.command}: {shown(str(error))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of a pipe had enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lorascope import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="lorascope", description="Aim LoRA on purpose: see, plan and verify what adapters adapt.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands")
+
+    inspect = _command(commands, "inspect", "list a model's weights by role, without loading any")
+    inspect.add_argument("source", nargs="?", help="model type, folder, config.json, Hub id, saved map or plan")
+    inspect.add_argument("--gallery", action="store_true", help="list the model types that need no source at all")
+    inspect.add_argument("--by", choices=("role", "layer", "module"), default="role", help="how to group (default: role)")
+    inspect.add_argument("--component", default="", help="only this component: text, vision, audio, connector, …")
+    inspect.add_argument("-o", "--output", metavar="FILE", help="save the map, to be used as a source later")
+    _source_options(inspect)
+
+    plan = _command(commands, "plan", "choose weights, ranks and alphas, and get the exact configuration")
+    plan.add_argument("source", help="model type, folder, config.json, Hub id, saved map or plan")
+    plan.add_argument("rules", nargs="*", metavar="RECIPE|RULE", help="what to adapt (default: qv)")
+    plan.add_argument("--rank", type=int, default=8, help="rank of recipes, and of rules that name none (default: 8)")
+    plan.add_argument("--alpha", type=float, help="one alpha for every weight (default: 16)")
+    plan.add_argument("--scale", type=float, help="instead: one scale for every weight, alpha follows the rank")
+    plan.add_argument("--dropout", type=float, help="dropout of the adapters (default: 0.05, 0 where PEFT allows none)")
+    plan.add_argument("--bias", default="none", help="none, all or lora_only (default: none)")
+    plan.add_argument("--rslora", action="store_true", help="scale by alpha / sqrt(rank)")
+    plan.add_argument("--dora", action="store_true", help="train a magnitude per output too")
+    plan.add_argument("--layers", default="", help="layers of rules that name none: 0:4, -8:, 1,3,5")
+    plan.add_argument("--exclude", action="append", default=[], metavar="SELECTOR", help="take these out; repeatable")
+    plan.add_argument("--prove", action="store_true", help="run the installed PEFT on the meta device and compare")
+    plan.add_argument("-o", "--output", metavar="DIR", help="write adapter_config.json and plan.json there")
+    _source_options(plan)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose[0].upper() + purpose[1:] + ".",
+        epilog=_EXAMPLES[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--head", default="", help="which head, where a model can have several: causal-lm, …")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    if options.gallery:
+        return _gallery(options)
+    if options.source is None:
+        raise LorascopeError("no source is given", hint="Try: lorascope inspect mistral")
+    from lorascope.inspecting import inspect
+
+    model = inspect(
+        options.source, head=options.head, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
+    present = sorted({weight.role.component for weight in model.weights})
+    if options.component and options.component not in present:
+        raise LorascopeError(f"no component {options.component!r} in this model", hint=f"It has {', '.join(present)}.")
+    if options.json:
+        from lorascope.saving import map_report
+
+        _print_json(map_report(model))
+    else:
+        from lorascope.reporting.terminal import map_text
+
+        print(map_text(model, by=options.by, component=options.component))
+    if options.output:
+        from lorascope.saving import save_map
+
+        print(f"wrote {save_map(model, options.output)}", file=sys.stderr)
+    return 0
+
+
+def _gallery(options: argparse.Namespace) -> int:
+    from lorascope.sources.gallery import gallery
+
+    found = gallery()
+    if options.json:
+        _print_json({name: list(heads) for name, heads in found.items()})
+    else:
+        from lorascope.reporting.tables import table
+
+        print(table(("model type", "heads (the first is meant if none is named)"), [(n, ", ".join(h)) for n, h in found.items()]))
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from lorascope.inspecting import inspect
+    from lorascope.planning import plan
+
+    model = inspect(
+        options.source, head=options.head, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
+    made = plan(
+        model,
+        *options.rules,
+        rank=options.rank,
+        alpha=options.alpha,
+        scale=options.scale,
+        dropout=options.dropout,
+        bias=options.bias,
+        rslora=options.rslora,
+        dora=options.dora,
+        layers=options.layers,
+        exclude=options.exclude,
+    )
+    if options.json:
+        from lorascope.saving import plan_to_json
+
+        _print_json(plan_to_json(made))
+    else:
+        from lorascope.reporting.terminal import plan_text
+
+        print(plan_text(made))
+    code = 0
+    if options.prove:
+        from lorascope.proving import prove, rebuild
+
+        proof = prove(made, rebuild(model, options.source, trust_remote_code=options.trust_remote_code))
+        for difference in proof.differences:
+            print(f"proof: {difference}", file=sys.stderr)
+        verdict = "exactly the plan" if proof.exact else f"{len(proof.differences)} differences"
+        print(f"proof: PEFT {proof.peft} adapts {proof.weights} weights, {proof.trainable:,} trainable: {verdict}", file=sys.stderr)
+        code = 0 if proof.exact else 1
+    if options.output:
+        from lorascope.saving import save_plan
+
+        for path in save_plan(made, options.output):
+            print(f"wrote {path}", file=sys.stderr)
+    return code
+
+
+def _print_json(value: object) -> None:
+    # Not escaped by hand: json.dumps writes control characters as \\u00xx.
+    print(json.dumps(value))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What lorascope shows: text for the terminal."""

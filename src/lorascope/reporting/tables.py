@@ -1,0 +1,48 @@
+"""Plain text tables and numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# Names come from files that anyone may have written; what could drive a terminal is shown, not sent.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Columns padded to their widest cell; those whose index is in `right` are right-aligned."""
+    lines = [head, *rows]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in lines
+    )
+
+
+def short(count: int) -> str:
+    """A count as people say it: 812, 4.2K, 20.0M, 7.24B."""
+    for size, letter, digits in ((10**12, "T", 2), (10**9, "B", 2), (10**6, "M", 1), (10**3, "K", 1)):
+        if count >= size:
+            return f"{count / size:.{digits}f}{letter}"
+    return str(count)
+
+
+def percent(part: int, whole: int) -> str:
+    """A share with the digits that it deserves: 7.4%, 0.058%."""
+    share = 100 * part / whole if whole else 0.0
+    return f"{share:.1f}%" if share >= 1 or share == 0 else f"{share:.2g}%"
+
+
+def shown(text: str) -> str:
+    """The text with control characters escaped."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def wrapped(text: str, width: int, indent: str) -> str:
+    """The text broken at spaces, every line after the first indented."""
+    import textwrap
+
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,179 @@
+"""A model map and a plan as text for a terminal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name
+from lorascope.folding import fold, spans
+from lorascope.peft_rules.reaching import obstacle
+from lorascope.records import Figures, ModelMap, Plan, Weight
+from lorascope.remarking import label
+from lorascope.reporting.tables import percent, short, shown, table, wrapped
+
+Item = TypeVar("Item")
+
+BY = ("role", "layer", "module")
+
+
+def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
+    """The model's figures and its weights, grouped by role, by layer, or one by one.
+
+    Args:
+        model: The map.
+        by: One of `BY`.
+        component: Only weights of this component.
+    """
+    weights = [weight for weight in model.weights if component in ("", weight.role.component)]
+    parts = [_heading(model), figures_text(model.figures), ""]
+    parts.append({"role": _by_role, "layer": _by_layer, "module": _by_module}[by](model, weights))
+    obstacles: dict[str, list[str]] = {}
+    for weight in weights:
+        reason = obstacle(model, weight)
+        if reason and weight.role.block != "other":
+            obstacles.setdefault(reason, []).append(weight.name)
+    if model.refusal:
+        parts.append(_notes([f"PEFT cannot adapt this model: {model.refusal}"]))
+    elif obstacles:
+        parts.append(_notes([f"{', '.join(fold(names))}: {reason}" for reason, names in obstacles.items()]))
+    guesses = [weight.name for weight in weights if weight.guess]
+    if guesses:
+        parts.append(_notes([f"no rule knows what these do, so they are listed as other: {', '.join(fold(guesses))}"]))
+    if model.notes:
+        parts.append(_notes(model.notes))
+    return shown("\n".join(parts))
+
+
+def figures_text(figures: Figures) -> str:
+    """The model's own numbers, those that it has."""
+    named = (
+        ("hidden size", figures.hidden_size),
+        ("intermediate size", figures.intermediate_size),
+        ("layers", figures.layers),
+        ("attention heads", figures.attention_heads),
+        ("key/value heads", figures.key_value_heads),
+        ("experts", figures.experts),
+        ("active experts", figures.active_experts),
+    )
+    said = [f"{name} {value}" for name, value in named if value is not None]
+    return " · ".join([*said, f"parameters {short(figures.parameters)}"])
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan's targets by role, the totals, the configuration and everything that must be said."""
+    resolution = plan.resolution
+    parts = [_heading(plan.model), f"rules: {'  '.join(str(rule) for rule in plan.rules)}", _policy(plan), ""]
+    parts.append(_targets(plan))
+    total = percent(resolution.trainable, plan.model.figures.parameters)
+    parts.append("")
+    parts.append(f"{resolution.trainable:,} trainable parameters, {total} of {short(plan.model.figures.parameters)}")
+    if plan.notes:
+        parts.append(_notes(plan.notes))
+    parts += ["", "adapter configuration:"]
+    parts += [f"  {key} = {value!r}" for key, value in peft_arguments(plan.config).items()]
+    checked = f"PEFT {SUPPORTED_PEFT[0]} to {SUPPORTED_PEFT[-1]} adapt exactly these {len(plan.targets)} weights"
+    parts += ["", f"checked against PEFT's rules: {checked} (run PEFT itself with --prove)"]
+    return shown("\n".join(parts))
+
+
+def _heading(model: ModelMap) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in model.versions.items() if name == "transformers")
+    where = f"{model.source}, {versions}" if versions else model.source
+    return f"model {model.model}: {model.architecture} ({model.head}; {where})"
+
+
+def _policy(plan: Plan) -> str:
+    options = plan.options
+    if options.scale is not None:
+        alpha = f"alpha follows the rank: scale {options.scale:g} for every weight"
+    else:
+        alpha = f"alpha {options.alpha:g} for every weight whatever its rank"
+    own = any(rule.alpha is not None for rule in plan.rules)
+    root = "sqrt(rank) (rsLoRA)" if options.rslora else "rank"
+    said = [f"{alpha}{', but where a rule says otherwise' if own else ''}, scale = alpha / {root}"]
+    said.append(f"dropout {options.dropout:g}")
+    said.append(f"bias {options.bias}")
+    if options.dora:
+        said.append("DoRA")
+    return " · ".join(said)
+
+
+def _targets(plan: Plan) -> str:
+    adapted = {one.name: one for one in plan.resolution.adapted}
+    groups: dict[tuple[str, int, float], list[Weight]] = {}
+    for target in plan.targets:
+        groups.setdefault((label(target.weight), target.rank, target.alpha), []).append(target.weight)
+    rows = []
+    for (role, rank, alpha), weights in groups.items():
+        ones = [adapted[peft_name(plan.model, weight)] for weight in weights]
+        per = " each" if weights[0].experts > 1 else ""
+        cost = sum(one.trainable for one in ones)
+        names = ", ".join(fold(weight.name for weight in weights))
+        rows.append((role, str(len(weights)), f"{rank}{per}", f"{alpha:g}", f"{ones[0].scale:g}", f"{cost:,}", names))
+    return table(("role", "weights", "rank", "alpha", "scale", "trainable", "names"), rows, right=(1, 2, 3, 4, 5))
+
+
+def _by_role(model: ModelMap, weights: Sequence[Weight]) -> str:
+    rows = []
+    for group in _grouped(weights, lambda weight: (str(weight.role), weight.kind, weight.shape)):
+        first = group[0]
+        size = sum(weight.size for weight in group)
+        names = ", ".join(fold(weight.name for weight in group))
+        rows.append(
+            (label(first), str(len(group)), _shape(first), percent(size, _whole(model)), _reach(model, group), names)
+        )
+    return table(("role", "weights", "shape", "share", "PEFT", "names"), rows, right=(1, 3))
+
+
+def _by_layer(model: ModelMap, weights: Sequence[Weight]) -> str:
+    rows = []
+    layers = _grouped(weights, lambda weight: (weight.role.component, weight.role.stack, weight.layer))
+    described = []
+    for group in layers:
+        roles = ", ".join(dict.fromkeys(".".join(p for p in (w.role.block, w.role.variant, w.role.part) if p) for w in group))
+        size = sum(weight.size for weight in group)
+        described.append((group[0], len(group), size, roles))
+    # Like layers stand in one row.
+    for same in _grouped(described, lambda row: (row[0].role.component, row[0].role.stack, row[0].layer is None, *row[1:])):
+        first = same[0][0]
+        place = ".".join(part for part in (first.role.component, first.role.stack) if part)
+        numbers = "-" if first.layer is None else spans(row[0].layer for row in same if row[0].layer is not None)
+        rows.append((place, numbers, str(same[0][1]), percent(same[0][2], _whole(model)), same[0][3]))
+    return table(("component", "layers", "weights", "share each", "roles"), rows, right=(2, 3))
+
+
+def _by_module(model: ModelMap, weights: Sequence[Weight]) -> str:
+    rows = [
+        (weight.name, label(weight), _shape(weight), percent(weight.size, _whole(model)), _reach(model, [weight]))
+        for weight in weights
+    ]
+    return table(("name", "role", "shape", "share", "PEFT"), rows, right=(3,))
+
+
+def _grouped(items: Iterable[Item], key: Callable[[Item], object]) -> list[list[Item]]:
+    groups: dict[object, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _whole(model: ModelMap) -> int:
+    return model.figures.parameters
+
+
+def _shape(weight: Weight) -> str:
+    return " × ".join(str(size) for size in weight.shape)
+
+
+def _reach(model: ModelMap, weights: Sequence[Weight]) -> str:
+    blocked = sum(bool(obstacle(model, weight)) for weight in weights)
+    if blocked or model.refusal:
+        return "no" if blocked == len(weights) or model.refusal else f"no: {blocked}"
+    return "parameter" if as_parameter(model, weights[0]) else "module"
+
+
+def _notes(notes: Iterable[str]) -> str:
+    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
+    return "\n" + "\n".join(wrapped(f"- {note}", width, "  ") for note in notes)

@@ -1,0 +1,138 @@
+"""One architecture against real PEFT: every recipe, two odd rules, and the four target lists that people paste.
+
+Used by the conformance tests and by the tool that writes `docs/conformance.md`, so that both say the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+from architectures import Entry
+from lorascope.compiling import NEWEST, peft_name, task_type
+from lorascope.errors import LorascopeError
+from lorascope.peft_rules.resolving import resolve
+from lorascope.planning import plan
+from lorascope.records import AdapterConfig, ModelMap
+from lorascope.sources.skeleton import map_module
+from oracle import peft_kwargs, peft_truth, restored
+
+RULES: dict[str, tuple[str, ...]] = {
+    "qv": ("qv",),
+    "attention": ("attention",),
+    "ffn": ("ffn",),
+    "qv+ffn": ("qv+ffn",),
+    "all": ("all",),
+    "layer slice": ("attention.q,v[::2]=8", "ffn[-1]=2/7"),
+    "per-layer ranks": ("attention.o=3", "attention.k,v[1:]=6", "attention,ffn,mixer[0]=5/9"),
+}
+SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PASTED: dict[str, str | tuple[str, ...] | None] = {
+    "seven names": SEVEN,
+    "q_proj,v_proj": ("q_proj", "v_proj"),
+    "PEFT's default": None,
+    "all-linear": "all-linear",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one plan or list: `exact`, `refused` or `different`, and why."""
+
+    what: str
+    verdict: str
+    reason: str = ""
+    weights: int = 0
+    trainable: int = 0
+
+
+def measure_plans(entry: Entry, peft: str = NEWEST) -> Iterator[Outcome]:
+    """Each rule of `RULES`: planned, compiled, and given to the installed PEFT."""
+    module = entry.build()
+    model = map_module(module, model=entry.label, head=entry.head)
+    for name, rules in RULES.items():
+        try:
+            made = plan(model, *rules)
+        except LorascopeError as error:
+            yield Outcome(name, "refused", str(error))
+            continue
+        asked = {peft_name(model, target.weight): (target.rank, float(target.alpha)) for target in made.targets}
+        with restored(module):
+            try:
+                truth, trainable = peft_truth(module, peft_kwargs(made.config))
+            except Exception as error:
+                yield Outcome(name, "different", f"PEFT raises {type(error).__name__}: {error}")
+                continue
+        found = {weight: (rank, float(alpha)) for weight, (rank, alpha, _) in truth.items()}
+        counted = resolve(model, made.config, peft).trainable
+        if found != asked:
+            odd = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
+            yield Outcome(name, "different", f"{len(odd)} weights, such as {odd[0]}: {found.get(odd[0])}, not {asked.get(odd[0])}")
+        elif counted != trainable:
+            yield Outcome(name, "different", f"{trainable} trainable parameters, counted {counted}")
+        else:
+            yield Outcome(name, "exact", "", len(found), trainable)
+    gc.collect()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pasted:
+    """What a pasted list really does, by PEFT itself: `error`, `misses`, `extra` or `exact`."""
+
+    what: str
+    verdict: str
+    missed: float = 0.0
+    extra: int = 0
+    agrees: bool = True
+
+
+def measure_pasted(entry: Entry, peft: str = NEWEST) -> Iterator[Pasted]:
+    """Each list of `PASTED` through PEFT and through our rules.
+
+    The lists claim the attention and FFN of the language model (`q_proj,v_proj` and PEFT's default claim what makes
+    queries and values); `missed` is the share of the claimed parameters that PEFT leaves out, `extra` counts adapted
+    weights outside of the claim.
+    """
+    module = entry.build()
+    model = map_module(module, model=entry.label, head=entry.head)
+    for name, targets in PASTED.items():
+        config = AdapterConfig(target_modules=targets, task_type=task_type(model))
+        ours = resolve(model, config, peft)
+        with restored(module):
+            try:
+                truth, trainable = peft_truth(module, peft_kwargs(config))
+            except Exception:
+                yield Pasted(name, "error", agrees=bool(ours.error))
+                continue
+        adapted = {name.removesuffix(".weight") if name not in model.weight_by_name else name for name in truth}
+        agrees = {a.name: a.rank for a in ours.adapted} == {n: r for n, (r, _, _) in truth.items()}
+        agrees = agrees and ours.trainable == trainable
+        yield _judged(model, name, adapted, agrees)
+
+
+def _judged(model: ModelMap, name: str, adapted: set[str], agrees: bool) -> Pasted:
+    blocks = ("attention",) if name in ("q_proj,v_proj", "PEFT's default") else ("attention", "ffn")
+    pieces = {"q", "v", "qkv", "kv", "qk", "q_gate", "qkv_gate", "q_a", "q_b", "kv_a", "kv_b"}
+    claimed = [
+        weight
+        for weight in model.weights
+        if weight.role.component == "text"
+        and weight.role.block in blocks
+        and (len(blocks) == 2 or weight.role.part in pieces)
+    ]
+    mixers = [w for w in model.weights if w.role.component == "text" and w.role.block == "mixer"]
+    size = sum(weight.size for weight in claimed)
+    missed = sum(weight.size for weight in claimed if weight.name not in adapted) / size if size else 0.0
+    allowed = {weight.name for weight in (*claimed, *mixers)} | {
+        w.name for w in model.weights if w.role.component == "text" and w.role.block == "attention"
+    }
+    extra = len(adapted - allowed)
+    verdict = "misses" if missed else "extra" if extra else "exact"
+    return Pasted(name, verdict, missed, extra, agrees)
+
+
+def as_row(outcome: Any) -> dict[str, Any]:
+    """An outcome as JSON."""
+    return dataclasses.asdict(outcome)
