@@ -108,6 +108,6 @@ def adapted_weights(wrapped: nn.Module) -> Truth:
 
 def base_name(path: str) -> str:
     """A module's name in the base model from its path in the wrapped one."""
-    path = path.removeprefix("base_model.model.")
-    parts = path.replace(".modules_to_save.default", "").split(".")
-    return ".".join(part for part in parts if part not in ("base_layer", "original_module"))
+    path = f".{path}".replace(".modules_to_save.default", "")
+    parts = [part for part in path.split(".") if part not in ("base_layer", "original_module")]
+    return ".".join(parts[1:]).removeprefix("base_model.model.")

@@ -155,7 +155,8 @@ def _targets(
     if not chosen:
         raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
     blocked = {name: reason for name, target in chosen.items() if (reason := obstacle(model, target.weight, NEWEST))}
-    reached = tuple(chosen[weight.name] for weight in model.weights if weight.name in chosen.keys() - blocked.keys())
+    reachable = chosen.keys() - blocked.keys()
+    reached = tuple(chosen[weight.name] for weight in model.weights if weight.name in reachable)
     if not reached:
         reasons = sorted(set(blocked.values()))
         raise LorascopeError(

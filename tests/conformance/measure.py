@@ -16,6 +16,7 @@ from lorascope.errors import LorascopeError
 from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import plan
 from lorascope.records import AdapterConfig, ModelMap
+from lorascope.selecting import holds, own_components, parse_rule
 from lorascope.sources.skeleton import map_module
 from oracle import peft_kwargs, peft_truth, restored
 
@@ -79,7 +80,13 @@ def measure_plans(entry: Entry, peft: str = NEWEST) -> Iterator[Outcome]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pasted:
-    """What a pasted list really does, by PEFT itself: `error`, `misses`, `extra` or `exact`."""
+    """What a pasted list really does, by PEFT itself: `error`, `misses`, `extra` or `exact`.
+
+    Attributes:
+        missed: Share of the claimed parameters that PEFT leaves out.
+        extra: Adapted weights outside of the language model's attention, FFN and mixers.
+        agrees: Our rules say the same as PEFT: targets, ranks and trainable parameters, or that it raises.
+    """
 
     what: str
     verdict: str
@@ -91,9 +98,8 @@ class Pasted:
 def measure_pasted(entry: Entry, peft: str = NEWEST) -> Iterator[Pasted]:
     """Each list of `PASTED` through PEFT and through our rules.
 
-    The lists claim the attention and FFN of the language model (`q_proj,v_proj` and PEFT's default claim what makes
-    queries and values); `missed` is the share of the claimed parameters that PEFT leaves out, `extra` counts adapted
-    weights outside of the claim.
+    The seven names and `all-linear` claim the attention and FFN of the language model, `q_proj,v_proj` and PEFT's
+    default what makes its queries and values.
     """
     module = entry.build()
     model = map_module(module, model=entry.label, head=entry.head)
@@ -106,33 +112,24 @@ def measure_pasted(entry: Entry, peft: str = NEWEST) -> Iterator[Pasted]:
             except Exception:
                 yield Pasted(name, "error", agrees=bool(ours.error))
                 continue
-        adapted = {name.removesuffix(".weight") if name not in model.weight_by_name else name for name in truth}
-        agrees = {a.name: a.rank for a in ours.adapted} == {n: r for n, (r, _, _) in truth.items()}
-        agrees = agrees and ours.trainable == trainable
-        yield _judged(model, name, adapted, agrees)
+        same = {one.name: one.rank for one in ours.adapted} == {key: rank for key, (rank, _, _) in truth.items()}
+        yield _judged(model, name, set(truth), agrees=same and ours.trainable == trainable)
 
 
-def _judged(model: ModelMap, name: str, adapted: set[str], agrees: bool) -> Pasted:
-    blocks = ("attention",) if name in ("q_proj,v_proj", "PEFT's default") else ("attention", "ffn")
-    pieces = {"q", "v", "qkv", "kv", "qk", "q_gate", "qkv_gate", "q_a", "q_b", "kv_a", "kv_b"}
-    claimed = [
-        weight
-        for weight in model.weights
-        if weight.role.component == "text"
-        and weight.role.block in blocks
-        and (len(blocks) == 2 or weight.role.part in pieces)
-    ]
-    mixers = [w for w in model.weights if w.role.component == "text" and w.role.block == "mixer"]
+def _judged(model: ModelMap, name: str, adapted: set[str], *, agrees: bool) -> Pasted:
+    names = {key if key in model.weight_by_name else key.removesuffix(".weight") for key in adapted}
+    own = [weight for weight in model.weights if weight.role.component in own_components(model)]
+    blocks = [weight for weight in own if weight.role.block in ("attention", "ffn", "mixer")]
+    rule = parse_rule("attention.q,v" if name in ("q_proj,v_proj", "PEFT's default") else "attention,ffn")
+    claimed = [weight for weight in own if holds(weight, rule.facts)]
     size = sum(weight.size for weight in claimed)
-    missed = sum(weight.size for weight in claimed if weight.name not in adapted) / size if size else 0.0
-    allowed = {weight.name for weight in (*claimed, *mixers)} | {
-        w.name for w in model.weights if w.role.component == "text" and w.role.block == "attention"
-    }
-    extra = len(adapted - allowed)
-    verdict = "misses" if missed else "extra" if extra else "exact"
-    return Pasted(name, verdict, missed, extra, agrees)
+    missed = sum(weight.size for weight in claimed if weight.name not in names) / size if size else 0.0
+    extra = len(names - {weight.name for weight in blocks})
+    return Pasted(name, "misses" if missed else "extra" if extra else "exact", missed, extra, agrees)
 
 
-def as_row(outcome: Any) -> dict[str, Any]:
-    """An outcome as JSON."""
-    return dataclasses.asdict(outcome)
+def record(entry: Entry) -> dict[str, Any]:
+    """Everything measured of an entry, as it stands in `results.json`."""
+    plans = {o.what: [o.verdict, o.reason.splitlines()[0] if o.reason else o.weights] for o in measure_plans(entry)}
+    pasted = {o.what: [o.verdict, round(o.missed, 4), o.extra] for o in measure_pasted(entry)}
+    return {"plans": plans, "pasted": pasted}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from lorascope.peft_rules import conversion, counting, matching, saving
+from lorascope.peft_rules import conversion, copying, counting, matching
 from lorascope.peft_rules.matching import BadPatternError, Match, ModuleMatcher, NameSet, PatternTable
 from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba
 from lorascope.peft_rules.versioning import Release, parsed_version, release_of
@@ -59,7 +59,7 @@ class _Resolver:
 
     def resolution(self) -> Resolution:
         self._check_config()
-        saved_first = saving.names_before_matching(self.config.modules_to_save, self.config.task_type)
+        saved_first = copying.names_before_matching(self.config.modules_to_save, self.config.task_type)
         targets = conversion.converted_targets(self.model, self.config, saved_first, self.release)
         if targets.error:
             raise _RefusalError(targets.error)
@@ -386,8 +386,8 @@ class _Resolver:
 
     def _save(self, tensors: counting.Tensors) -> tuple[tuple[str, ...], int]:
         config = self.config
-        entries = saving.names_in_the_end(config.modules_to_save, config.task_type)
-        saved = saving.saved_modules(self.model, entries, self.wraps)
+        entries = copying.names_in_the_end(config.modules_to_save, config.task_type)
+        saved = copying.copied_modules(self.model, entries, self.wraps)
         if saved.error:
             raise _RefusalError(saved.error)
         below = tensors.below({*saved.modules, *saved.nested})
@@ -396,15 +396,15 @@ class _Resolver:
         biases = counting.trained_biases(self.model, config, self.wraps, tensors, self.release) - frozen
         if saved.nested:
             self.warnings.append(
-                f"{saving.ESTIMATED}: {_listed(list(saved.nested))} lie within modules that modules_to_save copies "
+                f"{copying.ESTIMATED}: {_listed(list(saved.nested))} lie within modules that modules_to_save copies "
                 "whole, and PEFT may train a second copy that is never used. Name the outer modules only."
             )
-            if config.task_type in saving.SAVING_TWICE:
+            if config.task_type in copying.SAVING_TWICE:
                 # Such task types save twice, and the second round copies what lies within the first one's copies.
                 copies += sum(tensors.size(below[name]) for name in saved.nested)
-        if config.task_type in saving.SAVING_TWICE and "base_model.model".endswith(entries):
+        if config.task_type in copying.SAVING_TWICE and "base_model.model".endswith(entries):
             self.warnings.append(
-                f"{saving.ESTIMATED}: with task_type={config.task_type} PEFT also takes its own name base_model.model "
+                f"{copying.ESTIMATED}: with task_type={config.task_type} PEFT also takes its own name base_model.model "
                 "for an entry of modules_to_save and copies the whole model. Name the modules below it."
             )
         loose = [name for name in saved.modules if not NameSet(entries).has(name)]

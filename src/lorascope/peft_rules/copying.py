@@ -23,7 +23,7 @@ _INSIDE_ADAPTERS = ("lora_dropout", "lora_A", "lora_B", "lora_embedding_A", "lor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Saved:
+class Copied:
     """The modules that are copied.
 
     Attributes:
@@ -47,7 +47,7 @@ def names_in_the_end(entries: tuple[str, ...] | None, task_type: str | None) -> 
     return (entries or ()) + _HEADS.get(task_type or "", ())
 
 
-def saved_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Saved:
+def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Copied:
     """The modules that PEFT copies.
 
     Args:
@@ -56,7 +56,7 @@ def saved_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, i
             around each: PEFT puts as many `base_layer` into the names of what lies below.
     """
     if not entries:
-        return Saved()
+        return Copied()
     ends = tuple(entries)
     outer: list[str] = []
     nested: list[str] = []
@@ -73,20 +73,20 @@ def saved_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, i
         if count:
             paths[name] = path + ".base_layer" * count
             if path.endswith(ends) or (count > 1 and "base_layer".endswith(ends)):
-                return Saved(error=f'modules_to_save matches "{name}", which already carries an adapter.')
+                return Copied(error=f'modules_to_save matches "{name}", which already carries an adapter.')
         elif owner in paths:
             paths[name] = path
         if not paths.get(name, path).endswith(ends):
             continue
         if module.class_name in _CONTAINERS:
-            return Saved(error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.')
+            return Copied(error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.')
         if owner in wraps:
-            return Saved(error=f'modules_to_save matches "{name}", which lies directly within an adapter.')
+            return Copied(error=f'modules_to_save matches "{name}", which lies directly within an adapter.')
         inside.add(name)
         (nested if below else outer).append(name)
     if wraps and any(part.endswith(ends) or "default".endswith(ends) for part in _INSIDE_ADAPTERS):
-        return Saved(error=f"modules_to_save={list(entries)} also matches names within PEFT's own adapters.")
-    return Saved(modules=tuple(outer + _aliases(model, ends)), nested=tuple(nested))
+        return Copied(error=f"modules_to_save={list(entries)} also matches names within PEFT's own adapters.")
+    return Copied(modules=tuple(outer + _aliases(model, ends)), nested=tuple(nested))
 
 
 def _aliases(model: ModelMap, ends: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,75 @@
+"""Every code block of the README and docs runs, and generated pages are fresh."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import build_docs
+import pytest
+
+from lorascope.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for found, body in _BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
+
+
+def test_blocks_are_found() -> None:
+    counts = {page.name: (len(blocks(page, "python")), len(blocks(page, "bash"))) for page in PAGES}
+    assert counts["README.md"] == (2, 4)
+    assert counts["tour.md"] == (7, 0)
+    assert counts["selectors.md"] == (0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "bash"):
+        for line in block.splitlines():
+            command = line.partition("&&")[2] or line
+            words = shlex.split(command, comments=True)
+            if words[:1] == ["lorascope"]:
+                assert main(words[1:]) == 0, line
+
+
+def test_shown_output_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = blocks(ROOT / "README.md", "text")
+    assert len(shown) == 1
+    assert main(["inspect", "mistral"]) == 0
+    assert capsys.readouterr().out == shown[0]
+
+
+def test_set_up_has_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Set up")[2].partition("\n## ")[0]
+    assert len(_BLOCK.findall(section)) == 2
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", *(f"docs/{page.name}" for page in PAGES[1:])])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if not link.startswith("http"):
+            assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", build_docs.PAGES)
+def test_generated_pages_are_fresh(name: str) -> None:
+    committed = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert committed == build_docs.PAGES[name](), "stale: run python tools/build_docs.py"

@@ -1,0 +1,190 @@
+"""Writes the generated pages of `docs/`, which tests compare with what is committed.
+
+    python tools/build_docs.py             the pages, from the gallery and tests/conformance/results.json (no torch)
+    python tools/build_docs.py --measure   first measure every architecture against PEFT again (20 minutes)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "tests" / "conformance" / "results.json"
+for folder in ("src", "tests", "tests/conformance", "tools"):
+    sys.path.insert(0, str(ROOT / folder))
+
+from lorascope.compiling import peft_arguments  # noqa: E402
+from lorascope.errors import LorascopeError  # noqa: E402
+from lorascope.planning import plan  # noqa: E402
+from lorascope.sources.gallery import from_gallery, gallery  # noqa: E402
+
+_SAID_BY = "This page is generated: `python tools/build_docs.py`."
+_NAMES = ("attention.q,v", "attention", "ffn")
+
+
+def target_names() -> str:
+    """`docs/target-names.md`: what to target in each architecture."""
+    lines = [
+        "# Target names per architecture",
+        "",
+        "What `lorascope plan MODEL_TYPE` compiles for queries and values, for all of the attention, and for the FFN, on",
+        "the default configuration of each model type of transformers 5.23. A list in brackets is `target_modules`, a",
+        "pattern in slashes is `target_modules` as one regular expression, `+ parameters` is `target_parameters`, and",
+        "`- pattern` is `exclude_modules`. A dash means that the model has no such weights, or PEFT cannot adapt them.",
+        "",
+        _SAID_BY,
+        "",
+        "| model type | head | queries and values | attention | FFN |",
+        "|---|---|---|---|---|",
+    ]
+    for model_type, heads in gallery().items():
+        model = from_gallery(model_type)
+        cells = []
+        for rule in _NAMES:
+            try:
+                cells.append(_names_cell(peft_arguments(plan(model, f"{rule}=8").config)))
+            except LorascopeError:
+                cells.append("–")
+        lines.append(f"| {model_type} | {heads[0]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _names_cell(arguments: Mapping[str, Any]) -> str:
+    modules = arguments.get("target_modules", [])
+    text = f"/{modules}/" if isinstance(modules, str) else f"[{' '.join(modules)}]" if modules else ""
+    if arguments.get("target_parameters"):
+        text += f" + {' '.join(arguments['target_parameters'])}"
+    if arguments.get("exclude_modules"):
+        text += f" - {arguments['exclude_modules']}"
+    return f"`{text.strip().replace('|', chr(92) + '|')}`"
+
+
+def conformance() -> str:
+    """`docs/conformance.md`: each architecture's plans, and the pasted lists, as PEFT really did them."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    rows: dict[str, dict[str, Any]] = results["entries"]
+    reasons: dict[str, str] = {}
+    body = list(_conformance_rows(rows, reasons))
+    plans, pasted = _names_of(rows, "plans"), _names_of(rows, "pasted")
+    lines = [
+        "# What PEFT really adapts, architecture by architecture",
+        "",
+        f"Measured with PEFT {results['peft']} and transformers {results['transformers']} by `peft.get_peft_model` on the",
+        f"meta device, over {len(rows)} configurations: every model type of transformers' causal-LM, image-text-to-text,",
+        "sequence-to-sequence and masked-LM mappings, and released layouts that default configurations hide (after a `+`).",
+        "",
+        "## Plans",
+        "",
+        "A plan is *exact* if PEFT adapts its weights and no other, each with its rank and alpha, and trains exactly the",
+        "parameters that were counted. It is *refused*, before training, where the model has no such weights or PEFT cannot",
+        "adapt them.",
+        "",
+        "| plan | exact | refused | different |",
+        "|---|---|---|---|",
+    ]
+    for name in plans:
+        verdicts = Counter(row["plans"][name][0] for row in rows.values())
+        lines.append(f"| {name} | {verdicts['exact']} | {verdicts['refused']} | {verdicts['different']} |")
+    lines += [
+        "",
+        "## Lists that people paste",
+        "",
+        "The seven names (`q_proj` … `down_proj`) and `all-linear` claim the language model's attention and FFN; the other",
+        "two claim its queries and values. *misses*: PEFT silently leaves out part of what is claimed. *extra*: nothing is",
+        "missed, and towers, routers, heads or the like are hit.",
+        "",
+        "| list | error | misses | extra | exact | median missed, where anything is |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in pasted:
+        verdicts = Counter(row["pasted"][name][0] for row in rows.values())
+        missed = sorted(row["pasted"][name][1] for row in rows.values() if row["pasted"][name][0] == "misses")
+        median = f"{missed[len(missed) // 2]:.1%}" if missed else "–"
+        counts = " | ".join(str(verdicts[verdict]) for verdict in ("error", "misses", "extra", "exact"))
+        lines.append(f"| {name} | {counts} | {median} |")
+    lines += ["", "## By architecture", "", "A number is how many weights are adapted; a letter is a reason for refusal:", ""]
+    lines += [f"- **{letter}**: {reason}" for reason, letter in reasons.items()]
+    lines += [
+        "",
+        "For the lists: ✗ error, the share that is missed, and +n weights hit that nobody meant.",
+        "",
+        _SAID_BY,
+        "",
+        f"| architecture | {' | '.join((*plans, *pasted))} |",
+        "|---" * (1 + len(plans) + len(pasted)) + "|",
+        *body,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _names_of(rows: Mapping[str, Any], what: str) -> list[str]:
+    return list(next(iter(rows.values()))[what])
+
+
+def _conformance_rows(rows: Mapping[str, Any], reasons: dict[str, str]) -> Iterator[str]:
+    for label, row in rows.items():
+        cells = []
+        for verdict, detail in row["plans"].values():
+            cells.append(str(detail) if verdict == "exact" else _letter(str(detail), label, reasons))
+        for verdict, missed, extra in row["pasted"].values():
+            said = [f"{missed:.1%}"] if missed else []
+            said += [f"+{extra}"] if extra else []
+            cells.append("✗" if verdict == "error" else " ".join(said) or "exact")
+        yield f"| {label} | {' | '.join(cells)} |"
+
+
+def _letter(reason: str, label: str, reasons: dict[str, str]) -> str:
+    model_type = label.partition("/")[2]
+    plain = "the model has no such weights" if "selects nothing in" in reason else reason.removeprefix(f"{model_type}: ")
+    return reasons.setdefault(plain, chr(ord("a") + len(reasons)))
+
+
+def measure() -> None:
+    """Writes `tests/conformance/results.json`."""
+    import peft
+    import transformers
+    from architectures import entries, layouts
+
+    wanted = [*entries(), *layouts()]
+    measured: dict[str, Any] = {}
+    with ProcessPoolExecutor(2) as pool:
+        for entry, row in zip(wanted, pool.map(_measured, wanted), strict=True):
+            measured[f"{entry.head}/{entry.label}"] = row
+            print(f"\r{len(measured)} of {len(wanted)} {entry.label:40}", end="", file=sys.stderr)
+    results = {"peft": peft.__version__, "transformers": transformers.__version__, "entries": measured}
+    lines = ",\n".join(f"{json.dumps(label)}: {json.dumps(row, ensure_ascii=False)}" for label, row in measured.items())
+    head = {key: value for key, value in results.items() if key != "entries"}
+    RESULTS.write_text(json.dumps(head)[:-1] + ', "entries": {\n' + lines + "\n}}\n", encoding="utf-8")
+
+
+def _measured(entry: Any) -> Any:
+    import warnings
+
+    from architectures import mend_torchvision
+
+    mend_torchvision()
+    import transformers
+
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    from measure import record
+
+    return record(entry)
+
+
+PAGES = {"target-names.md": target_names, "conformance.md": conformance}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true")
+    if parser.parse_args().measure:
+        measure()
+    for name, page in PAGES.items():
+        (ROOT / "docs" / name).write_text(page(), encoding="utf-8")
