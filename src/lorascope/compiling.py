@@ -78,6 +78,8 @@ def compile_targets(model: ModelMap, targets: Sequence[Target], options: Options
             bias=options.bias,
             use_rslora=options.rslora,
             use_dora=options.dora,
+            # Conv1D stores (in, out). PEFT finds out by itself, with a warning for each.
+            fan_in_fan_out=all(target.weight.kind == "conv1d" for target in targets),
             task_type=task_type(model),
             target_parameters=_shortest_endings(parameters, _all_parameters(model)) if parameters else None,
         ),

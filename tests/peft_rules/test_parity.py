@@ -69,7 +69,7 @@ def test_parity(name: str) -> None:
     tried: set[str] = set()
 
     @settings(
-        max_examples=PER_MODEL,
+        max_examples=2 * PER_MODEL,  # hypothesis repeats itself; the repetitions are passed over
         derandomize=True,
         database=None,
         deadline=None,
@@ -83,7 +83,7 @@ def test_parity(name: str) -> None:
         tried.add(repr(config))
 
     run()
-    assert len(tried) >= PER_MODEL
+    assert len(tried) == PER_MODEL
     assert results["adapted"] >= PER_MODEL // 10  # few on Mamba, where PEFT refuses most
     assert results["estimated"] <= MOST_ESTIMATES
 

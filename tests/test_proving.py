@@ -1,0 +1,67 @@
+"""The proof runs the installed PEFT, and notices when PEFT does something else than the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import peft
+import pytest
+import transformers
+
+import lorascope as ls
+from lorascope.cli import main
+from lorascope.proving import rebuild
+from lorascope.sources.skeleton import build, map_module
+
+
+def tiny_mixtral() -> transformers.MixtralConfig:
+    return transformers.MixtralConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=64,
+        architectures=["MixtralForCausalLM"],
+    )
+
+
+def test_a_plan_is_proved() -> None:
+    module = build(tiny_mixtral())
+    plan = ls.plan(map_module(module), "qv+ffn", "attention.o[0]=2/3")
+    proof = ls.prove(plan, module)
+    assert proof.exact
+    assert proof.peft == peft.__version__
+    assert (proof.weights, proof.trainable) == (len(plan.targets), plan.resolution.trainable) == (13, 12800)
+
+
+def test_a_wrong_plan_is_found_out() -> None:
+    module = build(tiny_mixtral())
+    plan = ls.plan(map_module(module), "attention.q=8")
+    wrong = dataclasses.replace(plan.config, target_modules=("q_proj", "k_proj"), r=4)
+    proof = ls.prove(dataclasses.replace(plan, config=wrong), module)
+    assert not proof.exact
+    assert any("k_proj: PEFT gives (rank, alpha) (4, 16.0), the plan None" in line for line in proof.differences)
+    assert any("q_proj: PEFT gives (rank, alpha) (4, 16.0), the plan (8, 16.0)" in line for line in proof.differences)
+    assert any("parameters, the plan counts" in line for line in proof.differences)
+
+
+def test_what_peft_raises_is_a_difference() -> None:
+    module = build(tiny_mixtral())
+    plan = ls.plan(map_module(module), "attention.q=8")
+    wrong = dataclasses.replace(plan.config, target_modules=("self_attn",))
+    (difference,) = ls.prove(dataclasses.replace(plan, config=wrong), module).differences
+    assert difference.startswith("PEFT raises ValueError: Target module MixtralAttention")
+
+
+def test_the_command_proves_a_gallery_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "gpt2", "attention.q,v=8", "--prove"]) == 0
+    said = capsys.readouterr().err
+    assert said == f"proof: PEFT {peft.__version__} adapts 12 weights, 294,912 trainable: exactly the plan\n"
+
+
+def test_a_map_that_transformers_builds_otherwise_is_refused() -> None:
+    model = ls.inspect("gpt2")
+    other = dataclasses.replace(model, modules=model.modules[1:])
+    with pytest.raises(ls.LorascopeError, match=r"transformers builds another GPT2LMHeadModel .*\n.*inspect it again"):
+        rebuild(other, "gpt2")
