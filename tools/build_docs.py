@@ -174,9 +174,10 @@ def _measured(entry: Any) -> Any:
 
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
-    from measure import record
+    from measure import built, measure_pasted, measure_plans, recorded
 
-    return record(entry)
+    module, model = built(entry)
+    return recorded(measure_plans(module, model), measure_pasted(module, model))
 
 
 PAGES = {"target-names.md": target_names, "conformance.md": conformance}

@@ -6,9 +6,8 @@ Used by the conformance tests and by the tool that writes `docs/conformance.md`,
 from __future__ import annotations
 
 import dataclasses
-import gc
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from architectures import Entry
 from lorascope.compiling import NEWEST, peft_name, task_type
@@ -20,6 +19,9 @@ from lorascope.selecting import holds, own_components, parse_rule
 from lorascope.sources.skeleton import map_module
 from oracle import peft_kwargs, peft_truth, restored
 
+if TYPE_CHECKING:
+    from torch import nn
+
 RULES: dict[str, tuple[str, ...]] = {
     "qv": ("qv",),
     "attention": ("attention",),
@@ -30,6 +32,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "per-layer ranks": ("attention.o=3", "attention.k,v[1:]=6", "attention,ffn,mixer[0]=5/9"),
 }
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# What the adapters' numbers are does not matter on the meta device, and drawing them takes a fifth of the time.
+_QUICK = {"init_lora_weights": False}
 PASTED: dict[str, str | tuple[str, ...] | None] = {
     "seven names": SEVEN,
     "q_proj,v_proj": ("q_proj", "v_proj"),
@@ -49,10 +53,8 @@ class Outcome:
     trainable: int = 0
 
 
-def measure_plans(entry: Entry, peft: str = NEWEST) -> Iterator[Outcome]:
+def measure_plans(module: nn.Module, model: ModelMap, peft: str = NEWEST) -> Iterator[Outcome]:
     """Each rule of `RULES`: planned, compiled, and given to the installed PEFT."""
-    module = entry.build()
-    model = map_module(module, model=entry.label, head=entry.head)
     for name, rules in RULES.items():
         try:
             made = plan(model, *rules)
@@ -62,7 +64,7 @@ def measure_plans(entry: Entry, peft: str = NEWEST) -> Iterator[Outcome]:
         asked = {peft_name(model, target.weight): (target.rank, float(target.alpha)) for target in made.targets}
         with restored(module):
             try:
-                truth, trainable = peft_truth(module, peft_kwargs(made.config))
+                truth, trainable = peft_truth(module, {**peft_kwargs(made.config), **_QUICK})
             except Exception as error:
                 yield Outcome(name, "different", f"PEFT raises {type(error).__name__}: {error}")
                 continue
@@ -75,7 +77,6 @@ def measure_plans(entry: Entry, peft: str = NEWEST) -> Iterator[Outcome]:
             yield Outcome(name, "different", f"{trainable} trainable parameters, counted {counted}")
         else:
             yield Outcome(name, "exact", "", len(found), trainable)
-    gc.collect()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,20 +96,18 @@ class Pasted:
     agrees: bool = True
 
 
-def measure_pasted(entry: Entry, peft: str = NEWEST) -> Iterator[Pasted]:
+def measure_pasted(module: nn.Module, model: ModelMap, peft: str = NEWEST) -> Iterator[Pasted]:
     """Each list of `PASTED` through PEFT and through our rules.
 
     The seven names and `all-linear` claim the attention and FFN of the language model, `q_proj,v_proj` and PEFT's
     default what makes its queries and values.
     """
-    module = entry.build()
-    model = map_module(module, model=entry.label, head=entry.head)
     for name, targets in PASTED.items():
         config = AdapterConfig(target_modules=targets, task_type=task_type(model))
         ours = resolve(model, config, peft)
         with restored(module):
             try:
-                truth, trainable = peft_truth(module, peft_kwargs(config))
+                truth, trainable = peft_truth(module, {**peft_kwargs(config), **_QUICK})
             except Exception:
                 yield Pasted(name, "error", agrees=bool(ours.error))
                 continue
@@ -128,8 +127,15 @@ def _judged(model: ModelMap, name: str, adapted: set[str], *, agrees: bool) -> P
     return Pasted(name, "misses" if missed else "extra" if extra else "exact", missed, extra, agrees)
 
 
-def record(entry: Entry) -> dict[str, Any]:
-    """Everything measured of an entry, as it stands in `results.json`."""
-    plans = {o.what: [o.verdict, o.reason.splitlines()[0] if o.reason else o.weights] for o in measure_plans(entry)}
-    pasted = {o.what: [o.verdict, round(o.missed, 4), o.extra] for o in measure_pasted(entry)}
-    return {"plans": plans, "pasted": pasted}
+def built(entry: Entry) -> tuple[nn.Module, ModelMap]:
+    """The entry's model on the meta device, and its map."""
+    module = entry.build()
+    return module, map_module(module, model=entry.label, head=entry.head)  # type: ignore[arg-type]
+
+
+def recorded(plans: Iterable[Outcome], pasted: Iterable[Pasted]) -> dict[str, Any]:
+    """What was measured of an entry, as it stands in `results.json`."""
+    return {
+        "plans": {o.what: [o.verdict, o.reason.splitlines()[0] if o.reason else o.weights] for o in plans},
+        "pasted": {o.what: [o.verdict, round(o.missed, 4), o.extra] for o in pasted},
+    }

@@ -34,7 +34,7 @@ def main() -> None:
     architectures.mend_torchvision()
     import peft
     import transformers
-    from measure import measure_plans
+    from measure import built, measure_plans
 
     transformers.logging.set_verbosity_error()
     verdicts = {}
@@ -44,11 +44,11 @@ def main() -> None:
             if entry.model_type not in wanted:
                 continue
             try:
-                entry.build()
+                module, model = built(entry)
             except Exception as error:  # an old release cannot always build its own default configuration
                 unbuilt[f"{head}/{entry.label}"] = str(error)
                 continue
-            outcomes = list(measure_plans(entry, peft.__version__))
+            outcomes = list(measure_plans(module, model, peft.__version__))
             verdicts[f"{head}/{entry.label}"] = {o.what: [o.verdict, o.reason] for o in outcomes}
     versions = {"peft": peft.__version__, "transformers": transformers.__version__}
     print(json.dumps({**versions, "verdicts": verdicts, "unbuilt": unbuilt}))

@@ -7,27 +7,35 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
-from lorascope.records import Kind, Module, Role, Weight
 from lorascope.folding import NUMBER, template
+from lorascope.records import Kind, Module, Role, Weight
 from lorascope.roles import lexicon
-
 
 
 def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight, ...]:
     """The weights of a module tree with their roles.
 
+    A name's words decide (`read`); what they leave open, its neighbours do: which stacks there are, what else stands
+    in the same attention, how many linear layers a connector has, and whether a weight is a stack of experts.
+
     Args:
         modules: In `named_modules()` order.
         model_type: Chooses the lexicon's exceptions.
     """
-    found = [(name, template(name), kind) for name, _, kind, _ in _weights(modules)]
-    readings = {(folded, kind): read(folded, kind, model_type) for _, folded, kind in found}
+    found = [(name, template(name), kind, len(shape)) for name, _, kind, shape in _weights(modules)]
+    readings = {(folded, kind): read(folded, kind, model_type) for _, folded, kind, _ in found}
+    roles = {name: readings[folded, kind] for name, folded, kind, _ in found}
+    roles.update(_paired(found, roles))
     stacked = _components_with_two_stacks(readings)
-    roles = {}
-    for name, folded, kind in found:
-        role, guess = readings[folded, kind]
+    linear = _linear_attentions(modules)
+    for name, folded, kind, dimensions in found:
+        role, guess = roles[name]
         if role.component in stacked and role.block != "head" and not role.stack:
             role = dataclasses.replace(role, stack=_stack(folded))
+        if role.block == "attention" and role.variant == "self" and any(owner in linear for owner in _owners(name)):
+            role = dataclasses.replace(role, variant="linear")
+        if role.variant == "dense" and kind == "parameter" and dimensions == 3:
+            role = dataclasses.replace(role, variant="expert")
         roles[name] = (role, guess)
     return assemble(modules, roles)
 
@@ -78,16 +86,15 @@ def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[
 
 def read(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
     """The role that a folded name speaks of, without its stack, and whether it is a guess."""
-    component = _component(folded, model_type)
-    for pattern, text in _exceptions(model_type):
+    text: str | None = None
+    for pattern, exception in _exceptions(model_type):
         if pattern.fullmatch(folded):
-            role = parse_role(text)
-            return (role if role.component else dataclasses.replace(role, component=component)), False
-    text = _block_variant_part(folded, kind)
-    if text is None:
-        return Role(component), True
-    role = parse_role(text)
-    return dataclasses.replace(role, component=component), False
+            text = exception
+            break
+    if text is None or text.endswith(".*"):
+        text = _block_variant_part(folded, kind, text.removesuffix(".*") if text else "")
+    role = parse_role(text or "other")
+    return dataclasses.replace(role, component=_component(folded, model_type)), text is None
 
 
 @cache
@@ -101,44 +108,99 @@ def parse_role(text: str) -> Role:
     return Role(component, stack, block, variant, words.pop(0) if words else "")
 
 
-def _block_variant_part(folded: str, kind: Kind) -> str | None:
+def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None:
+    """The role's text by the tables, most special first, or None where none has a row; `opened` overrides the block."""
     words = [word for word in folded.split(".") if word != "#"]
+    if not lexicon.OTHER.isdisjoint(words) or (kind == "parameter" and words[-1] in lexicon.NO_MATRIX):
+        return "other"
     while len(words) > 1 and words[-1] in lexicon.WRAPPERS:
         words.pop()
     leaf = words[-1]
-    opened = next((lexicon.BLOCKS[word] for word in reversed(words[:-1]) if word in lexicon.BLOCKS), "")
-    block = opened.partition(".")[0]
-    if any(lexicon.BLOCKS.get(word) == "attention.cross" for word in words) and block == "attention":
-        opened = "attention.cross"
-    if kind == "parameter" and leaf in lexicon.NO_MATRIX:
-        return "other"
-    if kind == "multihead_attention":
-        return ("attention.cross" if opened == "attention.cross" else "attention.self") + ".qkvo"
     tail = lexicon.TAILS.get(".".join(words[-2:]))
+    opened = opened or _opened(words[:-1])
+    block = opened.partition(".")[0]
     if tail == "{o}":
-        tail = f"{opened}.o" if block == "attention" else "ffn.dense.down"
+        return f"{opened}.o" if block == "attention" else "ffn.dense.down"
     if tail:
         return tail
-    if kind == "embedding" and leaf not in lexicon.LEAVES:
-        return "embedding"
-    if leaf in lexicon.LEAVES:
-        return lexicon.LEAVES[leaf]
+    if kind == "multihead_attention":
+        return ("attention.cross" if "attention.cross" in (opened, lexicon.BLOCKS.get(leaf)) else "attention.self") + ".qkvo"
     part = lexicon.PARTS.get(block, {}).get(leaf)
     if part is not None:
-        return f"{opened}.{part}"
-    if block in ("router", "indexer", "embedding", "head"):
+        return f"{opened if block in ('attention', 'ffn') else block}.{part}"
+    if block in ("router", "indexer"):
         return block
-    if leaf in lexicon.BLOCKS and lexicon.BLOCKS[leaf] in ("router", "indexer"):
+    if leaf in lexicon.LEAVES:
+        return lexicon.LEAVES[leaf]
+    if folded in lexicon.ROOT_LEAVES:
+        return lexicon.ROOT_LEAVES[folded]
+    if block in ("embedding", "head"):
+        return opened
+    if kind == "embedding":
+        return lexicon.BARE_LEAVES.get(leaf, "embedding")
+    if lexicon.BLOCKS.get(leaf) in ("router", "indexer"):
         return lexicon.BLOCKS[leaf]
     return lexicon.BARE_LEAVES.get(leaf)
+
+
+def _opened(words: Sequence[str]) -> str:
+    """The block that the last of the words opens, with the more special variant where an earlier one says so."""
+    opening = [lexicon.BLOCKS[word] for word in words if word in lexicon.BLOCKS]
+    opened = opening[-1] if opening else ""
+    for plain, special in (("attention.self", "attention.cross"), ("ffn.dense", "ffn.expert")):
+        if opened == plain and special in opening:
+            return special
+    return opened
+
+
+def _paired(
+    found: Sequence[tuple[str, str, Kind, int]], roles: Mapping[str, tuple[Role, bool]]
+) -> dict[str, tuple[Role, bool]]:
+    """Roles for linear layers that no row knows, by how many of them stand together (`lexicon.ALONE` and `PAIR`)."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, _, kind, _ in found:
+        if kind == "linear" and roles[name][1]:
+            parent, _, leaf = name.rpartition(".")
+            stem = leaf.rstrip("0123456789")
+            groups.setdefault((parent, stem if stem != leaf else ""), []).append(name)
+    placed = {}
+    for (parent, stem), names in groups.items():
+        component = roles[names[0]][0].component
+        in_ffn = not stem and names[0].rpartition(".")[2].isdecimal() and _opened(parent.split(".")).startswith("ffn")
+        if len(names) == 2 and (component == "connector" or in_ffn or stem):
+            texts: tuple[str, ...] = lexicon.PAIR
+        elif len(names) == 1 and component == "connector":
+            texts = (lexicon.ALONE,)
+        else:
+            continue
+        for name, text in zip(names, texts, strict=True):
+            placed[name] = (dataclasses.replace(parse_role(text), component=component), False)
+    return placed
+
+
+def _linear_attentions(modules: Sequence[Module]) -> set[str]:
+    """The modules that hold what only a linear attention has."""
+    names = [module.name for module in modules]
+    names += [f"{module.name}.{parameter}" for module in modules for parameter, _ in module.parameters]
+    split = (name.rpartition(".") for name in names)
+    return {parent for parent, _, leaf in split if leaf in lexicon.LINEAR_ATTENTION_SIBLINGS}
+
+
+def _owners(name: str) -> Iterator[str]:
+    """The modules around a weight, innermost first, up to the one that opens its block."""
+    while "." in name:
+        name, _, _ = name.rpartition(".")
+        yield name
+        if name.rpartition(".")[2] in lexicon.BLOCKS:
+            return
 
 
 def _component(folded: str, model_type: str) -> str:
     for pattern, component in lexicon.COMPONENT_EXCEPTIONS.get(model_type, ()):
         if re.match(pattern, folded):
             return component
-    words = set(folded.split("."))
-    return next((component for component, marks in lexicon.COMPONENTS if words & marks), "text")
+    words = folded.split(".")
+    return next((component for component, marks in lexicon.COMPONENTS if not marks.isdisjoint(words)), "text")
 
 
 def _stack(folded: str) -> str:
@@ -150,7 +212,8 @@ def _components_with_two_stacks(readings: Mapping[tuple[str, Kind], tuple[Role, 
     for (folded, _), (role, _) in readings.items():
         if role.block in ("attention", "ffn", "mixer"):
             stacks.setdefault(role.component, set()).add(_stack(folded))
-    return {component for component, found in stacks.items() if {"encoder", "decoder"} <= found}
+    two = {component for component, found in stacks.items() if {"encoder", "decoder"} <= found}
+    return two - lexicon.WITHOUT_STACKS
 
 
 @cache

@@ -1,8 +1,8 @@
 """The table of names: what the words in a weight's dotted name say about its role.
 
 Data only; `classifying` applies it. A name is read as its words without numbers, `model.layers.3.mlp.up_proj` as
-`model layers mlp up_proj`. A row that holds for one model type only, because its names mislead, stands in
-`EXCEPTIONS` with what the forward pass does there.
+`model layers mlp up_proj`; its last word is the leaf. A row that holds for one model type only, because its names
+mislead, stands in `EXCEPTIONS` with what the forward pass does there.
 """
 
 from __future__ import annotations
@@ -10,15 +10,32 @@ from __future__ import annotations
 BLOCK_NAMES = frozenset("attention ffn mixer router indexer embedding head other".split())
 
 # Last words that only wrap the module that matters (`q_proj.linear`, a router's bare `gate.weight`).
-WRAPPERS = frozenset({"weight", "linear"})
+WRAPPERS = frozenset({"weight", "weights", "linear"})
 
 # Bare parameters with two or three dimensions that multiply nothing as a matrix: decays, biases, tokens, scales.
 NO_MATRIX = frozenset(
     "A_log D e_score_correction_bias position_bias time_mix_key time_mix_receptance time_mix_value r_r_bias r_s_bias "
     "r_w_bias seg_embed mask_emb gate_up_proj_bias down_proj_bias dt_proj_bias input_gate_bias recurrent_gate_bias "
     "static_weight scale bias gamma b1 b2 class_embedding cls_token cls_register_token probe latents query "
-    "latent_query query_1024_resolution query_768_resolution image_positions rel_pos_h rel_pos_w "
-    "index_kpool_compress_ape".split()
+    "latent_query query_tokens index_kpool_compress_ape global_img_feature_extensor sub_img_feature_extensor".split()
+)
+
+# Words that make everything below them `other`: neither a block of its own nor a part of one.
+OTHER = frozenset(
+    (
+        # Further residual streams beside the first, and what mixes them.
+        "altup altup_projections altup_unembed_projections attn_hc ffn_hc hc_head attn_hyper_connection "
+        "mlp_hyper_connection hyper_connection_mixer "
+        # Low-rank or per-token additions beside the blocks.
+        "laurel per_layer_input_gate per_layer_projection adapter_modules gate_up_proj_adapter_list "
+        # What narrows the stream before a block, or widens it after.
+        "bottleneck pre_expert_proj post_expert_proj post_projection "
+        # Gates and modulations inside norms; norms that are bare tables.
+        "input_layernorm post_attention_layernorm ada_rms_norm q_norm k_norm "
+        # Convolutional necks, shortcuts, gates and codebook passages; learned queries kept in an nn.Embedding.
+        "neck high_res_vision_neck nin_shortcut conv_y conv_b quant_conv post_quant_conv reparam_conv conv_pwl se "
+        "upsampler query_1024_resolution query_768_resolution"
+    ).split()
 )
 
 # Which part of a multimodal model a word belongs to; the first row that has a word of the name decides, so what sits
@@ -28,26 +45,29 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
         "connector",
         frozenset(
             "multi_modal_projector multimodal_projector mm_projector projector connector aligner generation_aligner "
-            "qformer language_projection image_to_text_projection visual_projection vision_adapter vision_projection "
-            "merger vit_merger patch_merger merger_list deepstack_merger_list deepstack_mergers perceiver_resampler "
-            "resampler_model embed_vision embed_audio layerwise_projectors spatial_projectors modality_projection "
-            "img_projection_up img_projection_down up_proj_for_speech down_proj_for_speech up_proj_for_vision_speech "
-            "down_proj_for_vision_speech vision_embed_tokens query_tokens gated_cross_attn_layers "
-            "sequence_compressor_resampler".split()
+            "generation_embeddings generation_head qformer language_projection image_to_text_projection "
+            "visual_projection vision_adapter vision_projection merger patch_merger merger_list deepstack_merger_list "
+            "deepstack_mergers perceiver_resampler resampler_model embed_vision embed_audio layerwise_projectors "
+            "spatial_projectors modality_projection img_projection_up img_projection_down up_proj_for_speech "
+            "down_proj_for_speech up_proj_for_vision_speech down_proj_for_vision_speech vision_embed_tokens "
+            "visual_embeddings_table query_tokens sequence_compressor_resampler".split()
         ),
     ),
     ("protein", frozenset({"protein_encoder"})),
-    ("codec", frozenset({"vqmodel", "acoustic_tokenizer_encoder", "semantic_tokenizer_encoder", "vocoder"})),
+    ("codec", frozenset({"vqmodel", "vocoder"})),
     (
         "audio",
-        frozenset("audio_tower audio_encoder audio_embed speech_encoder audio_model word_timestamp_encoder".split()),
+        frozenset(
+            "audio_tower audio_encoder audio_embed speech_encoder audio_model word_timestamp_encoder "
+            "word_timestamp_head acoustic_tokenizer_encoder semantic_tokenizer_encoder".split()
+        ),
     ),
     ("action", frozenset({"dit", "embed_action_time", "action_out_proj"})),
     (
         "vision",
         frozenset(
             "vision_tower vision_model visual vision_encoder image_tower video_tower image_encoder image_embed "
-            "high_res_vision_model img_processor".split()
+            "high_res_vision_model high_res_vision_neck img_processor".split()
         ),
     ),
 )
@@ -58,21 +78,22 @@ STACKS = {
     "decoder": "decoder",
     "text_encoder": "encoder",
     "text_decoder": "decoder",
-    "local_encoder": "encoder",
-    "local_decoder": "decoder",
 }
 
-# Words that open a block, as "block.variant". The last such word of a name decides.
+# Components whose encoder and decoder are the two ends of one autoencoder, not stacks to choose between.
+WITHOUT_STACKS = frozenset({"codec"})
+
+# Words that open a block, as the facts that they give. The last such word of a name decides.
 BLOCKS: dict[str, str] = {
     **dict.fromkeys(
         "self_attn attn attention self_attention SelfAttention LocalSelfAttention self_att attentions rel_attn "
         "multi_head_attention longformer_self_attn temporal_block channel_attn window_attn token_mixer self_attends "
-        "multihead_attn attn_1 image_pooling_2d attention_input".split(),
+        "multihead_attn attn_1 attention_input".split(),
         "attention.self",
     ),
     **dict.fromkeys(
         "cross_attn cross_attention crossattention encoder_attn EncDecAttention encoder_decoder_attention x_attn "
-        "decoding_cross_attention cross_attn_layers gated_cross_attn_layers".split(),
+        "decoding_cross_attention cross_attn_layers gated_cross_attn_layers image_pooling_2d".split(),
         "attention.cross",
     ),
     "linear_attn": "attention.linear",
@@ -83,35 +104,42 @@ BLOCKS: dict[str, str] = {
     ),
     **dict.fromkeys("experts block_sparse_moe moe text_moe vision_moe".split(), "ffn.expert"),
     **dict.fromkeys("shared_expert shared_experts shared_mlp".split(), "ffn.shared"),
-    **dict.fromkeys("mamba mixer mlstm_layer rg_lru conv".split(), "mixer"),
+    **dict.fromkeys("mamba mixer mlstm_layer rg_lru conv lconv1d".split(), "mixer"),
     **dict.fromkeys("router gate router_mlp".split(), "router"),
     "indexer": "indexer",
+    **dict.fromkeys("embeddings entity_embeddings cell_2d_embedding input_preprocessor".split(), "embedding"),
+    **dict.fromkeys("patch_embedder patch_embed patch_embeddings".split(), "embedding.patch"),
     **dict.fromkeys(
-        "embeddings entity_embeddings patch_embedder patch_embed patch_embeddings cell_2d_embedding "
         "gated_positional_embedding pre_tile_positional_embedding post_tile_positional_embedding "
-        "image_position_embed input_preprocessor".split(),
-        "embedding",
+        "image_position_embed".split(),
+        "embedding.position",
     ),
     **dict.fromkeys(
-        "cls lm_head lm_heads generator_predictions predictions entity_predictions score classifier "
+        "cls lm_head lm_heads generator_predictions predictions entity_predictions score classifier head "
         "classification_head pooler pred_layer projection_head generation_head contact_head".split(),
         "head",
     ),
 }
 
-# What a leaf is inside its block.
+# What the leaf is inside its block.
 PARTS: dict[str, dict[str, str]] = {
     "attention": {
         **dict.fromkeys(
             "q_proj query q Wq q_lin q_head query_proj project_q to_q q_attn query_global e2e_query e2w_query "
-            "w2e_query".split(),
+            "w2e_query layout_query".split(),
             "q",
         ),
-        **dict.fromkeys("k_proj key k Wk k_lin k_head key_proj project_k to_k key_global".split(), "k"),
-        **dict.fromkeys("v_proj value v Wv v_lin v_head value_proj project_v to_v value_global".split(), "v"),
+        **dict.fromkeys(
+            "k_proj key k Wk k_lin k_head key_proj project_k to_k key_global key_protein layout_key".split(), "k"
+        ),
+        **dict.fromkeys(
+            "v_proj value v Wv v_lin v_head value_proj project_v to_v value_global value_protein layout_value "
+            "v_proj_current v_proj_delayed".split(),
+            "v",
+        ),
         **dict.fromkeys(
             "o_proj out_proj o dense out_lin Wo c_proj proj projection projection_layer post post_proj attention_out "
-            "output out to_out".split(),
+            "output out to_out proj_out".split(),
             "o",
         ),
         **dict.fromkeys(
@@ -135,104 +163,223 @@ PARTS: dict[str, dict[str, str]] = {
         "f_a_proj": "decay_a",
         "f_b_proj": "decay_b",
         "in_proj_ba": "beta_decay",
-        **dict.fromkeys("pos_proj r_kernel r relative_pos_embeddings linear_pos relative_k_proj".split(), "position"),
-        **dict.fromkeys("relative_attention_bias dt_proj".split(), "bias"),
+        **dict.fromkeys("pos_proj r_kernel r r_proj linear_pos relative_k_proj".split(), "position"),
+        **dict.fromkeys("relative_pos_embeddings dt_proj sink_proj".split(), "bias"),
+        **dict.fromkeys("conv_kernel_layer conv_out_layer pointwise weight_proj".split(), "conv"),
     },
     "ffn": {
-        **dict.fromkeys("gate_proj w1 wi_0 proj_up_gate".split(), "gate"),
+        **dict.fromkeys("gate_proj w1 w_0 wi_0 proj_up_gate".split(), "gate"),
         **dict.fromkeys(
-            "up_proj w3 wi_1 fc1 wi c_fc dense_h_to_4h fc_in lin1 layer_1 linear_1 linear1 linear_fc1 intermediate "
+            "up_proj w3 v1 wi_1 fc1 wi c_fc dense_h_to_4h fc_in lin1 layer_1 linear_1 linear1 linear_fc1 intermediate "
             "proj_up ffw_layer_1 dense1 linear_in w_1".split(),
             "up",
         ),
         **dict.fromkeys(
             "down_proj w2 wo fc2 c_proj dense_4h_to_h fc_out lin2 layer_2 linear_2 linear2 linear_fc2 output proj_down "
-            "ffw_layer_2 dense2 linear_out w_out Wo ffn_output".split(),
+            "ffw_layer_2 dense2 linear_out w_out Wo ffn_output output_linear".split(),
             "down",
         ),
         **dict.fromkeys("gate_up_proj Wi input_linear".split(), "gate_up"),
-        "output_linear": "down",
-        "w_0": "gate",
     },
     "mixer": {
-        **dict.fromkeys("in_proj linear_x".split(), "in"),
+        **dict.fromkeys("in_proj linear_x linear_start up_conv pointwise_conv1".split(), "in"),
         **dict.fromkeys("x_proj x_proj_weight".split(), "x"),
         **dict.fromkeys("dt_proj dt_proj_weight".split(), "dt"),
-        **dict.fromkeys("out_proj linear_out".split(), "out"),
-        "linear_y": "gate",
-        **{part: part for part in ("q", "k", "v")},
+        **dict.fromkeys(
+            "out_proj linear_out linear_end output down_conv ext_pw_conv_1d pointwise_conv2".split(), "out"
+        ),
+        **dict.fromkeys("linear_y ogate_preact receptance".split(), "gate"),
+        **dict.fromkeys("input_gate_weight igate_preact".split(), "input_gate"),
+        "recurrent_gate_weight": "recurrent_gate",
+        "fgate_preact": "forget_gate",
+        "pw_conv": "conv",
+        "q": "q",
+        **dict.fromkeys("k key".split(), "k"),
+        **dict.fromkeys("v value".split(), "v"),
+    },
+    "indexer": {
+        **dict.fromkeys("wq_b q_b_proj".split(), "q"),
+        "wk": "k",
+        "kv_proj": "kv",
+        "index_qk_proj": "qk",
+        **dict.fromkeys("gate_proj index_kpool_compress_gate".split(), "gate"),
+        "weights_proj": "weight",
+    },
+    "embedding": {
+        **dict.fromkeys("projection map_inputs_layer".split(), "projection"),
+        **dict.fromkeys("entity_embeddings pronunciation_embed shape_embed".split(), "token"),
     },
     "head": {
         **dict.fromkeys("decoder proj weight".split(), "lm"),
-        **dict.fromkeys("dense transform linear1 linear2".split(), "transform"),
-        **dict.fromkeys("out_proj classifier score regression".split(), "classifier"),
+        **dict.fromkeys("dense transform linear1 linear2 linear_hidden proj_out".split(), "transform"),
+        **dict.fromkeys("out_proj classifier score regression linear_out".split(), "classifier"),
     },
-}
-
-# Leaves that mean the same wherever they stand.
-LEAVES: dict[str, str] = {
-    **dict.fromkeys(
-        "lm_head embed_out output_projection proj_out vocab_projector generator_lm_head lm_loss unembedding_projection "
-        "vision_head".split(),
-        "head.lm",
-    ),
-    **dict.fromkeys("score classifier classification_head pooler.dense".split(), "head.classifier"),
-    "vocab_transform": "head.transform",
-    "pooler": "head.pooler",
-    **dict.fromkeys(
-        "embed_tokens wte tok_embeddings word_embeddings word_embedding embed_in tokens_embed shared embeddings "
-        "embed_tokens_per_layer input_embedding w visual_embeddings_table value_embeddings "
-        "encoder_hash_tok_embedding".split(),
-        "embedding.token",
-    ),
-    **dict.fromkeys(
-        "embed_positions position_embeddings position_embedding wpe positions_embed pos_embed positional_embedding "
-        "positional_embedding_vlm position_embedding_table x_position_embeddings y_position_embeddings "
-        "h_position_embeddings w_position_embeddings row_embedder column_embedder row_embeddings column_embeddings "
-        "ngram_embeddings embed_global".split(),
-        "embedding.position",
-    ),
-    **dict.fromkeys("token_type_embeddings segment_emb segment_embedding".split(), "embedding.type"),
-    **dict.fromkeys(
-        "patch_embedding patch_projection video_patch_projection patch_embed".split(), "embedding.patch"
-    ),
-    **dict.fromkeys(
-        "project_in project_out embeddings_project embedding_hidden_mapping_in embedding_projection "
-        "entity_embedding_dense patch_embedding_projection embedding_transformation".split(),
-        "embedding.projection",
-    ),
-    **dict.fromkeys("shared_expert_gate router".split(), "router"),
-    **dict.fromkeys("relative_attention_bias rel_pos_emb".split(), "attention.self.bias"),
-}
-
-# Leaves that are plain enough to be believed where no word opens a block.
-BARE_LEAVES: dict[str, str] = {
-    **{leaf: f"attention.self.{part}" for leaf, part in PARTS["attention"].items() if leaf.endswith("_proj")},
-    **{leaf: f"attention.self.{part}" for leaf, part in PARTS["attention"].items() if leaf.endswith(("_lin", "to_q"))},
-    **{leaf: f"ffn.dense.{part}" for leaf, part in PARTS["ffn"].items() if leaf.startswith(("fc", "lin1", "lin2"))},
-    **{leaf: f"ffn.dense.{part}" for leaf, part in PARTS["ffn"].items() if leaf in ("up_proj", "down_proj", "ffn")},
-    "gate_proj": "ffn.dense.gate",
-    "gate_up_proj": "ffn.dense.gate_up",
-    "ffn": "ffn.dense.up",
-    "ffn_output": "ffn.dense.down",
-    "to_kv": "attention.self.kv",
-    "to_out": "attention.self.o",
 }
 
 # Two last words, where one is not enough. `{o}` is the attention's output inside an attention, else the FFN's.
 TAILS: dict[str, str] = {
     "output.dense": "{o}",
+    "layout_output.dense": "{o}",
+    "layout_intermediate.dense": "ffn.dense.up",
     "intermediate.dense": "ffn.dense.up",
     "intermediate_query.dense": "ffn.dense.up",
     "output_query.dense": "ffn.dense.down",
+    # Pointwise convolutions in place of linear layers.
+    "post_attention.conv1d": "attention.self.o",
+    "intermediate.conv1d": "ffn.dense.up",
+    "output.conv1d": "ffn.dense.down",
+    "query.proj": "attention.self.q",
+    "key.proj": "attention.self.k",
+    "value.proj": "attention.self.v",
+    "output.proj": "attention.self.o",
+    "pw_exp.conv": "ffn.dense.up",
+    "pw_proj.conv": "ffn.dense.down",
+    "glu.ext_pw_conv_1d": "mixer.in",
+    # A learned query pools the tower's output.
+    "head.attention": "attention.cross.qkvo",
+    # Maps the relative queries to one score bias per distance.
+    "rel_logits_proj.proj": "attention.self.bias",
+    # One matrix for keys and values; the queries have their own.
+    "crossattention.c_attn": "attention.cross.kv",
     "pooler.dense": "head.pooler",
+    "lm_head.out_proj": "head.lm",
 }
 
-# (model types, pattern on the folded name, role, what the forward pass does). Numbers are folded to #.
-EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = ()
+# Leaves that mean the same wherever they stand, unless their block says otherwise.
+LEAVES: dict[str, str] = {
+    **dict.fromkeys(
+        "lm_head lm_heads embed_out output_projection proj_out vocab_projector generator_lm_head lm_loss "
+        "vision_head".split(),
+        "head.lm",
+    ),
+    **dict.fromkeys(
+        "score classifier classification_head logits_proj final_layer word_timestamp_head".split(), "head.classifier"
+    ),
+    **dict.fromkeys("vocab_transform unembedding_projection project_out pre_classifier".split(), "head.transform"),
+    **dict.fromkeys("pooler summary".split(), "head.pooler"),
+    "action_out_proj": "head",
+    **dict.fromkeys(
+        "embed_tokens wte tok_embeddings word_embeddings word_embedding embed_in tokens_embed shared embeddings "
+        "embed_tokens_per_layer input_embedding w visual_embeddings_table value_embeddings generation_embeddings "
+        "encoder_hash_tok_embedding embed_global embed_audio_tokens audio_bos_eos_token".split(),
+        "embedding.token",
+    ),
+    # Tables looked up by a position or a distance, also those whose rows are added to the attention scores.
+    **dict.fromkeys(
+        "embed_positions position_embeddings position_embedding wpe positions_embed pos_embed positional_embedding "
+        "positional_embedding_vlm position_embedding_table x_position_embeddings y_position_embeddings "
+        "h_position_embeddings w_position_embeddings row_embedder column_embedder row_embeddings column_embeddings "
+        "image_positions relative_attention_bias bias_values rel_pos_emb rel_pos_h rel_pos_w rel_pos_bias "
+        "rel_pos_x_bias rel_pos_y_bias".split(),
+        "embedding.position",
+    ),
+    **dict.fromkeys("token_type_embeddings segment_emb segment_embedding ngram_embeddings".split(), "embedding.type"),
+    **{f"token_type_embeddings_{number}": "embedding.type" for number in range(7)},
+    **dict.fromkeys(
+        "patch_embedding patch_projection video_patch_projection patch_embed vision_embed_tokens".split(),
+        "embedding.patch",
+    ),
+    **dict.fromkeys(
+        "project_in embeddings_project embedding_hidden_mapping_in embedding_projection conv_out "
+        "entity_embedding_dense patch_embedding_projection embedding_transformation per_layer_model_projection "
+        "pre_projection input_proj_linear mm_input_projection_weight action_in_proj state_proj".split(),
+        "embedding.projection",
+    ),
+    "action_time_mlp_in": "ffn.dense.up",
+    "action_time_mlp_out": "ffn.dense.down",
+    **dict.fromkeys("shared_expert_gate router".split(), "router"),
+}
+
+# Leaves that are plain enough to be believed where no word opens a block.
+BARE_LEAVES: dict[str, str] = {
+    **dict.fromkeys("q_proj q_lin to_q query_proj".split(), "attention.self.q"),
+    **dict.fromkeys("k_proj k_lin to_k key_proj".split(), "attention.self.k"),
+    **dict.fromkeys("v_proj v_lin to_v value_proj".split(), "attention.self.v"),
+    **dict.fromkeys("o_proj out_lin to_out".split(), "attention.self.o"),
+    **dict.fromkeys("qkv_proj query_key_value".split(), "attention.self.qkv"),
+    "to_kv": "attention.self.kv",
+    "gate_proj": "ffn.dense.gate",
+    "gate_up_proj": "ffn.dense.gate_up",
+    **dict.fromkeys("up_proj fc1 fc_in lin1 ffn".split(), "ffn.dense.up"),
+    **dict.fromkeys("down_proj fc2 fc_out lin2 ffn_output".split(), "ffn.dense.down"),
+    "embedding": "embedding.token",
+}
+
+# Linear layers that stand directly under the model itself and have no better name.
+ROOT_LEAVES: dict[str, str] = {
+    **dict.fromkeys("head decoder output".split(), "head.lm"),
+    "dense": "head.transform",
+}
+
+# Linear layers of a connector, of a Sequential FFN, or numbered `…1` and `…2`, that no row above knows: one alone
+# changes the width, two with an activation between are an MLP.
+ALONE = "embedding.projection"
+PAIR = ("ffn.dense.up", "ffn.dense.down")
+
+# What stands beside the projections of a linear attention and never beside those of a softmax attention. Some models
+# alternate the two under one name.
+LINEAR_ATTENTION_SIBLINGS = frozenset("forget_gate b_proj f_proj f_a_proj in_proj_ba A_log".split())
+
+# (model types, pattern on the folded name, role, what the forward pass does). Numbers are folded to #. A role that
+# ends in `*` only says what block it is; the part is read from the leaf.
+EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "qwen3_next qwen3_5 qwen3_5_text qwen3_5_moe qwen3_5_moe_text qwen4_exp qwen4_exp_text",
+        r".*\.self_attn\.q_proj",
+        "attention.self.q_gate",
+        "gives the queries and the gate of the attention's output",
+    ),
+    ("aria", r".*\.cross_attn\.linear", "attention.cross.o", "comes after the inner multi-head attention"),
+    ("aya_vision cohere2_vision", r".*projector\.linear_1", "ffn.dense.gate_up", "is split into value and gate"),
+    ("aya_vision cohere2_vision", r".*projector\.linear_2", "ffn.dense.down", "comes after the gate"),
+    ("deepseek_vl_hybrid", r".*aligner\.(high_res_)?vision_proj", "ffn.dense.up", "the halves of the first layer"),
+    ("deepseek_vl_hybrid", r".*aligner\.proj", "ffn.dense.down", "comes after the activation"),
+    ("evolla", r".*\.sequence_compressor_resampler\.layers\..*to_.*", "attention.cross.*", "queries are latents"),
+    ("evolla", r".*\.adapter\..*", "attention.cross.*", "text queries; keys and values come from the protein"),
+    ("granite_docling", r".*\.connector\.(coarse|fine)\.projection", "ffn.dense.up", "an activation follows"),
+    ("granite_docling", r".*\.connector\.mlp_fc2", "ffn.dense.down", "comes after the activation"),
+    ("granite_speech granite_speech_plus", r"model\.encoder\.input_linear", "embedding.projection", "reads features"),
+    ("granite_speech granite_speech_plus", r"model\.encoder\.out", "head.lm", "CTC logits halfway up the tower"),
+    ("granite_speech granite_speech_plus", r"model\.encoder\.out_mid", "embedding.projection", "reads those back in"),
+    ("hunyuan_vl", r".*\.patch_merger\.proj_out", "ffn.dense.down", "comes after the activation; `mlp` is one matrix"),
+    ("idefics2", r".*\.perceiver_resampler\..*self_attn\..*", "attention.cross.*", "queries are latents"),
+    ("inkling_mm_model", r".*\.vision_tower\..*\.projection", "embedding.patch", "folds neighbouring patches"),
+    ("janus", r".*aligner\.hidden_layers\.#", "ffn.dense.down", "comes after the activation"),
+    ("jetmoe", r".*\.self_attention\.experts\.input_linear\.weight", "attention.self.q", "one query matrix per expert"),
+    ("jetmoe", r".*\.self_attention\.experts\.output_linear\.weight", "attention.self.o", "one output per expert"),
+    ("minimax", r".*\.self_attn\.(qkv_proj|out_proj|output_gate)", "attention.linear.*", "lightning attention"),
+    ("mobilebert", r"cls\.predictions\.dense", "head.lm", "more columns of the vocabulary projection"),
+    ("moshi", r".*\.mlp\.fc1", "ffn.dense.gate_up", "is split into gate and value"),
+    ("nemo_speechlm", r".*\.embedder\.projection", "embedding.patch", "folds neighbouring frames"),
+    ("nemo_speechlm", r".*\.diarization_model\.model\.proj", "embedding.projection", "only changes the width"),
+    ("ovis2", r".*\.head_linear", "head.lm", "logits over the visual vocabulary"),
+    ("phi4_multimodal", r".*\.(up_proj_for_\w+|img_projection_up)", "ffn.dense.up", "an activation follows"),
+    ("phi4_multimodal", r".*\.(down_proj_for_\w+|img_projection_down)", "ffn.dense.down", "after the activation"),
+    ("phi4_multimodal", r".*\.encoder\.embed\.out", "embedding.projection", "ends the convolutional front"),
+    ("phi4_multimodal", r".*\.encoder\.embed\.conv\.#", "other", "pointwise step of the convolutional front"),
+    ("neomme", r".*\.patch_embeddings\.(up|down)_proj", "ffn.dense.*", "an MLP from pixels to the text width"),
+    ("pp_formulanet vibevoice_asr", r".*projector\..*linear_\d", "embedding.projection", "no activation between them"),
+    ("recurrent_gemma", r".*\.temporal_block\.linear_(x|y|out)", "mixer.*", "around the recurrence"),
+    ("reformer", r".*\.feed_forward\.dense\.dense", "ffn.dense.up", "the output is `output.dense`"),
+    ("rwkv", r".*\.attention\.(key|value|receptance|output)", "mixer.*", "a recurrence without attention scores"),
+    ("rwkv", r".*\.feed_forward\.key", "ffn.dense.up", "squared ReLU follows"),
+    ("rwkv", r".*\.feed_forward\.receptance", "ffn.dense.gate", "sigmoid follows"),
+    ("rwkv", r".*\.feed_forward\.value", "ffn.dense.down", "writes back"),
+    ("zamba zamba2", r".*\.layers\.#\.linear", "other", "brings the shared block's output into the mamba stream"),
+)
 
 # (pattern on the start of the folded name, component) by model type, tried before `COMPONENTS`.
 COMPONENT_EXCEPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
-    "vision-encoder-decoder": ((r"encoder\.|enc_to_dec_proj", "vision"),),
+    "dots3_note": ((r"model\.audio_tower\.adapter\.", "connector"),),
+    "granite_speech": ((r"model\.encoder\.", "audio"),),
+    "granite_speech_plus": ((r"model\.encoder\.", "audio"),),
+    "muse_spark": ((r"model\.audio_tower\.proj$", "connector"),),
+    "neomme": ((r"model\.patch_embeddings\.", "connector"),),
+    "ovis2": ((r"model\.vision_tower\.head_linear$", "connector"),),
+    "phi4_multimodal": ((r".*\.image_embed\.\w+_feature_extensor$", "connector"),),
     "pix2struct": ((r"encoder\.", "vision"),),
+    "pp_formulanet": ((r"model\.encoder\.multi_modal_projector\.", "connector"), (r"model\.encoder\.", "vision")),
+    "qwen2_5_omni_thinker": ((r"model\.audio_tower\.proj$", "connector"),),
+    "qwen3_omni_moe_thinker": ((r"model\.audio_tower\.proj\d$", "connector"),),
+    "vision-encoder-decoder": ((r"encoder\.|enc_to_dec_proj", "vision"),),
 }
