@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import NUMBER, template
+from lorascope.folding import NUMBER, filled, numbers_apart
 from lorascope.peft_rules.conversion import rewritten_name
 from lorascope.peft_rules.matching import LayerFilter
 from lorascope.peft_rules.resolving import resolve
@@ -57,6 +57,23 @@ def task_type(model: ModelMap) -> str | None:
     wanted = _TASK_TYPES.get(model.head)
     generates = wanted in ("CAUSAL_LM", "SEQ_2_SEQ_LM")
     return None if generates and not model.prepares_generation else wanted
+
+
+def unfit_releases(model: ModelMap, config: AdapterConfig) -> dict[str, str]:
+    """The supported releases of PEFT that cannot wrap this model with this task type at all, each with the reason.
+
+    That is a matter of their wrapper class for the task, not of what is adapted; the newest release is never among
+    them.
+    """
+    if config.task_type != "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
+        return {}
+    bare = dataclasses.replace(config, task_type=None)
+    found = {}
+    for peft in SUPPORTED_PEFT[:-1]:
+        error = resolve(model, config, peft).error
+        if error and not resolve(model, bare, peft).error:
+            found[peft] = error
+    return found
 
 
 def compile_targets(model: ModelMap, targets: Sequence[Target], options: Options) -> AdapterConfig:
@@ -117,6 +134,10 @@ def peft_arguments(config: AdapterConfig) -> dict[str, object]:
 
 def _difference(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size], peft: str) -> str:
     """How what PEFT does differs from the sizes that were asked for; empty if it does not."""
+    if peft != NEWEST and config.task_type == "SEQ_2_SEQ_LM":
+        # Some older releases cannot wrap any model of a newer transformers for this task (see unfit_releases), which
+        # says nothing about the form.
+        config = dataclasses.replace(config, task_type=None)
     resolution = resolve(model, config, peft)
     if resolution.error:
         return f"PEFT {peft}: {resolution.error}"
@@ -225,30 +246,28 @@ def _all_parameters(model: ModelMap) -> list[str]:
 
 def _regex(wanted: Iterable[str], names: Iterable[str]) -> str:
     """One regular expression whose full matches among `names` are `wanted`."""
-    numbers_of = _numbers_by_template(names)
-    leaves_of: dict[tuple[str, str], list[str]] = {}
-    for pattern, rows in _numbers_by_template(wanted).items():
-        head, _, leaf = pattern.rpartition(".")
-        numbers = _number_patterns(rows, numbers_of.get(pattern, rows))
-        for body in numbers:
-            filled = iter(body)
-            stem = "".join(next(filled) if piece == "#" else re.escape(piece) for piece in re.split("(#)", head))
-            last = next(filled) if leaf == "#" else re.escape(leaf)
-            leaves_of.setdefault((stem, "."), []).append(last)
+    numbers_of = _numbers_by_pieces(names)
+    leaves_of: dict[str, list[str]] = {}
+    for pieces, rows in _numbers_by_pieces(wanted).items():
+        escaped = [re.escape(piece) for piece in pieces]
+        for numbers in _number_patterns(rows, numbers_of.get(pieces, rows)):
+            stem, _, leaf = filled(escaped, numbers).rpartition(r"\.")
+            leaves_of.setdefault(stem, []).append(leaf)
     stems_of: dict[tuple[str, ...], list[str]] = {}
-    for (stem, _), leaves in leaves_of.items():
+    for stem, leaves in leaves_of.items():
         stems_of.setdefault(tuple(sorted(set(leaves))), []).append(stem)
-    pieces = []
-    for leaves, stems in stems_of.items():
-        ending = _group(leaves)
-        pieces.extend(f"{stem}\\.{ending}" if stem else ending for stem in sorted(stems))
-    return "|".join(sorted(pieces))
+    branches = []
+    for endings, stems in stems_of.items():
+        ending = _group(endings)
+        branches.extend(f"{stem}\\.{ending}" if stem else ending for stem in sorted(stems))
+    return "|".join(sorted(branches))
 
 
-def _numbers_by_template(names: Iterable[str]) -> dict[str, set[tuple[int, ...]]]:
-    rows: dict[str, set[tuple[int, ...]]] = {}
+def _numbers_by_pieces(names: Iterable[str]) -> dict[tuple[str, ...], set[tuple[int, ...]]]:
+    rows: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
     for name in names:
-        rows.setdefault(template(name), set()).add(tuple(int(number) for number in NUMBER.findall(name)))
+        pieces, numbers = numbers_apart(name)
+        rows.setdefault(pieces, set()).add(numbers)
     return rows
 
 

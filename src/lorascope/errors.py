@@ -32,7 +32,7 @@ class LorascopeError(ValueError):
 
 def nearest(word: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     """The candidates that are spelled most like `word`, best first."""
-    return difflib.get_close_matches(word.lower(), sorted(candidates), n=count, cutoff=0.5)
+    return difflib.get_close_matches(word.lower(), sorted(candidates), n=count, cutoff=0.6)
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.errors import LorascopeError
 
-NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
-_BRACES = re.compile(r"\{([0-9,-]+)\}")
+# A whole word of a name. Numbers that would not come back as they were written (007, digits of other scripts) are words.
+NUMBER = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,17})(?![^.])")
+# A doubled brace is a brace of the name itself.
+_BRACES = re.compile(r"\{\{|\{([0-9,-]+)\}")
+_SPAN = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _MOST_NAMES = 1_000_000
 
 
@@ -20,15 +23,26 @@ def template(name: str) -> str:
 
 def fold(names: Iterable[str]) -> list[str]:
     """The fewest folded names that stand for exactly the given ones, in the order of their first members."""
-    groups: dict[str, list[tuple[int, ...]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
     for name in names:
-        groups.setdefault(template(name), []).append(tuple(int(number) for number in NUMBER.findall(name)))
+        pieces, numbers = numbers_apart(name)
+        groups.setdefault(pieces, []).append(numbers)
     folded = []
-    for pattern, numbers in groups.items():
-        for columns in _boxes(sorted(set(numbers))):
-            texts = iter(_spans(column) for column in columns)
-            folded.append(re.sub("#", lambda _, texts=texts: next(texts), pattern))
+    for pieces, rows in groups.items():
+        literal = [piece.replace("{", "{{") for piece in pieces]
+        for columns in _boxes(sorted(set(rows))):
+            folded.append(filled(literal, [_spans(column) for column in columns]))
     return folded
+
+
+def numbers_apart(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """What stands around the numbers of a name, and the numbers."""
+    return tuple(NUMBER.split(name)), tuple(int(number) for number in NUMBER.findall(name))
+
+
+def filled(pieces: Sequence[str], fillings: Sequence[str]) -> str:
+    """The pieces with one filling between each two."""
+    return "".join(part for pair in itertools.zip_longest(pieces, fillings, fillvalue="") for part in pair)
 
 
 def unfold(folded: str) -> list[str]:
@@ -37,14 +51,16 @@ def unfold(folded: str) -> list[str]:
     Raises:
         LorascopeError: The braces hold no proper ranges, or stand for more than a million names.
     """
-    pieces = _BRACES.split(folded)
-    choices = [[piece] if index % 2 == 0 else parse_spans(piece) for index, piece in enumerate(pieces)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > _MOST_NAMES:
-        raise LorascopeError(f"{folded!r} stands for {count} names, more than {_MOST_NAMES}")
-    return ["".join(str(part) for part in parts) for parts in itertools.product(*choices)]
+    choices: list[list[str]] = []
+    count, end = 1, 0
+    for match in _BRACES.finditer(folded):
+        numbers = [str(number) for number in parse_spans(match[1])] if match[1] else ["{"]
+        choices += [[folded[end : match.start()]], numbers]
+        end = match.end()
+        count *= len(numbers)
+        if count > _MOST_NAMES:  # before the next braces are spelled out
+            raise LorascopeError(f"{_cut(folded)!r} stands for more than {_MOST_NAMES} names")
+    return ["".join(parts) for parts in itertools.product(*choices, [folded[end:]])]
 
 
 def parse_spans(text: str) -> list[int]:
@@ -55,12 +71,12 @@ def parse_spans(text: str) -> list[int]:
     """
     numbers: set[int] = set()
     for span in text.split(","):
-        first, _, last = span.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()) or len(span) > 20:
-            raise LorascopeError(f"{text!r} is not a list of ranges such as 0-3,7")
-        low, high = int(first), int(last or first)
+        match = _SPAN.fullmatch(span)
+        if match is None:
+            raise LorascopeError(f"{_cut(text)!r} is not a list of ranges such as 0-3,7")
+        low, high = int(match[1]), int(match[2] or match[1])
         if high < low or high - low + len(numbers) >= _MOST_NAMES:
-            raise LorascopeError(f"{text!r} is not a list of rising ranges of at most {_MOST_NAMES} numbers")
+            raise LorascopeError(f"{_cut(text)!r} is not a list of rising ranges of at most {_MOST_NAMES} numbers")
         numbers.update(range(low, high + 1))
     return sorted(numbers)
 
@@ -74,6 +90,10 @@ def spans(numbers: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _spans(numbers: tuple[int, ...]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from lorascope.compiling import NEWEST, as_parameter, compile_targets
 from lorascope.errors import LorascopeError
@@ -13,12 +15,15 @@ from lorascope.peft_rules.resolving import resolve
 from lorascope.recipes import DEFAULT, RECIPES, recipe_rules
 from lorascope.records import ModelMap, Options, Plan, Rule, Target, Weight
 from lorascope.remarking import remarks
-from lorascope.selecting import check_layers, parse_rule, select
+from lorascope.selecting import FACT_OF, check_layers, parse_rule, select
 
 DEFAULT_RANK = 8
 DEFAULT_ALPHA = 16.0
 DEFAULT_DROPOUT = 0.05
 _BIASES = ("none", "all", "lora_only")
+# Ranks and alphas stay within what a rule can say.
+_MOST_RANK = 999_999
+_MOST_ALPHA = 999_999_999
 
 
 def plan(
@@ -54,9 +59,10 @@ def plan(
         LorascopeError: A fault in the arguments or rules, a rule that selects nothing, or something that PEFT cannot
             do for this model.
     """
-    excluded = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-    _check(rank, alpha, scale, dropout, bias, layers)
-    parsed, names, notes = _rules(model, rules or (DEFAULT,), rank)
+    faults = option_faults(rank, alpha, scale, dropout, bias, layers)
+    parsed, names, notes = _rules(model, rules or (DEFAULT,), rank if type(rank) is int else DEFAULT_RANK, faults)
+    excluded = _exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)
+    _raise_all(faults)
     options = Options(
         recipe="+".join(names),
         rank=rank,
@@ -67,7 +73,7 @@ def plan(
         rslora=rslora,
         dora=dora,
         layers=layers,
-        exclude=tuple(parse_rule(text) for text in excluded),
+        exclude=excluded,
     )
     targets, unreachable = _targets(model, parsed, options)
     options, dropout_notes = _dropout(model, targets, options, asked=dropout is not None)
@@ -84,38 +90,51 @@ def plan(
     return dataclasses.replace(drafted, notes=(*notes, *dropout_notes, *remarks(drafted)))
 
 
-def _check(
-    rank: int, alpha: float | None, scale: float | None, dropout: float | None, bias: str, layers: str
-) -> None:
+def option_faults(
+    rank: object, alpha: object, scale: object, dropout: object, bias: object, layers: object
+) -> list[LorascopeError]:
+    """Everything that is wrong with the options of a plan, whatever the rules and the model."""
     faults: list[str] = []
-    if type(rank) is not int or rank < 1:
-        faults.append(f"rank {rank!r} is not a whole number from 1")
+    if type(rank) is not int or not 1 <= rank <= _MOST_RANK:
+        faults.append(f"rank {rank!r} is not a whole number from 1 to {_MOST_RANK}")
     for name, value in (("alpha", alpha), ("scale", scale)):
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-            faults.append(f"{name} {value!r} is not a number above 0")
+        if value is not None and not (_is_number(value) and 0 < value <= _MOST_ALPHA):
+            faults.append(f"{name} {value!r} is not a number above 0 and up to {_MOST_ALPHA}")
     if alpha is not None and scale is not None:
-        faults.append("alpha and scale are both given, and each decides the other")
-    if dropout is not None and not (isinstance(dropout, int | float) and 0 <= dropout < 1):
+        faults.append("alpha and scale are both given, and each decides the other: leave one out")
+    if dropout is not None and not (_is_number(dropout) and 0 <= dropout < 1):
         faults.append(f"dropout {dropout!r} is not a number from 0 up to, but not including, 1")
     if bias not in _BIASES:
         faults.append(f"bias {bias!r} is none of {', '.join(_BIASES)}")
-    if layers:
+    if not isinstance(layers, str):
+        faults.append(f"layers {layers!r} is not a text such as -8: or 0,3")
+    elif layers:
         check_layers(layers.replace(" ", ""), faults)
+    defaults = f"The defaults are rank {DEFAULT_RANK}, alpha {DEFAULT_ALPHA:g}, dropout {DEFAULT_DROPOUT:g}, bias none."
+    return [LorascopeError(*faults, where="options", hint=defaults)] if faults else []
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _raise_all(faults: Sequence[LorascopeError]) -> None:
+    if len(faults) == 1:
+        raise faults[0]
     if faults:
-        raise LorascopeError(*faults)
+        raise LorascopeError(*(str(fault).replace("\n", "\n    ") for fault in faults))
 
 
 def _rules(
-    model: ModelMap, texts: Sequence[str], rank: int
+    model: ModelMap, texts: Sequence[str], rank: int, faults: list[LorascopeError]
 ) -> tuple[tuple[Rule, ...], list[str], list[str]]:
     """The rules of all texts, the names of the recipes among them, and what the recipes say."""
     rules: list[Rule] = []
     names: list[str] = []
     notes: list[str] = []
-    faults: list[LorascopeError] = []
     for text in texts:
         try:
-            if text in RECIPES or not any(mark in text for mark in ".=[") and _is_no_fact(text):
+            if _means_recipe(text):
                 added, said = recipe_rules(text, model, rank)
                 names.append(text)
                 rules.extend(added)
@@ -124,34 +143,53 @@ def _rules(
                 rules.append(parse_rule(text))
         except LorascopeError as error:
             faults.append(error)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise LorascopeError(*(str(fault) for fault in faults))
     return tuple(rules), names, notes
 
 
-def _is_no_fact(text: str) -> bool:
-    try:
-        parse_rule(text)
-    except LorascopeError:
-        return True
-    return False
+def _means_recipe(text: str) -> bool:
+    """The text is a recipe's name, or a word that is no rule either; a recipe's name with more to it is an error."""
+    if not isinstance(text, str) or text in RECIPES:
+        return isinstance(text, str)
+    name = re.split(r"[\[=/]", text)[0].strip()
+    if name in RECIPES and not set(re.split("[.,]", name)) <= FACT_OF.keys():
+        raise LorascopeError(
+            f"{name} is a recipe, which takes neither rank nor layers of its own",
+            where=repr(text),
+            hint=f"Write {name} and give --rank, --alpha or --layers; or write the rule that you mean.",
+        )
+    return not set(".,=[") & set(text) and text.strip() not in FACT_OF
+
+
+def _exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tuple[Rule, ...]:
+    rules: list[Rule] = []
+    for text in texts:
+        try:
+            rule = parse_rule(text)
+            if rule.rank is not None:
+                raise LorascopeError(
+                    "an exclusion has no rank", where=f"exclude {text!r}", hint=f"Write {rule.selector} alone."
+                )
+            rules.append(rule)
+        except LorascopeError as error:
+            faults.append(error)
+    return tuple(rules)
 
 
 def _targets(
     model: ModelMap, rules: Sequence[Rule], options: Options
 ) -> tuple[tuple[Target, ...], tuple[tuple[Weight, str], ...]]:
     chosen: dict[str, Target] = {}
+    faults: list[LorascopeError] = []
     for index, rule in enumerate(rules):
         if options.layers and not rule.layers:
             rule = dataclasses.replace(rule, layers=options.layers.replace(" ", ""))
         rank = options.rank if rule.rank is None else rule.rank
-        for weight in select(model, rule):
+        for weight in _selected(model, rule, faults):
             chosen[weight.name] = Target(weight, rank, _alpha(rule, rank, options), index)
     for rule in options.exclude:
-        for weight in select(model, rule):
+        for weight in _selected(model, rule, faults):
             chosen.pop(weight.name, None)
+    _raise_all(faults)
     if not chosen:
         raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
     blocked = {name: reason for name, target in chosen.items() if (reason := obstacle(model, target.weight, NEWEST))}
@@ -165,6 +203,14 @@ def _targets(
             hint="See what PEFT can adapt with: lorascope inspect",
         )
     return reached, tuple((chosen[name].weight, reason) for name, reason in blocked.items())
+
+
+def _selected(model: ModelMap, rule: Rule, faults: list[LorascopeError]) -> tuple[Weight, ...]:
+    try:
+        return select(model, rule)
+    except LorascopeError as error:
+        faults.append(error)
+        return ()
 
 
 def _alpha(rule: Rule, rank: int, options: Options) -> float:

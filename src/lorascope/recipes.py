@@ -43,7 +43,7 @@ def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...
     """
     recipe = RECIPES.get(name)
     if recipe is None:
-        hint = did_you_mean(name, RECIPES) or f"The recipes are {', '.join(RECIPES)}."
+        hint = did_you_mean(name, RECIPES) or f"The recipes are {', '.join(RECIPES)}; rules look like attention.q,v=8."
         raise LorascopeError(f"{name!r} is neither a recipe nor a rule", hint=hint)
     rules: list[Rule] = []
     notes: list[str] = []

@@ -248,7 +248,8 @@ class Rule:
 
     def __str__(self) -> str:
         size = "" if self.rank is None else f"={self.rank}"
-        alpha = "" if self.alpha is None else f"/{self.alpha:g}"
+        # Digits rather than an exponent: what the rule language reads back.
+        alpha = "" if self.alpha is None else "/" + f"{self.alpha:.9f}".rstrip("0").rstrip(".")
         return self.selector + size + alpha
 
     @property

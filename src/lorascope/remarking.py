@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lorascope.compiling import as_parameter
+from lorascope.compiling import as_parameter, unfit_releases
 from lorascope.records import Plan, Weight
 from lorascope.selecting import CONTENTS, FACT_OF
 
@@ -21,6 +21,7 @@ def remarks(plan: Plan) -> Iterator[str]:
     yield from _encodings(plan)
     yield from _ties(plan)
     yield from _heads(plan)
+    yield from dict.fromkeys(unfit_releases(plan.model, plan.config).values())
 
 
 def label(weight: Weight) -> str:

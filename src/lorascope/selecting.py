@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.folding import spans
 from lorascope.records import ModelMap, Rule, Weight
 
 COMPONENTS = ("text", "vision", "audio", "connector", "codec", "action", "protein")
@@ -40,7 +41,8 @@ CONTENTS: dict[str, tuple[str, ...]] = {
 PARTS = (
     *("q", "k", "v", "o", "gate", "beta", "decay", "position", "bias", "conv", "up", "down"),
     *CONTENTS,
-    *("in", "x", "dt", "out"),
+    *("in", "x", "dt", "out", "input_gate", "recurrent_gate", "forget_gate"),
+    "weight",
     *("token", "type", "patch", "projection", "lm", "transform", "pooler", "classifier"),
 )
 _FACTS = {"component": COMPONENTS, "stack": STACKS, "block": BLOCKS, "variant": VARIANTS, "part": PARTS}
@@ -49,7 +51,12 @@ FACT_OF = {value: fact for fact, values in _FACTS.items() for value in values}
 _RULE = re.compile(
     r"(?P<selector>[^\[\]=/]+)(?:\[(?P<layers>[^\[\]]*)\])?(?:=(?P<rank>[^/]*)(?:/(?P<alpha>.*))?)?", re.DOTALL
 )
-_LAYERS = re.compile(r"-?\d{1,6}|(?:-?\d{1,6})?:(?:-?\d{1,6})?(?::(?:-?[1-9]\d{0,5})?)?")
+_LAYERS = re.compile(r"-?[0-9]{1,6}|(?:-?[0-9]{1,6})?:(?:-?[0-9]{1,6})?(?::(?:-?[1-9][0-9]{0,5})?)?")
+_RANK = re.compile(r"[1-9][0-9]{0,5}")
+_ALPHA = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_FORM = "Write SELECTOR[LAYERS]=RANK/ALPHA, such as attention.q,v=8 or ffn[-8:]=4."
+# So many of a model's selectors are named to someone whose own finds nothing.
+_MOST_NAMED = 8
 
 
 def parse_rule(text: str) -> Rule:
@@ -58,11 +65,9 @@ def parse_rule(text: str) -> Rule:
     Raises:
         LorascopeError: With every fault of the text.
     """
-    match = _RULE.fullmatch(text.strip())
+    match = _RULE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise LorascopeError(
-            f"{text!r} is not a rule", hint="Write SELECTOR[LAYERS]=RANK/ALPHA, such as attention.q,v=8 or ffn[-8:]=4."
-        )
+        raise LorascopeError(f"{text!r} is not a rule", hint=_FORM)
     faults: list[str] = []
     facts = tuple(_fact(word, faults) for word in match["selector"].strip().split("."))
     spoken = [FACT_OF[values[0]] for values in facts if values]
@@ -74,9 +79,7 @@ def parse_rule(text: str) -> Rule:
     rank = _rank(match["rank"], faults)
     alpha = _alpha(match["alpha"], faults)
     if faults:
-        unknown = [word for part in match["selector"].split(".") for word in part.split(",") if word.strip() not in FACT_OF]
-        hint = did_you_mean(unknown[0].strip(), FACT_OF) if unknown else ""
-        raise LorascopeError(*faults, where=f"rule {text!r}", hint=hint)
+        raise LorascopeError(*faults, where=f"rule {text!r}", hint=_FORM)
     return Rule(facts, layers, rank, alpha)
 
 
@@ -90,7 +93,7 @@ def check_layers(layers: str, faults: list[str]) -> None:
 def _fact(word: str, faults: list[str]) -> tuple[str, ...]:
     values = tuple(value.strip() for value in word.split(","))
     unknown = [value for value in values if value not in FACT_OF]
-    faults.extend(f"{value!r} is no fact of a role" for value in unknown)
+    faults.extend(f"{value!r} is no fact of a role. {did_you_mean(value, FACT_OF)}".rstrip(" .") for value in unknown)
     kinds = sorted({FACT_OF[value] for value in values if value in FACT_OF})
     if len(kinds) > 1:
         faults.append(f"{word!r} mixes {' and '.join(kinds)}; give each its own rule")
@@ -100,8 +103,8 @@ def _fact(word: str, faults: list[str]) -> tuple[str, ...]:
 def _rank(text: str | None, faults: list[str]) -> int | None:
     if text is None:
         return None
-    if not re.fullmatch(r"[1-9]\d{0,5}", text.strip()):
-        faults.append(f"rank {text!r} is not a whole number from 1")
+    if not _RANK.fullmatch(text.strip()):
+        faults.append(f"rank {text!r} is not a whole number from 1 to 999999")
         return None
     return int(text)
 
@@ -109,8 +112,8 @@ def _rank(text: str | None, faults: list[str]) -> int | None:
 def _alpha(text: str | None, faults: list[str]) -> float | None:
     if text is None:
         return None
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()) or float(text) == 0:
-        faults.append(f"alpha {text!r} is not a number above 0")
+    if not _ALPHA.fullmatch(text.strip()) or float(text) == 0:
+        faults.append(f"alpha {text!r} is not a number above 0 such as 16 or 0.5")
         return None
     return float(text)
 
@@ -121,13 +124,21 @@ def select(model: ModelMap, rule: Rule) -> tuple[Weight, ...]:
     Raises:
         LorascopeError: It names a layer that the model does not have, or selects nothing.
     """
-    chosen = [weight for weight in candidates(model, rule.facts) if holds(weight, rule.facts)]
-    if rule.layers:
-        chosen = _in_layers(model, chosen, rule)
-    if not chosen:
-        available = selectors(candidates(model, rule.facts))
-        hint = f"This model has {', '.join(available)}." if available else "See what it has with: lorascope inspect"
+    found = [weight for weight in candidates(model, rule.facts) if holds(weight, rule.facts)]
+    if not found:
+        available = nearest_selectors(model, rule)
+        hint = f"The nearest that find something: {' '.join(available)}" if available else "The model has no weights."
         raise LorascopeError(f"selects nothing in {model.model}", where=f"rule {str(rule)!r}", hint=hint)
+    if not rule.layers:
+        return tuple(found)
+    chosen = _in_layers(model, found, rule)
+    if not chosen:
+        layers = spans(weight.layer for weight in found if weight.layer is not None)
+        raise LorascopeError(
+            f"selects nothing in {model.model}: none of its weights lies in layers {rule.layers}",
+            where=f"rule {str(rule)!r}",
+            hint=f"They lie in layers {layers}." if layers else "They lie outside of the layers: leave out the brackets.",
+        )
     return tuple(chosen)
 
 
@@ -156,18 +167,25 @@ def holds(weight: Weight, facts: Iterable[tuple[str, ...]]) -> bool:
     return True
 
 
-def selectors(weights: Iterable[Weight]) -> list[str]:
-    """The selectors by block and variant that find something among the weights, commonest blocks first."""
-    order = {block: index for index, block in enumerate(BLOCKS)}
-    found = {(weight.role.block, weight.role.variant, weight.role.part) for weight in weights}
-    by_block: dict[tuple[str, str], list[str]] = {}
-    for block, variant, part in sorted(found, key=lambda key: (order.get(key[0], 99), key[1:])):
-        by_block.setdefault((block, variant), []).append(part)
-    texts = []
-    for (block, variant), parts in by_block.items():
-        named = ",".join(part for part in parts if part)
-        texts.append(".".join(word for word in (block, variant, named) if word))
-    return texts
+def nearest_selectors(model: ModelMap, rule: Rule) -> list[str]:
+    """Selectors that find something in the model, those that share most words with the rule first."""
+    own = own_components(model)
+    parts: dict[tuple[str, str, str], set[str]] = {}
+    for weight in model.weights:
+        role = weight.role
+        component = "" if role.component in own else role.component
+        parts.setdefault((component, role.block, role.variant), set()).add(role.part)
+    asked = {value for values in rule.facts for value in values}
+
+    def distance(key: tuple[str, str, str]) -> tuple[int, str, int, str]:
+        words = {*key, *(value for part in parts[key] for value in (part, *CONTENTS.get(part, ())))}
+        component, block, variant = key
+        return -len(asked & words), component, BLOCKS.index(block) if block in BLOCKS else len(BLOCKS), variant
+
+    return [
+        ".".join(word for word in (*key, ",".join(sorted(parts[key] - {""}))) if word)
+        for key in sorted(parts, key=distance)[:_MOST_NAMED]
+    ]
 
 
 def layer_counts(model: ModelMap) -> dict[tuple[str, str], int]:
@@ -202,6 +220,8 @@ def _numbers(rule: Rule, count: int, place: str) -> set[int]:
             numbers.add(int(piece) % count)
         else:
             raise LorascopeError(
-                f"there is no layer {piece}: {place} has {count} layers, 0 to {count - 1}", where=f"rule {str(rule)!r}"
+                f"there is no layer {piece}: {place} has {count} layers, 0 to {count - 1}",
+                where=f"rule {str(rule)!r}",
+                hint="Negative numbers count from the end: [-1] is the last layer, [-8:] are the last eight.",
             )
     return numbers

@@ -6,11 +6,11 @@ Used by the conformance tests and by the tool that writes `docs/conformance.md`,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from architectures import Entry
-from lorascope.compiling import NEWEST, peft_name, task_type
+from lorascope.compiling import NEWEST, peft_name, task_type, unfit_releases
 from lorascope.errors import LorascopeError
 from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import plan
@@ -53,23 +53,28 @@ class Outcome:
     trainable: int = 0
 
 
-def measure_plans(module: nn.Module, model: ModelMap, peft: str = NEWEST) -> Iterator[Outcome]:
-    """Each rule of `RULES`: planned, compiled, and given to the installed PEFT."""
-    for name, rules in RULES.items():
+def measure_plans(
+    module: nn.Module, model: ModelMap, peft: str = NEWEST, rules: Mapping[str, tuple[str, ...]] = RULES
+) -> Iterator[Outcome]:
+    """Each of the rules: planned, compiled, and given to the installed PEFT."""
+    for name, texts in rules.items():
         try:
-            made = plan(model, *rules)
+            made = plan(model, *texts)
         except LorascopeError as error:
             yield Outcome(name, "refused", str(error))
             continue
         asked = {peft_name(model, target.weight): (target.rank, float(target.alpha)) for target in made.targets}
+        config = made.config
+        if peft in unfit_releases(model, config):  # which the plan says
+            config = dataclasses.replace(config, task_type=None)
         with restored(module):
             try:
-                truth, trainable = peft_truth(module, {**peft_kwargs(made.config), **_QUICK})
+                truth, trainable = peft_truth(module, {**peft_kwargs(config), **_QUICK})
             except Exception as error:
                 yield Outcome(name, "different", f"PEFT raises {type(error).__name__}: {error}")
                 continue
         found = {weight: (rank, float(alpha)) for weight, (rank, alpha, _) in truth.items()}
-        counted = resolve(model, made.config, peft).trainable
+        counted = resolve(model, config, peft).trainable
         if found != asked:
             odd = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
             yield Outcome(name, "different", f"{len(odd)} weights, such as {odd[0]}: {found.get(odd[0])}, not {asked.get(odd[0])}")

@@ -69,7 +69,7 @@ def test_parity(name: str) -> None:
     tried: set[str] = set()
 
     @settings(
-        max_examples=2 * PER_MODEL,  # hypothesis repeats itself; the repetitions are passed over
+        max_examples=PER_MODEL,
         derandomize=True,
         database=None,
         deadline=None,
@@ -79,11 +79,12 @@ def test_parity(name: str) -> None:
     @given(st.data())
     def run(data: st.DataObject) -> None:
         config = data.draw(configurations(zoo.mapped(name)))
+        assume(repr(config) not in tried)  # hypothesis repeats itself
         results[compare(name, config)] += 1
-        tried.add(repr(config))
+        tried.add(repr(config))  # only what passed, so that a failure can be replayed
 
     run()
-    assert len(tried) == PER_MODEL
+    assert len(tried) >= PER_MODEL
     assert results["adapted"] >= PER_MODEL // 10  # few on Mamba, where PEFT refuses most
     assert results["estimated"] <= MOST_ESTIMATES
 

@@ -106,7 +106,8 @@ def trained_biases(
     """The base model's own tensors that `bias` makes trainable, under their first names.
 
     Args:
-        adapted: The modules that carry an adapter, of their own or of one of their parameters.
+        adapted: The modules that carry an adapter, of their own or of one of their parameters. The output projection
+            of an adapted MultiheadAttention is one of them.
     """
     found: set[str] = set()
     if release < (0, 21):
@@ -122,9 +123,6 @@ def trained_biases(
                 found.add(first)
         return found
     for name in adapted:
-        module = model.module_by_name[name]
-        # The input projection of a MultiheadAttention keeps its bias to itself; the output projection is a layer.
-        owner = model.module_by_name.get(f"{name}.out_proj") if module.kind == "multihead_attention" else module
-        if owner is not None and stored_shape(owner, "bias") is not None:
-            found.add(tensors.first(f"{owner.name}.bias"))
+        if stored_shape(model.module_by_name[name], "bias") is not None:
+            found.add(tensors.first(f"{name}.bias"))
     return found

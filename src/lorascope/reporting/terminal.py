@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name
+from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases
 from lorascope.folding import fold, spans
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Figures, ModelMap, Plan, Weight
@@ -73,7 +73,9 @@ def plan_text(plan: Plan) -> str:
         parts.append(_notes(plan.notes))
     parts += ["", "adapter configuration:"]
     parts += [f"  {key} = {value!r}" for key, value in peft_arguments(plan.config).items()]
-    checked = f"PEFT {SUPPORTED_PEFT[0]} to {SUPPORTED_PEFT[-1]} adapt exactly these {len(plan.targets)} weights"
+    fit = [peft for peft in SUPPORTED_PEFT if peft not in unfit_releases(plan.model, plan.config)]
+    verb = "adapts" if len(fit) == 1 else "adapt"
+    checked = f"PEFT {', '.join(fit)} {verb} exactly these {len(plan.targets)} weights"
     parts += ["", f"checked against PEFT's rules: {checked} (run PEFT itself with --prove)"]
     return shown("\n".join(parts))
 

@@ -15,28 +15,30 @@ from lorascope.roles import lexicon
 def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight, ...]:
     """The weights of a module tree with their roles.
 
-    A name's words decide (`read`); what they leave open, its neighbours do: which stacks there are, what else stands
-    in the same attention, how many linear layers a connector has, and whether a weight is a stack of experts.
+    A name's words decide (`read`); what they leave open, its neighbours and its shape do: which stacks there are, what
+    else stands in the same attention, how many linear layers a connector has, whether a weight is a stack of experts.
 
     Args:
         modules: In `named_modules()` order.
         model_type: Chooses the lexicon's exceptions.
     """
-    found = [(name, template(name), kind, len(shape)) for name, _, kind, shape in _weights(modules)]
-    readings = {(folded, kind): read(folded, kind, model_type) for _, folded, kind, _ in found}
-    roles = {name: readings[folded, kind] for name, folded, kind, _ in found}
-    roles.update(_paired(found, roles))
-    stacked = _components_with_two_stacks(readings)
+    kinds = {name: kind for name, _, kind, _ in _weights(modules)}
+    shapes = {name: shape for name, _, _, shape in _weights(modules)}
+    roles = {name: read(template(name), kind, model_type) for name, kind in kinds.items()}
+    roles.update(_counted([name for name, (_, guess) in roles.items() if guess and kinds[name] == "linear"], roles))
+    stacked = _components_with_two_stacks(roles)
     linear = _linear_attentions(modules)
-    for name, folded, kind, dimensions in found:
-        role, guess = roles[name]
+    for name, (role, guess) in roles.items():
         if role.component in stacked and role.block != "head" and not role.stack:
-            role = dataclasses.replace(role, stack=_stack(folded))
-        if role.block == "attention" and role.variant == "self" and any(owner in linear for owner in _owners(name)):
+            role = dataclasses.replace(role, stack=_stack(name))
+        if role.block == "attention" and role.variant == "self" and not linear.isdisjoint(_owners(name)):
             role = dataclasses.replace(role, variant="linear")
-        if role.variant == "dense" and kind == "parameter" and dimensions == 3:
+        if role.variant == "dense" and kinds[name] == "parameter" and len(shapes[name]) == 3:
             role = dataclasses.replace(role, variant="expert")
         roles[name] = (role, guess)
+    for name in _queries_with_gate(roles, shapes):
+        role, guess = roles[name]
+        roles[name] = (dataclasses.replace(role, part="q_gate"), guess)
     return assemble(modules, roles)
 
 
@@ -84,6 +86,7 @@ def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[
                         yield f"{name}.{parameter}", name, "parameter", shape
 
 
+@cache
 def read(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
     """The role that a folded name speaks of, without its stack, and whether it is a guess."""
     text: str | None = None
@@ -124,7 +127,8 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
     if tail:
         return tail
     if kind == "multihead_attention":
-        return ("attention.cross" if "attention.cross" in (opened, lexicon.BLOCKS.get(leaf)) else "attention.self") + ".qkvo"
+        cross = "attention.cross" in (opened, lexicon.BLOCKS.get(leaf))
+        return "attention.cross.qkvo" if cross else "attention.self.qkvo"
     part = lexicon.PARTS.get(block, {}).get(leaf)
     if part is not None:
         return f"{opened if block in ('attention', 'ffn') else block}.{part}"
@@ -140,7 +144,8 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
         return lexicon.BARE_LEAVES.get(leaf, "embedding")
     if lexicon.BLOCKS.get(leaf) in ("router", "indexer"):
         return lexicon.BLOCKS[leaf]
-    return lexicon.BARE_LEAVES.get(leaf)
+    # A member of a Sequential has no name of its own.
+    return None if folded.endswith("#") else lexicon.BARE_LEAVES.get(leaf)
 
 
 def _opened(words: Sequence[str]) -> str:
@@ -153,29 +158,45 @@ def _opened(words: Sequence[str]) -> str:
     return opened
 
 
-def _paired(
-    found: Sequence[tuple[str, str, Kind, int]], roles: Mapping[str, tuple[Role, bool]]
-) -> dict[str, tuple[Role, bool]]:
+def _counted(names: Sequence[str], roles: Mapping[str, tuple[Role, bool]]) -> dict[str, tuple[Role, bool]]:
     """Roles for linear layers that no row knows, by how many of them stand together (`lexicon.ALONE` and `PAIR`)."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for name, _, kind, _ in found:
-        if kind == "linear" and roles[name][1]:
-            parent, _, leaf = name.rpartition(".")
-            stem = leaf.rstrip("0123456789")
-            groups.setdefault((parent, stem if stem != leaf else ""), []).append(name)
-    placed = {}
-    for (parent, stem), names in groups.items():
-        component = roles[names[0]][0].component
-        in_ffn = not stem and names[0].rpartition(".")[2].isdecimal() and _opened(parent.split(".")).startswith("ffn")
-        if len(names) == 2 and (component == "connector" or in_ffn or stem):
-            texts: tuple[str, ...] = lexicon.PAIR
-        elif len(names) == 1 and component == "connector":
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        stem = leaf.rstrip("0123456789")
+        groups.setdefault((parent, "" if stem == leaf else stem), []).append(name)
+    counted = {}
+    for (parent, stem), members in groups.items():
+        component = roles[members[0]][0].component
+        opened = _opened(parent.split("."))
+        connects = component == "connector" and not opened.startswith("attention")
+        sequential = members[0].rpartition(".")[2].isdecimal() and opened.startswith("ffn")
+        texts: tuple[str, ...] = ()
+        if len(members) == 2 and (connects or sequential or stem):
+            texts = lexicon.PAIR
+        elif len(members) == 1 and connects:
             texts = (lexicon.ALONE,)
-        else:
-            continue
-        for name, text in zip(names, texts, strict=True):
-            placed[name] = (dataclasses.replace(parse_role(text), component=component), False)
-    return placed
+        for name, text in zip(members, texts, strict=False):
+            counted[name] = (dataclasses.replace(parse_role(text), component=component), False)
+    return counted
+
+
+def _queries_with_gate(roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The query matrices that give the output's gate too: twice as many rows as the attention's output has columns.
+
+    Keys and values are of one size there. Where they are not, queries may be larger because their heads are.
+    """
+    attentions: dict[str, dict[str, str]] = {}
+    for name, (role, _) in roles.items():
+        if role.block == "attention" and len(shapes[name]) == 2:
+            attentions.setdefault(name.rpartition(".")[0], {})[role.part] = name
+    return [
+        parts["q"]
+        for parts in attentions.values()
+        if parts.keys() >= {"q", "k", "v", "o"}
+        and shapes[parts["k"]] == shapes[parts["v"]]
+        and shapes[parts["q"]][0] == 2 * shapes[parts["o"]][1]
+    ]
 
 
 def _linear_attentions(modules: Sequence[Module]) -> set[str]:
@@ -203,15 +224,15 @@ def _component(folded: str, model_type: str) -> str:
     return next((component for component, marks in lexicon.COMPONENTS if not marks.isdisjoint(words)), "text")
 
 
-def _stack(folded: str) -> str:
-    return next((lexicon.STACKS[word] for word in folded.split(".") if word in lexicon.STACKS), "")
+def _stack(name: str) -> str:
+    return next((lexicon.STACKS[word] for word in name.split(".") if word in lexicon.STACKS), "")
 
 
-def _components_with_two_stacks(readings: Mapping[tuple[str, Kind], tuple[Role, bool]]) -> set[str]:
+def _components_with_two_stacks(roles: Mapping[str, tuple[Role, bool]]) -> set[str]:
     stacks: dict[str, set[str]] = {}
-    for (folded, _), (role, _) in readings.items():
+    for name, (role, _) in roles.items():
         if role.block in ("attention", "ffn", "mixer"):
-            stacks.setdefault(role.component, set()).add(_stack(folded))
+            stacks.setdefault(role.component, set()).add(_stack(name))
     two = {component for component, found in stacks.items() if {"encoder", "decoder"} <= found}
     return two - lexicon.WITHOUT_STACKS
 

@@ -7,22 +7,27 @@ mislead, stands in `EXCEPTIONS` with what the forward pass does there.
 
 from __future__ import annotations
 
-BLOCK_NAMES = frozenset("attention ffn mixer router indexer embedding head other".split())
+_words = str.split  # a row of names is read more easily as one text
+
+BLOCK_NAMES = frozenset(_words("attention ffn mixer router indexer embedding head other"))
 
 # Last words that only wrap the module that matters (`q_proj.linear`, a router's bare `gate.weight`).
 WRAPPERS = frozenset({"weight", "weights", "linear"})
 
 # Bare parameters with two or three dimensions that multiply nothing as a matrix: decays, biases, tokens, scales.
 NO_MATRIX = frozenset(
-    "A_log D e_score_correction_bias position_bias time_mix_key time_mix_receptance time_mix_value r_r_bias r_s_bias "
-    "r_w_bias seg_embed mask_emb gate_up_proj_bias down_proj_bias dt_proj_bias input_gate_bias recurrent_gate_bias "
-    "static_weight scale bias gamma b1 b2 class_embedding cls_token cls_register_token probe latents query "
-    "latent_query query_tokens index_kpool_compress_ape global_img_feature_extensor sub_img_feature_extensor".split()
+    _words(
+        "A_log D e_score_correction_bias position_bias time_mix_key time_mix_receptance time_mix_value "
+        "r_r_bias r_s_bias r_w_bias seg_embed mask_emb gate_up_proj_bias down_proj_bias dt_proj_bias "
+        "input_gate_bias recurrent_gate_bias static_weight scale bias gamma b1 b2 class_embedding cls_token "
+        "cls_register_token probe latents query latent_query query_tokens index_kpool_compress_ape "
+        "global_img_feature_extensor sub_img_feature_extensor"
+    )
 )
 
 # Words that make everything below them `other`: neither a block of its own nor a part of one.
 OTHER = frozenset(
-    (
+    _words(
         # Further residual streams beside the first, and what mixes them.
         "altup altup_projections altup_unembed_projections attn_hc ffn_hc hc_head attn_hyper_connection "
         "mlp_hyper_connection hyper_connection_mixer "
@@ -35,7 +40,7 @@ OTHER = frozenset(
         # Convolutional necks, shortcuts, gates and codebook passages; learned queries kept in an nn.Embedding.
         "neck high_res_vision_neck nin_shortcut conv_y conv_b quant_conv post_quant_conv reparam_conv conv_pwl se "
         "upsampler query_1024_resolution query_768_resolution"
-    ).split()
+    )
 )
 
 # Which part of a multimodal model a word belongs to; the first row that has a word of the name decides, so what sits
@@ -44,13 +49,16 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "connector",
         frozenset(
-            "multi_modal_projector multimodal_projector mm_projector projector connector aligner generation_aligner "
-            "generation_embeddings generation_head qformer language_projection image_to_text_projection "
-            "visual_projection vision_adapter vision_projection merger patch_merger merger_list deepstack_merger_list "
-            "deepstack_mergers perceiver_resampler resampler_model embed_vision embed_audio layerwise_projectors "
-            "spatial_projectors modality_projection img_projection_up img_projection_down up_proj_for_speech "
-            "down_proj_for_speech up_proj_for_vision_speech down_proj_for_vision_speech vision_embed_tokens "
-            "visual_embeddings_table query_tokens sequence_compressor_resampler".split()
+            _words(
+                "multi_modal_projector multimodal_projector mm_projector projector connector aligner "
+                "generation_aligner generation_embeddings generation_head qformer language_projection "
+                "image_to_text_projection visual_projection vision_adapter vision_projection merger patch_merger "
+                "merger_list deepstack_merger_list deepstack_mergers perceiver_resampler resampler_model embed_vision "
+                "embed_audio layerwise_projectors spatial_projectors modality_projection img_projection_up "
+                "img_projection_down up_proj_for_speech down_proj_for_speech up_proj_for_vision_speech "
+                "down_proj_for_vision_speech vision_embed_tokens visual_embeddings_table query_tokens "
+                "sequence_compressor_resampler"
+            )
         ),
     ),
     ("protein", frozenset({"protein_encoder"})),
@@ -58,16 +66,20 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "audio",
         frozenset(
-            "audio_tower audio_encoder audio_embed speech_encoder audio_model word_timestamp_encoder "
-            "word_timestamp_head acoustic_tokenizer_encoder semantic_tokenizer_encoder".split()
+            _words(
+                "audio_tower audio_encoder audio_embed speech_encoder audio_model word_timestamp_encoder "
+                "word_timestamp_head acoustic_tokenizer_encoder semantic_tokenizer_encoder"
+            )
         ),
     ),
     ("action", frozenset({"dit", "embed_action_time", "action_out_proj"})),
     (
         "vision",
         frozenset(
-            "vision_tower vision_model visual vision_encoder image_tower video_tower image_encoder image_embed "
-            "high_res_vision_model high_res_vision_neck img_processor".split()
+            _words(
+                "vision_tower vision_model visual vision_encoder image_tower video_tower image_encoder image_embed "
+                "high_res_vision_model high_res_vision_neck img_processor"
+            )
         ),
     ),
 )
@@ -86,37 +98,47 @@ WITHOUT_STACKS = frozenset({"codec"})
 # Words that open a block, as the facts that they give. The last such word of a name decides.
 BLOCKS: dict[str, str] = {
     **dict.fromkeys(
-        "self_attn attn attention self_attention SelfAttention LocalSelfAttention self_att attentions rel_attn "
-        "multi_head_attention longformer_self_attn temporal_block channel_attn window_attn token_mixer self_attends "
-        "multihead_attn attn_1 attention_input".split(),
+        _words(
+            "self_attn attn attention self_attention SelfAttention LocalSelfAttention self_att attentions "
+            "rel_attn multi_head_attention longformer_self_attn temporal_block channel_attn window_attn "
+            "token_mixer self_attends multihead_attn attn_1 attention_input"
+        ),
         "attention.self",
     ),
     **dict.fromkeys(
-        "cross_attn cross_attention crossattention encoder_attn EncDecAttention encoder_decoder_attention x_attn "
-        "decoding_cross_attention cross_attn_layers gated_cross_attn_layers image_pooling_2d".split(),
+        _words(
+            "cross_attn cross_attention crossattention encoder_attn EncDecAttention encoder_decoder_attention "
+            "x_attn decoding_cross_attention cross_attn_layers gated_cross_attn_layers image_pooling_2d"
+        ),
         "attention.cross",
     ),
     "linear_attn": "attention.linear",
     **dict.fromkeys(
-        "mlp ffn ffns feed_forward ff intermediate DenseReluDense ffw_layer_start ffw_layer_end mlps mlp_block ff1 "
-        "ff2 feed_forward_in feed_forward_out vision_mlp ffn_layer".split(),
+        _words(
+            "mlp ffn ffns feed_forward ff intermediate DenseReluDense ffw_layer_start ffw_layer_end mlps "
+            "mlp_block ff1 ff2 feed_forward_in feed_forward_out vision_mlp ffn_layer"
+        ),
         "ffn.dense",
     ),
-    **dict.fromkeys("experts block_sparse_moe moe text_moe vision_moe".split(), "ffn.expert"),
-    **dict.fromkeys("shared_expert shared_experts shared_mlp".split(), "ffn.shared"),
-    **dict.fromkeys("mamba mixer mlstm_layer rg_lru conv lconv1d".split(), "mixer"),
-    **dict.fromkeys("router gate router_mlp".split(), "router"),
+    **dict.fromkeys(_words("experts block_sparse_moe moe text_moe vision_moe"), "ffn.expert"),
+    **dict.fromkeys(_words("shared_expert shared_experts shared_mlp"), "ffn.shared"),
+    **dict.fromkeys(_words("mamba mixer mlstm_layer rg_lru conv lconv1d"), "mixer"),
+    **dict.fromkeys(_words("router gate router_mlp"), "router"),
     "indexer": "indexer",
-    **dict.fromkeys("embeddings entity_embeddings cell_2d_embedding input_preprocessor".split(), "embedding"),
-    **dict.fromkeys("patch_embedder patch_embed patch_embeddings".split(), "embedding.patch"),
+    **dict.fromkeys(_words("embeddings entity_embeddings cell_2d_embedding input_preprocessor"), "embedding"),
+    **dict.fromkeys(_words("patch_embedder patch_embed patch_embeddings"), "embedding.patch"),
     **dict.fromkeys(
-        "gated_positional_embedding pre_tile_positional_embedding post_tile_positional_embedding "
-        "image_position_embed".split(),
+        _words(
+            "gated_positional_embedding pre_tile_positional_embedding post_tile_positional_embedding "
+            "image_position_embed"
+        ),
         "embedding.position",
     ),
     **dict.fromkeys(
-        "cls lm_head lm_heads generator_predictions predictions entity_predictions score classifier head "
-        "classification_head pooler pred_layer projection_head generation_head contact_head".split(),
+        _words(
+            "cls lm_head lm_heads generator_predictions predictions entity_predictions score classifier head "
+            "classification_head pooler pred_layer projection_head generation_head contact_head"
+        ),
         "head",
     ),
 }
@@ -125,31 +147,39 @@ BLOCKS: dict[str, str] = {
 PARTS: dict[str, dict[str, str]] = {
     "attention": {
         **dict.fromkeys(
-            "q_proj query q Wq q_lin q_head query_proj project_q to_q q_attn query_global e2e_query e2w_query "
-            "w2e_query layout_query".split(),
+            _words(
+                "q_proj query q Wq q_lin q_head query_proj project_q to_q q_attn query_global e2e_query e2w_query "
+                "w2e_query layout_query"
+            ),
             "q",
         ),
         **dict.fromkeys(
-            "k_proj key k Wk k_lin k_head key_proj project_k to_k key_global key_protein layout_key".split(), "k"
+            _words("k_proj key k Wk k_lin k_head key_proj project_k to_k key_global key_protein layout_key"),
+            "k",
         ),
         **dict.fromkeys(
-            "v_proj value v Wv v_lin v_head value_proj project_v to_v value_global value_protein layout_value "
-            "v_proj_current v_proj_delayed".split(),
+            _words(
+                "v_proj value v Wv v_lin v_head value_proj project_v to_v value_global value_protein layout_value "
+                "v_proj_current v_proj_delayed"
+            ),
             "v",
         ),
         **dict.fromkeys(
-            "o_proj out_proj o dense out_lin Wo c_proj proj projection projection_layer post post_proj attention_out "
-            "output out to_out proj_out".split(),
+            _words(
+                "o_proj out_proj o dense out_lin Wo c_proj proj projection projection_layer post post_proj "
+                "attention_out output out to_out proj_out"
+            ),
             "o",
         ),
         **dict.fromkeys(
-            "qkv qkv_proj query_key_value Wqkv c_attn in_proj in_proj_weight in_proj_qkv qkv_mlp".split(), "qkv"
+            _words("qkv qkv_proj query_key_value Wqkv c_attn in_proj in_proj_weight in_proj_qkv qkv_mlp"),
+            "qkv",
         ),
-        **dict.fromkeys("kv_proj to_kv kv".split(), "kv"),
-        **dict.fromkeys("query_key qk_proj".split(), "qk"),
+        **dict.fromkeys(_words("kv_proj to_kv kv"), "kv"),
+        **dict.fromkeys(_words("query_key qk_proj"), "qk"),
         "q_gate_proj": "q_gate",
         "in_proj_qkvz": "qkv_gate",
-        **dict.fromkeys("gate_proj g_proj output_gate in_proj_z".split(), "gate"),
+        **dict.fromkeys(_words("gate_proj g_proj output_gate in_proj_z"), "gate"),
         "q_a_proj": "q_a",
         "q_b_proj": "q_b",
         "kv_a_proj_with_mqa": "kv_a",
@@ -158,61 +188,65 @@ PARTS: dict[str, dict[str, str]] = {
         "o_b_proj": "o_b",
         "g_a_proj": "gate_a",
         "g_b_proj": "gate_b",
-        **dict.fromkeys("b_proj in_proj_b".split(), "beta"),
-        **dict.fromkeys("a_proj in_proj_a f_proj".split(), "decay"),
+        **dict.fromkeys(_words("b_proj in_proj_b"), "beta"),
+        **dict.fromkeys(_words("a_proj in_proj_a f_proj"), "decay"),
         "f_a_proj": "decay_a",
         "f_b_proj": "decay_b",
         "in_proj_ba": "beta_decay",
-        **dict.fromkeys("pos_proj r_kernel r r_proj linear_pos relative_k_proj".split(), "position"),
-        **dict.fromkeys("relative_pos_embeddings dt_proj sink_proj".split(), "bias"),
-        **dict.fromkeys("conv_kernel_layer conv_out_layer pointwise weight_proj".split(), "conv"),
+        **dict.fromkeys(_words("pos_proj r_kernel r r_proj linear_pos relative_k_proj"), "position"),
+        **dict.fromkeys(_words("relative_pos_embeddings dt_proj sink_proj"), "bias"),
+        **dict.fromkeys(_words("conv_kernel_layer conv_out_layer pointwise weight_proj"), "conv"),
     },
     "ffn": {
-        **dict.fromkeys("gate_proj w1 w_0 wi_0 proj_up_gate".split(), "gate"),
+        **dict.fromkeys(_words("gate_proj w1 w_0 wi_0 proj_up_gate"), "gate"),
         **dict.fromkeys(
-            "up_proj w3 v1 wi_1 fc1 wi c_fc dense_h_to_4h fc_in lin1 layer_1 linear_1 linear1 linear_fc1 intermediate "
-            "proj_up ffw_layer_1 dense1 linear_in w_1".split(),
+            _words(
+                "up_proj w3 v1 wi_1 fc1 wi c_fc dense_h_to_4h fc_in lin1 layer_1 linear_1 linear1 linear_fc1 "
+                "intermediate proj_up ffw_layer_1 dense1 linear_in w_1"
+            ),
             "up",
         ),
         **dict.fromkeys(
-            "down_proj w2 wo fc2 c_proj dense_4h_to_h fc_out lin2 layer_2 linear_2 linear2 linear_fc2 output proj_down "
-            "ffw_layer_2 dense2 linear_out w_out Wo ffn_output output_linear".split(),
+            _words(
+                "down_proj w2 wo fc2 c_proj dense_4h_to_h fc_out lin2 layer_2 linear_2 linear2 linear_fc2 output "
+                "proj_down ffw_layer_2 dense2 linear_out w_out Wo ffn_output output_linear"
+            ),
             "down",
         ),
-        **dict.fromkeys("gate_up_proj Wi input_linear".split(), "gate_up"),
+        **dict.fromkeys(_words("gate_up_proj Wi input_linear"), "gate_up"),
     },
     "mixer": {
-        **dict.fromkeys("in_proj linear_x linear_start up_conv pointwise_conv1".split(), "in"),
-        **dict.fromkeys("x_proj x_proj_weight".split(), "x"),
-        **dict.fromkeys("dt_proj dt_proj_weight".split(), "dt"),
+        **dict.fromkeys(_words("in_proj linear_x linear_start up_conv pointwise_conv1"), "in"),
+        **dict.fromkeys(_words("x_proj x_proj_weight"), "x"),
+        **dict.fromkeys(_words("dt_proj dt_proj_weight"), "dt"),
         **dict.fromkeys(
-            "out_proj linear_out linear_end output down_conv ext_pw_conv_1d pointwise_conv2".split(), "out"
+            _words("out_proj linear_out linear_end output down_conv ext_pw_conv_1d pointwise_conv2"), "out"
         ),
-        **dict.fromkeys("linear_y ogate_preact receptance".split(), "gate"),
-        **dict.fromkeys("input_gate_weight igate_preact".split(), "input_gate"),
+        **dict.fromkeys(_words("linear_y ogate_preact receptance"), "gate"),
+        **dict.fromkeys(_words("input_gate_weight igate_preact"), "input_gate"),
         "recurrent_gate_weight": "recurrent_gate",
         "fgate_preact": "forget_gate",
         "pw_conv": "conv",
         "q": "q",
-        **dict.fromkeys("k key".split(), "k"),
-        **dict.fromkeys("v value".split(), "v"),
+        **dict.fromkeys(_words("k key"), "k"),
+        **dict.fromkeys(_words("v value"), "v"),
     },
     "indexer": {
-        **dict.fromkeys("wq_b q_b_proj".split(), "q"),
+        **dict.fromkeys(_words("wq_b q_b_proj"), "q"),
         "wk": "k",
         "kv_proj": "kv",
         "index_qk_proj": "qk",
-        **dict.fromkeys("gate_proj index_kpool_compress_gate".split(), "gate"),
+        **dict.fromkeys(_words("gate_proj index_kpool_compress_gate"), "gate"),
         "weights_proj": "weight",
     },
     "embedding": {
-        **dict.fromkeys("projection map_inputs_layer".split(), "projection"),
-        **dict.fromkeys("entity_embeddings pronunciation_embed shape_embed".split(), "token"),
+        **dict.fromkeys(_words("projection map_inputs_layer"), "projection"),
+        **dict.fromkeys(_words("entity_embeddings pronunciation_embed shape_embed"), "token"),
     },
     "head": {
-        **dict.fromkeys("decoder proj weight".split(), "lm"),
-        **dict.fromkeys("dense transform linear1 linear2 linear_hidden proj_out".split(), "transform"),
-        **dict.fromkeys("out_proj classifier score regression linear_out".split(), "classifier"),
+        **dict.fromkeys(_words("decoder proj weight"), "lm"),
+        **dict.fromkeys(_words("dense transform linear1 linear2 linear_hidden proj_out"), "transform"),
+        **dict.fromkeys(_words("out_proj classifier score regression linear_out"), "classifier"),
     },
 }
 
@@ -248,66 +282,76 @@ TAILS: dict[str, str] = {
 # Leaves that mean the same wherever they stand, unless their block says otherwise.
 LEAVES: dict[str, str] = {
     **dict.fromkeys(
-        "lm_head lm_heads embed_out output_projection proj_out vocab_projector generator_lm_head lm_loss "
-        "vision_head".split(),
+        _words(
+            "lm_head lm_heads embed_out output_projection proj_out vocab_projector generator_lm_head lm_loss "
+            "vision_head"
+        ),
         "head.lm",
     ),
     **dict.fromkeys(
-        "score classifier classification_head logits_proj final_layer word_timestamp_head".split(), "head.classifier"
+        _words("score classifier classification_head logits_proj final_layer word_timestamp_head"),
+        "head.classifier",
     ),
-    **dict.fromkeys("vocab_transform unembedding_projection project_out pre_classifier".split(), "head.transform"),
-    **dict.fromkeys("pooler summary".split(), "head.pooler"),
+    **dict.fromkeys(_words("vocab_transform unembedding_projection project_out pre_classifier"), "head.transform"),
+    **dict.fromkeys(_words("pooler summary"), "head.pooler"),
     "action_out_proj": "head",
     **dict.fromkeys(
-        "embed_tokens wte tok_embeddings word_embeddings word_embedding embed_in tokens_embed shared embeddings "
-        "embed_tokens_per_layer input_embedding w visual_embeddings_table value_embeddings generation_embeddings "
-        "encoder_hash_tok_embedding embed_global embed_audio_tokens audio_bos_eos_token".split(),
+        _words(
+            "embed_tokens wte tok_embeddings word_embeddings word_embedding embed_in tokens_embed shared "
+            "embeddings embed_tokens_per_layer input_embedding w visual_embeddings_table value_embeddings "
+            "generation_embeddings encoder_hash_tok_embedding embed_global embed_audio_tokens audio_bos_eos_token"
+        ),
         "embedding.token",
     ),
     # Tables looked up by a position or a distance, also those whose rows are added to the attention scores.
     **dict.fromkeys(
-        "embed_positions position_embeddings position_embedding wpe positions_embed pos_embed positional_embedding "
-        "positional_embedding_vlm position_embedding_table x_position_embeddings y_position_embeddings "
-        "h_position_embeddings w_position_embeddings row_embedder column_embedder row_embeddings column_embeddings "
-        "image_positions relative_attention_bias bias_values rel_pos_emb rel_pos_h rel_pos_w rel_pos_bias "
-        "rel_pos_x_bias rel_pos_y_bias".split(),
+        _words(
+            "embed_positions position_embeddings position_embedding wpe positions_embed pos_embed "
+            "positional_embedding positional_embedding_vlm position_embedding_table x_position_embeddings "
+            "y_position_embeddings h_position_embeddings w_position_embeddings row_embedder column_embedder "
+            "row_embeddings column_embeddings image_positions relative_attention_bias bias_values rel_pos_emb "
+            "rel_pos_h rel_pos_w rel_pos_bias rel_pos_x_bias rel_pos_y_bias"
+        ),
         "embedding.position",
     ),
-    **dict.fromkeys("token_type_embeddings segment_emb segment_embedding ngram_embeddings".split(), "embedding.type"),
+    **dict.fromkeys(_words("token_type_embeddings segment_emb segment_embedding ngram_embeddings"), "embedding.type"),
     **{f"token_type_embeddings_{number}": "embedding.type" for number in range(7)},
     **dict.fromkeys(
-        "patch_embedding patch_projection video_patch_projection patch_embed vision_embed_tokens".split(),
+        _words("patch_embedding patch_projection video_patch_projection patch_embed vision_embed_tokens"),
         "embedding.patch",
     ),
     **dict.fromkeys(
-        "project_in embeddings_project embedding_hidden_mapping_in embedding_projection conv_out "
-        "entity_embedding_dense patch_embedding_projection embedding_transformation per_layer_model_projection "
-        "pre_projection input_proj_linear mm_input_projection_weight action_in_proj state_proj".split(),
+        _words(
+            "project_in embeddings_project embedding_hidden_mapping_in embedding_projection conv_out "
+            "entity_embedding_dense patch_embedding_projection embedding_transformation "
+            "per_layer_model_projection pre_projection input_proj_linear mm_input_projection_weight "
+            "action_in_proj state_proj"
+        ),
         "embedding.projection",
     ),
     "action_time_mlp_in": "ffn.dense.up",
     "action_time_mlp_out": "ffn.dense.down",
-    **dict.fromkeys("shared_expert_gate router".split(), "router"),
+    **dict.fromkeys(_words("shared_expert_gate router"), "router"),
 }
 
 # Leaves that are plain enough to be believed where no word opens a block.
 BARE_LEAVES: dict[str, str] = {
-    **dict.fromkeys("q_proj q_lin to_q query_proj".split(), "attention.self.q"),
-    **dict.fromkeys("k_proj k_lin to_k key_proj".split(), "attention.self.k"),
-    **dict.fromkeys("v_proj v_lin to_v value_proj".split(), "attention.self.v"),
-    **dict.fromkeys("o_proj out_lin to_out".split(), "attention.self.o"),
-    **dict.fromkeys("qkv_proj query_key_value".split(), "attention.self.qkv"),
+    **dict.fromkeys(_words("q_proj q_lin to_q query_proj"), "attention.self.q"),
+    **dict.fromkeys(_words("k_proj k_lin to_k key_proj"), "attention.self.k"),
+    **dict.fromkeys(_words("v_proj v_lin to_v value_proj"), "attention.self.v"),
+    **dict.fromkeys(_words("o_proj out_lin to_out"), "attention.self.o"),
+    **dict.fromkeys(_words("qkv_proj query_key_value"), "attention.self.qkv"),
     "to_kv": "attention.self.kv",
     "gate_proj": "ffn.dense.gate",
     "gate_up_proj": "ffn.dense.gate_up",
-    **dict.fromkeys("up_proj fc1 fc_in lin1 ffn".split(), "ffn.dense.up"),
-    **dict.fromkeys("down_proj fc2 fc_out lin2 ffn_output".split(), "ffn.dense.down"),
+    **dict.fromkeys(_words("up_proj fc1 fc_in lin1 ffn"), "ffn.dense.up"),
+    **dict.fromkeys(_words("down_proj fc2 fc_out lin2 ffn_output"), "ffn.dense.down"),
     "embedding": "embedding.token",
 }
 
 # Linear layers that stand directly under the model itself and have no better name.
 ROOT_LEAVES: dict[str, str] = {
-    **dict.fromkeys("head decoder output".split(), "head.lm"),
+    **dict.fromkeys(_words("head decoder output"), "head.lm"),
     "dense": "head.transform",
 }
 
@@ -318,17 +362,11 @@ PAIR = ("ffn.dense.up", "ffn.dense.down")
 
 # What stands beside the projections of a linear attention and never beside those of a softmax attention. Some models
 # alternate the two under one name.
-LINEAR_ATTENTION_SIBLINGS = frozenset("forget_gate b_proj f_proj f_a_proj in_proj_ba A_log".split())
+LINEAR_ATTENTION_SIBLINGS = frozenset(_words("forget_gate b_proj f_proj f_a_proj in_proj_ba A_log"))
 
 # (model types, pattern on the folded name, role, what the forward pass does). Numbers are folded to #. A role that
 # ends in `*` only says what block it is; the part is read from the leaf.
 EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
-    (
-        "qwen3_next qwen3_5 qwen3_5_text qwen3_5_moe qwen3_5_moe_text qwen4_exp qwen4_exp_text",
-        r".*\.self_attn\.q_proj",
-        "attention.self.q_gate",
-        "gives the queries and the gate of the attention's output",
-    ),
     ("aria", r".*\.cross_attn\.linear", "attention.cross.o", "comes after the inner multi-head attention"),
     ("aya_vision cohere2_vision", r".*projector\.linear_1", "ffn.dense.gate_up", "is split into value and gate"),
     ("aya_vision cohere2_vision", r".*projector\.linear_2", "ffn.dense.down", "comes after the gate"),
