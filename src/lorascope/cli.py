@@ -6,7 +6,9 @@ Exit codes: 0 fine, 1 a finding that matters, 2 bad input.
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,24 +32,48 @@ recipes are qv, qv+ffn, attention, ffn, all""",
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no × shows an escape
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
         return 0
     try:
-        return {"inspect": _inspect, "plan": _plan}[options.command](options)
+        code = {"inspect": _inspect, "plan": _plan}[options.command](options)
+        sys.stdout.flush()
+        return code
     except LorascopeError as error:
         from lorascope.reporting.tables import shown
 
         print(f"lorascope {options.command}: {shown(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe had enough
-        sys.stderr.close()
+        _discard_stdout()
         return 0
+    except OSError as error:
+        _discard_stdout()
+        print(f"lorascope {options.command}: cannot go on: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _discard_stdout() -> None:
+    """Keeps Python from failing once more when it flushes what is left at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _number(text: str) -> int | float | str:
+    """A number, or the text itself: what is no number is told together with all other faults."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,10 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", "choose weights, ranks and alphas, and get the exact configuration")
     plan.add_argument("source", help="model type, folder, config.json, Hub id, saved map or plan")
     plan.add_argument("rules", nargs="*", metavar="RECIPE|RULE", help="what to adapt (default: qv)")
-    plan.add_argument("--rank", type=int, default=8, help="rank of recipes, and of rules that name none (default: 8)")
-    plan.add_argument("--alpha", type=float, help="one alpha for every weight (default: 16)")
-    plan.add_argument("--scale", type=float, help="instead: one scale for every weight, alpha follows the rank")
-    plan.add_argument("--dropout", type=float, help="dropout of the adapters (default: 0.05, 0 where PEFT allows none)")
+    plan.add_argument("--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)")
+    plan.add_argument("--alpha", type=_number, help="one alpha for every weight (default: 16)")
+    plan.add_argument("--scale", type=_number, help="instead: one scale for every weight, alpha follows the rank")
+    plan.add_argument("--dropout", type=_number, help="dropout of the adapters (default: 0.05, 0 where PEFT allows none)")
     plan.add_argument("--bias", default="none", help="none, all or lora_only (default: none)")
     plan.add_argument("--rslora", action="store_true", help="scale by alpha / sqrt(rank)")
     plan.add_argument("--dora", action="store_true", help="train a magnitude per output too")
@@ -116,6 +142,11 @@ def _inspect(options: argparse.Namespace) -> int:
     present = sorted({weight.role.component for weight in model.weights})
     if options.component and options.component not in present:
         raise LorascopeError(f"no component {options.component!r} in this model", hint=f"It has {', '.join(present)}.")
+    if options.output:
+        from lorascope.saving import save_map
+
+        # Before anything is printed, so that what fails prints nothing.
+        _say(f"wrote {save_map(model, options.output)}")
     if options.json:
         from lorascope.saving import map_report
 
@@ -124,10 +155,6 @@ def _inspect(options: argparse.Namespace) -> int:
         from lorascope.reporting.terminal import map_text
 
         print(map_text(model, by=options.by, component=options.component))
-    if options.output:
-        from lorascope.saving import save_map
-
-        print(f"wrote {save_map(model, options.output)}", file=sys.stderr)
     return 0
 
 
@@ -164,6 +191,21 @@ def _plan(options: argparse.Namespace) -> int:
         layers=options.layers,
         exclude=options.exclude,
     )
+    code = 0
+    if options.prove:
+        from lorascope.proving import prove, rebuild
+
+        proof = prove(made, rebuild(model, options.source, trust_remote_code=options.trust_remote_code))
+        for difference in proof.differences:
+            _say(f"proof: {difference}")
+        verdict = "exactly the plan" if proof.exact else f"{len(proof.differences)} differences"
+        _say(f"proof: PEFT {proof.peft} adapts {proof.weights} weights, {proof.trainable:,} trainable: {verdict}")
+        code = 0 if proof.exact else 1
+    if options.output:
+        from lorascope.saving import save_plan
+
+        for path in save_plan(made, options.output):
+            _say(f"wrote {path}")
     if options.json:
         from lorascope.saving import plan_to_json
 
@@ -172,22 +214,13 @@ def _plan(options: argparse.Namespace) -> int:
         from lorascope.reporting.terminal import plan_text
 
         print(plan_text(made))
-    code = 0
-    if options.prove:
-        from lorascope.proving import prove, rebuild
-
-        proof = prove(made, rebuild(model, options.source, trust_remote_code=options.trust_remote_code))
-        for difference in proof.differences:
-            print(f"proof: {difference}", file=sys.stderr)
-        verdict = "exactly the plan" if proof.exact else f"{len(proof.differences)} differences"
-        print(f"proof: PEFT {proof.peft} adapts {proof.weights} weights, {proof.trainable:,} trainable: {verdict}", file=sys.stderr)
-        code = 0 if proof.exact else 1
-    if options.output:
-        from lorascope.saving import save_plan
-
-        for path in save_plan(made, options.output):
-            print(f"wrote {path}", file=sys.stderr)
     return code
+
+
+def _say(text: str) -> None:
+    from lorascope.reporting.tables import one_line
+
+    print(one_line(text), file=sys.stderr)
 
 
 def _print_json(value: object) -> None:

@@ -59,8 +59,9 @@ def _left_out(plan: Plan) -> Iterator[str]:
     for component, block in sorted(blocks):
         whole = [w for w in plan.model.weights if (w.role.component, w.role.block) == (component, block)]
         out = [weight for weight in whole if weight.name not in planned]
-        if out:
-            share = sum(weight.size for weight in out) / sum(weight.size for weight in whole)
+        size = sum(weight.size for weight in whole)
+        if out and size:
+            share = sum(weight.size for weight in out) / size
             name = block if component == "text" else f"{component}.{block}"
             yield f"left out: {share:.1%} of the parameters of {name}: {_roles(out)} ({len(out)} weights)"
 
@@ -69,7 +70,7 @@ def _experts(plan: Plan) -> Iterator[str]:
     counts = {adapted.name: adapted.trainable for adapted in plan.resolution.adapted}
     routed = [target for target in plan.targets if target.weight.experts > 1 and target.weight.role.block == "ffn"]
     cost = sum(counts.get(target.weight.name, 0) for target in routed)
-    if not routed or cost < _EXPERTS_DOMINATE * plan.resolution.trainable:
+    if not cost or cost < _EXPERTS_DOMINATE * plan.resolution.trainable:
         return
     ranks = sorted({target.rank for target in routed})
     experts = max(target.weight.experts for target in routed)

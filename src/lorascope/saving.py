@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-import tempfile
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from lorascope.folding import fold, unfold
 from lorascope.inspecting import PLAN_FORMAT, read_json
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.peft_rules.resolving import resolve
-from lorascope.records import ModelMap, Options, Plan, Target
+from lorascope.planning import option_faults
+from lorascope.records import ModelMap, Options, Plan, Rule, Target
 from lorascope.selecting import parse_rule
 from lorascope.serializing import map_from_json, map_to_json
 
 Json = dict[str, Any]
+
+_AGAIN = "Make it again with: lorascope plan … -o DIR"
 
 
 def map_report(model: ModelMap) -> Json:
@@ -78,24 +83,50 @@ def plan_from_json(data: object) -> Plan:
     try:
         rules = tuple(parse_rule(text) for text in data["rules"])
         exclude = tuple(parse_rule(text) for text in data["options"]["exclude"])
-        options = Options(**{**data["options"], "exclude": exclude})
+        options = _options(data["options"], exclude)
         targets = {
-            name: Target(model.weight_by_name[name], int(group["rank"]), float(group["alpha"]), int(group["rule"]))
+            name: Target(model.weight_by_name[name], *_size(group), _whole(group["rule"]))
             for group in data["targets"]
             for folded in group["names"]
             for name in unfold(folded)
         }
         unreachable = tuple((model.weight_by_name[item["name"]], str(item["reason"])) for item in data["unreachable"])
         notes = tuple(str(note) for note in data["notes"])
-        if not targets or any(target.rank < 1 or not 0 <= target.rule < len(rules) for target in targets.values()):
-            raise LorascopeError("its targets are empty, or of no rank or rule", where="saved plan")
+        if not targets or any(not 0 <= target.rule < len(rules) for target in targets.values()):
+            raise LorascopeError("its targets are empty, or of no rule", where="saved plan", hint=_AGAIN)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, LorascopeError):
             raise
-        raise LorascopeError(f"it is broken: {type(error).__name__}: {error}", where="saved plan") from error
+        raise LorascopeError(
+            f"it is broken: {type(error).__name__}: {error}", where="saved plan", hint=_AGAIN
+        ) from error
     ordered = tuple(targets[weight.name] for weight in model.weights if weight.name in targets)
     config = compile_targets(model, ordered, options)
     return Plan(model, rules, options, ordered, config, resolve(model, config), unreachable, notes)
+
+
+def _options(data: Json, exclude: tuple[Rule, ...]) -> Options:
+    options = Options(**{**data, "exclude": exclude})
+    checked = (options.rank, options.alpha, options.scale, options.dropout, options.bias, options.layers)
+    for fault in option_faults(*checked):
+        raise LorascopeError(*fault.faults, where="saved plan", hint=_AGAIN)
+    if not (type(options.rslora) is bool and type(options.dora) is bool and isinstance(options.recipe, str)):
+        raise LorascopeError("rslora, dora or recipe is of a wrong type", where="saved plan", hint=_AGAIN)
+    return options
+
+
+def _size(group: Json) -> tuple[int, float]:
+    """The rank and alpha of a group of targets, within what a plan can have."""
+    rank, alpha = group["rank"], group["alpha"]
+    for fault in option_faults(rank, alpha, None, None, "none", ""):
+        raise LorascopeError(*fault.faults, where="saved plan: targets", hint=_AGAIN)
+    return rank, float(alpha)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
 
 
 def load_plan(path: str | os.PathLike[str]) -> Plan:
@@ -120,10 +151,9 @@ def save_plan(plan: Plan, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
         "base_model_name_or_path": plan.model.model if known else None,
         **peft_arguments(plan.config),
     }
-    return (
-        _write(Path(folder) / "adapter_config.json", config),
-        _write(Path(folder) / "plan.json", plan_to_json(plan)),
-    )
+    files = (Path(folder) / "adapter_config.json", Path(folder) / "plan.json")
+    _write({files[0]: json.dumps(config, indent=2), files[1]: json.dumps(plan_to_json(plan))})
+    return files
 
 
 def save_map(model: ModelMap, path: str | os.PathLike[str]) -> Path:
@@ -132,22 +162,32 @@ def save_map(model: ModelMap, path: str | os.PathLike[str]) -> Path:
     Raises:
         LorascopeError: The file cannot be written; nothing is left half-written.
     """
-    return _write(Path(path), map_to_json(model))
+    _write({Path(path): json.dumps(map_to_json(model))})
+    return Path(path)
 
 
-def _write(path: Path, data: Json) -> Path:
-    text = json.dumps(data, indent=2) if path.name == "adapter_config.json" else json.dumps(data)
+def _write(texts: Mapping[Path, str]) -> None:
+    """Writes every text beside its place, and moves them there once all are written."""
+    written: list[tuple[Path, Path]] = []
+    path = next(iter(texts))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+        for path, text in texts.items():
+            if path.exists() and not path.is_file():  # a device or a pipe would be replaced by a file
+                raise IsADirectoryError(None, "there is something else than a file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            written.append((temporary, path))
+            with temporary.open("x", encoding="utf-8") as file:
                 file.write(text + "\n")
-            os.chmod(temporary, 0o644)
+        for temporary, path in written:
             os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise LorascopeError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
-    return path
+    except (OSError, ValueError) as error:
+        raise LorascopeError(
+            f"cannot be written: {getattr(error, 'strerror', None) or error}",
+            where=str(path),
+            hint="Name a place that can be written to (-o).",
+        ) from error
+    finally:
+        for temporary, _ in written:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ _FACTS = {"component": COMPONENTS, "stack": STACKS, "block": BLOCKS, "variant": 
 FACT_OF = {value: fact for fact, values in _FACTS.items() for value in values}
 
 _RULE = re.compile(
-    r"(?P<selector>[^\[\]=/]+)(?:\[(?P<layers>[^\[\]]*)\])?(?:=(?P<rank>[^/]*)(?:/(?P<alpha>.*))?)?", re.DOTALL
+    r"(?P<selector>[^\[\]=/]+)(?:\[(?P<layers>[^\[\]]*)\]\s*)?(?:=(?P<rank>[^/]*)(?:/(?P<alpha>.*))?)?", re.DOTALL
 )
 _LAYERS = re.compile(r"-?[0-9]{1,6}|(?:-?[0-9]{1,6})?:(?:-?[0-9]{1,6})?(?::(?:-?[1-9][0-9]{0,5})?)?")
 _RANK = re.compile(r"[1-9][0-9]{0,5}")
@@ -180,7 +180,8 @@ def nearest_selectors(model: ModelMap, rule: Rule) -> list[str]:
     def distance(key: tuple[str, str, str]) -> tuple[int, str, int, str]:
         words = {*key, *(value for part in parts[key] for value in (part, *CONTENTS.get(part, ())))}
         component, block, variant = key
-        return -len(asked & words), component, BLOCKS.index(block) if block in BLOCKS else len(BLOCKS), variant
+        # Who names a component wants that one first.
+        return -len(asked & words) - (component in asked), component, BLOCKS.index(block) if block in BLOCKS else len(BLOCKS), variant
 
     return [
         ".".join(word for word in (*key, ",".join(sorted(parts[key] - {""}))) if word)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import parse_spans, spans
-from lorascope.records import Figures, Head, ModelMap, Module
+from lorascope.folding import NUMBER, parse_spans, spans
+from lorascope.records import Figures, Head, ModelMap, Module, Role
 from lorascope.roles.classifying import assemble, parse_role
 
 FORMAT = "lorascope.map/1"
 _MOST_MODULES = 1_000_000
 _DEEPEST = 64
+_LARGEST = 2**60
+_LONGEST = 200
+_AGAIN = "Make it again with: lorascope inspect … -o FILE"
+_SPANS = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
+# How many dimensions the weight of a kind has.
+_DIMENSIONS = {
+    "linear": (2,),
+    "conv1d": (2,),
+    "embedding": (2,),
+    "conv": (3, 4, 5),
+    "multihead_attention": (2,),
+}
 _KINDS = ("linear", "conv1d", "embedding", "conv", "multihead_attention", "other")
 
 Json = dict[str, Any]
@@ -61,20 +74,22 @@ def map_from_json(data: object) -> ModelMap:
     """
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise LorascopeError(f"not a saved model map: format is {found!r}, not {FORMAT!r}")
+        raise LorascopeError(f"not a saved model map: format is {found!r}, not {FORMAT!r}", hint=_AGAIN)
     reader = _Reader(data)
     figures = reader.mapping("figures")
     known = {field.name for field in dataclasses.fields(Figures)}
     reader.expect(set(figures) <= known, f"figures: unknown {sorted(set(figures) - known)}")
-    reader.expect(all(type(value) is int for value in figures.values()), "figures: values must be whole numbers")
+    whole = all(type(value) is int and 0 <= value < _LARGEST for value in figures.values())
+    reader.expect(whole, "figures: values must be whole numbers from 0")
     reader.expect(data.get("head") in get_args(Head), f"head: {data.get('head')!r} is none of {get_args(Head)}")
     modules: list[Module] = []
-    roles: dict[str, tuple[Any, bool]] = {}
+    roles: dict[str, tuple[Role, bool]] = {}
     for name, node in _expanded(reader.mapping("modules"), reader):
         modules.append(_module(name, node, reader))
-        for key, text in node.get("roles", {}).items() if isinstance(node.get("roles", {}), dict) else ():
-            if reader.expect(isinstance(text, str) and bool(text), f"{name}: role {text!r} is not a text"):
-                roles[f"{name}.{key}" if key else name] = (parse_role(text.rstrip("?")), text.endswith("?"))
+        for key, text in reader.object(node.get("roles", {}), f"{name}: roles").items():
+            role = reader.role(name, text)
+            if role is not None:
+                roles[f"{name}.{key}" if key else name] = (role, text.endswith("?"))
     root_parameters = tuple((key, reader.shape(key, value)) for key, value in reader.mapping("root_parameters").items())
     fields = {name: reader.text(name) for name in ("model", "model_type", "architecture", "source", "moe_conversion")}
     embeddings = {name: reader.text(name) for name in ("input_embeddings", "output_embeddings", "refusal")}
@@ -118,8 +133,11 @@ def _folded(node: Json) -> Json:
     children: dict[str, Json] = {word: _folded(child) for word, child in node.get("children", {}).items()}
     same: dict[str, list[str]] = {}
     for word, child in children.items():
-        same.setdefault(json.dumps(child) if word.isdecimal() else word, []).append(word)
-    folded = {spans(map(int, words)) if words[0].isdecimal() else words[0]: children[words[0]] for words in same.values()}
+        same.setdefault(json.dumps(child) if NUMBER.fullmatch(word) else word, []).append(word)
+    folded = {
+        spans(map(int, words)) if NUMBER.fullmatch(words[0]) else words[0]: children[words[0]]
+        for words in same.values()
+    }
     return {**{key: value for key, value in node.items() if key != "children"}, **({"children": folded} if folded else {})}
 
 
@@ -129,18 +147,23 @@ def _expanded(children: object, reader: _Reader, prefix: str = "", depth: int = 
         return
     assert isinstance(children, dict)
     words: list[tuple[str, Json]] = []
-    numbered: list[tuple[int, Json]] = []
+    numbered: dict[int, Json] = {}
     for key, node in children.items():
         if not reader.expect(isinstance(node, dict), f"{prefix}{key}: not a module"):
             continue
-        if key[:1].isdecimal():
-            numbered.extend((number, node) for number in parse_spans(key))
+        if _SPANS.fullmatch(key):
+            numbers = parse_spans(key)
+            # Counted before they are walked: nested ranges would multiply.
+            reader.count_modules(len(numbers))
+            reader.expect(numbered.keys().isdisjoint(numbers), f"{prefix}{key}: stands there twice")
+            numbered.update((number, node) for number in numbers)
         else:
-            words.append((key, node))
+            reader.count_modules(1)
+            if reader.expect(_is_name(key), f"{prefix}{key}: not a name"):
+                words.append((key, node))
     # Containers hold either numbers or words; where a module holds both, its words were registered first or last,
     # and nothing depends on which.
-    for word, node in [*words, *((str(number), node) for number, node in sorted(numbered, key=lambda pair: pair[0]))]:
-        reader.count_module()
+    for word, node in [*words, *((str(number), numbered[number]) for number in sorted(numbered))]:
         yield prefix + word, node
         if "children" in node:
             yield from _expanded(node["children"], reader, f"{prefix}{word}.", depth + 1)
@@ -155,7 +178,17 @@ def _module(name: str, node: Json, reader: _Reader) -> Module:
     if not reader.expect(isinstance(parameters, dict), f"{name}: parameters must be an object"):
         parameters = {}
     shapes = tuple((key, reader.shape(f"{name}.{key}", value)) for key, value in parameters.items())
+    for key, shape in shapes:
+        reader.expect(_is_name(key), f"{name}: parameter {key!r} is not a name")
+        if key in ("weight", "in_proj_weight") and kind in _DIMENSIONS:
+            reader.expect(len(shape) in _DIMENSIONS[kind], f"{name}.{key}: {list(shape)} is no shape of a {kind}")
+    reader.expect(kind not in ("conv", "conv1d") or "weight" in dict(shapes), f"{name}: a {kind} without weight")
     return Module(name, str(node.get("class", "")), kind, shapes, groups, node.get("transposed") is True)
+
+
+def _is_name(word: str) -> bool:
+    """What a name is made of between two dots; what cannot be printed would drive a terminal."""
+    return bool(word) and "." not in word and word.isprintable()
 
 
 class _Reader:
@@ -168,23 +201,35 @@ class _Reader:
 
     def expect(self, true: bool, fault: str) -> bool:
         if not true:
-            self._faults.append(fault)
+            self._faults.append(fault if len(fault) <= _LONGEST else f"{fault[:_LONGEST]}…")
         return true
 
     def finish(self) -> None:
         if self._faults:
             shown = self._faults[:10]
             more = len(self._faults) - len(shown)
-            raise LorascopeError(*shown, *([f"and {more} more"] if more else []), where="saved model map")
+            raise LorascopeError(*shown, *([f"and {more} more"] if more else []), where="saved model map", hint=_AGAIN)
 
-    def count_module(self) -> None:
-        self._modules += 1
+    def count_modules(self, more: int) -> None:
+        self._modules += more
         if self._modules > _MOST_MODULES:
-            raise LorascopeError(f"more than {_MOST_MODULES} modules", where="saved model map")
+            raise LorascopeError(f"more than {_MOST_MODULES} modules", where="saved model map", hint=_AGAIN)
 
     def mapping(self, name: str) -> Json:
-        value = self._data.get(name)
+        return self.object(self._data.get(name), name)
+
+    def object(self, value: object, name: str) -> Json:
         return value if self.expect(isinstance(value, dict), f"{name}: must be an object") else {}  # type: ignore[return-value]
+
+    def role(self, name: str, text: object) -> Role | None:
+        """The role of a text; None, and a fault, where it is none."""
+        try:
+            role = parse_role(text.rstrip("?")) if isinstance(text, str) else None
+        except IndexError:  # too few words
+            role = None
+        # Words that are one too many, or of another order, do not come back.
+        same = role is not None and str(role) == str(text).rstrip("?")
+        return role if self.expect(same, f"{name}: {text!r} is not a role") else None
 
     def items(self, name: str) -> list[Any]:
         value = self._data.get(name)
@@ -199,5 +244,5 @@ class _Reader:
         return tuple(value) if self.expect(good, f"{name}: must be a list of texts") else ()  # type: ignore[arg-type]
 
     def shape(self, name: str, value: object) -> tuple[int, ...]:
-        good = isinstance(value, list) and all(type(size) is int and 0 <= size < 2**40 for size in value)
+        good = isinstance(value, list) and all(type(size) is int and 0 <= size < _LARGEST for size in value)
         return tuple(value) if self.expect(good, f"{name}: {value!r} is not a shape") else ()  # type: ignore[arg-type]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorascope.compiling import NEWEST, peft_arguments
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 _FIELDS = {field.name for field in dataclasses.fields(AdapterConfig)}
+# What people write for a field's own name; of other unknown names, those that come near to one are told.
+_OTHER_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
 # Fields of LoraConfig that change which weights are adapted or how many parameters that takes, and that the rules do
 # not know.
 _UNKNOWN = (
@@ -55,8 +58,14 @@ def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig
         return config
     if isinstance(config, Plan):
         return config.config
-    values = dict(config) if isinstance(config, Mapping) else config.to_dict()
+    if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
+        raise LorascopeError(
+            f"a {type(config).__name__} is no adapter configuration",
+            hint="Give a plan, a peft.LoraConfig, or its keyword arguments as a dictionary.",
+        )
+    values = {str(key): value for key, value in (config if isinstance(config, Mapping) else config.to_dict()).items()}
     faults = [f"{name} is set, which the rules do not cover" for name in _UNKNOWN if values.get(name)]
+    faults += _misspelt(values)
     kind = _plain(values.get("peft_type"))
     if kind not in (None, "LORA"):
         faults.append(f"peft_type is {kind!r}, not LORA")
@@ -68,7 +77,7 @@ def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig
         found[name] = tuple(value) if isinstance(value, list | set | frozenset) else value
     faults += _type_faults(found)
     if faults:
-        raise LorascopeError(*faults, where="adapter configuration")
+        raise LorascopeError(*faults, where="adapter configuration", hint="Names and types are those of peft.LoraConfig.")
     return AdapterConfig(**found)
 
 
@@ -81,8 +90,21 @@ def to_peft(config: AdapterConfig) -> LoraConfig:
     try:
         import peft
     except ImportError as error:
-        raise LorascopeError("peft is not installed", hint="Install it with: pip install 'lorascope[torch]'") from error
+        raise LorascopeError(
+            f"peft cannot be imported: {error}", hint="Install it with: pip install 'lorascope[torch]'"
+        ) from error
     return peft.LoraConfig(**peft_arguments(config))  # type: ignore[arg-type]
+
+
+def _misspelt(values: Mapping[str, Any]) -> list[str]:
+    """A fault for each name that PEFT would refuse as an argument, and that this would pass over."""
+    faults = []
+    for name in sorted(values.keys() - _FIELDS - set(_UNKNOWN)):
+        near = difflib.get_close_matches(name, sorted(_FIELDS), n=1, cutoff=0.9)
+        meant = _OTHER_NAMES.get(name) or next(iter(near), "")
+        if meant:
+            faults.append(f"{name} is no argument of peft.LoraConfig, which calls it {meant}")
+    return faults
 
 
 def _plain(value: Any) -> Any:
@@ -102,22 +124,36 @@ def _type_faults(values: Mapping[str, Any]) -> list[str]:
             "a number or a list of numbers",
             lambda v: v is None or type(v) is int or (isinstance(v, tuple) and all(type(n) is int for n in v)),
         ),
-        "rank_pattern": ("an object of numbers", _all_numbers),
-        "alpha_pattern": ("an object of numbers", _all_numbers),
+        "rank_pattern": ("an object of whole numbers", lambda v: _all_values(v, lambda n: type(n) is int)),
+        "alpha_pattern": ("an object of numbers", lambda v: _all_values(v, _is_number)),
         "r": ("a whole number", lambda v: type(v) is int),
-        "lora_alpha": ("a number", lambda v: isinstance(v, int | float)),
-        "lora_dropout": ("a number", lambda v: isinstance(v, int | float)),
+        "lora_alpha": ("a number", _is_number),
+        "lora_dropout": ("a number", _is_number),
+        "bias": ("a text", lambda v: isinstance(v, str)),
+        "task_type": ("a text", lambda v: v is None or isinstance(v, str)),
+        **{
+            name: ("true or false", lambda v: isinstance(v, bool))
+            for name in ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out")
+        },
     }
     return [
-        f"{name} is {values[name]!r}, not {what}" for name, (what, good) in wanted.items() if name in values and not good(values[name])
+        f"{name} is {_cut(repr(values[name]))}, not {what}"
+        for name, (what, good) in wanted.items()
+        if name in values and not good(values[name])
     ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _all_texts(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
 
 
-def _all_numbers(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(key, str) and isinstance(number, int | float) for key, number in value.items()
-    )
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _all_values(value: Any, good: Callable[[Any], bool]) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) and good(one) for key, one in value.items())

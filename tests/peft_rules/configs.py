@@ -166,7 +166,15 @@ def configurations(draw: st.DrawFn, model: ModelMap) -> AdapterConfig:
     if isinstance(targets, str) and draw(st.integers(0, 19)):
         layers = pattern = None
     saved = draw(_saved(words))
-    tasks = [None] * 16 + ["CAUSAL_LM", "SEQ_CLS", "SEQ_CLS", "TOKEN_CLS", "SEQ_2_SEQ_LM", "QUESTION_ANS", "FEATURE_EXTRACTION"]
+    tasks = [None] * 16 + [
+        "CAUSAL_LM",
+        "SEQ_CLS",
+        "SEQ_CLS",
+        "TOKEN_CLS",
+        "SEQ_2_SEQ_LM",
+        "QUESTION_ANS",
+        "FEATURE_EXTRACTION",
+    ]
     plain = parameters is not None and bool(draw(st.integers(0, 11)))
     return AdapterConfig(
         target_modules=targets,

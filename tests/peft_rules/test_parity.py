@@ -1,26 +1,22 @@
 """`resolve` against the installed PEFT: random configurations on tiny real models.
 
-Each model gets the same number of different configurations, drawn by hypothesis in a fixed order. Both must refuse, or agree on
-every adapted weight, its rank, alpha and scale, and on the number of trainable parameters.
+Each model gets the same number of different configurations, drawn by hypothesis in a fixed order. Both must refuse, or
+agree on every adapted weight, its rank, alpha and scale, and on the number of trainable parameters.
 """
 
 from __future__ import annotations
 
 import collections
-import functools
 
-import peft
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from torch import nn
-
-from lorascope.peft_rules.copying import ESTIMATED
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import AdapterConfig
-from oracle import peft_kwargs, peft_truth, restored
+from oracle import peft_truth, restored
 from peft_rules import zoo
+from peft_rules.comparing import compare
 from peft_rules.configs import configurations
+
+from lorascope.records import AdapterConfig
 
 PER_MODEL = 100
 PAIRS = 2_200
@@ -28,34 +24,6 @@ PAIRS = 2_200
 MOST_ESTIMATES = 12
 
 _MODELS = [pytest.param(name, marks=pytest.mark.slow) for name in zoo.NAMES]
-
-
-@functools.cache
-def _model(name: str) -> nn.Module:
-    return zoo.build(name)
-
-
-def compare(name: str, config: AdapterConfig) -> str:
-    """Runs both on one pair and asserts that they agree; says how it went: refused, adapted or estimated."""
-    ours = resolve(zoo.mapped(name), config, peft.__version__)
-    refusal = ""
-    with restored(_model(name)) as model:
-        try:
-            truth, trainable = peft_truth(model, peft_kwargs(config))
-        except AssertionError:
-            raise
-        except Exception as error:  # PEFT raises whatever it likes
-            refusal = f"{type(error).__name__}: {error}"
-    if refusal:
-        assert ours.error, f"only PEFT refuses {config}: {refusal}"
-        assert not ours.adapted
-        return "refused"
-    assert not ours.error, f"PEFT takes {config}"
-    assert {weight.name: (weight.rank, weight.alpha, weight.scale) for weight in ours.adapted} == truth, config
-    if any(warning.startswith(ESTIMATED) for warning in ours.warnings):
-        return "estimated"
-    assert ours.trainable == trainable, config
-    return "adapted"
 
 
 def test_enough_is_tried() -> None:

@@ -59,13 +59,14 @@ def rewritten_name(model: ModelMap, name: str) -> str:
     return _RENAMED.get(model.moe_conversion, {}).get(name.rpartition(".")[2], "")
 
 
-def converted_targets(
-    model: ModelMap, config: AdapterConfig, saved: tuple[str, ...], release: Release
-) -> Targets:
+def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, ...], release: Release) -> Targets:
     """What PEFT goes on with after its rewrite; the configuration's own targets where the model needs none.
 
     Args:
+        model: The map of the model.
+        config: The configuration.
         saved: `modules_to_save`, with what the task type adds before PEFT matches.
+        release: PEFT's release.
 
     Raises:
         BadPatternError: A string target is no regular expression.

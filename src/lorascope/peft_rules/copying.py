@@ -51,6 +51,7 @@ def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, 
     """The modules that PEFT copies.
 
     Args:
+        model: The map of the model.
         entries: `modules_to_save`, with what the task type adds.
         wraps: The modules that carry an adapter, of their own or of their parameters, with the number of wrappers
             around each: PEFT puts as many `base_layer` into the names of what lies below.
@@ -79,7 +80,9 @@ def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, 
         if not paths.get(name, path).endswith(ends):
             continue
         if module.class_name in _CONTAINERS:
-            return Copied(error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.')
+            return Copied(
+                error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.'
+            )
         if owner in wraps:
             return Copied(error=f'modules_to_save matches "{name}", which lies directly within an adapter.')
         inside.add(name)

@@ -100,14 +100,25 @@ class Tensors:
         return sum(self._sizes[tensor] for tensor in set(tensors))
 
 
+def may_train_base(model: ModelMap, config: AdapterConfig, release: Release) -> bool:
+    """Whether `trained_biases` can find anything at all: cheap to ask, where finding out is not."""
+    if config.bias != "none":
+        return True
+    return release < (0, 21) and any("lora_" in name for _, name, _ in parameter_names(model))
+
+
 def trained_biases(
     model: ModelMap, config: AdapterConfig, adapted: Iterable[str], tensors: Tensors, release: Release
 ) -> set[str]:
     """The base model's own tensors that `bias` makes trainable, under their first names.
 
     Args:
+        model: The map of the model.
+        config: The configuration.
         adapted: The modules that carry an adapter, of their own or of one of their parameters. The output projection
             of an adapted MultiheadAttention is one of them.
+        tensors: The model's tensors.
+        release: PEFT's release.
     """
     found: set[str] = set()
     if release < (0, 21):

@@ -9,11 +9,10 @@ matching is linear in the number of names whatever the length of the list.
 from __future__ import annotations
 
 import enum
-import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Generic, TypeVar
 
+from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.peft_rules.versioning import Release
 from lorascope.records import AdapterConfig, ModelMap
 
@@ -72,10 +71,6 @@ _DEFAULTS: Mapping[str, str | tuple[str, ...]] = {
 _NEMOTRON = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-class BadPatternError(ValueError):
-    """A pattern of the configuration on which PEFT stops: no regular expression, or one whose group is no number."""
-
-
 class Match(enum.Enum):
     """What the configuration says of one module name."""
 
@@ -116,13 +111,14 @@ def all_linear_targets(model: ModelMap, task_type: str | None) -> frozenset[str]
     return frozenset(names)
 
 
-def dotted_suffixes(name: str, parts: int | None = None) -> Iterator[str]:
+def dotted_suffixes(name: str, parts: int | None = None) -> list[str]:
     """The proper suffixes of a name that start after a dot, shortest first, at most `parts` parts long."""
+    found: list[str] = []
     at = name.rfind(".")
-    while at >= 0 and (parts is None or parts > 0):
-        yield name[at + 1 :]
+    while at >= 0 and (parts is None or len(found) < parts):
+        found.append(name[at + 1 :])
         at = name.rfind(".", 0, at)
-        parts = None if parts is None else parts - 1
+    return found
 
 
 class NameSet:
@@ -132,30 +128,24 @@ class NameSet:
         self.entries = frozenset(entries)
         self._parts = max((entry.count(".") + 1 for entry in self.entries), default=0)
 
-    def __bool__(self) -> bool:
-        return bool(self.entries)
-
     def has(self, name: str) -> bool:
         """The name is an entry or ends with one after a dot."""
         return name in self.entries or self.ends(name)
 
     def ends(self, name: str) -> bool:
         """The name ends with an entry after a dot."""
-        return any(suffix in self.entries for suffix in dotted_suffixes(name, self._parts))
+        at = name.rfind(".")
+        for _ in range(self._parts):
+            if at < 0:
+                return False
+            if name[at + 1 :] in self.entries:
+                return True
+            at = name.rfind(".", 0, at)
+        return False
 
-    def hits(self, name: str) -> Iterator[str]:
+    def hits(self, name: str) -> list[str]:
         """The entries that match the name."""
-        if name in self.entries:
-            yield name
-        yield from (suffix for suffix in dotted_suffixes(name, self._parts) if suffix in self.entries)
-
-
-@functools.lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise BadPatternError(f'"{pattern}" is not a regular expression: {error}') from error
+        return [text for text in (name, *dotted_suffixes(name, self._parts)) if text in self.entries]
 
 
 class _SavedNames:
@@ -167,7 +157,7 @@ class _SavedNames:
     def __init__(self, entries: Sequence[str]) -> None:
         self._words = {entry for entry in entries if re.fullmatch(r"\w+", entry)}
         others = [entry for entry in entries if entry not in self._words]
-        self._patterns = [_compiled(rf"(^|.*\.){entry}($|\..*)") for entry in others]
+        self._patterns = [compiled(rf"(^|.*\.){entry}($|\..*)") for entry in others]
 
     def has(self, name: str) -> bool:
         if self._words and not self._words.isdisjoint(name.split(".")):
@@ -184,7 +174,7 @@ class LayerFilter:
         self.wanted = frozenset([layers]) if isinstance(layers, int) else frozenset(layers or ())
         # An empty list means all layers, as None does; the number 0 means layer 0.
         self.active = layers is not None and (isinstance(layers, int) or len(layers) > 0)
-        self._regexes = [_compiled(text) for text in self._texts(pattern, release)] if self.active else []
+        self._regexes = [compiled(text) for text in self._texts(pattern, release)] if self.active else []
         # Up to 0.20 PEFT reads the first group, which is the user's own if the pattern has one; 0.21 names its group.
         self._group: int | str = "idx" if release >= (0, 21) else 1
 
@@ -234,9 +224,9 @@ class ModuleMatcher:
         self, targets: str | frozenset[str] | None, config: AdapterConfig, saved: Sequence[str], release: Release
     ) -> None:
         self.names = NameSet(()) if targets is None or isinstance(targets, str) else NameSet(targets)
-        self._pattern = _compiled(targets) if isinstance(targets, str) else None
+        self._pattern = compiled(targets) if isinstance(targets, str) else None
         exclude = config.exclude_modules
-        self._exclude_pattern = _compiled(exclude) if isinstance(exclude, str) and exclude else None
+        self._exclude_pattern = compiled(exclude) if isinstance(exclude, str) and exclude else None
         self._exclude_names = NameSet(exclude) if exclude and not isinstance(exclude, str) else None
         self._saved = _SavedNames(saved) if saved else None
         self.layers = LayerFilter(config.layers_to_transform, config.layers_pattern, release)
@@ -294,102 +284,6 @@ def condensed_targets(targets: frozenset[str], names: Sequence[str]) -> frozense
         if free is not None:
             chosen.add(free)
     return frozenset(chosen) if chosen and len(chosen) < len(targets) else targets
-
-
-Number = TypeVar("Number", int, float)
-
-_LITERAL_KEY = re.compile(r"\^?(?:[\w-]|\.|\\\.)+\$?")
-
-
-class PatternTable(Generic[Number]):
-    """`rank_pattern` or `alpha_pattern`: the first key, in the order given, that matches the end of a name.
-
-    PEFT (`get_pattern_key`) tries `(.*\\.)?(key)$` for key after key. A plan may carry a key per weight, so keys that
-    are plain names are looked up instead of tried: an unescaped dot stands for any character, which is why a name is
-    first masked where the key has its dots.
-    """
-
-    def __init__(self, patterns: Mapping[str, Number]) -> None:
-        self._patterns: Mapping[str, Number] = patterns
-        self._keys = tuple(patterns)
-        # Last component of a key -> (length, wildcard positions, anchored) -> masked key -> its places in the order.
-        self._literal: dict[str, dict[tuple[int, tuple[int, ...], bool], dict[str, list[int]]]] = {}
-        self._regular: list[int] = []
-        for place, key in enumerate(self._keys):
-            if _LITERAL_KEY.fullmatch(key):
-                self._add(key, place)
-            else:
-                self._regular.append(place)
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
-    def _add(self, key: str, place: int) -> None:
-        anchored = key.startswith("^")
-        body = key.removeprefix("^").removesuffix("$")
-        escaped = body.replace("\\.", "\0")
-        wild = tuple(at for at, letter in enumerate(escaped) if letter == ".")
-        text = escaped.replace("\0", ".")
-        leaf = re.split(r"[.\0]", escaped)[-1]
-        shapes = self._literal.setdefault(leaf, {})
-        shapes.setdefault((len(text), wild, anchored), {}).setdefault(text, []).append(place)
-
-    def key(self, name: str) -> str | None:
-        """The key that PEFT uses for a name, or None.
-
-        Raises:
-            BadPatternError: PEFT would try a key that is no regular expression.
-        """
-        best = min(self._literal_places(name), default=len(self._keys))
-        for place in self._regular:
-            if place >= best:
-                break
-            if self._regex(place).match(name):
-                best = place
-                break
-        return self._keys[best] if best < len(self._keys) else None
-
-    def value(self, name: str, default: Number) -> Number:
-        """The number for a name: of the first key that matches it, or the default."""
-        key = self.key(name)
-        return default if key is None else self._patterns[key]
-
-    def unmatched(self, names: Iterable[str]) -> list[str]:
-        """The keys that match none of the names, whether or not an earlier key was used for them.
-
-        Raises:
-            BadPatternError: A key is no regular expression.
-        """
-        left = set(range(len(self._keys)))
-        for name in names:
-            left.difference_update(self._literal_places(name))
-            left.difference_update(
-                [place for place in self._regular if place in left and self._regex(place).match(name)]
-            )
-            if not left:
-                break
-        return sorted(self._keys[place] for place in left)
-
-    def _regex(self, place: int) -> re.Pattern[str]:
-        return _compiled(rf"(.*\.)?({self._keys[place]})$")
-
-    def _literal_places(self, name: str) -> Iterator[int]:
-        for leaf, shapes in self._literal.items():
-            if not name.endswith(leaf):
-                continue
-            for (length, wild, anchored), keys in shapes.items():
-                start = len(name) - length
-                if start == 0 or (start > 0 and not anchored and name[start - 1] == "."):
-                    yield from keys.get(_masked(name[start:], wild), ())
-
-
-def _masked(text: str, wild: tuple[int, ...]) -> str:
-    if all(text[at] == "." for at in wild):
-        return text
-    letters = list(text)
-    for at in wild:
-        letters[at] = "."
-    return "".join(letters)
 
 
 def parameter_names(model: ModelMap) -> Iterator[tuple[str, str, tuple[int, ...]]]:

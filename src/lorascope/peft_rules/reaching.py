@@ -10,13 +10,26 @@ from lorascope.records import ModelMap, Module, Weight
 _MAMBA_NAMES = ("out_proj", "conv1d")
 _MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba"})
 
-# Linear subclasses on which get_peft_model succeeds and the forward then fails: the adapter adds its product to what
-# the class returns.
+# Classes on which get_peft_model succeeds and the first forward then fails.
+_TUPLE = "its forward returns a tuple, to which PEFT cannot add the adapter's output"
+_OWN_ARGUMENTS = "PEFT builds the adapter with the layer's own class, whose arguments come in another order"
 _CRASHING = {
-    "Llama4Router": "its forward returns a tuple, to which PEFT cannot add the adapter's output",
-    "PhimoeTopKRouter": "its forward returns a tuple, to which PEFT cannot add the adapter's output",
+    "Llama4Router": _TUPLE,
+    "PhimoeTopKRouter": _TUPLE,
     "DeepseekV4GroupedLinear": "it multiplies group by group, which the shapes of an adapter do not fit",
+    "MuseSparkAudioCausalConv1d": _OWN_ARGUMENTS,
+    "NemotronAsrStreamingEncoderCausalConv1d": _OWN_ARGUMENTS,
+    "VoxtralRealtimeCausalConv1d": _OWN_ARGUMENTS,
 }
+# Convolutions on which get_peft_model itself fails, for the last of these reasons.
+_UNBUILDABLE = frozenset(
+    {
+        "AlignVisionDepthwiseConv2d",
+        "EfficientNetDepthwiseConv2d",
+        "MoonshineStreamingCausalConv1d",
+        "NemotronAsrStreamingEncoderCausalConv2D",
+    }
+)
 _POSITIONAL = "PositionalEmbedding"
 
 
@@ -27,7 +40,7 @@ def guarded_by_mamba(model: ModelMap, module: str, release: Release) -> bool:
     return module.rpartition(".")[2] in _MAMBA_NAMES
 
 
-def dead_or_crashing(model: ModelMap, module: Module) -> str:
+def dead_or_crashing(module: Module) -> str:
     """Why an adapter on this module does nothing or breaks the forward although PEFT creates it; empty if it works."""
     if module.class_name in _CRASHING:
         return (
@@ -42,8 +55,19 @@ def dead_or_crashing(model: ModelMap, module: Module) -> str:
         )
     if module.kind == "embedding" and _POSITIONAL in module.class_name:
         return (
-            f"{module.class_name} works out its own positions, while PEFT's adapter would look up the rows of whatever "
-            "the module is called with. Leave it out, or train it in full with modules_to_save."
+            f"{module.class_name} works out its positions itself, while PEFT's adapter looks up the rows of whatever "
+            "the module is called with, so that the first forward fails. Leave it out, or train it in full with "
+            "modules_to_save."
+        )
+    return ""
+
+
+def unbuildable(module: Module) -> str:
+    """Why PEFT fails to build an adapter for a module of a kind that it supports; empty if it does not."""
+    if module.class_name in _UNBUILDABLE:
+        return (
+            f"PEFT cannot build an adapter for a {module.class_name}: it does so with the layer's own class, whose "
+            "arguments come in another order. Leave it out."
         )
     return ""
 
@@ -72,7 +96,7 @@ def obstacle(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> str:
     module = model.module_by_name.get(weight.module)
     if module is None:
         return f'The model has no module "{weight.module}", so that PEFT has nothing to wrap.'
-    trouble = dead_or_crashing(model, module)
+    trouble = unbuildable(module) or dead_or_crashing(module)
     if trouble:
         return trouble[0].upper() + trouble[1:]
     if weight.kind == "parameter":

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from lorascope.peft_rules import conversion, copying, counting, matching
-from lorascope.peft_rules.matching import BadPatternError, Match, ModuleMatcher, NameSet, PatternTable
-from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba
-from lorascope.peft_rules.versioning import Release, parsed_version, release_of
+from lorascope.peft_rules import checking, conversion, copying, counting, matching
+from lorascope.peft_rules.matching import Match, ModuleMatcher, NameSet
+from lorascope.peft_rules.patterns import BadPatternError
+from lorascope.peft_rules.ranking import PatternTable
+from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba, unbuildable
+from lorascope.peft_rules.versioning import Release, release_of
 from lorascope.records import Adapted, AdapterConfig, ModelMap, Module, Resolution
-
-_TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
-_GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
-# The only names by which PEFT notices a tied embedding.
-_EMBEDDING_NAMES = ("embed_tokens", "lm_head")
 
 
 class _RefusalError(Exception):
@@ -58,7 +55,8 @@ class _Resolver:
         self.parameter_owners: set[str] = set()
 
     def resolution(self) -> Resolution:
-        self._check_config()
+        if fault := checking.fault_of(self.model, self.config, self.release):
+            raise _RefusalError(fault)
         saved_first = copying.names_before_matching(self.config.modules_to_save, self.config.task_type)
         targets = conversion.converted_targets(self.model, self.config, saved_first, self.release)
         if targets.error:
@@ -74,10 +72,9 @@ class _Resolver:
         if not self.adapted and modules != matching.DUMMY_TARGET:
             raise _RefusalError(self._nothing_matched(modules, targets.parameters))
         self._warn_of_patterns(targets)
-        self._warn_of_ties(modules)
+        self._warn_of_ties()
 
-        tensors = counting.Tensors(self.model)
-        names, extra = self._save(tensors)
+        names, extra = self._save()
         trainable = sum(weight.trainable for weight in self.adapted) + extra
         return Resolution(
             adapted=tuple(sorted(self.adapted, key=lambda weight: weight.name)),
@@ -85,43 +82,6 @@ class _Resolver:
             saved=names,
             warnings=tuple(dict.fromkeys(self.warnings)),
         )
-
-    # The configuration alone.
-
-    def _check_config(self) -> None:
-        config = self.config
-        if self.model.refusal:
-            raise _RefusalError(self.model.refusal)
-        if config.task_type is not None and config.task_type not in _TASK_TYPES:
-            raise _RefusalError(f'"{config.task_type}" is no task type of PEFT: {", ".join(_TASK_TYPES)}.')
-        if isinstance(config.target_parameters, str):
-            raise _RefusalError("target_parameters must be a list of names; a string is not supported.")
-        if isinstance(config.target_modules, str):
-            if config.layers_to_transform is not None:
-                raise _RefusalError("layers_to_transform does not go with a string in target_modules. Give a list.")
-            if config.layers_pattern is not None:
-                raise _RefusalError("layers_pattern does not go with a string in target_modules. Give a list.")
-        layers = config.layers_to_transform
-        # Up to 0.20 PEFT asks for truth and so refuses layer 0 alone and an empty list.
-        absent = layers is None or (self.release < (0, 21) and not layers)
-        if config.layers_pattern and absent:
-            raise _RefusalError("layers_pattern needs layers_to_transform.")
-        if config.lora_bias and config.use_dora:
-            raise _RefusalError("lora_bias=True and use_dora=True exclude each other.")
-        if not (config.bias in ("none", "all") or config.bias.endswith("_only")):
-            raise _RefusalError(f'bias="{config.bias}" is none of "none", "all" and "lora_only".')
-        if config.task_type in _GENERATING and not self.model.prepares_generation:
-            raise _RefusalError(
-                f"{self.model.architecture} has no prepare_inputs_for_generation, which PEFT needs for "
-                f'task_type="{config.task_type}". Leave task_type out, or use "FEATURE_EXTRACTION".'
-            )
-        transformers = parsed_version(self.model.versions.get("transformers", ""))
-        # PEFT asks the model for a method that transformers dropped in 5.18; 0.21.2 no longer does.
-        if config.task_type == "SEQ_2_SEQ_LM" and self.release < (0, 21, 2) and (transformers or ()) >= (5, 18):
-            raise _RefusalError(
-                'PEFT before 0.21.2 cannot wrap a model of transformers 5.18 or later with task_type="SEQ_2_SEQ_LM". '
-                "Update PEFT, or leave task_type out."
-            )
 
     # Modules.
 
@@ -222,7 +182,7 @@ class _Resolver:
             self.wraps.setdefault(f"{name}.out_proj", 1)
         if config.lora_bias and counting.stored_shape(module, "bias") is None:
             self.warnings.append("lora_bias=True on layers without a bias: such adapters cannot be merged.")
-        trouble = dead_or_crashing(self.model, module)
+        trouble = dead_or_crashing(module)
         if trouble:
             self.warnings.append(f"{name}: {trouble}")
 
@@ -234,6 +194,8 @@ class _Resolver:
 
     def _check_kind(self, module: Module, rank: int) -> None:
         config, name = self.config, module.name
+        if trouble := unbuildable(module):
+            raise _RefusalError(f'target_modules matches "{name}". {trouble}')
         if module.kind == "embedding" and config.lora_bias:
             raise _RefusalError(f'lora_bias=True is not supported for embeddings such as "{name}".')
         if module.kind == "conv":
@@ -326,7 +288,7 @@ class _Resolver:
         leaf = name.rpartition(".")[2]
         if "bias" in leaf:
             self.warnings.append(f'"{name}" is a bias of shape {shape}, which PEFT adapts as if it were a weight.')
-        trouble = dead_or_crashing(self.model, module)
+        trouble = dead_or_crashing(module)
         if trouble:
             self.warnings.append(f"{name}: {trouble}")
 
@@ -372,7 +334,7 @@ class _Resolver:
                         "they match parameters."
                     )
 
-    def _warn_of_ties(self, modules: str | frozenset[str] | None) -> None:
+    def _warn_of_ties(self) -> None:
         adapted = {module.name for module in self.adapted_modules}
         for group in self.model.ties:
             owners = [name.rpartition(".")[0] for name in group]
@@ -384,12 +346,16 @@ class _Resolver:
                     " only the named module is adapted, and merging changes or unties the shared weight."
                 )
 
-    def _save(self, tensors: counting.Tensors) -> tuple[tuple[str, ...], int]:
+    def _save(self) -> tuple[tuple[str, ...], int]:
+        """The saved modules, and the trainable parameters beside the adapters: theirs and the biases."""
         config = self.config
         entries = copying.names_in_the_end(config.modules_to_save, config.task_type)
         saved = copying.copied_modules(self.model, entries, self.wraps)
         if saved.error:
             raise _RefusalError(saved.error)
+        if not (saved.modules or config.modules_to_save or counting.may_train_base(self.model, config, self.release)):
+            return (), 0
+        tensors = counting.Tensors(self.model)
         below = tensors.below({*saved.modules, *saved.nested})
         copies = sum(tensors.size(below[name]) for name in saved.modules)
         frozen: set[str] = set().union(*(below[name] for name in saved.modules))
@@ -427,5 +393,3 @@ def _ancestors(name: str) -> Iterator[str]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-

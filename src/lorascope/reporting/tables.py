@@ -11,7 +11,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns padded to their widest cell; those whose index is in `right` are right-aligned."""
-    lines = [head, *rows]
+    lines = [[one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(
@@ -37,8 +37,13 @@ def percent(part: int, whole: int) -> str:
 
 
 def shown(text: str) -> str:
-    """The text with control characters escaped."""
+    """The text with control characters escaped, but for line breaks and tabs."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def one_line(text: str) -> str:
+    """As `shown`, with line breaks and tabs escaped too."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def wrapped(text: str, width: int, indent: str) -> str:

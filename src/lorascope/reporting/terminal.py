@@ -11,7 +11,7 @@ from lorascope.folding import fold, spans
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Figures, ModelMap, Plan, Weight
 from lorascope.remarking import label
-from lorascope.reporting.tables import percent, short, shown, table, wrapped
+from lorascope.reporting.tables import one_line, percent, short, shown, table, wrapped
 
 Item = TypeVar("Item")
 
@@ -83,7 +83,7 @@ def plan_text(plan: Plan) -> str:
 def _heading(model: ModelMap) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in model.versions.items() if name == "transformers")
     where = f"{model.source}, {versions}" if versions else model.source
-    return f"model {model.model}: {model.architecture} ({model.head}; {where})"
+    return one_line(f"model {model.model}: {model.architecture} ({model.head}; {where})")
 
 
 def _policy(plan: Plan) -> str:

@@ -80,7 +80,7 @@ def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[
                 yield name, name, "multihead_attention", own["in_proj_weight"]
             case "other":
                 for parameter, shape in module.parameters:
-                    if len(shape) == 3 and module.transposed:
+                    if len(shape) == 3 and (module.transposed or module.class_name in lexicon.STORED_IN_OUT):
                         shape = (shape[0], shape[2], shape[1])
                     if len(shape) in (2, 3):
                         yield f"{name}.{parameter}", name, "parameter", shape

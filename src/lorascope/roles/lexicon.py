@@ -14,6 +14,9 @@ BLOCK_NAMES = frozenset(_words("attention ffn mixer router indexer embedding hea
 # Last words that only wrap the module that matters (`q_proj.linear`, a router's bare `gate.weight`).
 WRAPPERS = frozenset({"weight", "weights", "linear"})
 
+# Classes that store their experts as (experts, in, out) without saying so by `is_transposed`.
+STORED_IN_OUT = frozenset({"Llama4TextExperts"})
+
 # Bare parameters with two or three dimensions that multiply nothing as a matrix: decays, biases, tokens, scales.
 NO_MATRIX = frozenset(
     _words(

@@ -45,7 +45,8 @@ def from_gallery(model_type: str, head: str = "") -> ModelMap:
     known = gallery()
     if model_type in known:
         raise LorascopeError(
-            f'the gallery has "{model_type}" with {", ".join(known[model_type])}, not with the head "{head}"'
+            f'the gallery has "{model_type}" with {", ".join(known[model_type])}, not with the head "{head}"',
+            hint="Choose one of these with --head.",
         )
     raise LorascopeError(
         f'"{model_type}" is no model type of the gallery ({len(known)} types), and no file or folder of that name exists',

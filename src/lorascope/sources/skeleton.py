@@ -58,8 +58,8 @@ def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
     import transformers
 
     name = architecture or next(iter(getattr(config, "architectures", None) or ()), "")
-    cls = getattr(transformers, name, None) if name else None
-    if cls is None or not hasattr(cls, "_from_config"):
+    cls = getattr(transformers, name, None) if isinstance(name, str) and name else None
+    if not hasattr(cls, "_from_config") or cls is transformers.PreTrainedModel:
         raise LorascopeError(
             f'transformers {transformers.__version__} has no model class "{name}"',
             where="architectures",

@@ -1,0 +1,121 @@
+"""Folded names stand for exactly the names that they came from."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorascope.folding import filled, fold, numbers_apart, parse_spans, spans, template, unfold
+from samples import fails, sample
+
+WORDS = st.one_of(
+    st.sampled_from(["layers", "q_proj", "mlp", "0", "1", "2", "3", "10", "007", "00", "٣", "²", "1a", "#", "{", "}"]),
+    st.sampled_from(["{0-3}", "{{", "{{0}", "{1,2}x", "x{0-31}", "{}", "-1", "1-2", "\\1", "9" * 30]),
+    st.text("ab0#{}-,", min_size=1, max_size=5),
+)
+NAMES = st.lists(WORDS, min_size=1, max_size=4).map(".".join)
+
+
+@settings(derandomize=True, max_examples=500)
+@given(st.sets(NAMES, max_size=30))
+def test_unfold_undoes_fold(names: set[str]) -> None:
+    unfolded = [name for folded in fold(sorted(names)) for name in unfold(folded)]
+    assert sorted(unfolded) == sorted(names)  # none lost, none invented, none twice
+
+
+@settings(derandomize=True)
+@given(NAMES)
+def test_a_name_is_put_together_again(name: str) -> None:
+    pieces, numbers = numbers_apart(name)
+    assert len(pieces) == len(numbers) + 1
+    assert filled(pieces, [str(number) for number in numbers]) == name
+
+
+@settings(derandomize=True)
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_spans_are_read_back(numbers: set[int]) -> None:
+    assert parse_spans(spans(numbers)) == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("names", "folded"),
+    [
+        ([], []),
+        (["lm_head"], ["lm_head"]),
+        (["a.0.q", "a.1.q", "a.2.q"], ["a.{0-2}.q"]),
+        (["a.0.q", "a.2.q", "a.3.q"], ["a.{0,2-3}.q"]),
+        (["a.1.q", "a.0.q", "a.1.q"], ["a.{0-1}.q"]),
+        (["a.0.q", "a.0.v", "a.1.q"], ["a.{0-1}.q", "a.0.v"]),
+        (["a.0.e.0", "a.0.e.1", "a.1.e.0", "a.1.e.1"], ["a.{0-1}.e.{0-1}"]),
+        (["a.0.e.0", "a.0.e.1", "a.1.e.0"], ["a.0.e.{0-1}", "a.1.e.0"]),
+        (["a.03.q", "a.04.q"], ["a.03.q", "a.04.q"]),
+        (["a.{0-3}.q"], ["a.{{0-3}.q"]),
+        (["a.#.q", "a.3.q"], ["a.#.q", "a.3.q"]),
+        (["0", "1"], ["{0-1}"]),
+    ],
+    ids=lambda value: "_".join(value) or "none",
+)
+def test_fold(names: list[str], folded: list[str]) -> None:
+    assert fold(names) == folded
+
+
+@pytest.mark.parametrize(
+    ("folded", "names"),
+    [
+        ("lm_head", ["lm_head"]),
+        ("a.{0-1}.q", ["a.0.q", "a.1.q"]),
+        ("a.{3}.q", ["a.3.q"]),
+        ("a.{0,0,1}.q", ["a.0.q", "a.1.q"]),
+        ("a{b}", ["a{b}"]),
+        ("a{{0-1}", ["a{0-1}"]),
+        ("{", ["{"]),
+        ("", [""]),
+    ],
+)
+def test_unfold(folded: str, names: list[str]) -> None:
+    assert unfold(folded) == names
+
+
+@pytest.mark.parametrize(
+    ("folded", "said"),
+    [
+        ("{0-99999999}", "rising ranges of at most 1000000 numbers"),
+        ("{3-1}", "rising ranges"),
+        ("{,}", "not a list of ranges such as 0-3,7"),
+        ("{1-}", "not a list of ranges such as 0-3,7"),
+        ("{-5}", "not a list of ranges such as 0-3,7"),
+        ("{1--2}", "not a list of ranges such as 0-3,7"),
+        ("{1-2-3}", "not a list of ranges such as 0-3,7"),
+        ("{" + "9" * 5000 + "}", "not a list of ranges such as 0-3,7"),
+        ("{0-999}.{0-999}.{0-1}", "stands for more than 1000000 names"),
+        ("{0-999998}" * 1000, "stands for more than 1000000 names"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_hostile_braces_are_refused_at_once(folded: str, said: str) -> None:
+    begun = time.monotonic()
+    with fails(said) as caught:
+        unfold(folded)
+    assert time.monotonic() - begun < 5
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["", " 1", "1 ", "a", "٣", "1.0", "+1", "0-3;7"])
+def test_spans_take_ascii_digits_only(text: str) -> None:
+    with fails(repr(text)):
+        parse_spans(text)
+
+
+def test_template_replaces_whole_numbers_only() -> None:
+    assert template("model.layers.12.conv1d.w2.0") == "model.layers.#.conv1d.w2.#"
+
+
+def test_a_real_model_folds_to_few_names() -> None:
+    names = [weight.name for weight in sample("llama").weights]
+    folded = fold(names)
+    assert len(names) == 226
+    assert len(folded) == 9
+    assert "model.layers.{0-31}.self_attn.q_proj" in folded
