@@ -173,7 +173,8 @@ def _module(name: str, node: Json, reader: _Reader) -> Module:
     kind = node.get("kind", "other")
     parameters = node.get("parameters", {})
     groups = node.get("groups", 1)
-    reader.expect(kind in _KINDS, f"{name}: kind {kind!r} is none of {_KINDS}")
+    if not reader.expect(isinstance(kind, str) and kind in _KINDS, f"{name}: kind {kind!r} is none of {_KINDS}"):
+        kind = "other"
     reader.expect(type(groups) is int and groups > 0, f"{name}: groups {groups!r} is not a positive number")
     if not reader.expect(isinstance(parameters, dict), f"{name}: parameters must be an object"):
         parameters = {}

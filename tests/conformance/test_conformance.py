@@ -25,6 +25,7 @@ TRUE_REASONS = (
     "selects nothing in",
     "get_input_embeddings() is not implemented",
     "PEFT takes the first dimension of a 3-D parameter for experts",
+    "is a convolution with 4 groups: its rank must be a multiple of that",
 )
 
 

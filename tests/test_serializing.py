@@ -1,0 +1,264 @@
+"""Maps as JSON and back; and JSON that somebody else wrote."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lorascope.errors import LorascopeError
+from lorascope.planning import plan
+from lorascope.records import ModelMap
+from lorascope.reporting.terminal import BY, map_text
+from lorascope.saving import map_report, plan_from_json, plan_to_json
+from lorascope.serializing import map_from_json, map_to_json
+from lorascope.sources.gallery import from_gallery, gallery
+from samples import fails, sample
+
+HEADS = sorted({head for heads in gallery().values() for head in heads})
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_map_of_the_gallery_survives(head: str) -> None:
+    names = [name for name, heads in gallery().items() if head in heads]
+    for name in names:
+        model = from_gallery(name, head)
+        assert map_from_json(json.loads(json.dumps(map_to_json(model)))) == model, name
+
+
+def test_all_496_maps_are_tried() -> None:
+    assert sum(len(heads) for heads in gallery().values()) == 496
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava", "deepseek_v3", "bert"])
+def test_plans_survive(name: str) -> None:
+    for arguments in ({}, {"scale": 2.5, "rslora": True}, {"layers": "-2:", "bias": "all", "exclude": ["attention.q[0]"]}):
+        made = plan(sample(name), "qv+ffn", "attention.o[0]=3/1.5", **arguments)  # type: ignore[arg-type]
+        assert plan_from_json(json.loads(json.dumps(plan_to_json(made)))) == made
+
+
+# Hostile input. Small, so that thousands of broken copies are tried quickly.
+
+
+def small(name: str) -> dict[str, Any]:
+    """The JSON of a gallery map with few modules."""
+    data = copy.deepcopy(map_to_json(sample(name)))
+    return json.loads(json.dumps(data).replace('"0-31"', '"0-1"').replace('"0-11"', '"0-1"'))
+
+
+@pytest.mark.parametrize("data", [None, 5, "text", [], {}, {"format": 1}, {"format": "lorascope.map/2"}], ids=repr)
+def test_what_is_no_map(data: object) -> None:
+    with fails("not a saved model map: format is", "not 'lorascope.map/1'", "lorascope inspect"):
+        map_from_json(data)
+    with fails("not a saved plan: format is"):
+        plan_from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["model"], 5, "model: must be a text"),
+        (["head"], "foot", "head: 'foot' is none of"),
+        (["figures"], [], "figures: must be an object"),
+        (["figures", "layers"], "32", "figures: values must be whole numbers"),
+        (["figures", "layers"], -1, "figures: values must be whole numbers"),
+        (["figures", "toes"], 10, "figures: unknown ['toes']"),
+        (["notes"], "x", "notes: must be a list of texts"),
+        (["notes"], [1], "notes: must be a list of texts"),
+        (["ties"], {}, "ties: must be a list"),
+        (["ties"], [[1]], "ties: must be a list of texts"),
+        (["prepares_generation"], "yes", "prepares_generation: must be true or false"),
+        (["root_parameters"], {"x": "y"}, "x: 'y' is not a shape"),
+        (["root_parameters"], {"x": [-1]}, "x: [-1] is not a shape"),
+        (["root_parameters"], {"x": [2.0]}, "x: [2.0] is not a shape"),
+        (["root_parameters"], {"x": [True]}, "x: [True] is not a shape"),
+        (["root_parameters"], {"x": [10**30]}, "is not a shape"),
+        (["versions"], [], "versions: must be an object"),
+        (["modules"], [], "modules: must be an object"),
+        (["modules", "x"], 5, "x: not a module"),
+        (["modules", "x"], {"children": 5}, "x.: not a module tree"),
+        (["modules", "x.y"], {}, "x.y: not a name"),
+        (["modules", ""], {}, ": not a name"),
+        (["modules", "\x1b[2J"], {}, "not a name"),
+        (["modules", "\u202eevil"], {}, "not a name"),
+        (["modules", "lm_head", "kind"], "liner", "lm_head: kind 'liner' is none of"),
+        (["modules", "lm_head", "kind"], {}, "lm_head: kind {} is none of"),
+        (["modules", "lm_head", "groups"], 0, "lm_head: groups 0 is not a positive number"),
+        (["modules", "lm_head", "parameters"], [], "lm_head: parameters must be an object"),
+        (["modules", "lm_head", "parameters", "weight"], [5], "lm_head.weight: [5] is no shape of a linear"),
+        (["modules", "lm_head", "parameters", "a.b"], [5], "lm_head: parameter 'a.b' is not a name"),
+        (["modules", "lm_head", "roles"], "x", "lm_head: roles: must be an object"),
+        (["modules", "lm_head", "roles", ""], 5, "lm_head: 5 is not a role"),
+        (["modules", "lm_head", "roles", ""], "vision", "lm_head: 'vision' is not a role"),
+        (["modules", "lm_head", "roles", ""], "text.head.lm.and.more", "is not a role"),
+        (["modules", "lm_head", "roles", ""], "", "lm_head: '' is not a role"),
+        (["modules", "x"], {"kind": "conv1d"}, "x: a conv1d without weight"),
+        (["modules", "x"], {"kind": "conv", "parameters": {"weight": [3, 3]}}, "[3, 3] is no shape of a conv"),
+        (["modules", "0-99999999"], {}, "rising ranges of at most 1000000 numbers"),
+        (["modules", "3-1"], {}, "rising ranges"),
+        (["modules", "7"], {"children": {"0-5": {}, "3": {}}}, "7.3: stands there twice"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else repr(value)[:40],
+)
+def test_every_field_is_checked(path: list[str], value: object, said: str) -> None:
+    data = small("llama")
+    node = data
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    with fails(said):
+        map_from_json(data)
+
+
+def test_all_faults_at_once() -> None:
+    with fails("and 6 more", "model: must be a text", "lorascope inspect … -o FILE") as caught:
+        map_from_json({"format": "lorascope.map/1"} | {"figures": {"layers": "x"}, "modules": {"": {}}})
+    assert len(caught.value.faults) == 11
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        {"0-999998": {"children": {"0-999998": {}}}},
+        {f"{n}00000-{n}99999": {"children": {"0-9": {}}} for n in range(1, 10)},
+        {f"x{n}": {"children": {"0-999998": {}}} for n in range(50)},
+    ],
+    ids=["square", "wide", "many"],
+)
+def test_multiplying_ranges_are_stopped(modules: dict[str, Any]) -> None:
+    begun = time.monotonic()
+    with fails("more than 1000000 modules"):
+        map_from_json({**small("llama"), "modules": modules})
+    assert time.monotonic() - begun < 30
+
+
+def test_depth_is_bounded() -> None:
+    node: dict[str, Any] = {}
+    for _ in range(500):
+        node = {"children": {"x": node}}
+    with fails("x.x.x.x", "not a module tree") as caught:
+        map_from_json({**small("llama"), "modules": {"x": node}})
+    assert len(str(caught.value)) < 1000
+
+
+# Broken copies: every value of a small file replaced, removed or moved.
+
+STRANGE = [None, True, -1, 0, 10**20, 1.5, float("nan"), "", "\x1b[31m\n", "0-3", "é" * 300, [], [[]], {}, {"": {}}, [0, 0]]
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a JSON value."""
+    if path:
+        yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+def broken(data: Any, chance: random.Random) -> Any:
+    data = copy.deepcopy(data)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        path = chance.choice(list(places(data)))
+        node = data
+        for key in path[:-1]:
+            node = node[key]
+        match chance.randrange(4):
+            case 0 | 1:
+                node[path[-1]] = copy.deepcopy(chance.choice(STRANGE))
+            case 2:
+                del node[path[-1]]
+            case _ if isinstance(node, dict):
+                node[chance.choice(["0-1", "x", "\x1b[0m", "weight", "children", "a.b", ""])] = node.pop(path[-1])
+    return data
+
+
+def used(model: ModelMap) -> None:
+    """Everything that a reader does with a map; a fault that only shows here must be a clear one too."""
+    for by in BY:
+        assert not set(map_text(model, by=by)) & set("\x1b\x07\u202e")
+    json.dumps(map_report(model))
+    plan_to_json(plan(model, "qv"))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
+def test_broken_maps_are_refused_or_work(name: str) -> None:
+    chance = random.Random(name)
+    whole = small(name)
+    refused = 0
+    for _ in range(400):
+        data = broken(whole, chance)
+        try:
+            used(map_from_json(data))
+        except LorascopeError as error:
+            refused += 1
+            assert len(str(error)) < 5000
+    assert 100 < refused < 400  # neither all too strict nor blind
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_broken_plans_are_refused_or_work(name: str) -> None:
+    chance = random.Random(name)
+    made = plan(map_from_json(small(name)), "qv+ffn", "attention.o[0]=2/3")
+    whole = json.loads(json.dumps(plan_to_json(made)))
+    refused = 0
+    for _ in range(300):
+        data = broken({**whole, "map": 0}, chance)
+        data["map"] = whole["map"] if data.get("map") == 0 else data.get("map")
+        try:
+            plan_to_json(plan_from_json(data))
+        except LorascopeError as error:
+            refused += 1
+            assert len(str(error)) < 5000
+    assert 100 < refused < 300
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["targets", 0, "rank"], 0, "rank 0 is not a whole number"),
+        (["targets", 0, "rank"], 2.5, "rank 2.5 is not a whole number"),
+        (["targets", 0, "rank"], "8", "rank '8' is not a whole number"),
+        (["targets", 0, "alpha"], float("nan"), "alpha nan is not a number above 0"),
+        (["targets", 0, "rule"], 99, "or of no rule"),
+        (["targets", 0, "rule"], 0.5, "0.5 is not a whole number"),
+        (["targets"], [], "its targets are empty"),
+        (["targets", 0, "names"], ["nowhere"], "KeyError: 'nowhere'"),
+        (["targets", 0, "names"], ["{0-999999}{0-99}"], "stands for more than 1000000 names"),
+        (["options", "bias"], "some", "bias 'some' is none of"),
+        (["options", "dora"], "no", "rslora, dora or recipe is of a wrong type"),
+        (["options", "wings"], 2, "unexpected keyword argument 'wings'"),
+        (["options"], None, "it is broken: TypeError"),
+        (["rules"], ["ffn=0"], "rank '0' is not a whole number"),
+        (["rules"], [5], "5 is not a rule"),
+        (["map"], None, "not a saved model map"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else repr(value)[:40],
+)
+def test_every_field_of_a_plan_is_checked(path: list[Any], value: object, said: str) -> None:
+    data = json.loads(json.dumps(plan_to_json(plan(map_from_json(small("llama"))))))
+    node = data
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    with fails(said):
+        plan_from_json(data)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+)
+
+
+@settings(derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(st.sampled_from(sorted(map_to_json(sample("gpt2")))), JSON))
+def test_any_json_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(LorascopeError):
+        map_from_json({**fields, "format": "lorascope.map/1"})
