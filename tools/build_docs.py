@@ -142,8 +142,7 @@ def _conformance_rows(rows: Mapping[str, Any], reasons: dict[str, str]) -> Itera
 
 def _letter(reason: str, label: str, reasons: dict[str, str]) -> str:
     model_type = label.partition("/")[2]
-    plain = "the model has no such weights" if "selects nothing in" in reason else reason.removeprefix(f"{model_type}: ")
-    return reasons.setdefault(plain, chr(ord("a") + len(reasons)))
+    return reasons.setdefault(reason.removeprefix(f"{model_type}: "), chr(ord("a") + len(reasons)))
 
 
 def measure() -> None:

@@ -110,6 +110,8 @@ def _options(data: Json, exclude: tuple[Rule, ...]) -> Options:
     checked = (options.rank, options.alpha, options.scale, options.dropout, options.bias, options.layers)
     for fault in option_faults(*checked):
         raise LorascopeError(*fault.faults, where="saved plan", hint=_AGAIN)
+    if options.alpha is None and options.scale is None:
+        raise LorascopeError("neither alpha nor scale is given", where="saved plan", hint=_AGAIN)
     if not (type(options.rslora) is bool and type(options.dora) is bool and isinstance(options.recipe, str)):
         raise LorascopeError("rslora, dora or recipe is of a wrong type", where="saved plan", hint=_AGAIN)
     return options
@@ -189,5 +191,5 @@ def _write(texts: Mapping[Path, str]) -> None:
         ) from error
     finally:
         for temporary, _ in written:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 temporary.unlink(missing_ok=True)

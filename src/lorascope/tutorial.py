@@ -7,7 +7,7 @@ from typing import Any
 from lorascope.compiling import peft_arguments
 from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
-from lorascope.planning import DEFAULT_DROPOUT, plan
+from lorascope.planning import DEFAULT_DROPOUT, option_faults, plan
 from lorascope.records import ModelMap, Weight
 from lorascope.selecting import parse_rule, select
 
@@ -51,6 +51,8 @@ def create_attention_lora_config(rank: int = 8, alpha: float = 16, model: Any = 
     Raises:
         LorascopeError: As `lorascope.inspect` and `lorascope.plan`.
     """
+    for fault in option_faults(rank, alpha, None, None, "none", ""):
+        raise fault
     if model is None:
         return {
             "target_modules": ["q_proj", "v_proj"],

@@ -141,6 +141,10 @@ def built(entry: Entry) -> tuple[nn.Module, ModelMap]:
 def recorded(plans: Iterable[Outcome], pasted: Iterable[Pasted]) -> dict[str, Any]:
     """What was measured of an entry, as it stands in `results.json`."""
     return {
-        "plans": {o.what: [o.verdict, o.reason.splitlines()[0] if o.reason else o.weights] for o in plans},
+        "plans": {o.what: [o.verdict, _plain(o.reason) if o.reason else o.weights] for o in plans},
         "pasted": {o.what: [o.verdict, round(o.missed, 4), o.extra] for o in pasted},
     }
+
+
+def _plain(reason: str) -> str:
+    return "the model has no such weights" if "selects nothing in" in reason else reason.splitlines()[0]

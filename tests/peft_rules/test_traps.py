@@ -218,7 +218,6 @@ CASES: dict[str, Case] = {
     "not as a module and a parameter": case(
         "llama", None, target_modules=["q_proj"], target_parameters=["q_proj.weight"], says="as a module"
     ),
-    "not on the model itself": case("plain", None, target_modules=[], target_parameters=["queries"], says="itself"),
     "biases that look like weights": case(
         "gpt_oss", 2, target_modules=[], target_parameters=["down_proj_bias"], says="bias"
     ),
@@ -281,6 +280,14 @@ def test_trap(label: str) -> None:
 
 def test_all_traps_are_here() -> None:
     assert len(CASES) >= 85
+
+
+def test_a_parameter_of_the_model_itself() -> None:
+    """0.19 wraps it without an error; its adapter does nothing. The rules refuse it with every release."""
+    config = AdapterConfig(target_modules=(), target_parameters=("queries",))
+    assert "itself" in resolve(zoo.mapped("plain"), config, peft.__version__).error
+    if RELEASE >= (0, 20):
+        assert compare("plain", config) == "refused"
 
 
 @pytest.mark.parametrize("label", [label for label, one in CASES.items() if one.adapted is None])

@@ -249,6 +249,7 @@ class _Resolver:
     def _adapt_parameter(self, owner: str, name: str, shape: tuple[int, ...], fan_in_fan_out: bool) -> None:
         config = self.config
         if not owner:
+            # 0.19 does not raise here: its adapter is dead, and saving it runs into endless recursion.
             raise _RefusalError(f'"{name}" is a parameter of the model itself, which PEFT cannot wrap.')
         module = self.model.module_by_name[owner]
         if owner in self._wrapped_modules:

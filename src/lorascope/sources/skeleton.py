@@ -6,11 +6,12 @@ Needs torch and transformers; both are imported inside the functions.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.errors import LorascopeError
-from lorascope.records import Figures, Head, ModelMap, Module
+from lorascope.records import Figures, Head, ModelMap, Module, Weight
 from lorascope.roles.classifying import classify
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def map_module(module: torch.nn.Module, *, model: str = "", head: Head | None = 
         head=head or head_of(architecture),
         source=source,
         versions=_versions(),
-        figures=_figures(module, config),
+        figures=_figures(module, config, weights),
         modules=modules,
         weights=weights,
         root_parameters=tuple(_own_parameters(module)),
@@ -274,7 +275,14 @@ def _attribute(config: Any, name: str) -> Any:
         return None
 
 
-def _figures(module: torch.nn.Module, config: Any) -> Figures:
+def intermediate_size(weights: Sequence[Weight]) -> int | None:
+    """The commonest width of dense feed-forward layers, for configurations that leave it to the modeling code."""
+    wide = (w for w in weights if w.role.variant == "dense" and w.role.component == "text" and len(w.shape) == 2)
+    widths = Counter(weight.shape[0] for weight in wide if weight.role.part == "up")
+    return widths.most_common(1)[0][0] if widths else None
+
+
+def _figures(module: torch.nn.Module, config: Any, weights: Sequence[Weight]) -> Figures:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
 
     def number(*names: str) -> int | None:
@@ -283,7 +291,7 @@ def _figures(module: torch.nn.Module, config: Any) -> Figures:
 
     return Figures(
         hidden_size=number("hidden_size", "d_model", "n_embd", "dim"),
-        intermediate_size=number(*_INTERMEDIATE),
+        intermediate_size=number(*_INTERMEDIATE) or intermediate_size(weights),
         layers=number("num_hidden_layers", "n_layer", "num_layers", "decoder_layers"),
         attention_heads=number("num_attention_heads", "n_head", "decoder_attention_heads"),
         key_value_heads=number("num_key_value_heads", "num_kv_heads", "multi_query_group_num"),
