@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from samples import fails, sample
 
 from lorascope.compiling import (
     SUPPORTED_PEFT,
@@ -29,7 +30,6 @@ from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import plan
 from lorascope.records import AdapterConfig, ModelMap, Options, Plan, Target
 from lorascope.sources.gallery import from_gallery, gallery
-from samples import fails, sample
 
 COMMON = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "bias": "none", "task_type": "CAUSAL_LM"}
 BARE = COMMON | {"target_modules": [], "lora_dropout": 0.0}
@@ -61,17 +61,29 @@ FORMS: list[tuple[str, list[str], dict[str, Any]]] = [
         | {"rank_pattern": {r"^(model\.layers\.(0|1|2|3)\.self_attn\.q_proj)": 4}}
         | {"alpha_pattern": {r"^(model\.layers\.(0|1|2|3)\.self_attn\.q_proj)": 2}},
     ),
-    ("llama", ["attention.q", "attention.v=8/4"], COMMON | {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"v_proj": 4}}),
+    (
+        "llama",
+        ["attention.q", "attention.v=8/4"],
+        COMMON | {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"v_proj": 4}},
+    ),
     # Layers.
     (
         "llama",
         ["attention.q,v[-4:]"],
         COMMON | {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [28, 29, 30, 31]},
     ),
-    ("llama", ["attention.q[5]", "attention.q[0]"], COMMON | {"target_modules": ["q_proj"], "layers_to_transform": [0, 5]}),
+    (
+        "llama",
+        ["attention.q[5]", "attention.q[0]"],
+        COMMON | {"target_modules": ["q_proj"], "layers_to_transform": [0, 5]},
+    ),
     # Exclusions, and both.
     ("llava", ["qv"], COMMON | {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r"model\.vision_tower\..*"}),
-    ("llava", ["vision.attention.q"], COMMON | {"target_modules": ["q_proj"], "exclude_modules": r"model\.language_model\..*"}),
+    (
+        "llava",
+        ["vision.attention.q"],
+        COMMON | {"target_modules": ["q_proj"], "exclude_modules": r"model\.language_model\..*"},
+    ),
     (
         "llava",
         ["attention.q[0]"],
@@ -217,7 +229,11 @@ def test_the_same_text_whatever_the_hashes(seed: str) -> None:
         "print(json.dumps([plan_to_json(ls.plan(ls.inspect(m), 'all', 'attention.o[1]=3')) for m in ('llava', 'mixtral')]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     from lorascope.saving import plan_to_json
 
@@ -251,7 +267,9 @@ def test_what_cannot_be_exact_is_refused() -> None:
         model_type="mamba",
         modules=tuple(dataclasses.replace(m, name=m.name.replace("q_proj", "out_proj")) for m in model.modules),
     )
-    renamed = dataclasses.replace(weight, name="model.layers.0.self_attn.out_proj", module="model.layers.0.self_attn.out_proj")
+    renamed = dataclasses.replace(
+        weight, name="model.layers.0.self_attn.out_proj", module="model.layers.0.self_attn.out_proj"
+    )
     with fails("llama: PEFT cannot adapt exactly these 1 weights: PEFT 0.19.1: PEFT refuses", "--exclude"):
         compile_targets(guarded, [Target(renamed, 8, 16, 0)], Options())
 

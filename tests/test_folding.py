@@ -7,9 +7,9 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import fails, sample
 
 from lorascope.folding import filled, fold, numbers_apart, parse_spans, spans, template, unfold
-from samples import fails, sample
 
 WORDS = st.one_of(
     st.sampled_from(["layers", "q_proj", "mlp", "0", "1", "2", "3", "10", "007", "00", "٣", "²", "1a", "#", "{", "}"]),

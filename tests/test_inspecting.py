@@ -11,12 +11,12 @@ import architectures
 import huggingface_hub
 import pytest
 import transformers
+from samples import fails, sample
 
 import lorascope as ls
 from lorascope import inspecting
 from lorascope.inspecting import configuration, inspect
 from lorascope.sources.gallery import PREFERRED, gallery
-from samples import fails, sample
 
 TINY = {
     "model_type": "llama",
@@ -137,7 +137,9 @@ def test_an_unknown_head(head: str) -> None:
 
 
 def test_a_head_that_the_gallery_has_not() -> None:
-    with fails('the gallery has "llama" with causal-lm, sequence-classification, not with the head "masked-lm"', "--head"):
+    with fails(
+        'the gallery has "llama" with causal-lm, sequence-classification, not with the head "masked-lm"', "--head"
+    ):
         inspect("llama", head="masked-lm")
 
 
@@ -178,7 +180,10 @@ def test_a_broken_config_file(content: str, said: list[str], tmp_path: Path) -> 
         ({"model_type": "llava", "vision_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers is 1000000000"),
         ({"model_type": "llava", "text_config": {"a": [{"depth": 10**9}]}}, "depth is 1000000000"),
         ({"model_type": "swin", "depths": [2, 10**9]}, "depths is 1000000000"),
-        ({"model_type": "jetmoe", "num_local_experts": 10**12}, "num_local_experts is 1000000000000, more than 1000000"),
+        (
+            {"model_type": "jetmoe", "num_local_experts": 10**12},
+            "num_local_experts is 1000000000000, more than 1000000",
+        ),
         (
             {"model_type": "jetmoe", "num_hidden_layers": 1500, "num_local_experts": 1500},
             "1500 layers of 1500 experts are more than 1000000 experts in all",
@@ -234,7 +239,9 @@ def test_every_real_configuration_passes_the_caps() -> None:
 def test_foreign_code_is_not_run_unasked(tmp_path: Path) -> None:
     made = folder(tmp_path / "model", model_type="mine", auto_map={"AutoConfig": "code.Mine"})
     (made / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
-    with fails('model_type "mine" needs code that comes with the model (auto_map), which is not run', "--trust-remote-code"):
+    with fails(
+        'model_type "mine" needs code that comes with the model (auto_map), which is not run', "--trust-remote-code"
+    ):
         inspect(made)
     assert not (tmp_path / "ran").exists()
 
@@ -246,9 +253,7 @@ def test_foreign_code_is_not_run_where_transformers_has_its_own(tmp_path: Path) 
     assert not (tmp_path / "ran").exists()
 
 
-def test_trusted_code_that_fails_is_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trusted_code_that_fails_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     made = folder(tmp_path / "model", model_type="mine", auto_map={"AutoConfig": "code.Mine"})
     with fails("the configuration cannot be read"):

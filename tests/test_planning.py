@@ -8,10 +8,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from samples import fails, sample
 
 from lorascope.planning import plan
 from lorascope.records import ModelMap, Plan
-from samples import fails, sample
 
 
 def sizes(made: Plan) -> dict[str, set[tuple[int, float]]]:
@@ -94,7 +94,9 @@ def test_a_rules_own_alpha_wins_over_every_policy() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"alpha": 16}, {"scale": 2}, {"rslora": True}], ids=str)
-@pytest.mark.parametrize("rules", [("qv+ffn",), ("attention.q=8", "attention.v[0]=2"), ("attention=4", "ffn=3/4")], ids=str)
+@pytest.mark.parametrize(
+    "rules", [("qv+ffn",), ("attention.q=8", "attention.v[0]=2"), ("attention=4", "ffn=3/4")], ids=str
+)
 @pytest.mark.parametrize("model", ["llama", "gpt2", "mixtral", "t5"])
 def test_alpha_is_written_where_ranks_differ(model: str, rules: tuple[str, ...], arguments: dict[str, Any]) -> None:
     config = plan(sample(model), *rules, **arguments).config
@@ -118,7 +120,10 @@ def test_layers_hold_for_rules_without_layers() -> None:
 def test_exclusions_come_last() -> None:
     made = plan(sample("llama"), "attention", "ffn", exclude=["attention.q,k", "ffn[1:]"])
     assert Counter(t.weight.role.part for t in made.targets) == {"v": 32, "o": 32, "gate": 1, "up": 1, "down": 1}
-    assert plan(sample("llama"), "attention", exclude="q").targets == plan(sample("llama"), "attention", exclude=["q"]).targets
+    assert (
+        plan(sample("llama"), "attention", exclude="q").targets
+        == plan(sample("llama"), "attention", exclude=["q"]).targets
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,14 +177,38 @@ def test_dora() -> None:
         ("gpt2", ["attention.q"], "k and v come along: attention.self.qkv"),
         ("phi3", ["ffn.up"], "gate comes along: ffn.dense.gate_up is one matrix for several parts (32 weights)"),
         ("deepseek_v3", ["attention.v"], "k comes along: attention.self.kv_a"),
-        ("llama", ["qv"], "left out: 50.0% of the parameters of attention: attention.self.k, attention.self.o (64 weights)"),
+        (
+            "llama",
+            ["qv"],
+            "left out: 50.0% of the parameters of attention: attention.self.k, attention.self.o (64 weights)",
+        ),
         ("qwen2_moe", ["ffn.shared"], "left out: 93.8% of the parameters of ffn: ffn.expert.gate_up, ffn.expert.down"),
         ("llava", ["vision.attention.q"], "left out: 75.0% of the parameters of vision.attention"),
-        ("mixtral", ["ffn.expert=4"], "experts are 100.0% of the trainable parameters: rank 4 is per expert, and there are 8"),
-        ("falcon_mamba", ["mixer"], "cannot be adapted: mixer.out (32 weights, such as backbone.layers.0.mixer.out_proj)"),
-        ("deepseek_v3", ["ffn.dense"], "(9 weights, such as model.layers.0.mlp.gate_proj) are adapted through target_param"),
-        ("dbrx", ["ffn.expert"], "all experts are stacked into one 2-D matrix here, so they share one adapter per layer"),
-        ("t5", ["qv"], 'PEFT before 0.21.2 cannot wrap a model of transformers 5.18 or later with task_type="SEQ_2_SEQ_LM"'),
+        (
+            "mixtral",
+            ["ffn.expert=4"],
+            "experts are 100.0% of the trainable parameters: rank 4 is per expert, and there are 8",
+        ),
+        (
+            "falcon_mamba",
+            ["mixer"],
+            "cannot be adapted: mixer.out (32 weights, such as backbone.layers.0.mixer.out_proj)",
+        ),
+        (
+            "deepseek_v3",
+            ["ffn.dense"],
+            "(9 weights, such as model.layers.0.mlp.gate_proj) are adapted through target_param",
+        ),
+        (
+            "dbrx",
+            ["ffn.expert"],
+            "all experts are stacked into one 2-D matrix here, so they share one adapter per layer",
+        ),
+        (
+            "t5",
+            ["qv"],
+            'PEFT before 0.21.2 cannot wrap a model of transformers 5.18 or later with task_type="SEQ_2_SEQ_LM"',
+        ),
         ("gpt2", ["head"], "lm_head shares its tensor with transformer.wte; merging the adapter would change both"),
         ("gpt2", ["head", "embedding.token"], "and 1 more share one tensor and get an adapter each"),
     ],
@@ -282,7 +311,11 @@ def test_bad_rules(rule: Any, said: list[str]) -> None:
 def test_all_faults_of_the_arguments_at_once() -> None:
     with fails(
         *("rank 0 is", "alpha -1 is", "alpha and scale are both given", "dropout 2 is", "bias 'x' is", "layers 'y' is"),
-        *("rule 'foo.bar=0': 3 faults", "'qvv' is neither a recipe nor a rule", "exclude 'ffn=3': an exclusion has no rank"),
+        *(
+            "rule 'foo.bar=0': 3 faults",
+            "'qvv' is neither a recipe nor a rule",
+            "exclude 'ffn=3': an exclusion has no rank",
+        ),
     ):
         plan(
             sample("llama"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from samples import fails, sample
 
 from lorascope.recipes import RECIPES, recipe_rules
 from lorascope.records import ModelMap
 from lorascope.selecting import parse_rule
-from samples import fails, sample
 
 
 def texts(name: str, model: ModelMap, rank: int = 8) -> list[str]:

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from samples import fails, sample
 
 from lorascope.inspecting import MOST_BYTES, inspect, read_json
 from lorascope.planning import plan
 from lorascope.saving import load_plan, map_report, plan_to_json, save_map, save_plan
-from samples import fails, sample
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava"])

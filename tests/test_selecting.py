@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import fails, sample
 
 from lorascope.records import Rule
 from lorascope.selecting import (
@@ -21,7 +22,6 @@ from lorascope.selecting import (
     parse_rule,
     select,
 )
-from samples import fails, sample
 
 FACTS = {"component": COMPONENTS, "stack": STACKS, "block": BLOCKS, "variant": VARIANTS, "part": PARTS}
 
@@ -33,9 +33,7 @@ SLICES = st.builds(
     st.one_of(st.just(""), st.integers(-9, 9).filter(bool).map(lambda step: f":{step}")),
 )
 LAYERS = st.lists(st.one_of(st.integers(-99, 99).map(str), SLICES), max_size=3).map(",".join)
-ALPHAS = st.one_of(
-    st.integers(1, 999_999_999).map(float), st.decimals("0.000000001", "999999999", places=9).map(float)
-)
+ALPHAS = st.one_of(st.integers(1, 999_999_999).map(float), st.decimals("0.000000001", "999999999", places=9).map(float))
 
 
 @st.composite

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import fails, sample
 
 from lorascope.errors import LorascopeError
 from lorascope.planning import plan
@@ -20,7 +21,6 @@ from lorascope.reporting.terminal import BY, map_text
 from lorascope.saving import map_report, plan_from_json, plan_to_json
 from lorascope.serializing import map_from_json, map_to_json
 from lorascope.sources.gallery import from_gallery, gallery
-from samples import fails, sample
 
 HEADS = sorted({head for heads in gallery().values() for head in heads})
 
@@ -39,7 +39,11 @@ def test_all_496_maps_are_tried() -> None:
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava", "deepseek_v3", "bert"])
 def test_plans_survive(name: str) -> None:
-    for arguments in ({}, {"scale": 2.5, "rslora": True}, {"layers": "-2:", "bias": "all", "exclude": ["attention.q[0]"]}):
+    for arguments in (
+        {},
+        {"scale": 2.5, "rslora": True},
+        {"layers": "-2:", "bias": "all", "exclude": ["attention.q[0]"]},
+    ):
         made = plan(sample(name), "qv+ffn", "attention.o[0]=3/1.5", **arguments)  # type: ignore[arg-type]
         assert plan_from_json(json.loads(json.dumps(plan_to_json(made)))) == made
 
@@ -150,7 +154,24 @@ def test_depth_is_bounded() -> None:
 
 # Broken copies: every value of a small file replaced, removed or moved.
 
-STRANGE = [None, True, -1, 0, 10**20, 1.5, float("nan"), "", "\x1b[31m\n", "0-3", "é" * 300, [], [[]], {}, {"": {}}, [0, 0]]
+STRANGE = [
+    None,
+    True,
+    -1,
+    0,
+    10**20,
+    1.5,
+    float("nan"),
+    "",
+    "\x1b[31m\n",
+    "0-3",
+    "é" * 300,
+    [],
+    [[]],
+    {},
+    {"": {}},
+    [0, 0],
+]
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

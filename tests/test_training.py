@@ -103,4 +103,3 @@ def test_a_real_checkpoint() -> None:
 
 def sizes(model: torch.nn.Module) -> dict[str, tuple[int, float]]:
     return {name: (rank, float(alpha)) for name, (rank, alpha, _) in adapted_weights(model).items()}
-

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from samples import fails, sample
 
 import lorascope as ls
-from samples import fails, sample
 
 LAYERS = range(32)
 
@@ -113,7 +113,9 @@ def test_with_a_model_the_names_are_its_own(model: str, differing: dict[str, Any
     [({"rank": 0}, "rank 0 is not a whole number from 1"), ({"alpha": 0}, "alpha 0 is not a number above 0")],
     ids=str,
 )
-def test_bad_numbers_are_refused_with_and_without_a_model(model: str | None, arguments: dict[str, Any], said: str) -> None:
+def test_bad_numbers_are_refused_with_and_without_a_model(
+    model: str | None, arguments: dict[str, Any], said: str
+) -> None:
     with fails(said):
         ls.create_attention_lora_config(**arguments, model=model)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import peft
 import pytest
+from samples import fails, sample
 
 from lorascope.planning import plan
 from lorascope.records import AdapterConfig
 from lorascope.saving import save_plan
 from lorascope.verifying import adapter_config, to_peft, verify
-from samples import fails, sample
 
 RULES = ("attention.q,v=8", "ffn.down[0]=4/2")
 
@@ -64,13 +64,15 @@ def test_what_peft_refuses_is_no_error_of_ours() -> None:
 
 
 def test_older_rules() -> None:
-    with fails('The rules of PEFT 0.18.0 are not known: they start at 0.19', "pip install -U peft"):
+    with fails("The rules of PEFT 0.18.0 are not known: they start at 0.19", "pip install -U peft"):
         verify(sample("llama"), {}, peft="0.18.0")
     with fails('"new" is not a version of PEFT'):
         verify(sample("llama"), {}, peft="new")
 
 
-@pytest.mark.parametrize("config", [None, 5, "my-adapter", ["q_proj"], object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "config", [None, 5, "my-adapter", ["q_proj"], object()], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_configuration(config: Any) -> None:
     with fails(f"a {type(config).__name__} is no adapter configuration", "Give a plan, a peft.LoraConfig"):
         verify(sample("llama"), config)
@@ -103,7 +105,10 @@ def test_what_is_no_configuration(config: Any) -> None:
         ({"use_dora": 1}, "use_dora is 1, not true or false"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3', not LORA"),
         ({"layer_replication": [[0, 4], [2, 5]]}, "layer_replication is set, which the rules do not cover"),
-        ({"target_module": ["q_proj"]}, "target_module is no argument of peft.LoraConfig, which calls it target_modules"),
+        (
+            {"target_module": ["q_proj"]},
+            "target_module is no argument of peft.LoraConfig, which calls it target_modules",
+        ),
         ({"rank": 8}, "rank is no argument of peft.LoraConfig, which calls it r"),
         ({"alpha": 8}, "which calls it lora_alpha"),
     ],
@@ -127,7 +132,13 @@ def test_a_long_value_is_cut() -> None:
 
 
 def test_other_fields_of_the_file_do_not_matter() -> None:
-    others = {"auto_mapping": None, "peft_version": "0.21.2", "inference_mode": True, "revision": None, "corda_config": None}
+    others = {
+        "auto_mapping": None,
+        "peft_version": "0.21.2",
+        "inference_mode": True,
+        "revision": None,
+        "corda_config": None,
+    }
     assert adapter_config({**others, "r": 4}) == AdapterConfig(r=4)
 
 

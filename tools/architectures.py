@@ -12,9 +12,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from lorascope.records import Head
 
-# transformers' own mapping for each head, in the order in which a bare model type prefers them.
-HEADS = {
+# transformers' own mapping for each head.
+HEADS: dict[Head, str] = {
     "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "image-text-to-text": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
     "seq2seq-lm": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
@@ -27,7 +28,7 @@ HEADS = {
 class Entry:
     """One architecture: `label` is unique (`mistral`, or `mamba+…` for a released layout)."""
 
-    head: str
+    head: Head
     model_type: str
     architecture: str
     layout: str = ""
@@ -69,7 +70,7 @@ def mend_torchvision() -> None:
 _LIBRARIES: list[Any] = []  # a torch library lives only as long as its Python object
 
 
-def entries(*heads: str) -> Iterator[Entry]:
+def entries(*heads: Head) -> Iterator[Entry]:
     """The entries of the given heads (all heads but sequence classification where none is given)."""
     from transformers.models.auto import modeling_auto
 
@@ -137,7 +138,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 # Released layouts that the default configuration hides, as (head, model type, layout name, arguments).
-_LAYOUTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+_LAYOUTS: tuple[tuple[Head, str, str, dict[str, Any]], ...] = (
     ("causal-lm", "bamba", "attention", {"attn_layer_indices": [9, 18, 27]}),
     (
         "causal-lm",
@@ -145,7 +146,12 @@ _LAYOUTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "attention",
         {"layer_types": (["mamba"] * 5 + ["attention"] + ["mamba"] * 4) * 3 + ["mamba"] * 2},
     ),
-    ("causal-lm", "gemma4_text", "experts", {"enable_moe_block": True, "num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704}),
+    (
+        "causal-lm",
+        "gemma4_text",
+        "experts",
+        {"enable_moe_block": True, "num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704},
+    ),
     ("causal-lm", "lfm2", "conv", {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8}),
     ("causal-lm", "jamba", "dense", {"num_experts": 1, "num_experts_per_tok": 1}),
     ("causal-lm", "gpt2", "cross", {"add_cross_attention": True}),

@@ -1,7 +1,7 @@
 """Writes the generated pages of `docs/`, which tests compare with what is committed.
 
-    python tools/build_docs.py             the pages, from the gallery and tests/conformance/results.json (no torch)
-    python tools/build_docs.py --measure   first measure every architecture against PEFT again (20 minutes)
+python tools/build_docs.py             the pages, from the gallery and tests/conformance/results.json (no torch)
+python tools/build_docs.py --measure   first measure every architecture against PEFT again (20 minutes)
 """
 
 from __future__ import annotations
@@ -109,7 +109,13 @@ def conformance() -> str:
         median = f"{missed[len(missed) // 2]:.1%}" if missed else "–"
         counts = " | ".join(str(verdicts[verdict]) for verdict in ("error", "misses", "extra", "exact"))
         lines.append(f"| {name} | {counts} | {median} |")
-    lines += ["", "## By architecture", "", "A number is how many weights are adapted; a letter is a reason for refusal:", ""]
+    lines += [
+        "",
+        "## By architecture",
+        "",
+        "A number is how many weights are adapted; a letter is a reason for refusal:",
+        "",
+    ]
     lines += [f"- **{letter}**: {reason}" for reason, letter in reasons.items()]
     lines += [
         "",

@@ -1,7 +1,7 @@
 """Writes `src/lorascope/data/gallery`: the map of every architecture's default configuration.
 
-    python tools/build_gallery.py            build every model and write its map
-    python tools/build_gallery.py --roles    only read the roles again, from the written maps (no torch)
+python tools/build_gallery.py            build every model and write its map
+python tools/build_gallery.py --roles    only read the roles again, from the written maps (no torch)
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from lorascope.serializing import map_from_json, map_to_json  # noqa: E402
 
 def gallery_text(model: ModelMap) -> str:
     """The file of a map: one line per top-level field, so that a change is readable in a diff."""
-    fields = (f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in map_to_json(model).items())
+    fields = (
+        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in map_to_json(model).items()
+    )
     return "{\n" + ",\n".join(fields) + "\n}\n"
 
 

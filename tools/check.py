@@ -1,7 +1,7 @@
 """Every check of the project, in the order of their cost; stops at none and fails if any does.
 
-    python tools/check.py            all: what CI runs
-    python tools/check.py --quick    without what is marked slow: the developer's run
+python tools/check.py            all: what CI runs
+python tools/check.py --quick    without what is marked slow: the developer's run
 """
 
 from __future__ import annotations

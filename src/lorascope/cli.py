@@ -9,6 +9,7 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -30,13 +31,18 @@ recipes are qv, qv+ffn, attention, ffn, all""",
 }
 
 
+# Options whose values may begin with a dash, and how such values begin.
+_SIGNED = ("--layers", "--rank", "--alpha", "--scale", "--dropout")
+_NEGATIVE = re.compile(r"-(?:[0-9.]|inf|nan)")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no × shows an escape
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_values_joined(sys.argv[1:] if arguments is None else arguments))
     if options.command is None:
         parser.print_help()
         return 0
@@ -61,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _values_joined(arguments: Sequence[str]) -> list[str]:
+    """`--layers -8:` as `--layers=-8:`: argparse takes what begins with a dash for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in _SIGNED and _NEGATIVE.match(argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def _discard_stdout() -> None:
     """Keeps Python from failing once more when it flushes what is left at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     from lorascope import __version__
 
     parser = argparse.ArgumentParser(
-        prog="lorascope", description="Aim LoRA on purpose: see, plan and verify what adapters adapt.", allow_abbrev=False
+        prog="lorascope",
+        description="Aim LoRA on purpose: see, plan and verify what adapters adapt.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands")
@@ -88,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect = _command(commands, "inspect", "list a model's weights by role, without loading any")
     inspect.add_argument("source", nargs="?", help="model type, folder, config.json, Hub id, saved map or plan")
     inspect.add_argument("--gallery", action="store_true", help="list the model types that need no source at all")
-    inspect.add_argument("--by", choices=("role", "layer", "module"), default="role", help="how to group (default: role)")
+    inspect.add_argument(
+        "--by", choices=("role", "layer", "module"), default="role", help="how to group (default: role)"
+    )
     inspect.add_argument("--component", default="", help="only this component: text, vision, audio, connector, …")
     inspect.add_argument("-o", "--output", metavar="FILE", help="save the map, to be used as a source later")
     _source_options(inspect)
@@ -96,10 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", "choose weights, ranks and alphas, and get the exact configuration")
     plan.add_argument("source", help="model type, folder, config.json, Hub id, saved map or plan")
     plan.add_argument("rules", nargs="*", metavar="RECIPE|RULE", help="what to adapt (default: qv)")
-    plan.add_argument("--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)")
+    plan.add_argument(
+        "--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)"
+    )
     plan.add_argument("--alpha", type=_number, help="one alpha for every weight (default: 16)")
     plan.add_argument("--scale", type=_number, help="instead: one scale for every weight, alpha follows the rank")
-    plan.add_argument("--dropout", type=_number, help="dropout of the adapters (default: 0.05, 0 where PEFT allows none)")
+    plan.add_argument(
+        "--dropout", type=_number, help="dropout of the adapters (default: 0.05, 0 where PEFT allows none)"
+    )
     plan.add_argument("--bias", default="none", help="none, all or lora_only (default: none)")
     plan.add_argument("--rslora", action="store_true", help="scale by alpha / sqrt(rank)")
     plan.add_argument("--dora", action="store_true", help="train a magnitude per output too")
@@ -111,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str
+) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
         help=purpose,
@@ -167,7 +194,12 @@ def _gallery(options: argparse.Namespace) -> int:
     else:
         from lorascope.reporting.tables import table
 
-        print(table(("model type", "heads (the first is meant if none is named)"), [(n, ", ".join(h)) for n, h in found.items()]))
+        print(
+            table(
+                ("model type", "heads (the first is meant if none is named)"),
+                [(n, ", ".join(h)) for n, h in found.items()],
+            )
+        )
     return 0
 
 

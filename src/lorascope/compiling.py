@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.folding import NUMBER, filled, numbers_apart
@@ -155,7 +156,7 @@ def size_difference(resolution: Resolution, sizes: Mapping[str, Size], peft: str
     return ""
 
 
-def _forms(model: ModelMap, modules: set[str]) -> Iterator[dict[str, object]]:
+def _forms(model: ModelMap, modules: set[str]) -> Iterator[dict[str, Any]]:
     """Ways to say `modules` to PEFT, the shortest first."""
     if not modules:
         # An empty list keeps PEFT from adding its default targets to the parameters.
@@ -174,9 +175,9 @@ def _forms(model: ModelMap, modules: set[str]) -> Iterator[dict[str, object]]:
 
 def _endings_form(
     names: Sequence[str], modules: set[str], layer_of: Callable[[str], int | None] | None, excluding: bool
-) -> dict[str, object] | None:
+) -> dict[str, Any] | None:
     """Name endings, restricted to the layers of the targets and to outside of target-free branches if so asked."""
-    form: dict[str, object] = {}
+    form: dict[str, Any] = {}
     considered: Iterable[str] = names
     if layer_of is not None:
         layers = {layer_of(name) for name in modules}
@@ -256,7 +257,7 @@ def _regex(wanted: Iterable[str], names: Iterable[str]) -> str:
     stems_of: dict[tuple[str, ...], list[str]] = {}
     for stem, leaves in leaves_of.items():
         stems_of.setdefault(tuple(sorted(set(leaves))), []).append(stem)
-    branches = []
+    branches: list[str] = []
     for endings, stems in stems_of.items():
         ending = _group(endings)
         branches.extend(f"{stem}\\.{ending}" if stem else ending for stem in sorted(stems))
@@ -272,16 +273,16 @@ def _numbers_by_pieces(names: Iterable[str]) -> dict[tuple[str, ...], set[tuple[
 
 
 def _number_patterns(rows: set[tuple[int, ...]], existing: set[tuple[int, ...]]) -> list[tuple[str, ...]]:
-    """For each box of number rows, a pattern per column; `\\d+` everywhere where all existing rows are wanted."""
+    """For each box of number rows, a pattern per column; any number everywhere where all existing rows are wanted."""
     if rows == existing:
         return [(r"\d+",) * len(next(iter(rows)))]
-    boxes: dict[tuple[int, ...], list[int]] = {}
-    for *head, last in sorted(rows):
-        boxes.setdefault(tuple(head), []).append(last)
+    lasts_of: dict[tuple[int, ...], list[int]] = {}
+    for row in sorted(rows):
+        lasts_of.setdefault(row[:-1], []).append(row[-1])
     merged: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-    for head, lasts in boxes.items():
-        merged.setdefault(tuple(lasts), []).append(head)
-    patterns = []
+    for head, found in lasts_of.items():
+        merged.setdefault(tuple(found), []).append(head)
+    patterns: list[tuple[str, ...]] = []
     for lasts, heads in merged.items():
         ending = _group([str(number) for number in lasts])
         patterns.extend((*(str(number) for number in head), ending) for head in heads)

@@ -106,11 +106,11 @@ def _boxes(rows: list[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], ...]]
         yield ()
         return
     tails: dict[tuple[int, ...], list[int]] = {}
-    for *head, last in rows:
-        tails.setdefault(tuple(head), []).append(last)
+    for row in rows:
+        tails.setdefault(row[:-1], []).append(row[-1])
     heads: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for head, lasts in tails.items():
         heads.setdefault(tuple(lasts), []).append(head)
-    for lasts, same in heads.items():
+    for column, same in heads.items():
         for box in _boxes(same):
-            yield (*box, lasts)
+            yield (*box, column)

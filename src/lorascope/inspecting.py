@@ -32,13 +32,11 @@ _LAYERS = re.compile(
     r"|layer_types|layers_block_type|attention_types|inner_group_num"
 )
 _OTHER_COUNTS = re.compile(r"(num|n|moe_num)_(\w+_)?(experts|labels|heads|codebooks)")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _MODEL_TYPE = re.compile(r"[\w.-]+")
 
 
-def inspect(
-    source: Any, *, head: str = "", revision: str | None = None, trust_remote_code: bool = False
-) -> ModelMap:
+def inspect(source: Any, *, head: str = "", revision: str | None = None, trust_remote_code: bool = False) -> ModelMap:
     """The map of a model's weights by role; no weights are loaded.
 
     Args:
@@ -109,7 +107,8 @@ def _of_text(source: str, head: str, revision: str | None, trust_remote_code: bo
     path = Path(source)
     if not source.strip() or not _may_exist(path):
         raise LorascopeError(
-            f"{source[:60]!r} is no source", hint="Give a model type such as mistral, a folder, a config.json or a Hub id."
+            f"{source[:60]!r} is no source",
+            hint="Give a model type such as mistral, a folder, a config.json or a Hub id.",
         )
     if path.is_file() and path.name != "config.json":
         data = read_json(path)
@@ -237,7 +236,9 @@ def _check_config(file: Path, trust_remote_code: bool) -> None:
         )
     faults = list(dict.fromkeys(_count_faults(data)))
     architectures = data.get("architectures")
-    if not (architectures is None or isinstance(architectures, list) and all(isinstance(a, str) for a in architectures)):
+    if not (
+        architectures is None or (isinstance(architectures, list) and all(isinstance(a, str) for a in architectures))
+    ):
         faults.append(f"architectures is {architectures!r}, not a list of class names")
     if faults:
         raise LorascopeError(*faults, where=where, hint="Check it against the configuration of a released model.")
@@ -255,7 +256,9 @@ def _check_config(file: Path, trust_remote_code: bool) -> None:
         raise LorascopeError(
             f'model_type "{model_type}" is none that transformers {transformers.__version__} knows',
             where=where,
-            hint=" ".join(word for word in (did_you_mean(model_type, known), "A newer transformers may know it.") if word),
+            hint=" ".join(
+                word for word in (did_you_mean(model_type, known), "A newer transformers may know it.") if word
+            ),
         )
 
 
@@ -305,7 +308,7 @@ def _of_config(config: Any, name: str, head: str, trust_remote_code: bool) -> Mo
 
 
 def _head(head: str) -> Head | None:
-    return head if head in PREFERRED else None  # type: ignore[return-value]
+    return next((known for known in PREFERRED if known == head), None)
 
 
 def _transformers() -> Any:
@@ -319,5 +322,3 @@ def _transformers() -> Any:
         ) from error
     transformers.logging.set_verbosity_error()
     return transformers
-
-

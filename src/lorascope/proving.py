@@ -103,8 +103,6 @@ def _base_name(path: str, adapter: str) -> str:
     return ".".join(word for word in words if word not in ("base_layer", "original_module"))
 
 
-
-
 def rebuild(model: ModelMap, source: str, *, trust_remote_code: bool = False) -> nn.Module:
     """The module of a map on the meta device, built again by transformers from the source that the map came from.
 

@@ -44,12 +44,14 @@ def _along(plan: Plan) -> Iterator[str]:
         rule = plan.rules[target.rule]
         asked = {value for values in rule.facts if FACT_OF[values[0]] == "part" for value in values}
         contents = CONTENTS.get(target.weight.role.part, ())
-        pieces = [piece for piece in contents if piece not in asked] if asked and target.weight.role.part not in asked else []
+        whole = not asked or target.weight.role.part in asked
+        pieces = [] if whole else [piece for piece in contents if piece not in asked]
         if pieces:
             key = (label(target.weight), " and ".join(pieces))
             extra[key] = extra.get(key, 0) + 1
-    for (role, pieces), count in extra.items():
-        yield f"{pieces} come{'' if ' and ' in pieces else 's'} along: {role} is one matrix for several parts ({count} weights)"
+    for (role, said), count in extra.items():
+        verb = "come" if " and " in said else "comes"
+        yield f"{said} {verb} along: {role} is one matrix for several parts ({count} weights)"
 
 
 def _left_out(plan: Plan) -> Iterator[str]:

@@ -182,7 +182,7 @@ def _write(texts: Mapping[Path, str]) -> None:
             with temporary.open("x", encoding="utf-8") as file:
                 file.write(text + "\n")
         for temporary, path in written:
-            os.replace(temporary, path)
+            temporary.replace(path)
     except (OSError, ValueError) as error:
         raise LorascopeError(
             f"cannot be written: {getattr(error, 'strerror', None) or error}",

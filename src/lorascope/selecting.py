@@ -137,7 +137,9 @@ def select(model: ModelMap, rule: Rule) -> tuple[Weight, ...]:
         raise LorascopeError(
             f"selects nothing in {model.model}: none of its weights lies in layers {rule.layers}",
             where=f"rule {str(rule)!r}",
-            hint=f"They lie in layers {layers}." if layers else "They lie outside of the layers: leave out the brackets.",
+            hint=f"They lie in layers {layers}."
+            if layers
+            else "They lie outside of the layers: leave out the brackets.",
         )
     return tuple(chosen)
 
@@ -181,7 +183,12 @@ def nearest_selectors(model: ModelMap, rule: Rule) -> list[str]:
         words = {*key, *(value for part in parts[key] for value in (part, *CONTENTS.get(part, ())))}
         component, block, variant = key
         # Who names a component wants that one first.
-        return -len(asked & words) - (component in asked), component, BLOCKS.index(block) if block in BLOCKS else len(BLOCKS), variant
+        return (
+            -len(asked & words) - (component in asked),
+            component,
+            BLOCKS.index(block) if block in BLOCKS else len(BLOCKS),
+            variant,
+        )
 
     return [
         ".".join(word for word in (*key, ",".join(sorted(parts[key] - {""}))) if word)

@@ -86,7 +86,7 @@ def map_from_json(data: object) -> ModelMap:
     roles: dict[str, tuple[Role, bool]] = {}
     for name, node in _expanded(reader.mapping("modules"), reader):
         modules.append(_module(name, node, reader))
-        for key, text in reader.object(node.get("roles", {}), f"{name}: roles").items():
+        for key, text in reader.checked(node.get("roles", {}), f"{name}: roles").items():
             role = reader.role(name, text)
             if role is not None:
                 roles[f"{name}.{key}" if key else name] = (role, text.endswith("?"))
@@ -138,7 +138,10 @@ def _folded(node: Json) -> Json:
         spans(map(int, words)) if NUMBER.fullmatch(words[0]) else words[0]: children[words[0]]
         for words in same.values()
     }
-    return {**{key: value for key, value in node.items() if key != "children"}, **({"children": folded} if folded else {})}
+    return {
+        **{key: value for key, value in node.items() if key != "children"},
+        **({"children": folded} if folded else {}),
+    }
 
 
 def _expanded(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Json]]:
@@ -217,9 +220,9 @@ class _Reader:
             raise LorascopeError(f"more than {_MOST_MODULES} modules", where="saved model map", hint=_AGAIN)
 
     def mapping(self, name: str) -> Json:
-        return self.object(self._data.get(name), name)
+        return self.checked(self._data.get(name), name)
 
-    def object(self, value: object, name: str) -> Json:
+    def checked(self, value: object, name: str) -> Json:
         return value if self.expect(isinstance(value, dict), f"{name}: must be an object") else {}  # type: ignore[return-value]
 
     def role(self, name: str, text: object) -> Role | None:

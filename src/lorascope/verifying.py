@@ -33,7 +33,9 @@ _UNKNOWN = (
 )
 
 
-def verify(model: ModelMap, config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig, *, peft: str = NEWEST) -> Resolution:
+def verify(
+    model: ModelMap, config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig, *, peft: str = NEWEST
+) -> Resolution:
     """Which weights PEFT adapts under a configuration, at which rank, alpha and scale, and what that costs.
 
     Args:
@@ -77,7 +79,9 @@ def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig
         found[name] = tuple(value) if isinstance(value, list | set | frozenset) else value
     faults += _type_faults(found)
     if faults:
-        raise LorascopeError(*faults, where="adapter configuration", hint="Names and types are those of peft.LoraConfig.")
+        raise LorascopeError(
+            *faults, where="adapter configuration", hint="Names and types are those of peft.LoraConfig."
+        )
     return AdapterConfig(**found)
 
 
@@ -93,7 +97,7 @@ def to_peft(config: AdapterConfig) -> LoraConfig:
         raise LorascopeError(
             f"peft cannot be imported: {error}", hint="Install it with: pip install 'lorascope[torch]'"
         ) from error
-    return peft.LoraConfig(**peft_arguments(config))  # type: ignore[arg-type]
+    return peft.LoraConfig(**peft_arguments(config))
 
 
 def _misspelt(values: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from architectures import Entry
+from oracle import peft_kwargs, peft_truth, restored
+
 from lorascope.compiling import NEWEST, peft_name, task_type, unfit_releases
 from lorascope.errors import LorascopeError
 from lorascope.peft_rules.resolving import resolve
@@ -17,7 +19,6 @@ from lorascope.planning import plan
 from lorascope.records import AdapterConfig, ModelMap
 from lorascope.selecting import holds, own_components, parse_rule
 from lorascope.sources.skeleton import map_module
-from oracle import peft_kwargs, peft_truth, restored
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +78,9 @@ def measure_plans(
         counted = resolve(model, config, peft).trainable
         if found != asked:
             odd = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
-            yield Outcome(name, "different", f"{len(odd)} weights, such as {odd[0]}: {found.get(odd[0])}, not {asked.get(odd[0])}")
+            yield Outcome(
+                name, "different", f"{len(odd)} weights, such as {odd[0]}: {found.get(odd[0])}, not {asked.get(odd[0])}"
+            )
         elif counted != trainable:
             yield Outcome(name, "different", f"{trainable} trainable parameters, counted {counted}")
         else:
@@ -135,7 +138,7 @@ def _judged(model: ModelMap, name: str, adapted: set[str], *, agrees: bool) -> P
 def built(entry: Entry) -> tuple[nn.Module, ModelMap]:
     """The entry's model on the meta device, and its map."""
     module = entry.build()
-    return module, map_module(module, model=entry.label, head=entry.head)  # type: ignore[arg-type]
+    return module, map_module(module, model=entry.label, head=entry.head)
 
 
 def recorded(plans: Iterable[Outcome], pasted: Iterable[Pasted]) -> dict[str, Any]:

@@ -17,14 +17,10 @@ import architectures  # noqa: E402
 # One for each way in which architectures differ for PEFT: fused, low-rank, experts (rewritten and not), state space,
 # hybrid, encoder, encoder-decoder, towers, wrappers, ties, Conv1D.
 SAMPLE = {
-    "causal-lm": (
-        "llama mistral qwen2 qwen3 gemma2 phi phi3 gpt2 gpt_neox falcon bloom opt mpt mixtral qwen2_moe qwen3_moe "
-        "deepseek_v2 deepseek_v3 olmoe glm4_moe ernie4_5_moe gpt_oss llama4_text granitemoe jetmoe dbrx mamba mamba2 "
-        "jamba bamba falcon_h1 recurrent_gemma rwkv zamba2 xlnet"
-    ).split(),
-    "image-text-to-text": "llava qwen2_vl qwen2_5_vl idefics3 paligemma mllama blip-2".split(),
-    "seq2seq-lm": "t5 bart pegasus_x led".split(),
-    "masked-lm": "bert roberta deberta-v2 albert".split(),
+    "causal-lm": ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi", "phi3", "gpt2", "gpt_neox", "falcon", "bloom", "opt", "mpt", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "olmoe", "glm4_moe", "ernie4_5_moe", "gpt_oss", "llama4_text", "granitemoe", "jetmoe", "dbrx", "mamba", "mamba2", "jamba", "bamba", "falcon_h1", "recurrent_gemma", "rwkv", "zamba2", "xlnet"],
+    "image-text-to-text": ["llava", "qwen2_vl", "qwen2_5_vl", "idefics3", "paligemma", "mllama", "blip-2"],
+    "seq2seq-lm": ["t5", "bart", "pegasus_x", "led"],
+    "masked-lm": ["bert", "roberta", "deberta-v2", "albert"],
 }
 
 

@@ -134,11 +134,15 @@ def _by_layer(model: ModelMap, weights: Sequence[Weight]) -> str:
     layers = _grouped(weights, lambda weight: (weight.role.component, weight.role.stack, weight.layer))
     described = []
     for group in layers:
-        roles = ", ".join(dict.fromkeys(".".join(p for p in (w.role.block, w.role.variant, w.role.part) if p) for w in group))
+        roles = ", ".join(
+            dict.fromkeys(".".join(p for p in (w.role.block, w.role.variant, w.role.part) if p) for w in group)
+        )
         size = sum(weight.size for weight in group)
         described.append((group[0], len(group), size, roles))
     # Like layers stand in one row.
-    for same in _grouped(described, lambda row: (row[0].role.component, row[0].role.stack, row[0].layer is None, *row[1:])):
+    for same in _grouped(
+        described, lambda row: (row[0].role.component, row[0].role.stack, row[0].layer is None, *row[1:])
+    ):
         first = same[0][0]
         place = ".".join(part for part in (first.role.component, first.role.stack) if part)
         numbers = "-" if first.layer is None else spans(row[0].layer for row in same if row[0].layer is not None)

@@ -60,7 +60,7 @@ def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
 
     name = architecture or next(iter(getattr(config, "architectures", None) or ()), "")
     cls = getattr(transformers, name, None) if isinstance(name, str) and name else None
-    if not hasattr(cls, "_from_config") or cls is transformers.PreTrainedModel:
+    if cls is None or not hasattr(cls, "_from_config") or cls is transformers.PreTrainedModel:
         raise LorascopeError(
             f'transformers {transformers.__version__} has no model class "{name}"',
             where="architectures",
@@ -82,9 +82,7 @@ def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
         ) from error
 
 
-def build_for_head(
-    config: Any, head: Head | None, *, trust_remote_code: bool = False
-) -> tuple[torch.nn.Module, Head]:
+def build_for_head(config: Any, head: Head | None, *, trust_remote_code: bool = False) -> tuple[torch.nn.Module, Head]:
     """The model of a configuration with a head, on the meta device, and which head it got.
 
     Args:
@@ -140,7 +138,9 @@ def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def map_module(module: torch.nn.Module, *, model: str = "", head: Head | None = None, source: str = "module") -> ModelMap:
+def map_module(
+    module: torch.nn.Module, *, model: str = "", head: Head | None = None, source: str = "module"
+) -> ModelMap:
     """The model map of a module tree, whatever device it is on; no tensor's data is read.
 
     Args:
@@ -236,7 +236,10 @@ def _input_embeddings(module: torch.nn.Module) -> tuple[str, str]:
     try:
         return _name_of(module, get()), ""
     except NotImplementedError:
-        return "", f"{type(module).__name__}.get_input_embeddings() is not implemented, and PEFT calls it for any adapter"
+        return (
+            "",
+            f"{type(module).__name__}.get_input_embeddings() is not implemented, and PEFT calls it for any adapter",
+        )
     except AttributeError:
         return "", ""
 
