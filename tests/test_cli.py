@@ -42,7 +42,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["inspect", "llama", "--by", "layer"], ["text         0-31          7         3.0%  attention.self.q"]),
         (["inspect", "llama", "--by", "module"], ["model.layers.17.mlp.up_proj"]),
         (["inspect", "llava", "--component", "vision"], ["vision.attention.self.q"]),
-        (["inspect", "bert", "--head", "sequence-classification"], ["BertForSequenceClassification", "head.classifier"]),
+        (
+            ["inspect", "bert", "--head", "sequence-classification"],
+            ["BertForSequenceClassification", "head.classifier"],
+        ),
         (["inspect", "falcon_mamba"], ["PEFT refuses every module called out_proj or conv1d on falcon_mamba"]),
         (["inspect", "mixtral"], ["experts 8 · active experts 2", "8 × 28672 × 4096", "parameter"]),
         (["inspect", "--gallery"], ["model type", "llama", "image-text-to-text"]),
@@ -50,7 +53,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["plan", "llama", "qv+ffn"], ["rank_pattern = {'down_proj': 4, 'gate_proj': 4, 'up_proj': 4}"]),
         (["plan", "llama", "ffn[-8:]=4/16"], ["rules: ffn[-8:]=4/16", "model.layers.{24-31}.mlp.down_proj"]),
         (["plan", "llama", "--rank", "16", "--alpha", "32"], ["attention.q,v=16", "alpha 32 for every weight"]),
-        (["plan", "llama", "--scale", "2", "--rslora"], ["scale 2 for every weight, scale = alpha / sqrt(rank) (rsLoRA)"]),
+        (
+            ["plan", "llama", "--scale", "2", "--rslora"],
+            ["scale 2 for every weight, scale = alpha / sqrt(rank) (rsLoRA)"],
+        ),
         (["plan", "llama", "--dropout", "0", "--bias", "all", "--dora"], ["dropout 0 · bias all · DoRA"]),
         (["plan", "llama", "--layers", "-1", "--exclude", "q"], ["model.layers.31.self_attn.v_proj"]),
         (["plan", "llama", "--layers", "-8:"], ["rules: attention.q,v=8", "model.layers.{24-31}.self_attn.v_proj"]),
@@ -208,7 +214,10 @@ def test_usage_errors(arguments: list[str], said: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}}, ["needs code that comes with the model", "--trust-remote"]),
+        (
+            {"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}},
+            ["needs code that comes with the model", "--trust-remote"],
+        ),
         ({"model_type": "lama"}, ['model_type "lama" is none that transformers', 'Did you mean "llama"']),
         ({"model_type": None}, ["model_type is None, not a text", "config.json?"]),
         ({"model_type": "llama", "num_hidden_layers": 10**9}, ["num_hidden_layers is 1000000000", "released model"]),
@@ -249,11 +258,23 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_nothing_drives_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = map_to_json(sample("gpt2"))
     evil = "\x1b]0;owned\x07\x1b[2J\r\n\u202e\x9b31m"
-    data |= {"model": f"m{evil}", "architecture": f"a{evil}", "refusal": "", "notes": [f"n{evil}"], "source": f"s{evil}"}
+    data |= {
+        "model": f"m{evil}",
+        "architecture": f"a{evil}",
+        "refusal": "",
+        "notes": [f"n{evil}"],
+        "source": f"s{evil}",
+    }
     data["versions"] = {"transformers": f"v{evil}"}
     file = tmp_path / "map.json"
     file.write_text(json.dumps(data), encoding="utf-8")
-    for command in (["inspect"], ["inspect", "--by", "layer"], ["plan"], ["plan", "--layers", "99"], ["inspect", "--json"]):
+    for command in (
+        ["inspect"],
+        ["inspect", "--by", "layer"],
+        ["plan"],
+        ["plan", "--layers", "99"],
+        ["inspect", "--json"],
+    ):
         _, out, err = run(capsys, command[0], str(file), *command[1:])
         assert not set(out + err) & set("\x1b\x07\r\u202e\x9b")
         assert "99" in command or "x1b" in out or "u001b" in out
@@ -262,7 +283,11 @@ def test_nothing_drives_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_an_evil_argument_is_shown_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["inspect", "\x1b[31mred"], ["plan", "llama", "\x1b[31mred=4"], ["plan", "llama", "--bias", "\x1b"]):
+    for arguments in (
+        ["inspect", "\x1b[31mred"],
+        ["plan", "llama", "\x1b[31mred=4"],
+        ["plan", "llama", "--bias", "\x1b"],
+    ):
         assert "\x1b" not in run(capsys, *arguments)[2]
 
 
