@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lorascope.checking import check
     from lorascope.errors import LorascopeError
     from lorascope.inspecting import inspect
     from lorascope.planning import plan
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lorascope.verifying import verify
 
 _ROOMS = {
+    "checking": ("check",),
     "errors": ("LorascopeError",),
     "inspecting": ("inspect",),
     "planning": ("plan",),
@@ -45,6 +47,7 @@ __all__ = [
     "Rule",
     "Target",
     "Weight",
+    "check",
     "create_attention_lora_config",
     "gallery",
     "inspect",

@@ -28,6 +28,9 @@ _EXAMPLES = {
 
 rules are SELECTOR[LAYERS]=RANK/ALPHA; a later one wins, weight by weight
 recipes are qv, qv+ffn, attention, ffn, all""",
+    "check": """examples:
+  lorascope check mistral ./my-adapter           exit code 1 if there is something to say
+  lorascope check ./my-model ./my-adapter/adapter_config.json --json""",
 }
 
 
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        code = {"inspect": _inspect, "plan": _plan}[options.command](options)
+        code = {"inspect": _inspect, "plan": _plan, "check": _check}[options.command](options)
         sys.stdout.flush()
         return code
     except LorascopeError as error:
@@ -133,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--prove", action="store_true", help="run the installed PEFT on the meta device and compare")
     plan.add_argument("-o", "--output", metavar="DIR", help="write adapter_config.json and plan.json there")
     _source_options(plan)
+
+    check = _command(commands, "check", "tell what an existing adapter configuration really does on a model")
+    check.add_argument("source", help="model type, folder, config.json, Hub id, saved map or plan")
+    check.add_argument("adapter", help="folder with an adapter_config.json, or that file")
+    check.add_argument("--peft", default="0.21.2", help="whose rules to apply: 0.19 to 0.21 (default: 0.21.2)")
+    _source_options(check)
     return parser
 
 
@@ -175,9 +184,9 @@ def _inspect(options: argparse.Namespace) -> int:
         # Before anything is printed, so that what fails prints nothing.
         _say(f"wrote {save_map(model, options.output)}")
     if options.json:
-        from lorascope.saving import map_report
+        from lorascope.reporting.contract import map_json
 
-        _print_json(map_report(model))
+        _print_json(map_json(model))
     else:
         from lorascope.reporting.terminal import map_text
 
@@ -239,14 +248,33 @@ def _plan(options: argparse.Namespace) -> int:
         for path in save_plan(made, options.output):
             _say(f"wrote {path}")
     if options.json:
-        from lorascope.saving import plan_to_json
+        from lorascope.reporting.contract import plan_json
 
-        _print_json(plan_to_json(made))
+        _print_json(plan_json(made))
     else:
         from lorascope.reporting.terminal import plan_text
 
         print(plan_text(made))
     return code
+
+
+def _check(options: argparse.Namespace) -> int:
+    from lorascope.checking import check
+    from lorascope.inspecting import inspect
+
+    model = inspect(
+        options.source, head=options.head, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
+    done = check(model, options.adapter, peft=options.peft)
+    if options.json:
+        from lorascope.reporting.contract import check_json
+
+        _print_json(check_json(done))
+    else:
+        from lorascope.reporting.terminal import check_text
+
+        print(check_text(done))
+    return 1 if done.findings else 0
 
 
 def _say(text: str) -> None:

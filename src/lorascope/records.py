@@ -338,3 +338,37 @@ class Plan:
         from lorascope.verifying import to_peft
 
         return to_peft(self.config)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check has to say.
+
+    Attributes:
+        code: Which kind of finding it is; stable.
+        severity: `error` (training fails or trains nothing there), or `warning` (it does something else than meant).
+        where: The file or the weights.
+        message: What is so.
+        fix: What to do.
+    """
+
+    code: str
+    severity: Literal["error", "warning"]
+    where: str
+    message: str
+    fix: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """What an adapter configuration does on a model, and the findings."""
+
+    model: ModelMap
+    config: AdapterConfig
+    resolution: Resolution
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        from lorascope.reporting.terminal import check_text
+
+        return check_text(self)

@@ -54,18 +54,26 @@ def _along(plan: Plan) -> Iterator[str]:
         yield f"{said} {verb} along: {role} is one matrix for several parts ({count} weights)"
 
 
-def _left_out(plan: Plan) -> Iterator[str]:
-    """What of the planned blocks is not planned."""
+def left_out(plan: Plan) -> Iterator[tuple[str, list[Weight]]]:
+    """What of the planned blocks is not planned, block by block."""
     planned = {target.weight.name for target in plan.targets} | {weight.name for weight, _ in plan.unreachable}
     blocks = {(target.weight.role.component, target.weight.role.block) for target in plan.targets}
     for component, block in sorted(blocks):
-        whole = [w for w in plan.model.weights if (w.role.component, w.role.block) == (component, block)]
-        out = [weight for weight in whole if weight.name not in planned]
-        size = sum(weight.size for weight in whole)
-        if out and size:
-            share = sum(weight.size for weight in out) / size
-            name = block if component == "text" else f"{component}.{block}"
-            yield f"left out: {share:.1%} of the parameters of {name}: {_roles(out)} ({len(out)} weights)"
+        out = [
+            weight
+            for weight in plan.model.weights
+            if (weight.role.component, weight.role.block) == (component, block) and weight.name not in planned
+        ]
+        if out:
+            yield (block if component == "text" else f"{component}.{block}"), out
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    for name, out in left_out(plan):
+        place = (out[0].role.component, out[0].role.block)
+        size = sum(w.size for w in plan.model.weights if (w.role.component, w.role.block) == place)
+        share = sum(weight.size for weight in out) / size if size else 0.0
+        yield f"left out: {share:.1%} of the parameters of {name}: {_roles(out)} ({len(out)} weights)"
 
 
 def _experts(plan: Plan) -> Iterator[str]:

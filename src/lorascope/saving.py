@@ -15,7 +15,6 @@ from lorascope.compiling import compile_targets, peft_arguments, peft_name
 from lorascope.errors import LorascopeError
 from lorascope.folding import fold, unfold
 from lorascope.inspecting import PLAN_FORMAT, read_json
-from lorascope.peft_rules.reaching import obstacle
 from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import option_faults
 from lorascope.records import ModelMap, Options, Plan, Rule, Target
@@ -25,20 +24,6 @@ from lorascope.serializing import map_from_json, map_to_json
 Json = dict[str, Any]
 
 _AGAIN = "Make it again with: lorascope plan … -o DIR"
-
-
-def map_report(model: ModelMap) -> Json:
-    """The map's JSON with its weights listed: names folded, roles, shapes, shares and what PEFT can reach."""
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for weight in model.weights:
-        key = (weight.role, weight.kind, weight.shape, weight.guess, obstacle(model, weight))
-        groups.setdefault(key, []).append(weight.name)
-    listed = []
-    for (role, kind, shape, guess, reason), names in groups.items():
-        entry = {"role": str(role), "kind": kind, "shape": shape, "count": len(names), "names": fold(names)}
-        entry |= ({"guess": True} if guess else {}) | ({"obstacle": reason} if reason else {})
-        listed.append(entry)
-    return {**map_to_json(model), "weights": listed}
 
 
 def plan_to_json(plan: Plan) -> Json:

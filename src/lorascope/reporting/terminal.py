@@ -9,7 +9,7 @@ from typing import TypeVar
 from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases
 from lorascope.folding import fold, spans
 from lorascope.peft_rules.reaching import obstacle
-from lorascope.records import Figures, ModelMap, Plan, Weight
+from lorascope.records import Adapted, Check, Figures, ModelMap, Plan, Weight
 from lorascope.remarking import label
 from lorascope.reporting.tables import one_line, percent, short, shown, table, wrapped
 
@@ -77,6 +77,38 @@ def plan_text(plan: Plan) -> str:
     verb = "adapts" if len(fit) == 1 else "adapt"
     checked = f"PEFT {', '.join(fit)} {verb} exactly these {len(plan.targets)} weights"
     parts += ["", f"checked against PEFT's rules: {checked} (run PEFT itself with --prove)"]
+    return shown("\n".join(parts))
+
+
+def check_text(check: Check) -> str:
+    """What the configuration adapts, by role, and the findings."""
+    resolution = check.resolution
+    groups: dict[tuple[str, int, float], list[Adapted]] = {}
+    for one in resolution.adapted:
+        weight = check.model.weight_by_name.get(one.name) or check.model.weight_by_name.get(
+            one.name.removesuffix(".weight")
+        )
+        groups.setdefault((label(weight) if weight else "?", one.rank, one.scale), []).append(one)
+    rows = [
+        (
+            role,
+            str(len(ones)),
+            str(rank),
+            f"{scale:g}",
+            f"{sum(o.trainable for o in ones):,}",
+            ", ".join(fold(o.name for o in ones)),
+        )
+        for (role, rank, scale), ones in groups.items()
+    ]
+    parts = [_heading(check.model), ""]
+    if rows:
+        parts.append(table(("role", "weights", "rank", "scale", "trainable", "names"), rows, right=(1, 2, 3, 4)))
+    total = percent(resolution.trainable, check.model.figures.parameters)
+    parts += ["", f"{resolution.trainable:,} trainable parameters, {total} of {short(check.model.figures.parameters)}"]
+    if check.findings:
+        parts.append(_notes(f"{f.severity} ({f.code}): {f.where}: {f.message} → {f.fix}" for f in check.findings))
+    else:
+        parts.append("\nnothing to report")
     return shown("\n".join(parts))
 
 

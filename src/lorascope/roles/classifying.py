@@ -72,9 +72,9 @@ def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[
         match module.kind:
             case "linear" | "embedding" if name not in inside_attention and "weight" in own:
                 yield name, name, "linear" if module.kind == "linear" else "embedding", own["weight"]
-            case "conv1d":
+            case "conv1d" if "weight" in own:
                 yield name, name, "conv1d", own["weight"][::-1]
-            case "conv" if set(own["weight"][2:]) == {1}:  # a pointwise convolution is a matrix
+            case "conv" if "weight" in own and set(own["weight"][2:]) == {1}:  # a pointwise convolution is a matrix
                 yield name, name, "conv", own["weight"][:2]
             case "multihead_attention" if "in_proj_weight" in own:
                 yield name, name, "multihead_attention", own["in_proj_weight"]

@@ -1,0 +1,120 @@
+"""What `--json` prints: a stable shape for machines, one entry per weight, nothing folded.
+
+`null` stands for a fact or number that there is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lorascope.compiling import peft_arguments, peft_name
+from lorascope.folding import fold
+from lorascope.peft_rules.reaching import obstacle
+from lorascope.records import Adapted, Check, ModelMap, Plan, Weight
+from lorascope.remarking import left_out
+
+Json = dict[str, Any]
+
+
+def map_json(model: ModelMap) -> Json:
+    """`inspect --json`: the model's figures and every weight of every component."""
+    return {"model": _model(model), "weights": [_weight(model, weight) for weight in model.weights]}
+
+
+def plan_json(plan: Plan) -> Json:
+    """`plan --json`: targets by the names that `inspect --json` gives, totals, what is left out, and PEFT's arguments."""
+    adapted = {one.name: one for one in plan.resolution.adapted}
+    return {
+        "model": _model(plan.model),
+        "rules": [str(rule) for rule in plan.rules],
+        "targets": [
+            _target(adapted[peft_name(plan.model, target.weight)], target.weight.name) for target in plan.targets
+        ],
+        "trainable": plan.resolution.trainable,
+        "total": plan.model.figures.parameters,
+        "left_out": [_group(weights) for _, weights in left_out(plan)],
+        "unreachable": [{"name": weight.name, "reason": reason} for weight, reason in plan.unreachable],
+        "notes": list(plan.notes),
+        "peft": peft_arguments(plan.config),
+    }
+
+
+def check_json(check: Check) -> Json:
+    """`check --json`: what PEFT adapts, what that costs, and the findings."""
+    return {
+        "targets": [_target(one, one.name) for one in check.resolution.adapted],
+        "trainable": check.resolution.trainable,
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity,
+                "where": finding.where,
+                "message": finding.message,
+                "fix": finding.fix,
+            }
+            for finding in check.findings
+        ],
+    }
+
+
+def _model(model: ModelMap) -> Json:
+    figures = model.figures
+    return {
+        "id": model.model,
+        "model_type": model.model_type,
+        "architecture": model.architecture,
+        "head": model.head,
+        "source": model.source,
+        "hidden_size": figures.hidden_size,
+        "intermediate_size": figures.intermediate_size,
+        "num_layers": figures.layers,
+        "num_attention_heads": figures.attention_heads,
+        "num_key_value_heads": figures.key_value_heads,
+        "num_experts": figures.experts,
+        "num_active_experts": figures.active_experts,
+        "parameters": figures.parameters,
+        "transformers": model.versions.get("transformers"),
+    }
+
+
+def _weight(model: ModelMap, weight: Weight) -> Json:
+    out_features, in_features = weight.shape[-2:]
+    if weight.kind == "embedding":  # stored (entries, width), and read from the former to the latter
+        out_features, in_features = in_features, out_features
+    reason = model.refusal or obstacle(model, weight)
+    return {
+        "name": weight.name,
+        "kind": weight.kind,
+        "component": weight.role.component,
+        "stack": weight.role.stack or None,
+        "block": weight.role.block,
+        "variant": weight.role.variant or None,
+        "part": weight.role.part or None,
+        "layer": weight.layer,
+        "in_features": in_features,
+        "out_features": out_features,
+        "experts": weight.shape[0] if len(weight.shape) == 3 else None,
+        "adaptable": not reason,
+        "reason": reason or None,
+    }
+
+
+def _target(adapted: Adapted, name: str) -> Json:
+    return {
+        "name": name,
+        "rank": adapted.rank,
+        "alpha": adapted.alpha,
+        "scale": adapted.scale,
+        "trainable": adapted.trainable,
+    }
+
+
+def _group(weights: Iterable[Weight]) -> Json:
+    weights = list(weights)
+    return {
+        "roles": list(dict.fromkeys(str(weight.role) for weight in weights)),
+        "names": fold(weight.name for weight in weights),
+        "weights": len(weights),
+        "parameters": sum(weight.size for weight in weights),
+    }
