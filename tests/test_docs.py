@@ -9,6 +9,7 @@ from pathlib import Path
 import build_docs
 import pytest
 
+import lorascope as ls
 from lorascope.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_blocks_are_found() -> None:
     counts = {page.name: (len(blocks(page, "python")), len(blocks(page, "bash"))) for page in PAGES}
-    assert counts["README.md"] == (2, 4)
+    assert counts["README.md"] == (2, 5)
     assert counts["tour.md"] == (7, 0)
     assert counts["selectors.md"] == (0, 1)
 
@@ -39,12 +40,14 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    ls.save_plan(ls.plan(ls.inspect("mistral")), "my-adapter")  # which `check` is shown with
     for block in blocks(page, "bash"):
         for line in block.splitlines():
             command = line.partition("&&")[2] or line
             words = shlex.split(command, comments=True)
             if words[:1] == ["lorascope"]:
-                assert main(words[1:]) == 0, line
+                arguments = ["mistral" if word == "SOURCE" else word for word in words[1:]]
+                assert main(arguments) == 0, line
 
 
 def test_shown_output_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

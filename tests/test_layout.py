@@ -26,9 +26,9 @@ ROOMS = (
     ("selecting", "serializing"),
     ("sources.gallery", "sources.skeleton", "recipes", "compiling"),
     ("inspecting", "remarking", "verifying"),
-    ("planning", "proving"),
+    ("planning", "proving", "checking"),
     ("saving", "tutorial", "reporting.tables"),
-    ("reporting.terminal",),
+    ("reporting.terminal", "reporting.contract"),
     ("cli",),
 )
 HEAVY = ("torch", "transformers", "peft", "numpy", "huggingface_hub", "safetensors")

@@ -11,7 +11,7 @@ from samples import fails, sample
 
 from lorascope.inspecting import MOST_BYTES, inspect, read_json
 from lorascope.planning import plan
-from lorascope.saving import load_plan, map_report, plan_to_json, save_map, save_plan
+from lorascope.saving import load_plan, plan_to_json, save_map, save_plan
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava"])
@@ -158,11 +158,3 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
     with fails("plan.json: cannot be read", "No such file"):
         load_plan(tmp_path)
-
-
-def test_the_report_of_a_map_accounts_for_every_weight() -> None:
-    for name in ("llama", "mixtral", "falcon_mamba"):
-        report = map_report(sample(name))
-        assert sum(entry["count"] for entry in report["weights"]) == len(sample(name).weights)
-    blocked = [entry for entry in map_report(sample("falcon_mamba"))["weights"] if "obstacle" in entry]
-    assert any("out_proj" in entry["obstacle"] for entry in blocked)

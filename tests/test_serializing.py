@@ -18,7 +18,8 @@ from lorascope.errors import LorascopeError
 from lorascope.planning import plan
 from lorascope.records import ModelMap
 from lorascope.reporting.terminal import BY, map_text
-from lorascope.saving import map_report, plan_from_json, plan_to_json
+from lorascope.reporting.contract import map_json
+from lorascope.saving import plan_from_json, plan_to_json
 from lorascope.serializing import map_from_json, map_to_json
 from lorascope.sources.gallery import from_gallery, gallery
 
@@ -204,7 +205,7 @@ def used(model: ModelMap) -> None:
     """Everything that a reader does with a map; a fault that only shows here must be a clear one too."""
     for by in BY:
         assert not set(map_text(model, by=by)) & set("\x1b\x07\u202e")
-    json.dumps(map_report(model))
+    json.dumps(map_json(model))
     plan_to_json(plan(model, "qv"))
 
 

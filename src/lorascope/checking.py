@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +54,22 @@ def _findings(model: ModelMap, resolution: Resolution, where: str) -> Iterator[F
     if resolution.error:
         yield Finding("refused", "error", where, f"PEFT raises: {resolution.error}", "Start from: lorascope plan")
         return
-    for warning in resolution.warnings:
-        yield Finding(
-            "peft-behaviour", "warning", where, warning, "Write what is meant: lorascope plan gives the form."
-        )
     names = {
         one.name if one.name in model.weight_by_name else one.name.removesuffix(".weight") for one in resolution.adapted
     }
     hit = [weight for weight in model.weights if weight.name in names]
+    blocked = _grouped((weight for weight in hit if obstacle(model, weight)), lambda weight: obstacle(model, weight))
+    for warning in resolution.warnings:
+        if not any(reason[1:] in warning for reason in blocked):  # said below, once for all weights
+            fix = "Write what is meant: lorascope plan gives the form."
+            yield Finding("peft-behaviour", "warning", where, warning, fix)
+    for reason, weights in blocked.items():
+        places = ", ".join(fold(weight.name for weight in weights))
+        yield Finding("dead-or-crashing", "error", places, reason, "Take them out of the targets.")
     own = own_components(model)
     yield from _outside(
         [weight for weight in hit if weight.role.component not in own or weight.role.block not in _PLANNED]
     )
-    for weight in hit:
-        reason = obstacle(model, weight)
-        if reason:
-            yield Finding("dead-or-crashing", "error", weight.name, reason, "Take it out of target_modules.")
     yield from _left_out(model, hit, own)
 
 
@@ -110,7 +110,7 @@ def _left_out(model: ModelMap, hit: list[Weight], own: frozenset[str]) -> Iterat
         )
 
 
-def _grouped(weights: Iterable[Weight], key: Any) -> dict[str, list[Weight]]:
+def _grouped(weights: Iterable[Weight], key: Callable[[Weight], str]) -> dict[str, list[Weight]]:
     groups: dict[str, list[Weight]] = {}
     for weight in weights:
         groups.setdefault(key(weight), []).append(weight)

@@ -12,6 +12,10 @@ from lorascope.records import AdapterConfig, ModelMap, Module
 Shape = tuple[int, ...]
 
 
+class UncountableError(ValueError):
+    """A module whose features cannot be told, as of one whose weight is parametrized."""
+
+
 def stored_shape(module: Module, parameter: str) -> Shape | None:
     """The stored shape of one of a module's own parameters, or None if it has no such parameter."""
     return next((shape for name, shape in module.parameters if name == parameter), None)
@@ -21,18 +25,18 @@ def in_and_out(module: Module) -> tuple[int, int]:
     """In and out features of a module that PEFT can adapt, as its own `(in, out)`.
 
     Raises:
-        ValueError: The module's kind is not one of those, or its weight is not to be seen.
+        UncountableError: The module's kind is not one of those, or its weight is not to be seen.
     """
     weight = stored_shape(module, "in_proj_weight" if module.kind == "multihead_attention" else "weight")
     if weight is None:
-        raise ValueError(f"{module.name} has no weight of its own.")
+        raise UncountableError(f"{module.name} has no weight of its own.")
     if module.kind == "linear" or module.kind == "multihead_attention":
         return weight[1], weight[0]
     if module.kind in ("conv1d", "embedding"):  # Conv1D stores (in, out), an embedding (tokens, width).
         return weight[0], weight[1]
     if module.kind == "conv":
         return weight[1] * module.groups, weight[0]
-    raise ValueError(f"PEFT has no adapter for a {module.class_name}.")
+    raise UncountableError(f"PEFT has no adapter for a {module.class_name}.")
 
 
 def module_count(module: Module, rank: int, *, dora: bool = False, lora_bias: bool = False) -> int:

@@ -36,7 +36,7 @@ def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Res
     release = release_of(peft)
     try:
         return _Resolver(model, config, release).resolution()
-    except (_RefusalError, BadPatternError) as refusal:
+    except (_RefusalError, BadPatternError, counting.UncountableError) as refusal:
         return Resolution(error=str(refusal))
 
 

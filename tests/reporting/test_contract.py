@@ -1,0 +1,108 @@
+"""The shape that `--json` promises: keys, types, and that the numbers add up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lorascope as ls
+from lorascope.cli import main
+
+MODEL = {
+    "id": str,
+    "model_type": str,
+    "architecture": str,
+    "head": str,
+    "source": str,
+    "hidden_size": int,
+    "intermediate_size": int,
+    "num_layers": int,
+    "num_attention_heads": int,
+    "num_key_value_heads": int,
+    "num_experts": int,
+    "num_active_experts": int,
+    "parameters": int,
+    "transformers": str,
+}
+WEIGHT = {
+    "name": str,
+    "kind": str,
+    "component": str,
+    "stack": str,
+    "block": str,
+    "variant": str,
+    "part": str,
+    "layer": int,
+    "in_features": int,
+    "out_features": int,
+    "experts": int,
+    "adaptable": bool,
+    "reason": str,
+}
+TARGET = {"name": str, "rank": int, "alpha": (int, float), "scale": (int, float), "trainable": int}
+FINDING = {"code": str, "severity": str, "where": str, "message": str, "fix": str}
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
+    assert main([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def fits(value: Any, shape: dict[str, Any]) -> None:
+    assert value.keys() == shape.keys()
+    assert not [key for key, kind in shape.items() if value[key] is not None and not isinstance(value[key], kind)]
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt2", "llava", "t5", "falcon_mamba", "squeezebert", "aria"])
+def test_inspect(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "inspect", name, "--component", "text")
+    assert found.keys() == {"model", "weights"}
+    fits(found["model"], MODEL)
+    for weight in found["weights"]:
+        fits(weight, WEIGHT)
+        assert weight["adaptable"] == (weight["reason"] is None)
+    model = ls.inspect(name)
+    assert [weight["name"] for weight in found["weights"]] == [weight.name for weight in model.weights]
+    for weight, mine in zip(found["weights"], model.weights, strict=True):
+        assert weight["in_features"] * weight["out_features"] * (weight["experts"] or 1) == mine.size
+
+
+def test_inspect_says_which_way_round(capsys: pytest.CaptureFixture[str]) -> None:
+    weights = {weight["name"]: weight for weight in printed(capsys, "inspect", "mixtral")["weights"]}
+    embedding = weights["model.embed_tokens"]
+    assert (embedding["in_features"], embedding["out_features"]) == (32000, 4096)
+    experts = weights["model.layers.0.mlp.experts.down_proj"]
+    assert (experts["experts"], experts["in_features"], experts["out_features"]) == (8, 14336, 4096)
+
+
+def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "plan", "deepseek_v3", "attention.q,v=8", "ffn.shared=4/2")
+    assert found.keys() == {
+        *("model", "rules", "targets", "trainable", "total", "left_out", "unreachable", "notes", "peft")
+    }
+    fits(found["model"], MODEL)
+    for target in found["targets"]:
+        fits(target, TARGET)
+    names = {weight.name for weight in ls.inspect("deepseek_v3").weights}
+    assert {target["name"] for target in found["targets"]} <= names
+    assert sum(target["trainable"] for target in found["targets"]) == found["trainable"]
+    assert found["rules"] == ["attention.q,v=8", "ffn.shared=4/2"]
+    assert found["total"] == found["model"]["parameters"] == 671_026_404_352
+    assert [group["weights"] for group in found["left_out"]] == [61, 125]
+    assert found["peft"]["target_modules"] == ["kv_a_proj_with_mqa", "kv_b_proj", "q_a_proj", "q_b_proj"]
+
+
+def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ls.save_plan(ls.plan(ls.inspect("mistral")), tmp_path)
+    found = printed(capsys, "check", "mistral", str(tmp_path))
+    assert found.keys() == {"targets", "trainable", "findings"}
+    assert found["findings"] == []
+    assert (len(found["targets"]), found["trainable"]) == (64, 3_407_872)
+    wrong = {"peft_type": "LORA", "target_modules": ["c_attn"], "task_type": "CAUSAL_LM"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(wrong), encoding="utf-8")
+    (finding,) = printed(capsys, "check", "mistral", str(tmp_path), code=1)["findings"]
+    fits(finding, FINDING)
+    assert (finding["code"], finding["severity"]) == ("refused", "error")
