@@ -17,8 +17,8 @@ from samples import fails, sample
 from lorascope.errors import LorascopeError
 from lorascope.planning import plan
 from lorascope.records import ModelMap
-from lorascope.reporting.terminal import BY, map_text
 from lorascope.reporting.contract import map_json
+from lorascope.reporting.terminal import BY, map_text
 from lorascope.saving import plan_from_json, plan_to_json
 from lorascope.serializing import map_from_json, map_to_json
 from lorascope.sources.gallery import from_gallery, gallery

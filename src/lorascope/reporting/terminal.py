@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -213,5 +212,7 @@ def _reach(model: ModelMap, weights: Sequence[Weight]) -> str:
 
 
 def _notes(notes: Iterable[str]) -> str:
+    import shutil  # with archives and temporary files, which no table needs
+
     width = min(shutil.get_terminal_size((120, 24)).columns, 120)
     return "\n" + "\n".join(wrapped(f"- {note}", width, "  ") for note in notes)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.records import Head, ModelMap
 from lorascope.serializing import map_from_json
+
+# A path, not importlib.resources, which takes a tenth of the time that a whole command does.
+_GALLERY = Path(__file__).parent.parent / "data" / "gallery"
 
 # The head that a bare model type means, where it has several: the one that the released models have.
 PREFERRED: tuple[Head, ...] = ("image-text-to-text", "seq2seq-lm", "masked-lm", "causal-lm", "sequence-classification")
@@ -37,11 +39,9 @@ def from_gallery(model_type: str, head: str = "") -> ModelMap:
     Raises:
         LorascopeError: The gallery has no such type, or not with this head.
     """
-    # Asked for by file name rather than by listing the folder, which is what start-up time goes into.
     for candidate in (head,) if head else PREFERRED:
         if model_type in _names(candidate):
-            text = _folder(candidate).joinpath(f"{model_type}.json").read_text(encoding="utf-8")
-            return map_from_json(json.loads(text))
+            return map_from_json(json.loads((_GALLERY / candidate / f"{model_type}.json").read_text(encoding="utf-8")))
     known = gallery()
     if model_type in known:
         raise LorascopeError(
@@ -56,9 +56,4 @@ def from_gallery(model_type: str, head: str = "") -> ModelMap:
 
 @cache
 def _names(head: str) -> frozenset[str]:
-    folder = _folder(head)
-    return frozenset(entry.name.removesuffix(".json") for entry in folder.iterdir()) if folder.is_dir() else frozenset()
-
-
-def _folder(head: str) -> Traversable:
-    return files("lorascope").joinpath("data", "gallery", head)
+    return frozenset(path.stem for path in (_GALLERY / head).glob("*.json"))

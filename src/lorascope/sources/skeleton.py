@@ -268,7 +268,8 @@ def _moe_conversion(model_type: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("transformers", "torch")}
+    # Without the label of the build (`+cpu`), which decides nothing here.
+    return {name: importlib.metadata.version(name).partition("+")[0] for name in ("transformers", "torch")}
 
 
 def _attribute(config: Any, name: str) -> Any:
