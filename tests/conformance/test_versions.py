@@ -17,7 +17,7 @@ SAMPLE = Path(__file__).with_name("sample.py")
 OLDER = {
     "peft 0.19.1": (["peft==0.19.1"], False, 50),
     "peft 0.20.0": (["peft==0.20.0"], False, 50),
-    "transformers 5.0.0": (["transformers==5.0.0"], True, 50),
+    "transformers 5.0.0": (["transformers==5.0.0"], True, 46),  # it cannot build four of its own defaults
 }
 
 
