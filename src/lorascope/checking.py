@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorascope.compiling import NEWEST
+from lorascope.compiling import NEWEST, weight_of
 from lorascope.errors import LorascopeError
 from lorascope.folding import fold
 from lorascope.inspecting import read_json
@@ -54,9 +54,7 @@ def _findings(model: ModelMap, resolution: Resolution, where: str) -> Iterator[F
     if resolution.error:
         yield Finding("refused", "error", where, f"PEFT raises: {resolution.error}", "Start from: lorascope plan")
         return
-    names = {
-        one.name if one.name in model.weight_by_name else one.name.removesuffix(".weight") for one in resolution.adapted
-    }
+    names = {weight.name for one in resolution.adapted if (weight := weight_of(model, one.name))}
     hit = [weight for weight in model.weights if weight.name in names]
     blocked = _grouped((weight for weight in hit if obstacle(model, weight)), lambda weight: obstacle(model, weight))
     for warning in resolution.warnings:

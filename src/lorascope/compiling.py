@@ -53,6 +53,11 @@ def peft_name(model: ModelMap, weight: Weight) -> str:
     return f"{weight.name}.weight" if weight.kind == "linear" and as_parameter(model, weight) else weight.name
 
 
+def weight_of(model: ModelMap, name: str) -> Weight | None:
+    """The weight that PEFT adapts under a name: the inverse of `peft_name`; None for what is no weight of the map."""
+    return model.weight_by_name.get(name) or model.weight_by_name.get(name.removesuffix(".weight"))
+
+
 def task_type(model: ModelMap) -> str | None:
     """PEFT's task type for the model's head; None where PEFT's wrapper of that task does not fit the class."""
     wanted = _TASK_TYPES.get(model.head)

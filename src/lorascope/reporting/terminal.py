@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases
+from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases, weight_of
 from lorascope.folding import fold, spans
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Adapted, Check, Figures, ModelMap, Plan, Weight
@@ -84,9 +84,7 @@ def check_text(check: Check) -> str:
     resolution = check.resolution
     groups: dict[tuple[str, int, float], list[Adapted]] = {}
     for one in resolution.adapted:
-        weight = check.model.weight_by_name.get(one.name) or check.model.weight_by_name.get(
-            one.name.removesuffix(".weight")
-        )
+        weight = weight_of(check.model, one.name)
         groups.setdefault((label(weight) if weight else "?", one.rank, one.scale), []).append(one)
     rows = [
         (
