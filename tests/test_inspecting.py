@@ -14,8 +14,9 @@ import transformers
 from samples import fails, sample
 
 import lorascope as ls
-from lorascope import inspecting
-from lorascope.inspecting import configuration, inspect
+from lorascope.inspecting import inspect
+from lorascope.sources import configurations
+from lorascope.sources.configurations import configuration
 from lorascope.sources.gallery import PREFERRED, gallery
 
 TINY = {
@@ -228,7 +229,7 @@ def test_all_faults_of_a_configuration_at_once(tmp_path: Path) -> None:
 def test_every_real_configuration_passes_the_caps() -> None:
     tried = 0
     for entry in [*architectures.entries(), *architectures.layouts()]:
-        assert list(inspecting._count_faults(entry.config().to_dict())) == [], entry
+        assert list(configurations._count_faults(entry.config().to_dict())) == [], entry
         tried += 1
     assert tried == 386
 
@@ -287,7 +288,7 @@ def test_no_network_is_told_quickly(head: str, tmp_path: Path, monkeypatch: pyte
 def test_offline_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(inspecting, "_answers", lambda endpoint: pytest.fail("it was asked"))
+    monkeypatch.setattr(configurations, "_answers", lambda endpoint: pytest.fail("it was asked"))
     with fails("someone/none", "HF_HUB_OFFLINE is set, and it is not in the cache"):
         inspect("someone/none")
 
@@ -295,9 +296,9 @@ def test_offline_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_proxy_is_trusted_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setattr("urllib.request.getproxies", lambda: {"http": "http://proxy:3128"})
-    assert inspecting._answers(endpoint)
+    assert configurations._answers(endpoint)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    assert not inspecting._answers(endpoint)
+    assert not configurations._answers(endpoint)
 
 
 def test_names_are_public() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from samples import fails, sample
 
-from lorascope.inspecting import MOST_BYTES, inspect, read_json
+from lorascope.inspecting import inspect
 from lorascope.planning import plan
 from lorascope.saving import load_plan, plan_to_json, save_map, save_plan
+from lorascope.sources.configurations import MOST_BYTES, read_json
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava"])

@@ -10,10 +10,10 @@ from typing import Any
 from lorascope.compiling import NEWEST, weight_of
 from lorascope.errors import LorascopeError
 from lorascope.folding import fold
-from lorascope.inspecting import read_json
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Resolution, Weight
 from lorascope.selecting import own_components
+from lorascope.sources.configurations import read_json
 from lorascope.verifying import adapter_config, verify
 
 _PLANNED = ("attention", "ffn", "mixer")

@@ -109,7 +109,7 @@ def rebuild(model: ModelMap, source: str, *, trust_remote_code: bool = False) ->
     Raises:
         LorascopeError: The source has no configuration to build from, or transformers now builds something else.
     """
-    from lorascope.inspecting import configuration
+    from lorascope.sources.configurations import configuration
     from lorascope.sources.skeleton import build_for_head, map_module
 
     config = configuration(source, trust_remote_code=trust_remote_code)

@@ -14,12 +14,13 @@ from typing import Any
 from lorascope.compiling import compile_targets, peft_arguments, peft_name
 from lorascope.errors import LorascopeError
 from lorascope.folding import fold, unfold
-from lorascope.inspecting import PLAN_FORMAT, read_json
+from lorascope.inspecting import PLAN_FORMAT
 from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import option_faults
 from lorascope.records import ModelMap, Options, Plan, Rule, Target
 from lorascope.selecting import parse_rule
 from lorascope.serializing import map_from_json, map_to_json
+from lorascope.sources.configurations import read_json
 
 Json = dict[str, Any]
 
