@@ -1,0 +1,144 @@
+"""The files of a checkpoint in a local folder, none of which leads out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from lorascope.errors import LorascopeError
+from lorascope.sources.checkpoints import Span
+from lorascope.sources.json_text import first_faults, quoted
+
+# All headers of the largest models together are some twenty megabytes.
+MOST_READ = 256 * 2**20
+# What a checkpoint is read from. Anything else in the folder may be what it likes.
+_READ = ("config.json", ".safetensors", ".index.json", ".gguf")
+_HINT = "Put the file itself into the folder, or give the folder that it lies in."
+# No link is followed once the folder is listed, and a pipe that took a file's place does not block.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_KINDS = {
+    stat.S_IFREG: "",
+    stat.S_IFDIR: "is a folder",
+    stat.S_IFIFO: "is a named pipe, which is not opened",
+    stat.S_IFSOCK: "is a socket, which is not opened",
+    stat.S_IFCHR: "is a device, which is not opened",
+    stat.S_IFBLK: "is a device, which is not opened",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """A folder's plain files; implements `checkpoints.Files`.
+
+    Attributes:
+        where: Its path, as the user gave it.
+        commit: Empty: a folder has none.
+        names: The plain files at its root, and the links that lead to plain files within it.
+        paths: Where each of them really lies.
+        refused: What else lies there, and why it is not read.
+    """
+
+    where: str
+    commit: str
+    names: frozenset[str]
+    paths: Mapping[str, Path] = dataclasses.field(repr=False)
+    refused: Mapping[str, str] = dataclasses.field(repr=False)
+
+    def size(self, name: str) -> int:
+        """A file's bytes.
+
+        Raises:
+            LorascopeError: It is not among `names`, or not a plain file.
+        """
+        with self._opened(name) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def read(self, spans: Sequence[Span]) -> list[bytes]:
+        """The bytes of each span, in order; fewer where the file ends before.
+
+        Raises:
+            LorascopeError: A file is not among `names` or cannot be read, or the spans are more than headers can need.
+        """
+        wanted = sum(span.end - span.start for span in spans)
+        if wanted > MOST_READ:
+            raise LorascopeError(f"{wanted} bytes are asked for, more than {MOST_READ}", where=self.where)
+        indexes: dict[str, list[int]] = {}
+        for index, span in enumerate(spans):
+            indexes.setdefault(span.file, []).append(index)
+        found = [b""] * len(spans)
+        for name, mine in indexes.items():
+            with self._opened(name) as file:
+                for index in mine:
+                    file.seek(spans[index].start)
+                    found[index] = file.read(spans[index].end - spans[index].start)
+        return found
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
+        if name not in self.names:
+            fault = f"{quoted(name)} {self.refused.get(name, 'is not there')}"
+            raise LorascopeError(fault, where=self.where, hint=_HINT)
+        try:
+            with os.fdopen(os.open(self.paths[name], _FLAGS), "rb") as file:
+                # It may have been replaced since the folder was listed.
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise LorascopeError(f"{quoted(name)} is no plain file any more", where=self.where, hint=_HINT)
+                yield file
+        except OSError as error:
+            raise LorascopeError(
+                f"{quoted(name)} cannot be read: {error.strerror or error}",
+                where=self.where,
+                hint="Check that it is there and that you may read it.",
+            ) from error
+
+
+def open_folder(path: Path) -> Folder:
+    """The plain files at the root of a folder, none of them opened.
+
+    A link counts where it leads to a plain file within the folder or, in a snapshot of the Hugging Face cache, within the
+    same repository's `blobs`, where the cache keeps its files.
+
+    Raises:
+        LorascopeError: It is no folder, or a file that a checkpoint is read from is a link that leads elsewhere, a pipe, a
+            device or the like.
+    """
+    where = str(path)
+    try:
+        root = Path(os.path.realpath(path, strict=True))
+        entries = sorted(root.iterdir())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LorascopeError(f"no folder that can be read: {reason}", where=quoted(where)) from error
+    blobs = _blobs(root)
+    paths: dict[str, Path] = {}
+    refused: dict[str, str] = {}
+    for entry in entries:
+        try:
+            real = Path(os.path.realpath(entry, strict=True)) if entry.is_symlink() else entry
+            kind = _KINDS.get(stat.S_IFMT(real.lstat().st_mode), "is no plain file")
+            if kind:
+                refused[entry.name] = kind
+            elif real.is_relative_to(root) or real.parent == blobs:
+                paths[entry.name] = real
+            else:
+                refused[entry.name] = f"is a link that leads out of the folder, to {quoted(str(real))}"
+        except OSError as error:
+            refused[entry.name] = f"leads nowhere: {error.strerror or error}"
+    faults = [f"{quoted(name)} {reason}" for name, reason in refused.items() if name.endswith(_READ)]
+    if faults:
+        raise LorascopeError(*first_faults(faults), where=where, hint=_HINT)
+    return Folder(where, "", frozenset(paths), paths, refused)
+
+
+def _blobs(root: Path) -> Path | None:
+    """Where a snapshot of the Hugging Face cache may lead: from `models--owner--name/snapshots/commit` to its `blobs`."""
+    repository = root.parent.parent
+    if root.parent.name == "snapshots" and repository.name.startswith("models--"):
+        blobs = repository / "blobs"
+        return None if blobs.is_symlink() else blobs
+    return None

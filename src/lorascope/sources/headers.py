@@ -1,0 +1,183 @@
+"""One safetensors header: from its bytes to tensors, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lorascope.errors import LorascopeError
+from lorascope.sources.checkpoints import Span, Tensor
+from lorascope.sources.json_text import parse_json, quoted
+
+# Bits of one element by dtype code: all 22 that safetensors 0.8 knows.
+DTYPE_BITS = {
+    **dict.fromkeys(("C64", "F64", "I64", "U64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("BF16", "F16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "I8", "U8"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+MOST_TENSORS = 1_000_000
+LONGEST_NAME = 512
+# safetensors bounds neither. No framework has more dimensions than 64, no released tensor more than five.
+_MOST_DIMENSIONS = 16
+_LARGEST_DIMENSION = 2**40
+_KEYS = {"dtype", "shape", "data_offsets"}
+
+
+def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[str]]:
+    """The tensors that a header describes, in the order of their data, and its faults.
+
+    What safetensors' own validator (0.8) refuses is a fault here, and some of what it lets pass: see
+    `docs/hostile-files.md`.
+
+    Args:
+        text: The header, without the eight bytes of its length.
+        file: The name of its file.
+        size: The bytes of the whole file.
+
+    Returns:
+        The tensors, as far as they are sound, and one sentence for each fault.
+    """
+    plain = b"\\" not in text
+    try:
+        entries = _entries(text, file, strict=not plain)
+    except LorascopeError as error:
+        return [], list(error.faults)
+    strings = 0
+    faults: list[str] = []
+    if "__metadata__" in entries:
+        metadata = entries.pop("__metadata__")
+        faults += _metadata_faults(metadata)
+        strings = 1 + 2 * len(metadata) if isinstance(metadata, dict) else 0
+    start = due = 8 + len(text)
+    tensors: list[Tensor] = []
+    sizes: dict[tuple[str, tuple[int, ...]], int] = {}
+    # In the common case what holds for the text holds for every name and number in it: a quarter of the time.
+    printable = plain and text.isascii() and b"\x7f" not in text
+    numbers = b"true" not in text and b"false" not in text
+    for name, entry in entries.items():
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            size_known = numbers and type(shape) is list and end - begin == sizes[dtype, tuple(shape)]
+            sound = size_known and begin >= 0 and len(entry) == 3
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        try:
+            if not sound:
+                dtype, shape, begin, end = _fields(entry, sizes)
+            if not 0 < len(name) <= LONGEST_NAME or not (printable or name.isprintable()):
+                raise ValueError(f"has a name that is empty, not printable or longer than {LONGEST_NAME} characters")
+        except ValueError as error:
+            faults.append(f"the tensor {quoted(name)} {error}")
+            continue
+        span = Span(file, start + begin, start + end)
+        tensors.append(Tensor(name, dtype, tuple(shape), span))
+        due = span.end if span.start == due else -1
+    # A key that is there twice leaves more strings in the text than in what was parsed from it: each tensor has its name,
+    # three keys and a dtype. So it costs next to nothing to know that there is none.
+    if plain and (faults or text.count(b'"') != 2 * (strings + 5 * len(tensors))):
+        try:
+            parse_json(text, file, most_values=len(text))
+        except LorascopeError as error:
+            return tensors, [*error.faults, *faults]
+    if not faults and due != size:  # not one after the other, and then nothing
+        tensors.sort(key=operator.attrgetter("span.start", "span.end"))
+        faults = list(_gaps(tensors, start, size))
+    return tensors, faults
+
+
+def _entries(text: bytes, file: str, *, strict: bool = False) -> dict[str, Any]:
+    """The header as a dictionary: of the last of each key, unless `strict`.
+
+    Raises:
+        LorascopeError: It is not a JSON object, or has more in it than a header can have.
+    """
+    if not text.startswith(b"{"):
+        raise LorascopeError(f"the header begins with {quoted(text[:8])}, not with an object", where=file)
+    if text.count(b"{") > MOST_TENSORS + 2 or text.count(b"[") > 2 * MOST_TENSORS + 2:
+        raise LorascopeError(f"the header has more than {MOST_TENSORS} tensors", where=file)
+    if strict:
+        parse_json(text, file, most_values=len(text))
+    whole = _whole if b"-0" in text else None
+    try:
+        # Fractions and NaN are left as text: no number of a header is one, and 2.0 would pass for 2.
+        found = json.loads(text.decode("utf-8"), parse_int=whole, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        found = parse_json(text, file, most_values=len(text))  # which says what it is
+    assert isinstance(found, dict)  # by its first character
+    return found
+
+
+def _whole(digits: str) -> int | str:
+    """A number as safetensors reads it, for which -0 is none."""
+    return digits if digits == "-0" else int(digits)
+
+
+def _metadata_faults(metadata: object) -> Iterator[str]:
+    if not isinstance(metadata, dict):
+        yield f"__metadata__ is {quoted(metadata)}, not an object"
+        return
+    for key, value in metadata.items():
+        if type(value) is not str:
+            yield f"__metadata__ has {quoted(value)} for {quoted(key)}, not a text"
+
+
+def _fields(entry: object, sizes: dict[tuple[str, tuple[int, ...]], int]) -> tuple[str, tuple[int, ...], int, int]:
+    """An entry's dtype, shape and offsets, each looked at. `sizes` gets the bytes of each dtype and shape.
+
+    Raises:
+        ValueError: With the end of a sentence that says what is wrong with it.
+    """
+    if type(entry) is not dict or entry.keys() != _KEYS:
+        raise ValueError(f"is described by {quoted(entry)}, not by dtype, shape and data_offsets alone")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if type(dtype) is not str or dtype not in DTYPE_BITS:
+        raise ValueError(f"has the dtype {quoted(dtype)}, which safetensors does not know")
+    if type(offsets) is not list or len(offsets) != 2 or {*map(type, offsets)} != {int}:
+        raise ValueError(f"has the data_offsets {quoted(offsets)}, not two whole numbers")
+    if type(shape) is not list or not {*map(type, shape)} <= {int}:
+        raise ValueError(f"has the shape {quoted(shape)}, not a list of whole numbers")
+    begin, end = offsets
+    key = (dtype, tuple(shape))
+    if key not in sizes:
+        sizes[key] = _bytes(*key)
+    if begin < 0 or end - begin != sizes[key]:
+        raise ValueError(f"has the data_offsets {quoted(offsets)}; {dtype} × {quoted(shape)} takes {sizes[key]} bytes")
+    return dtype, key[1], begin, end
+
+
+def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """What a tensor takes.
+
+    Raises:
+        ValueError: No tensor can have this shape.
+    """
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"has {len(shape)} dimensions, more than {_MOST_DIMENSIONS}")
+    if not all(0 <= size < _LARGEST_DIMENSION for size in shape):
+        raise ValueError(f"has the shape {quoted(list(shape))}, of which a number is negative or 2^40 and more")
+    # Zeros aside, because safetensors multiplies from the left and refuses what overflows on the way.
+    if math.prod(filter(None, shape)) >= 2**60:
+        raise ValueError(f"has the shape {quoted(list(shape))}, which is 2^60 numbers and more")
+    bits = math.prod(shape) * DTYPE_BITS[dtype]
+    if bits % 8:
+        raise ValueError(f"has the shape {quoted(list(shape))}, of which {dtype} takes {bits} bits: no whole bytes")
+    return bits // 8
+
+
+def _gaps(tensors: Iterable[Tensor], start: int, size: int) -> Iterator[str]:
+    """Where the tensors' data, in order, do not follow each other from the header's end to the file's."""
+    due = start
+    for tensor in tensors:
+        begin = tensor.span.start
+        if begin != due:
+            what = "leaves a hole" if begin > due else "overlaps another"
+            yield f"the tensor {quoted(tensor.name)} {what}: it begins at byte {begin}, and {due} is due"
+        due = max(due, tensor.span.end)
+    if due != size:
+        yield f"the tensors end at byte {due}, the file at {size}"

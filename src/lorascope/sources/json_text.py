@@ -1,0 +1,109 @@
+"""JSON that anyone may have written, read strictly: what Python's reader lets pass is told, and costs are bounded."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+from lorascope.errors import LorascopeError
+
+# Real configurations nest six deep; readers of what is parsed here may recurse.
+MOST_NESTED = 100
+# An index of a million tensors has a million. Each costs some hundred bytes.
+MOST_VALUES = 2_000_000
+_MOST_DIGITS = 300
+_MOST_FAULTS = 10
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+
+
+def quoted(value: object) -> str:
+    """A foreign value in one short line that drives no terminal: `repr`, cut where it is long."""
+    return _SHORT.repr(value)
+
+
+def first_faults(faults: Iterable[str]) -> list[str]:
+    """The first ten faults, and how many there are more: a broken file has one for every entry."""
+    remaining = iter(faults)
+    listed = list(itertools.islice(remaining, _MOST_FAULTS))
+    more = sum(1 for _ in remaining)
+    return [*listed, f"and {more} more"] if more else listed
+
+
+def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MOST_VALUES) -> object:
+    """The value of a JSON text.
+
+    `Infinity` passes, because the configurations of released models have it (Mamba-2's `time_step_limit`).
+
+    Args:
+        data: The text in UTF-8. Its length is for the caller to bound.
+        where: The file, for messages.
+        hint: What to do about a broken one.
+        most_values: The most values, of whatever kind, that it may hold.
+
+    Raises:
+        LorascopeError: It is not JSON, not UTF-8, has a key twice in an object, `NaN`, a number of hundreds of digits, half
+            of a surrogate pair, is nested too deeply or holds too many values. All faults of the latter kinds at once.
+    """
+    faults: list[str] = []
+
+    def whole(digits: str) -> int:
+        if len(digits) > _MOST_DIGITS:
+            faults.append(f"holds a number of {len(digits)} digits")
+            return 0
+        return int(digits)
+
+    def constant(name: str) -> float:
+        if name == "NaN":
+            faults.append("holds NaN, which is no number")
+        return float(name)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    faults.append(f"has the key {quoted(key)} twice in one object")
+                seen.add(key)
+        return found
+
+    if sum(map(data.count, (b",", b"[", b"{"))) > most_values:
+        raise LorascopeError(f"holds more than {most_values} values", where=where, hint=hint)
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=unique, parse_int=whole, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise LorascopeError(f"is not UTF-8: {error.reason} at byte {error.start}", where=where, hint=hint) from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise LorascopeError(f"is not JSON: {error.msg.rstrip(': ')} at {place}", where=where, hint=hint) from error
+    except RecursionError as error:
+        raise LorascopeError(f"is nested deeper than {MOST_NESTED} levels", where=where, hint=hint) from error
+    if _nested_deeper(value):
+        faults.append(f"is nested deeper than {MOST_NESTED} levels")
+    elif "\\u" in text and _half_characters(value):
+        faults.append("holds half of a surrogate pair, which is no character")
+    if faults:
+        raise LorascopeError(*first_faults(faults), where=where, hint=hint)
+    return value
+
+
+def _nested_deeper(value: object) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MOST_NESTED):
+        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in children if isinstance(child, dict | list)]
+    return bool(level)
+
+
+def _half_characters(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
