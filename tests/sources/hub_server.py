@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import json
 import re
+import sys
 import threading
 import time
 import urllib.parse
@@ -60,11 +61,13 @@ class Repo:
 
     @classmethod
     def of_folder(cls, folder: Path, **arguments: Any) -> Repo:
-        """A folder's files; of large, sparse ones only the first megabyte is kept."""
+        """A folder's files; of safetensors files only the header is kept."""
         files: dict[str, bytes | Huge] = {}
         for path in sorted(folder.iterdir()):
             with path.open("rb") as file:
-                files[path.name] = Huge(file.read(2**20), path.stat().st_size)
+                length = file.read(8)
+                front = int.from_bytes(length, "little") if path.suffix == ".safetensors" else -1
+                files[path.name] = Huge(length + file.read(front), path.stat().st_size)
         return cls(files, **arguments)
 
 
@@ -127,9 +130,7 @@ class Server:
         class Handler(_Handler):
             hub = server
 
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._http.block_on_close = False
+        self._http = _Listening(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
 
     @property
@@ -162,6 +163,14 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+
+class _Listening(http.server.ThreadingHTTPServer):
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # who asked has gone
+            super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

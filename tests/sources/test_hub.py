@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
 import socket
@@ -21,12 +22,16 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import fails
+from writing import write_checkpoint
 
+from lorascope.errors import LorascopeError
 from lorascope.sources import hub as hub_room
 from lorascope.sources import hub_requests
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import MOST_BYTES
+from lorascope.sources.folders import open_folder
 from lorascope.sources.hub import Repository, open_repository
+from lorascope.sources.safetensors import open_checkpoint
 
 NAME = "someone/model"
 CONFIG = b'{"model_type": "llama"}'
@@ -455,6 +460,32 @@ def test_names_that_lead_elsewhere_are_no_files(hub: Server) -> None:
     assert {request.status for request in hub.requests} == {200, 206}
 
 
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+_NAMES = st.sampled_from(["config.json", "..", "a/b", "/", "a", "\\", "\0"]) | st.text()
+
+
+@given(
+    st.just("0" * 40) | _ANYTHING,
+    st.lists(st.fixed_dictionaries({"rfilename": _NAMES | _ANYTHING}, optional={"size": _ANYTHING}) | _ANYTHING)
+    | _ANYTHING,
+)
+def test_any_facts(sha: object, siblings: object) -> None:
+    try:
+        commit, sizes = hub_room._root_files(NAME, {"sha": sha, "siblings": siblings})
+    except LorascopeError as error:
+        assert str(error).isprintable() or "\n  → " in str(error)
+        assert sha != "0" * 40 or not isinstance(siblings, list)
+        return
+    assert commit == "0" * 40
+    for name, size in sizes.items():
+        assert not set(name) & set("/\\\0\x1b\n") and name not in ("", ".", "..")
+        assert size is None or size >= 0
+
+
 def test_a_configuration_as_large_as_weights(hub: Server) -> None:
     hub.repositories[NAME] = Repo({"config.json": Huge(b"{", 10**12)})
     with fails(f"config.json has 1000000000000 bytes, more than the {MOST_BYTES} that are read", "or its weights?"):
@@ -530,6 +561,63 @@ def test_a_refusal_is_not_the_cache(fetched: Server) -> None:
     fetched.repositories.clear()
     with fails("there is no such repository, or it is private"):
         open_repository(NAME)
+
+
+# Whole checkpoints by their headers.
+
+
+@pytest.mark.parametrize(
+    ("shards", "layers", "requests"),
+    # Facts, then a HEAD and a GET for config.json and the index each, then one request a file, two for a long header.
+    [(1, 8, 1 + 2 + 1), (2, 8, 1 + 4 + 2), (1, 300, 1 + 2 + 2), (163, 163, 1 + 4 + 163)],
+)
+def test_a_checkpoint_costs_under_a_percent(
+    shards: int, layers: int, requests: int, hub: Server, tmp_path: Path
+) -> None:
+    shapes = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "up_proj": (14336, 4096), "down_proj": (4096, 14336)}
+    tensors = {
+        f"model.layers.{layer}.{name}.weight": ("BF16", shape)
+        for layer in range(layers)
+        for name, shape in shapes.items()
+    }
+    folder = write_checkpoint(tmp_path / "model", tensors, shards, {"model_type": "llama"})
+    hub.repositories[NAME] = Repo.of_folder(folder)
+    found = open_repository(NAME)
+    checkpoint = open_checkpoint(found)
+    assert {name: (tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()} == tensors
+    assert checkpoint.tensors == open_checkpoint(open_folder(folder)).tensors
+    assert found.requests == len(hub.requests) == requests
+    assert found.transferred == hub.sent < 0.001 * sum(2 * math.prod(shape) for _, shape in tensors.values())
+
+
+def test_the_clients_own_reading_agrees(hub: Server, tmp_path: Path) -> None:
+    tensors = {f"{letter}.weight": ("F16", (size, 3)) for size, letter in enumerate("abcdefgh", 1)}
+    hub.repositories[NAME] = Repo.of_folder(write_checkpoint(tmp_path / "model", tensors, 2, {"model_type": "llama"}))
+    found = open_checkpoint(open_repository(NAME)).tensors
+    theirs = huggingface_hub.HfApi(endpoint=hub.endpoint).get_safetensors_metadata(NAME)
+    described = {name: info for file in theirs.files_metadata.values() for name, info in file.tensors.items()}
+    assert theirs.weight_map == {name: tensor.span.file for name, tensor in found.items()}
+    assert len(described) == 8
+    for name, info in described.items():
+        assert (info.dtype, tuple(info.shape)) == (found[name].dtype, found[name].shape)
+
+
+@pytest.mark.parametrize(
+    "place", ["/etc/passwd", "../../../../etc/passwd", "https://elsewhere/x.safetensors", "sub/x.safetensors"]
+)
+def test_an_index_leads_nowhere_else(place: str, hub: Server) -> None:
+    index = json.dumps({"weight_map": {"a.weight": place}}).encode()
+    hub.repositories[NAME] = Repo(
+        {"config.json": CONFIG, "model.safetensors.index.json": index, "sub/x.safetensors": b""}
+    )
+    found = open_repository(NAME)
+    with fails(NAME, "→"):
+        open_checkpoint(found)
+    assert {request.path.rpartition("/")[2] for request in hub.requests} == {
+        "model?blobs=true",
+        "config.json",
+        "model.safetensors.index.json",
+    }
 
 
 # All of it in a process of its own, as huggingface_hub's settings are read when it is imported.

@@ -24,7 +24,7 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 # Seconds to connect at all, after which nothing is tried again, and for one answer as a whole however slowly it drips.
 _CONNECTING = 5
 _PATIENCE = 25
-_DEADLINE = 120
+_DEADLINE = 300
 # The facts of a repository: some hundred bytes a file.
 _MOST_FACTS = 32 * 2**20
 _LONGEST_WORD = 200
