@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Head = Literal["causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "sequence-classification", "unknown"]
 
+# code: kinds and names are those of the model's classes. names: they rest on the names and shapes of a checkpoint.
+Basis = Literal["code", "names"]
+
 # linear: nn.Linear and subclasses. conv1d: transformers' Conv1D, a linear layer that stores (in, out).
 # conv: nn.Conv1d/2d/3d. parameter: a bare nn.Parameter of a module that is none of the others.
 Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "parameter"]
@@ -48,6 +51,7 @@ class Module:
         parameters: Its own parameters (not those of its children): name to stored shape, in order.
         groups: Convolution groups, 1 for everything else.
         transposed: The module says (`is_transposed`) that its 3-D parameters are stored (experts, in, out).
+        quantisation: How a checkpoint stores its parameters (`fp8`, `gptq 4 bit`); empty for plain numbers.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Module:
     parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()
     groups: int = 1
     transposed: bool = False
+    quantisation: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Weight:
         role: What it does.
         layer: Its layer within its component and stack, from 0, or None outside of layers.
         guess: The role is a guess from an unknown name.
+        quantisation: How a checkpoint stores it; empty for plain numbers. Shapes are those without it.
     """
 
     name: str
@@ -79,6 +85,7 @@ class Weight:
     role: Role
     layer: int | None = None
     guess: bool = False
+    quantisation: str = ""
 
     @property
     def size(self) -> int:
@@ -129,6 +136,8 @@ class ModelMap:
             wrappers need.
         refusal: Why PEFT cannot wrap this model at all, or empty.
         notes: What must be said about the map itself.
+        basis: What every weight's kind and name rest on, see `Basis`.
+        unexplained: Tensors of the checkpoint that the model has no place for.
     """
 
     model: str
@@ -148,6 +157,8 @@ class ModelMap:
     prepares_generation: bool = True
     refusal: str = ""
     notes: tuple[str, ...] = ()
+    basis: Basis = "code"
+    unexplained: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         from lorascope.reporting.terminal import map_text

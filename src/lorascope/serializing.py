@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from lorascope.errors import LorascopeError
 from lorascope.folding import NUMBER, parse_spans, spans
-from lorascope.records import Figures, Head, ModelMap, Module, Role
+from lorascope.records import Basis, Figures, Head, ModelMap, Module, Role
 from lorascope.roles.classifying import assemble, parse_role
 
 FORMAT = "lorascope.map/1"
@@ -60,6 +60,9 @@ def map_to_json(model: ModelMap) -> Json:
         "prepares_generation": model.prepares_generation,
         "refusal": model.refusal,
         "notes": list(model.notes),
+        # What only maps of checkpoints have.
+        **({"basis": model.basis} if model.basis != "code" else {}),
+        **({"unexplained": list(model.unexplained)} if model.unexplained else {}),
         "ties": [list(group) for group in model.ties],
         "root_parameters": {name: list(shape) for name, shape in model.root_parameters},
         "modules": _folded(root).get("children", {}),
@@ -95,6 +98,9 @@ def map_from_json(data: object) -> ModelMap:
     embeddings = {name: reader.text(name) for name in ("input_embeddings", "output_embeddings", "refusal")}
     ties = tuple(reader.texts("ties", group) for group in reader.items("ties"))
     notes = reader.texts("notes", data.get("notes"))
+    unexplained = reader.texts("unexplained", data.get("unexplained", []))
+    basis = data.get("basis", "code")
+    reader.expect(basis in get_args(Basis), f"basis: {basis!r} is none of {get_args(Basis)}")
     versions = {str(key): str(value) for key, value in reader.mapping("versions").items()}
     reader.expect(isinstance(data.get("prepares_generation"), bool), "prepares_generation: must be true or false")
     reader.finish()
@@ -110,6 +116,8 @@ def map_from_json(data: object) -> ModelMap:
         ties=ties,
         prepares_generation=data["prepares_generation"],
         notes=notes,
+        basis=basis,
+        unexplained=unexplained,
     )
 
 
@@ -123,6 +131,8 @@ def _node(module: Module, roles: Mapping[str, str] | None) -> Json:
         node["groups"] = module.groups
     if module.transposed:
         node["transposed"] = True
+    if module.quantisation:
+        node["quantisation"] = module.quantisation
     if roles:
         node["roles"] = dict(roles)
     return node
@@ -187,7 +197,10 @@ def _module(name: str, node: Json, reader: _Reader) -> Module:
         if key in ("weight", "in_proj_weight") and kind in _DIMENSIONS:
             reader.expect(len(shape) in _DIMENSIONS[kind], f"{name}.{key}: {list(shape)} is no shape of a {kind}")
     reader.expect(kind not in ("conv", "conv1d") or "weight" in dict(shapes), f"{name}: a {kind} without weight")
-    return Module(name, str(node.get("class", "")), kind, shapes, groups, node.get("transposed") is True)
+    quantisation = node.get("quantisation", "")
+    if not reader.expect(isinstance(quantisation, str), f"{name}: quantisation {quantisation!r} is not a text"):
+        quantisation = ""
+    return Module(name, str(node.get("class", "")), kind, shapes, groups, node.get("transposed") is True, quantisation)
 
 
 def _is_name(word: str) -> bool:

@@ -6,33 +6,16 @@ Needs torch and transformers; both are imported inside the functions.
 from __future__ import annotations
 
 import importlib.metadata
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorascope.errors import LorascopeError
-from lorascope.records import Figures, Head, ModelMap, Module, Weight
+from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
+from lorascope.sources.figures import read_figures
 
 if TYPE_CHECKING:
     import torch
-
-# Names under which configurations keep one figure, the most specific first.
-_INTERMEDIATE = (
-    "intermediate_size",
-    "ffn_dim",
-    "d_ff",
-    "n_inner",
-    "ffn_hidden_size",
-    "decoder_ffn_dim",
-    "encoder_ffn_dim",
-    "dff",
-    "dim_ff",
-    "d_inner",
-    "hidden_dim",
-)
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-_ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_top_k", "moe_k", "top_k")
 
 # transformers' mapping of each head. A class that several list has the first of them.
 HEAD_MAPPINGS: dict[Head, str] = {
@@ -154,7 +137,8 @@ def map_module(
     model_type = str(getattr(config, "model_type", "") or "")
     modules = tuple(_modules(module))
     weights = classify(modules, model_type=model_type)
-    input_embeddings, refusal = _input_embeddings(module)
+    embeddings = embedding_names(module)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return ModelMap(
         model=model or model_type or architecture,
         model_type=model_type,
@@ -162,16 +146,18 @@ def map_module(
         head=head or head_of(architecture),
         source=source,
         versions=_versions(),
-        figures=_figures(module, config, weights),
+        figures=read_figures(
+            lambda name: _attribute(text, name), weights, sum(parameter.numel() for parameter in module.parameters())
+        ),
         modules=modules,
         weights=weights,
         root_parameters=tuple(_own_parameters(module)),
         ties=tuple(_ties(module)),
-        moe_conversion=_moe_conversion(model_type),
-        input_embeddings=input_embeddings,
-        output_embeddings=_output_embeddings(module),
+        moe_conversion=moe_conversion(model_type),
+        input_embeddings=embeddings.input,
+        output_embeddings=embeddings.output,
         prepares_generation=hasattr(module, "prepare_inputs_for_generation"),
-        refusal=refusal,
+        refusal=embeddings.refusal,
     )
 
 
@@ -192,14 +178,15 @@ def _modules(root: torch.nn.Module) -> Iterator[Module]:
             yield Module(
                 name=name,
                 class_name=type(module).__name__,
-                kind=_kind(module),
+                kind=module_kind(module),
                 parameters=tuple(_own_parameters(module)),
-                groups=int(getattr(module, "groups", 1)) if _kind(module) == "conv" else 1,
+                groups=int(getattr(module, "groups", 1)) if module_kind(module) == "conv" else 1,
                 transposed=bool(getattr(module, "is_transposed", False)),
             )
 
 
-def _kind(module: torch.nn.Module) -> str:
+def module_kind(module: torch.nn.Module) -> str:
+    """What PEFT would see in a module by `isinstance`: see `Module.kind`."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -228,35 +215,38 @@ def _ties(root: torch.nn.Module) -> Iterator[tuple[str, ...]]:
     yield from (tuple(group) for group in names.values() if len(group) > 1)
 
 
-def _input_embeddings(module: torch.nn.Module) -> tuple[str, str]:
-    """The name of the input embeddings, and why PEFT, which asks for them, would fail."""
-    get = getattr(module, "get_input_embeddings", None)
-    if get is None:
-        return "", ""
-    try:
-        return _name_of(module, get()), ""
-    except NotImplementedError:
-        return (
-            "",
-            f"{type(module).__name__}.get_input_embeddings() is not implemented, and PEFT calls it for any adapter",
-        )
-    except AttributeError:
-        return "", ""
+class EmbeddingNames(NamedTuple):
+    """What `get_input_embeddings()` and `get_output_embeddings()` return, by name, and why PEFT, which asks, would fail."""
+
+    input: str
+    output: str
+    refusal: str
 
 
-def _output_embeddings(module: torch.nn.Module) -> str:
-    get = getattr(module, "get_output_embeddings", None)
-    try:
-        return _name_of(module, get()) if get is not None else ""
-    except (NotImplementedError, AttributeError):
-        return ""
+def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
+    """The names of a model's input and output embeddings; empty where it has none."""
+    found = {"input": "", "output": ""}
+    refusal = ""
+    for side in found:
+        get = getattr(module, f"get_{side}_embeddings", None)
+        try:
+            found[side] = _name_of(module, get()) if get is not None else ""
+        except NotImplementedError:
+            if side == "input":
+                refusal = (
+                    f"{type(module).__name__}.get_input_embeddings() is not implemented, "
+                    "and PEFT calls it for any adapter"
+                )
+        except AttributeError:
+            pass
+    return EmbeddingNames(**found, refusal=refusal)
 
 
 def _name_of(root: torch.nn.Module, wanted: object) -> str:
     return next((name for name, module in root.named_modules() if module is wanted), "")
 
 
-def _moe_conversion(model_type: str) -> str:
+def moe_conversion(model_type: str) -> str:
     """The pattern by which PEFT rewrites a configuration for this model type (its own table where it is installed)."""
     try:
         from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
@@ -277,29 +267,3 @@ def _attribute(config: Any, name: str) -> Any:
         return getattr(config, name, None)
     except Exception:  # a configuration whose layers differ refuses to give one number for all of them
         return None
-
-
-def intermediate_size(weights: Sequence[Weight]) -> int | None:
-    """The commonest width of dense feed-forward layers, for configurations that leave it to the modeling code."""
-    wide = (w for w in weights if w.role.variant == "dense" and w.role.component == "text" and len(w.shape) == 2)
-    widths = Counter(weight.shape[0] for weight in wide if weight.role.part == "up")
-    return widths.most_common(1)[0][0] if widths else None
-
-
-def _figures(module: torch.nn.Module, config: Any, weights: Sequence[Weight]) -> Figures:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-
-    def number(*names: str) -> int | None:
-        values = (_attribute(text, name) for name in names)
-        return next((int(v) for v in values if isinstance(v, int) and not isinstance(v, bool)), None)
-
-    return Figures(
-        hidden_size=number("hidden_size", "d_model", "n_embd", "dim"),
-        intermediate_size=number(*_INTERMEDIATE) or intermediate_size(weights),
-        layers=number("num_hidden_layers", "n_layer", "num_layers", "decoder_layers"),
-        attention_heads=number("num_attention_heads", "n_head", "decoder_attention_heads"),
-        key_value_heads=number("num_key_value_heads", "num_kv_heads", "multi_query_group_num"),
-        experts=number(*_EXPERTS),
-        active_experts=number(*_ACTIVE),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-    )

@@ -1,0 +1,310 @@
+"""From a checkpoint's tensors to a model map: exact through the tables, by names alone where they have no answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lorascope.errors import LorascopeError
+from lorascope.folding import fold
+from lorascope.records import Head, ModelMap, Module, Weight
+from lorascope.roles.classifying import classify
+from lorascope.sources import ties
+from lorascope.sources.checkpoints import Stored
+from lorascope.sources.conversions import SubModel, convert, rules_for
+from lorascope.sources.figures import read_figures
+from lorascope.sources.gallery import PREFERRED
+from lorascope.sources.layouts import (
+    ModelLayout,
+    Part,
+    Tree,
+    class_for,
+    class_name,
+    layout,
+    layouts_version,
+    model_types,
+    moe_pattern,
+    setting,
+    text_config,
+)
+from lorascope.sources.naming import input_output_embeddings, modules_from_names
+
+# What transformers leaves out of any model whose own buffers have taken its place: _adjust_missing_and_unexpected_keys.
+_OLD_BUFFERS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
+_MOST_SAID = 6
+
+
+def map_checkpoint(
+    stored: Mapping[str, Stored],
+    config: Mapping[str, Any],
+    *,
+    model: str,
+    head: str = "",
+    source: str = "headers",
+    versions: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> ModelMap:
+    """The map of a checkpoint.
+
+    Args:
+        stored: Its tensors without their packing, by the names that the files have.
+        config: Its `config.json`.
+        model: What the user calls it.
+        head: The head that the user asks for; the checkpoint's own if empty.
+        source: What to write into `ModelMap.source`.
+        versions: What else to write into `ModelMap.versions`.
+        notes: What must be said beside what is found here.
+
+    Raises:
+        LorascopeError: The tensors contradict the conversions or each other, or the head is not the checkpoint's.
+    """
+    root = _root(config, head)
+    if not root:
+        return _by_names(stored, config, model, head, source, versions or {}, notes)
+    chosen = ModelLayout(root, config)
+    whole = chosen.parts[0]
+    submodels = [SubModel(part.path, class_name(part.key), part.facts.model_type) for part in chosen.parts]
+    converted = convert(
+        stored,
+        rules_for(submodels, whole.facts.base),
+        known=chosen.knows,
+        base_model_prefix=whole.facts.base,
+        config=config,
+        expected_shape=lambda name: None,
+    )
+    if converted.faults:
+        raise LorascopeError(
+            *converted.faults,
+            where=model,
+            hint="Is the checkpoint complete? --source config builds the model from its configuration instead.",
+        )
+    shapes = {name: tensor.shape for name, tensor in converted.tensors.items()}
+    pairs = ties.tied(chosen.parts, shapes)
+    tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
+    if tree.missing and (more := ties.completed(tree.missing, shapes)):
+        pairs |= more
+        tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
+    names = frozenset(_parameter_names(tree))
+    pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
+    extra, unexplained = _sorted_out(converted.unknown, tree, chosen.parts)
+    modules = tuple(_quantised(tree.modules, converted.tensors))
+    weights = classify(modules, model_type=whole.facts.model_type)
+    text = text_config(config)
+    architecture = class_name(root)
+    return ModelMap(
+        model=model,
+        model_type=str(config.get("model_type") or whole.facts.model_type),
+        architecture=architecture,
+        head=_head(whole.facts.head),
+        source=source,
+        versions={"transformers": layouts_version(), **(versions or {})},
+        figures=read_figures(lambda name: setting(text, name), weights, _size(tree, pairs)),
+        modules=modules,
+        weights=weights,
+        root_parameters=tree.parameters,
+        ties=ties.groups(pairs, tuple(_parameter_names(tree))),
+        moe_conversion=moe_pattern(whole.facts.model_type),
+        input_embeddings=_existing(whole.facts.input, chosen.parts, "input", modules),
+        output_embeddings=_existing(whole.facts.output, chosen.parts, "output", modules),
+        prepares_generation=whole.facts.generates,
+        refusal=whole.facts.refusal,
+        notes=(*notes, *_notes(config, architecture, tree, extra, pairs, shapes)),
+        unexplained=unexplained,
+    )
+
+
+def _root(config: Mapping[str, Any], head: str) -> str:
+    """The table's class of a checkpoint; empty where it has none.
+
+    Raises:
+        LorascopeError: Another head than the checkpoint's is asked for.
+    """
+    model_type = str(config.get("model_type") or "")
+    named = next(iter(config.get("architectures") or ()), "")
+    row = layout(named)
+    if row is not None and row.model is not None:
+        if head and head != row.model.head:
+            raise LorascopeError(
+                f"the checkpoint is a {named} ({row.model.head}): it has no weights for the head {head}",
+                where="--head",
+                hint="Leave --head out, or build the model from its configuration with --source config.",
+            )
+        return str(named)
+    if model_type not in model_types():
+        return ""
+    candidates = (head,) if head else (*PREFERRED, "base")
+    return next((found for candidate in candidates if (found := class_for(model_type, candidate))), "")
+
+
+def _by_names(
+    stored: Mapping[str, Stored],
+    config: Mapping[str, Any],
+    model: str,
+    head: str,
+    source: str,
+    versions: Mapping[str, str],
+    notes: Sequence[str],
+) -> ModelMap:
+    """The map of a model whose code the table does not know."""
+    model_type = str(config.get("model_type") or "")
+    architecture = str(next(iter(config.get("architectures") or ()), ""))
+    what = f'model type "{model_type}"' if model_type else "a model without a model type"
+    if head:
+        raise LorascopeError(
+            f"{what} is not known to transformers {layouts_version()}, and so neither are its heads",
+            where="--head",
+            hint="Leave --head out.",
+        )
+    reading = modules_from_names(stored)
+    modules = tuple(_quantised(reading.modules, stored))
+    weights = classify(modules, model_type=model_type)
+    inputs, outputs = input_output_embeddings(weights)
+    caveat = (
+        f"{what} is not in the table of transformers {layouts_version()}: every weight below rests on its name and shape "
+        "in the checkpoint alone. Whether each is an nn.Linear, and what its code calls it, only that code can say; none of "
+        "it was run. --strict refuses such a model."
+    )
+    dropped = _by_reason(reading.dropped)
+    return ModelMap(
+        model=model,
+        model_type=model_type,
+        architecture=architecture,
+        head=_head(_head_by_name(architecture)),
+        source=source,
+        versions=versions,
+        figures=read_figures(config.get, weights, sum(_sizes(modules, reading.root_parameters))),
+        modules=modules,
+        weights=weights,
+        root_parameters=reading.root_parameters,
+        input_embeddings=inputs,
+        output_embeddings=outputs,
+        notes=(*notes, caveat, *reading.notes, *dropped),
+        basis="names",
+    )
+
+
+def _head_by_name(architecture: str) -> str:
+    """What the name of a class says of its head, in the way that all of transformers' classes are named."""
+    return "causal-lm" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else "unknown"
+
+
+def _head(name: str) -> Head:
+    return next((known for known in PREFERRED if known == name), "unknown")
+
+
+def _shapes_of(pairs: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of parameters that share the tensor of one that is there."""
+    found: dict[str, tuple[int, ...]] = {}
+    for target, source in pairs.items():
+        for one, other in ((target, source), (source, target)):
+            if one not in shapes and (shape := shapes.get(other) or found.get(other)):
+                found[one] = shape
+    return found
+
+
+def _sorted_out(
+    unknown: Mapping[str, str], tree: Tree, parts: Sequence[Part]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What has no place in the model: with a reason, or unexplained."""
+    patterns = [(f"{part.path}." if part.path else "", part.facts.ignored) for part in parts]
+    extra: dict[str, str] = {}
+    unexplained = list(tree.unexplained)
+    for name, renamed in unknown.items():
+        if any(re.search(pattern, renamed) for pattern in _OLD_BUFFERS):
+            extra[name] = "a buffer that the model computes by itself"
+        elif any(
+            re.search(pattern, renamed.removeprefix(prefix)) or re.search(pattern, name)
+            for prefix, ignored in patterns
+            for pattern in ignored
+        ):
+            extra[name] = "transformers does not load it (_keys_to_ignore_on_load_unexpected)"
+        else:
+            unexplained.append(name)
+    return extra, tuple(unexplained)
+
+
+def _by_reason(dropped: Mapping[str, str]) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in dropped.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        yield f"not part of the model: {_listed(names)}: {reason}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    folded = fold(names)
+    more = f" and {len(folded) - _MOST_SAID} more" if len(folded) > _MOST_SAID else ""
+    return ", ".join(folded[:_MOST_SAID]) + more
+
+
+def _notes(
+    config: Mapping[str, Any],
+    architecture: str,
+    tree: Tree,
+    extra: Mapping[str, str],
+    pairs: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Iterator[str]:
+    named = next(iter(config.get("architectures") or ()), "")
+    if named and named != architecture:
+        yield f'the configuration names the class "{named}", which the table does not have: read as {architecture}'
+    if config.get("auto_map"):
+        yield (
+            "the model brings code of its own (auto_map), which was not run: the names are those of transformers' "
+            f"{architecture}, and other code may use others"
+        )
+    if tree.missing:
+        yield f"not in the checkpoint, though {architecture} has it: {_listed(tree.missing)}"
+    yield from _by_reason(extra)
+    both = [target for target, source in pairs.items() if target in shapes and source in shapes]
+    if both:
+        yield (
+            f"stored twice: {_listed(both)}: the configuration ties it to another tensor that is there too; "
+            "transformers ties them if their values are equal, which headers do not tell"
+        )
+
+
+def _quantised(modules: Sequence[Module], tensors: Mapping[str, Stored]) -> Iterator[Module]:
+    """The modules with how the checkpoint stores their parameters."""
+    for module in modules:
+        stored = (tensors.get(f"{module.name}.{name}") for name, _ in module.parameters)
+        kinds = dict.fromkeys(tensor.quantisation for tensor in stored if tensor is not None and tensor.quantisation)
+        yield dataclasses.replace(module, quantisation=" + ".join(kinds)) if kinds else module
+
+
+def _parameter_names(tree: Tree) -> Iterator[str]:
+    yield from (name for name, _ in tree.parameters)
+    for module in tree.modules:
+        yield from (f"{module.name}.{name}" for name, _ in module.parameters)
+
+
+def _sizes(modules: Sequence[Module], root: Sequence[tuple[str, tuple[int, ...]]]) -> Iterator[int]:
+    yield from (math.prod(shape) for _, shape in root)
+    for module in modules:
+        yield from (math.prod(shape) for _, shape in module.parameters)
+
+
+def _size(tree: Tree, pairs: Mapping[str, str]) -> int:
+    """Scalars in all parameters, those of a shared tensor once."""
+    shapes = {f"{module.name}.{name}": shape for module in tree.modules for name, shape in module.parameters}
+    groups = ties.groups(pairs, tuple(_parameter_names(tree)))
+    twice = sum(math.prod(shapes.get(name, (0,))) for group in groups for name in group[1:])
+    return sum(_sizes(tree.modules, tree.parameters)) - twice
+
+
+def _existing(name: str, parts: Sequence[Part], side: str, modules: Sequence[Module]) -> str:
+    """The module that a model returns for its embeddings.
+
+    The table has it for the models that it was made from. In one that is composed of others, it is that of a part.
+    """
+    there = frozenset(module.name for module in modules)
+    if not name or name in there:
+        return name
+    for part in parts[1:]:
+        inner = part.facts.input if side == "input" else part.facts.output
+        if inner and name.startswith(f"{part.path}.") and f"{part.path}.{inner}" in there:
+            return f"{part.path}.{inner}"
+    return ""
