@@ -269,6 +269,7 @@ def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         (403, "", "Access to this resource is disabled.", ["access is refused (Access to this resource is disabled.)"]),
         (403, "", "", ["access is refused\n", "Use a token that may read it"]),
         (404, "", "", ["the Hub answers with status 404"]),
+        (429, "", "", ["the Hub answers with status 429", "Try again later"]),
         (400, "", "no\nwords " * 99, ["the Hub answers with status 400 (no words no words", "hf download"]),
     ],
 )
@@ -303,6 +304,17 @@ def test_what_does_not_pass(status: int, hub: Server) -> None:
     with fails(f"{NAME}: ", f"answers with status {status} (4 tries)"):
         begin(found)
     assert len(hub.requests) == 4 + 1 + 4
+
+
+def test_a_configuration_is_tried_again(hub: Server) -> None:
+    found = open_repository(NAME)
+    hub.faults.statuses = [503] * 4
+    with fails(f"{NAME}: the Hub answers with status 503 (4 tries)", "try again later"):
+        found.read([Span("config.json", 0, 99)])
+    hub.faults.statuses = [500, 502]
+    assert found.read([Span("config.json", 0, 99)]) == [CONFIG]
+    assert [request.status for request in hub.requests if request.method == "GET"] == [200, *[503] * 4, 500, 502, 200]
+    assert found.requests == len(hub.requests) == 1 + 2 * 4 + 2 * 3
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {"RateLimit": '"api";r=0;t=1'}])

@@ -11,9 +11,9 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.sources.checkpoints import Span
-from lorascope.sources.configurations import MOST_BYTES, error_text
+from lorascope.sources.configurations import MOST_BYTES
 from lorascope.sources.folders import Folder, open_folder
-from lorascope.sources.hub_requests import Connection, UnreachableError, hub_utilities, refusal
+from lorascope.sources.hub_requests import Connection, UnreachableError, hub_utilities
 from lorascope.sources.json_text import first_faults, quoted
 
 _ALONGSIDE = 8
@@ -60,17 +60,16 @@ class Repository:
         self._cached = cached
         self._progress = progress
         self._whole: dict[str, bytes] = {}
-        self._downloaded = (0, 0)  # requests and bytes of whole files
 
     @property
     def requests(self) -> int:
-        """Requests sent so far, of whole files a HEAD and a GET."""
-        return self._downloaded[0] + (self._connection.requests if self._connection else 0)
+        """Requests sent so far, redirections and repetitions included."""
+        return self._connection.requests if self._connection else 0
 
     @property
     def transferred(self) -> int:
         """Bytes of bodies received so far."""
-        return self._downloaded[1] + (self._connection.transferred if self._connection else 0)
+        return self._connection.transferred if self._connection else 0
 
     def size(self, name: str) -> int:
         """A file's bytes. See `checkpoints.Files`."""
@@ -93,7 +92,7 @@ class Repository:
         there = [span for span in asked if self._has(span.file)]
         found = dict(zip(there, self._cached.read(there), strict=True)) if self._cached and there else {}
         parts = []
-        for span in asked.keys() - found.keys():
+        for span in (span for span in asked if span not in found):
             end = min(span.end, self._sizes.get(span.file, span.end))
             if end <= span.start:
                 found[span] = b""
@@ -176,26 +175,9 @@ class Repository:
                     where=self.where,
                     hint="Is this a model's configuration, or its weights?",
                 )
-            import huggingface_hub
-
-            try:
-                path = huggingface_hub.hf_hub_download(self.where, name, revision=self.commit)
-                self._whole[name] = Path(path).read_bytes()
-            except Exception as error:  # the Hub's errors have no common base
-                raise self._not_downloaded(error, name) from error
-            self._downloaded = (self._downloaded[0] + 2, self._downloaded[1] + len(self._whole[name]))
+            assert self._connection is not None, "without a connection the cache has every name"
+            self._whole[name] = self._connection.whole(name, self.commit)
         return self._whole[name]
-
-    def _not_downloaded(self, error: Exception, name: str) -> LorascopeError:
-        cause: BaseException | None = error
-        while cause is not None:
-            response: Any = getattr(cause, "response", None)
-            if response is not None:
-                return refusal(self.where, self.commit, response.status_code, response.headers, name)
-            cause = cause.__cause__
-        return UnreachableError(
-            f"{name} cannot be read: {error_text(error)}", where=self.where, hint="Check the network, or try again."
-        )
 
 
 def _joined(spans: Sequence[Span]) -> dict[Span, list[Span]]:

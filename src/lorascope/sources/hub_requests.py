@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from lorascope.errors import LorascopeError
@@ -56,7 +57,7 @@ class Connection:
         revision: What the user asked for, for messages.
 
     Attributes:
-        requests: How many were sent, redirections and repetitions included.
+        requests: How many were sent, redirections and repetitions included; a whole file counts as a HEAD and a GET.
         transferred: Bytes of answers' bodies that were received.
     """
 
@@ -92,7 +93,7 @@ class Connection:
                 self._refuse(response.status_code, response.headers)
             return self._body(response.iter_bytes(), _MOST_FACTS)
 
-        text = self._patiently(f"{url}?blobs=true", {}, take, threading.Event())
+        text = self._patiently(lambda: self._once(f"{url}?blobs=true", {}, take), threading.Event())
         hint = "Check HF_ENDPOINT, and whether a proxy or a log-in page answers instead of the Hub."
         found = parse_json(text, url, hint)
         if not isinstance(found, dict):
@@ -133,15 +134,52 @@ class Connection:
                 self._refuse_server(f"sends {len(body)} bytes of {span.file} as {quoted(said)}")
             return body, size
 
-        return self._patiently(url, {"Range": f"bytes={span.start}-{span.end - 1}"}, take, ended)
+        headers = {"Range": f"bytes={span.start}-{span.end - 1}"}
+        return self._patiently(lambda: self._once(url, headers, take), ended)
 
-    def _patiently(self, url: str, headers: dict[str, str], take: Callable[[Any], _T], ended: threading.Event) -> _T:
+    def whole(self, file: str, commit: str) -> bytes:
+        """A small file, by way of huggingface_hub's cache, where it stays.
+
+        Raises:
+            LorascopeError: It cannot be had.
+        """
+        import huggingface_hub
+
+        def once() -> bytes:
+            try:
+                return Path(huggingface_hub.hf_hub_download(self.name, file, revision=commit)).read_bytes()
+            except Exception as error:  # the Hub's errors have no common base
+                cause: BaseException | None = error
+                while cause is not None and not hasattr(cause, "response"):
+                    cause = cause.__cause__
+                if cause is None:
+                    raise UnreachableError(
+                        f"{file} cannot be read: {error_text(error)}",
+                        where=self.name,
+                        hint="Check the network, and that there is room in the cache (HF_HOME).",
+                    ) from error
+                response: Any = cause.response
+                # huggingface_hub itself waits for half a minute where there were too many requests.
+                if response.status_code in _PASSING - {429}:
+                    said = f"the Hub answers with status {response.status_code}"
+                    raise _PassingError(said, _asked_pause(response)) from error
+                raise refusal(self.name, self.revision, response.status_code, response.headers, file) from error
+            finally:
+                with self._counting:
+                    self.requests += 2
+
+        body = self._patiently(once, threading.Event())
+        with self._counting:
+            self.transferred += len(body)
+        return body
+
+    def _patiently(self, once: Callable[[], _T], ended: threading.Event) -> _T:
         begun = time.monotonic()
         tries = 0
         while True:
             tries += 1
             try:
-                return self._once(url, headers, take)
+                return once()
             except _PassingError as failure:
                 last = tries > len(_PAUSES) or time.monotonic() - begun > _PATIENCE
                 pause = failure.pause if last else max(failure.pause, _PAUSES[tries - 1])
@@ -255,6 +293,8 @@ def refusal(name: str, revision: str | None, status: int, headers: Any, file: st
     else:
         fault = f"the Hub answers with status {status}{f' ({said})' if said else ''}"
         hint = f"Look at https://huggingface.co/{name}, or download it: hf download {name}"
+        if status in _PASSING:
+            hint = "Try again later (https://status.huggingface.co)."
     return LorascopeError(fault, where=name, hint=hint)
 
 
