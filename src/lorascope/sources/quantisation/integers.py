@@ -59,7 +59,7 @@ def _gptq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
         found = ", ".join(shown(tensor) for tensor in (words, zeros, scales, order) if tensor)
         raise MisfitError(f"has {found}, which {fits}: {_said(settings)}")
     bits, shape = next(iter(fitting.items()))
-    return shape, f"gptq {bits} bit"
+    return shape, f"{settings.maker}gptq {bits} bit"
 
 
 def _awq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
@@ -92,7 +92,7 @@ def _awq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
     if ".g_idx" in group.parts or (scales.shape, zeros.shape) not in expected:
         found = ", ".join(shown(tensor) for tensor in (words, zeros, scales, group.parts.get(".g_idx")) if tensor)
         raise MisfitError(f"has {found}, which do not fit: {_said(settings)}, version {version}")
-    return (outputs, inputs), f"awq 4 bit {version}"
+    return (outputs, inputs), f"{settings.maker}awq 4 bit {version}"
 
 
 def _groups(inputs: int, sizes: tuple[int, ...]) -> set[int]:

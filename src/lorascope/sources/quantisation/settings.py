@@ -28,11 +28,13 @@ class Settings:
         method: The name of the method as transformers knows it, in small letters; empty where nothing says so.
         values: Everything else that is said.
         where: Which file and key say it.
+        maker: Whose word comes before the method's: AutoRound writes the layouts of others, and is loaded in its own way.
     """
 
     method: str = ""
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     where: str = ""
+    maker: str = ""
 
     def numbers(self, *keys: str) -> tuple[int, ...]:
         """What the first of some keys that is there has, and then what overrides for single modules have for them.
@@ -114,7 +116,7 @@ def _settings(values: object, key: str, where: str) -> Settings:
         raise LorascopeError(f"has {quoted(method)} for quant_method, not a name", where=where, hint=_HINT)
     name = method.lower().removeprefix("intel/")
     if name == "auto-round":
-        return Settings(_packing_of_auto_round(values), values, where)
+        return Settings(_packing_of_auto_round(values), values, where, "auto-round ")
     return Settings(name, values, where)
 
 
