@@ -39,6 +39,9 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
     for name in _queries_with_gate(roles, shapes):
         role, guess = roles[name]
         roles[name] = (dataclasses.replace(role, part="q_gate"), guess)
+    for name, (part, unsure) in _by_width(roles, shapes).items():
+        role, guess = roles[name]
+        roles[name] = (dataclasses.replace(role, part=part), guess or unsure)
     return assemble(modules, roles)
 
 
@@ -48,10 +51,11 @@ def assemble(modules: Sequence[Module], roles: Mapping[str, tuple[Role, bool]]) 
     A weight without a role in `roles` is `other`, and a guess.
     """
     unknown = (Role(), True)
+    quantisation = {module.name: module.quantisation for module in modules if module.quantisation}
     weights = []
     for name, module, kind, shape in _weights(modules):
         role, guess = roles.get(name, unknown)
-        weights.append(Weight(name, module, kind, shape, role, _layer(name, role), guess))
+        weights.append(Weight(name, module, kind, shape, role, _layer(name, role), guess, quantisation.get(module, "")))
     return tuple(weights)
 
 
@@ -197,6 +201,36 @@ def _queries_with_gate(roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[s
         and shapes[parts["k"]] == shapes[parts["v"]]
         and shapes[parts["q"]][0] == 2 * shapes[parts["o"]][1]
     ]
+
+
+def _by_width(
+    roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[str, bool]]:
+    """The parts of feed-forward matrices whose names say one thing and whose widths another, and whether it is a guess.
+
+    Of two matrices, the first holds gate and value both if it has twice as many rows as the last has columns; with as
+    many there is no gate. Of three, one that is called the last and has the shape of the first is gate or value: which
+    of the two does not show.
+    """
+    modules: dict[str, list[str]] = {}
+    for name, (role, _) in roles.items():
+        if role.block == "ffn" and len(shapes[name]) == 2:
+            modules.setdefault(name.rpartition(".")[0], []).append(name)
+    found = {}
+    for names in modules.values():
+        last = [name for name in names if roles[name][0].part == "down"]
+        first = [name for name in names if roles[name][0].part in ("gate", "up")]
+        if len(first) != 1 or len(first) + len(last) != len(names):
+            continue
+        rows, width = shapes[first[0]][0], shapes[last[-1]][1] if last else 0
+        alike = [name for name in last if shapes[name] == shapes[first[0]]]
+        if len(last) == 1 and rows in (width, 2 * width):
+            found[first[0]] = ("up" if rows == width else "gate_up", False)
+        elif len(last) == 2 and len(alike) == 1:
+            part = roles[first[0]][0].part
+            found[first[0]] = (part, True)
+            found[alike[0]] = ("up" if part == "gate" else "gate", True)
+    return found
 
 
 def _linear_attentions(modules: Sequence[Module]) -> set[str]:

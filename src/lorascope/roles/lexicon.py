@@ -24,7 +24,7 @@ NO_MATRIX = frozenset(
         "r_r_bias r_s_bias r_w_bias seg_embed mask_emb gate_up_proj_bias down_proj_bias dt_proj_bias "
         "input_gate_bias recurrent_gate_bias static_weight scale bias gamma b1 b2 class_embedding cls_token "
         "cls_register_token probe latents query latent_query query_tokens index_kpool_compress_ape "
-        "global_img_feature_extensor sub_img_feature_extensor"
+        "global_img_feature_extensor sub_img_feature_extensor cls_embedding pad_embed boi eoi"
     )
 )
 
@@ -60,7 +60,8 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
                 "embed_audio layerwise_projectors spatial_projectors modality_projection img_projection_up "
                 "img_projection_down up_proj_for_speech down_proj_for_speech up_proj_for_vision_speech "
                 "down_proj_for_vision_speech vision_embed_tokens visual_embeddings_table query_tokens "
-                "sequence_compressor_resampler"
+                "sequence_compressor_resampler mlp1 resampler image_projector image_pooling_2d "
+                "linear_proj"
             )
         ),
     ),
@@ -81,7 +82,7 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             _words(
                 "vision_tower vision_model visual vision_encoder image_tower video_tower image_encoder image_embed "
-                "high_res_vision_model high_res_vision_neck img_processor"
+                "high_res_vision_model high_res_vision_neck img_processor vision vision_backbone image_vit vpm"
             )
         ),
     ),
@@ -119,7 +120,8 @@ BLOCKS: dict[str, str] = {
     **dict.fromkeys(
         _words(
             "mlp ffn ffns feed_forward ff intermediate DenseReluDense ffw_layer_start ffw_layer_end mlps "
-            "mlp_block ff1 ff2 feed_forward_in feed_forward_out vision_mlp ffn_layer"
+            "mlp_block ff1 ff2 feed_forward_in feed_forward_out vision_mlp ffn_layer language_mlp residual_mlp "
+            "image_projector"
         ),
         "ffn.dense",
     ),
@@ -152,33 +154,36 @@ PARTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             _words(
                 "q_proj query q Wq q_lin q_head query_proj project_q to_q q_attn query_global e2e_query e2w_query "
-                "w2e_query layout_query"
+                "w2e_query layout_query wq"
             ),
             "q",
         ),
         **dict.fromkeys(
-            _words("k_proj key k Wk k_lin k_head key_proj project_k to_k key_global key_protein layout_key"),
+            _words("k_proj key k Wk k_lin k_head key_proj project_k to_k key_global key_protein layout_key wk"),
             "k",
         ),
         **dict.fromkeys(
             _words(
                 "v_proj value v Wv v_lin v_head value_proj project_v to_v value_global value_protein layout_value "
-                "v_proj_current v_proj_delayed"
+                "v_proj_current v_proj_delayed wv"
             ),
             "v",
         ),
         **dict.fromkeys(
             _words(
                 "o_proj out_proj o dense out_lin Wo c_proj proj projection projection_layer post post_proj "
-                "attention_out output out to_out proj_out"
+                "attention_out output out to_out proj_out wo language_expert_dense vision_expert_dense"
             ),
             "o",
         ),
         **dict.fromkeys(
-            _words("qkv qkv_proj query_key_value Wqkv c_attn in_proj in_proj_weight in_proj_qkv qkv_mlp"),
+            _words(
+                "qkv qkv_proj query_key_value Wqkv c_attn in_proj in_proj_weight in_proj_qkv qkv_mlp wqkv W_pack "
+                "language_expert_query_key_value vision_expert_query_key_value"
+            ),
             "qkv",
         ),
-        **dict.fromkeys(_words("kv_proj to_kv kv"), "kv"),
+        **dict.fromkeys(_words("kv_proj to_kv kv key_value"), "kv"),
         **dict.fromkeys(_words("query_key qk_proj"), "qk"),
         "q_gate_proj": "q_gate",
         "in_proj_qkvz": "qkv_gate",
@@ -201,18 +206,18 @@ PARTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(_words("conv_kernel_layer conv_out_layer pointwise weight_proj"), "conv"),
     },
     "ffn": {
-        **dict.fromkeys(_words("gate_proj w1 w_0 wi_0 proj_up_gate"), "gate"),
+        **dict.fromkeys(_words("gate_proj w1 w_0 wi_0 proj_up_gate c_fc_0 c_fc2"), "gate"),
         **dict.fromkeys(
             _words(
                 "up_proj w3 v1 wi_1 fc1 wi c_fc dense_h_to_4h fc_in lin1 layer_1 linear_1 linear1 linear_fc1 "
-                "intermediate proj_up ffw_layer_1 dense1 linear_in w_1"
+                "intermediate proj_up ffw_layer_1 dense1 linear_in w_1 c_fc_1 linear_v proj_1"
             ),
             "up",
         ),
         **dict.fromkeys(
             _words(
                 "down_proj w2 wo fc2 c_proj dense_4h_to_h fc_out lin2 layer_2 linear_2 linear2 linear_fc2 output "
-                "proj_down ffw_layer_2 dense2 linear_out w_out Wo ffn_output output_linear"
+                "proj_down ffw_layer_2 dense2 linear_out w_out Wo ffn_output output_linear proj_2"
             ),
             "down",
         ),
@@ -276,6 +281,8 @@ TAILS: dict[str, str] = {
     "head.attention": "attention.cross.qkvo",
     # Maps the relative queries to one score bias per distance.
     "rel_logits_proj.proj": "attention.self.bias",
+    # Changes the width before a gated MLP.
+    "linear_proj.linear_proj": "embedding.projection",
     # One matrix for keys and values; the queries have their own.
     "crossattention.c_attn": "attention.cross.kv",
     "pooler.dense": "head.pooler",
@@ -287,7 +294,7 @@ LEAVES: dict[str, str] = {
     **dict.fromkeys(
         _words(
             "lm_head lm_heads embed_out output_projection proj_out vocab_projector generator_lm_head lm_loss "
-            "vision_head"
+            "vision_head output_layer"
         ),
         "head.lm",
     ),
@@ -302,7 +309,8 @@ LEAVES: dict[str, str] = {
         _words(
             "embed_tokens wte tok_embeddings word_embeddings word_embedding embed_in tokens_embed shared "
             "embeddings embed_tokens_per_layer input_embedding w visual_embeddings_table value_embeddings "
-            "generation_embeddings encoder_hash_tok_embedding embed_global embed_audio_tokens audio_bos_eos_token"
+            "generation_embeddings encoder_hash_tok_embedding embed_global embed_audio_tokens audio_bos_eos_token "
+            "token_embeddings new_embedding"
         ),
         "embedding.token",
     ),
@@ -342,19 +350,19 @@ BARE_LEAVES: dict[str, str] = {
     **dict.fromkeys(_words("q_proj q_lin to_q query_proj"), "attention.self.q"),
     **dict.fromkeys(_words("k_proj k_lin to_k key_proj"), "attention.self.k"),
     **dict.fromkeys(_words("v_proj v_lin to_v value_proj"), "attention.self.v"),
-    **dict.fromkeys(_words("o_proj out_lin to_out"), "attention.self.o"),
-    **dict.fromkeys(_words("qkv_proj query_key_value"), "attention.self.qkv"),
+    **dict.fromkeys(_words("o_proj out_lin to_out attn_out"), "attention.self.o"),
+    **dict.fromkeys(_words("qkv_proj query_key_value att_proj"), "attention.self.qkv"),
     "to_kv": "attention.self.kv",
-    "gate_proj": "ffn.dense.gate",
+    **dict.fromkeys(_words("gate_proj ff_proj"), "ffn.dense.gate"),
     "gate_up_proj": "ffn.dense.gate_up",
-    **dict.fromkeys(_words("up_proj fc1 fc_in lin1 ffn"), "ffn.dense.up"),
-    **dict.fromkeys(_words("down_proj fc2 fc_out lin2 ffn_output"), "ffn.dense.down"),
+    **dict.fromkeys(_words("up_proj fc1 fc_in lin1 ffn dense_h_to_4h"), "ffn.dense.up"),
+    **dict.fromkeys(_words("down_proj fc2 fc_out lin2 ffn_output dense_4h_to_h ff_out"), "ffn.dense.down"),
     "embedding": "embedding.token",
 }
 
-# Linear layers that stand directly under the model itself and have no better name.
+# Linear layers that stand directly under the model itself and have no better name, by their whole name.
 ROOT_LEAVES: dict[str, str] = {
-    **dict.fromkeys(_words("head decoder output"), "head.lm"),
+    **dict.fromkeys(_words("head decoder output language_model.output model.transformer.ff_out"), "head.lm"),
     "dense": "head.transform",
 }
 
@@ -382,6 +390,8 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("granite_speech granite_speech_plus", r"model\.encoder\.input_linear", "embedding.projection", "reads features"),
     ("granite_speech granite_speech_plus", r"model\.encoder\.out", "head.lm", "CTC logits halfway up the tower"),
     ("granite_speech granite_speech_plus", r"model\.encoder\.out_mid", "embedding.projection", "reads those back in"),
+    ("grok-1", r".*\.experts\.#\.linear", "ffn.expert.gate", "gelu follows; `linear_v` is the value"),
+    ("grok-1", r".*\.experts\.#\.linear_1", "ffn.expert.down", "comes after the product"),
     ("hunyuan_vl", r".*\.patch_merger\.proj_out", "ffn.dense.down", "comes after the activation; `mlp` is one matrix"),
     ("idefics2", r".*\.perceiver_resampler\..*self_attn\..*", "attention.cross.*", "queries are latents"),
     ("inkling_mm_model", r".*\.vision_tower\..*\.projection", "embedding.patch", "folds neighbouring patches"),
@@ -400,6 +410,10 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("phi4_multimodal", r".*\.encoder\.embed\.conv\.#", "other", "pointwise step of the convolutional front"),
     ("neomme", r".*\.patch_embeddings\.(up|down)_proj", "ffn.dense.*", "an MLP from pixels to the text width"),
     ("pp_formulanet vibevoice_asr", r".*projector\..*linear_\d", "embedding.projection", "no activation between them"),
+    ("qwen", r".*\.mlp\.w1", "ffn.dense.up", "is multiplied with silu of `w2`"),
+    ("qwen", r".*\.mlp\.w2", "ffn.dense.gate", "silu follows"),
+    ("qwen", r".*\.attn_pool\.attn", "attention.cross.qkvo", "queries are learned"),
+    ("qwen", r"transformer\.visual\.proj", "embedding.projection", "ends the resampler"),
     ("recurrent_gemma", r".*\.temporal_block\.linear_(x|y|out)", "mixer.*", "around the recurrence"),
     ("reformer", r".*\.feed_forward\.dense\.dense", "ffn.dense.up", "the output is `output.dense`"),
     ("rwkv", r".*\.attention\.(key|value|receptance|output)", "mixer.*", "a recurrence without attention scores"),
@@ -420,6 +434,7 @@ COMPONENT_EXCEPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "phi4_multimodal": ((r".*\.image_embed\.\w+_feature_extensor$", "connector"),),
     "pix2struct": ((r"encoder\.", "vision"),),
     "pp_formulanet": ((r"model\.encoder\.multi_modal_projector\.", "connector"), (r"model\.encoder\.", "vision")),
+    "qwen": ((r"transformer\.visual\.(attn_pool\.|proj$)", "connector"),),
     "qwen2_5_omni_thinker": ((r"model\.audio_tower\.proj$", "connector"),),
     "qwen3_omni_moe_thinker": ((r"model\.audio_tower\.proj\d$", "connector"),),
     "vision-encoder-decoder": ((r"encoder\.|enc_to_dec_proj", "vision"),),
