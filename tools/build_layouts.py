@@ -15,6 +15,7 @@ import copy
 import dataclasses
 import json
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from lorascope.sources.layouts import CONTAINERS, numberless  # noqa: E402
 
 # Fields of a configuration that say nothing of its modules, and numbers that may decide whether there is one.
 _NO_STRUCTURE = re.compile(r"_.*|architectures|dtype|.*token_id|.*(dropout|pdrop|drop_rate|eps|return|output_\w+|use_cache)")
+# Seconds for one model: modeling code that divides by what a variation makes zero may never end.
+_PATIENCE = 20
 _DECIDING = re.compile(r".*(layer|expert|rank|dim|size|proj|group|head|depth|every|step|interval).*")
 
 
@@ -355,16 +358,20 @@ def table() -> dict[str, Any]:
     mend_torchvision()
     recorder = Recorder()
     classes = builds = 0
+    signal.signal(signal.SIGALRM, _give_up)
     for name, configurations in _models():
         classes += 1
         try:
             for index, config in enumerate(configurations):
                 try:
+                    signal.alarm(_PATIENCE)
                     recorder.see(build(config, architecture=name))
                     builds += 1
                 except Exception:
                     if index == 0:
                         raise
+                finally:
+                    signal.alarm(0)
         except Exception as error:  # a class without usable defaults has no row
             print(f"\rnot built: {name}: {str(error)[:100]!r}", file=sys.stderr)
         print(f"\r{classes} models in {builds} variations, {len(recorder.records)} classes", end="", file=sys.stderr)
@@ -378,6 +385,10 @@ def table() -> dict[str, Any]:
         "configs": configs,
         "classes": {name: record.json() for name, record in sorted(recorder.records.items())},
     }
+
+
+def _give_up(*_: object) -> None:
+    raise TimeoutError(f"not built within {_PATIENCE} seconds")
 
 
 def _first(mapping: Any) -> dict[str, str]:

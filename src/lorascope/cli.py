@@ -12,13 +12,18 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lorascope.errors import LorascopeError
+
+if TYPE_CHECKING:
+    from lorascope.records import ModelMap
 
 _EXAMPLES = {
     "inspect": """examples:
   lorascope inspect mistral                      the gallery: no download, no torch
-  lorascope inspect ./my-model                   a folder with a config.json
+  lorascope inspect ./my-model                   a folder: the headers of its weights, else its config.json
+  lorascope inspect ./model-Q4_K_M.gguf          a GGUF file
   lorascope inspect Qwen/Qwen3-30B-A3B --by layer
   lorascope inspect --gallery                    every model type that needs nothing""",
     "plan": """examples:
@@ -108,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands")
 
     inspect = _command(commands, "inspect", "list a model's weights by role, without loading any")
-    inspect.add_argument("source", nargs="?", help="model type, folder, config.json, Hub id, saved map or plan")
+    inspect.add_argument("source", nargs="?", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
     inspect.add_argument("--gallery", action="store_true", help="list the model types that need no source at all")
     inspect.add_argument(
         "--by", choices=("role", "layer", "module"), default="role", help="how to group (default: role)"
@@ -118,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     _source_options(inspect)
 
     plan = _command(commands, "plan", "choose weights, ranks and alphas, and get the exact configuration")
-    plan.add_argument("source", help="model type, folder, config.json, Hub id, saved map or plan")
+    plan.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
     plan.add_argument("rules", nargs="*", metavar="RECIPE|RULE", help="what to adapt (default: qv)")
     plan.add_argument(
         "--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)"
@@ -138,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     _source_options(plan)
 
     check = _command(commands, "check", "tell what an existing adapter configuration really does on a model")
-    check.add_argument("source", help="model type, folder, config.json, Hub id, saved map or plan")
+    check.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
     check.add_argument("adapter", help="folder with an adapter_config.json, or that file")
     check.add_argument("--peft", default="0.21.2", help="whose rules to apply: 0.19 to 0.21 (default: 0.21.2)")
     _source_options(check)
@@ -161,8 +166,41 @@ def _command(
 def _source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", default="", help="which head, where a model can have several: causal-lm, …")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--source",
+        choices=("auto", "headers", "config"),
+        default="auto",
+        dest="read",
+        help="what of a folder or Hub id to read: headers of its weights (no torch), its config through transformers, "
+        "or headers where it has weights (default: auto)",
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse a model of which only names are known")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _model(options: argparse.Namespace) -> ModelMap:
+    """The map of the source that a command was given; how far a long reading is shows on a terminal's stderr."""
+    from lorascope.inspecting import inspect
+
+    shows = sys.stderr.isatty()
+
+    def progress(done: int, of: int) -> None:
+        print(f"\r\x1b[Kreading {options.source}: {done} of {of}", end="", file=sys.stderr, flush=True)
+
+    try:
+        return inspect(
+            options.source,
+            head=options.head,
+            revision=options.revision,
+            trust_remote_code=options.trust_remote_code,
+            read=options.read,
+            strict=options.strict,
+            progress=progress if shows else None,
+        )
+    finally:
+        if shows:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -170,11 +208,7 @@ def _inspect(options: argparse.Namespace) -> int:
         return _gallery(options)
     if options.source is None:
         raise LorascopeError("no source is given", hint="Try: lorascope inspect mistral")
-    from lorascope.inspecting import inspect
-
-    model = inspect(
-        options.source, head=options.head, revision=options.revision, trust_remote_code=options.trust_remote_code
-    )
+    model = _model(options)
     present = sorted({weight.role.component for weight in model.weights})
     if options.component and options.component not in present:
         raise LorascopeError(f"no component {options.component!r} in this model", hint=f"It has {', '.join(present)}.")
@@ -191,7 +225,9 @@ def _inspect(options: argparse.Namespace) -> int:
         from lorascope.reporting.terminal import map_text
 
         print(map_text(model, by=options.by, component=options.component))
-    return 0
+    if model.unexplained:
+        _say(f"{len(model.unexplained)} tensors of the checkpoint are not explained")
+    return 1 if model.unexplained else 0
 
 
 def _gallery(options: argparse.Namespace) -> int:
@@ -213,12 +249,9 @@ def _gallery(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from lorascope.inspecting import inspect
     from lorascope.planning import plan
 
-    model = inspect(
-        options.source, head=options.head, revision=options.revision, trust_remote_code=options.trust_remote_code
-    )
+    model = _model(options)
     made = plan(
         model,
         *options.rules,
@@ -260,11 +293,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from lorascope.checking import check
-    from lorascope.inspecting import inspect
-
-    model = inspect(
-        options.source, head=options.head, revision=options.revision, trust_remote_code=options.trust_remote_code
-    )
+    model = _model(options)
     done = check(model, options.adapter, peft=options.peft)
     if options.json:
         from lorascope.reporting.contract import check_json

@@ -3,38 +3,99 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lorascope.errors import LorascopeError
 from lorascope.records import Head, ModelMap
 from lorascope.serializing import FORMAT, map_from_json
-from lorascope.sources.configurations import HUB_ID, MODEL_TYPE, configuration, means_gallery, read_json
+from lorascope.sources.checkpoints import Files
+from lorascope.sources.configurations import (
+    HUB_ID,
+    MODEL_TYPE,
+    checked_config,
+    configuration,
+    means_gallery,
+    read_json,
+)
 from lorascope.sources.gallery import PREFERRED, from_gallery
 
 PLAN_FORMAT = "lorascope.plan/1"
 
+# What of a folder or repository is read: its configuration, through transformers' code; the headers of its weights;
+# or the latter where there are any.
+Read = Literal["auto", "headers", "config"]
 
-def inspect(source: Any, *, head: str = "", revision: str | None = None, trust_remote_code: bool = False) -> ModelMap:
+
+def inspect(
+    source: Any,
+    *,
+    head: str = "",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    read: Read = "auto",
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ModelMap:
     """The map of a model's weights by role; no weights are loaded.
 
     Args:
-        source: A model type of the gallery (`llama`), a folder with a `config.json`, such a file, a map or plan that
-            lorascope saved, a Hub id (`mistralai/Mistral-7B-v0.3`), a `PretrainedConfig` or an `nn.Module`.
+        source: A model type of the gallery (`llama`), a folder of a model, its `config.json`, a GGUF file, a map or plan
+            that lorascope saved, a Hub id (`mistralai/Mistral-7B-v0.3`), a `PretrainedConfig` or an `nn.Module`.
         head: Which head to look at, where a model can have several: `causal-lm`, `seq2seq-lm`, `masked-lm`,
             `image-text-to-text` or `sequence-classification`.
         revision: Branch, tag or commit of a Hub id.
         trust_remote_code: Run modeling code that comes with the configuration. Never on by default.
+        read: What of a folder or Hub id is read: `headers` of its safetensors files (no torch is needed), `config`
+            (transformers builds the model on the meta device), or `auto`: the headers where it has weights, unless
+            another head than theirs or trusted code is asked for. `ModelMap.source` says which it was.
+        strict: Refuse a map whose weights rest on names alone.
+        progress: Called with the number of files read and of all, while a Hub repository is read.
 
     Raises:
-        LorascopeError: There is no such model, or its configuration is broken or needs code that is not trusted.
+        LorascopeError: There is no such model, its files or its configuration are broken, or it needs code that is not
+            trusted.
     """
+    faults = []
     if head and head not in PREFERRED:
-        raise LorascopeError(f"{head!r} is no head", hint=f"The heads are {', '.join(PREFERRED)}.")
+        faults.append(f"{head!r} is no head: they are {', '.join(PREFERRED)}")
+    if read not in get_args(Read):
+        faults.append(f"{read!r} is nothing to read: there are {', '.join(get_args(Read))}")
+    if read == "headers" and trust_remote_code:
+        faults.append("headers are read without any code: trust_remote_code goes with config only")
+    if faults:
+        raise LorascopeError(*faults, hint="See: lorascope inspect --help")
+    model = _inspected(source, head, revision, trust_remote_code, read, progress)
+    if strict and model.basis == "names":
+        raise LorascopeError(
+            f'every weight of model type "{model.model_type}" would rest on names alone, which strict refuses',
+            where=model.model,
+            hint="Without --strict they are listed as guesses. With --source config --trust-remote-code the model's "
+            "own code is run, if you trust it.",
+        )
+    return model
+
+
+def _inspected(
+    source: Any,
+    head: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    read: Read,
+    progress: Callable[[int, int], None] | None,
+) -> ModelMap:
     if isinstance(source, ModelMap):
         return source
     if isinstance(source, str | os.PathLike):
-        return _of_text(os.fspath(source), head, revision, trust_remote_code)
+        text = os.fspath(source)
+        made = _of_text(text, head)
+        if made is None and (read == "headers" or (read == "auto" and not trust_remote_code)):
+            made = _of_weights(text, head, revision, read, progress)
+        if made is None:
+            config = configuration(text, revision=revision, trust_remote_code=trust_remote_code)
+            made = _of_config(config, text, head, trust_remote_code)
+        return made
     if hasattr(source, "named_modules"):
         from lorascope.sources.skeleton import map_module
 
@@ -57,12 +118,23 @@ def _may_exist(path: Path) -> bool:
     return True
 
 
-def _of_text(source: str, head: str, revision: str | None, trust_remote_code: bool) -> ModelMap:
+def _of_text(source: str, head: str) -> ModelMap | None:
+    """The map that a name or a file gives by itself; None for what has a configuration, weights, or both."""
     path = Path(source)
     if not source.strip() or not _may_exist(path):
         raise LorascopeError(
             f"{source[:60]!r} is no source",
             hint="Give a model type such as mistral, a folder, a config.json or a Hub id.",
+        )
+    if path.is_file() and path.suffix == ".gguf":
+        from lorascope.sources.gguf_mapping import map_gguf
+
+        return map_gguf(path, head=head)
+    if path.is_file() and path.suffix == ".safetensors":
+        raise LorascopeError(
+            "one file of a checkpoint is not read by itself, as config.json says what its tensors mean",
+            where=source,
+            hint=f"Give the folder: lorascope inspect {path.parent}",
         )
     if path.is_file() and path.name != "config.json":
         data = read_json(path)
@@ -87,8 +159,43 @@ def _of_text(source: str, head: str, revision: str | None, trust_remote_code: bo
                 where=repr(source),
                 hint="Model types are listed by: lorascope inspect --gallery",
             )
-    config = configuration(source, revision=revision, trust_remote_code=trust_remote_code)
-    return _of_config(config, source, head, trust_remote_code)
+    return None
+
+
+def _of_weights(
+    source: str, head: str, revision: str | None, read: Read, progress: Callable[[int, int], None] | None
+) -> ModelMap | None:
+    """The map of a checkpoint's headers; None where the configuration must be read instead."""
+    from lorascope.sources.folders import open_folder
+    from lorascope.sources.safetensors import has_weights
+
+    path = Path(source)
+    notes: tuple[str, ...] = ()
+    if path.is_dir():
+        files: Files = open_folder(path)
+    elif path.is_file():  # config.json by itself is what is meant
+        if read == "headers":
+            raise LorascopeError(
+                "a configuration has no weights", where=source, hint=f"Give the folder: lorascope inspect {path.parent}"
+            )
+        return None
+    else:
+        from lorascope.sources.hub import open_repository
+
+        files = repository = open_repository(source, revision, progress=progress)
+        notes = repository.notes
+    if read == "auto" and not has_weights(files):
+        return None
+    from lorascope.sources.mapping import has_head, map_checkpoint
+    from lorascope.sources.quantisation import unpack
+    from lorascope.sources.safetensors import open_checkpoint
+
+    checkpoint = open_checkpoint(files)
+    config = checked_config(checkpoint.config, f"{files.where}: config.json", typed=False)
+    if read == "auto" and head and not has_head(config, head):
+        return None
+    versions = {"commit": files.commit} if files.commit else {}
+    return map_checkpoint(unpack(checkpoint), config, model=source, head=head, versions=versions, notes=notes)
 
 
 def _of_config(config: Any, name: str, head: str, trust_remote_code: bool) -> ModelMap:

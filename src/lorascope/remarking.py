@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lorascope.compiling import as_parameter, unfit_releases
+from lorascope.peft_rules.quantised import quantised_needs
 from lorascope.records import Plan, Weight
 from lorascope.selecting import CONTENTS, FACT_OF
 
@@ -21,12 +22,33 @@ def remarks(plan: Plan) -> Iterator[str]:
     yield from _encodings(plan)
     yield from _ties(plan)
     yield from _heads(plan)
+    yield from quantised(target.weight for target in plan.targets)
+    yield from _basis(plan)
     yield from dict.fromkeys(unfit_releases(plan.model, plan.config).values())
 
 
 def label(weight: Weight) -> str:
     """The weight's role without the component `text`, which goes without saying."""
     return str(weight.role).removeprefix("text.")
+
+
+def quantised(weights: Iterable[Weight]) -> Iterator[str]:
+    """What must be installed, or how the model must be loaded, for PEFT to adapt weights that are stored quantised."""
+    by_need: dict[str, list[Weight]] = {}
+    for weight in weights:
+        if weight.quantisation and (need := quantised_needs(weight.quantisation, weight.kind)):
+            by_need.setdefault(f"{weight.quantisation}: {need}", []).append(weight)
+    for need, same in by_need.items():
+        yield f"{_roles(same)} ({len(same)} weights) stored as {need}"
+
+
+def _basis(plan: Plan) -> Iterator[str]:
+    if plan.model.basis == "names":
+        yield (
+            f'the plan rests on names alone: model type "{plan.model.model_type}" is not known, so that nobody has checked that '
+            "its code calls these modules so, or that they are what PEFT adapts. Try it on the loaded model first: "
+            "get_peft_model raises where a name is wrong"
+        )
 
 
 def _unreachable(plan: Plan) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from lorascope.peft_rules.quantised import quantised_obstacle
 from lorascope.peft_rules.versioning import Release, release_of
 from lorascope.records import ModelMap, Module, Weight
 
@@ -93,6 +94,8 @@ def obstacle(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> str:
             f"PEFT refuses every module called out_proj or conv1d on {model.model_type}, because the fused kernels "
             "read those weights past an adapter. Adapt in_proj or x_proj instead."
         )
+    if weight.quantisation and (stored := quantised_obstacle(weight.kind, weight.quantisation)):
+        return f"Stored as {weight.quantisation}: {stored}"
     module = model.module_by_name.get(weight.module)
     if module is None:
         return f'The model has no module "{weight.module}", so that PEFT has nothing to wrap.'

@@ -75,6 +75,10 @@ def _model(model: ModelMap) -> Json:
         "num_active_experts": figures.active_experts,
         "parameters": figures.parameters,
         "transformers": model.versions.get("transformers"),
+        "commit": model.versions.get("commit"),
+        "basis": model.basis,
+        "unexplained": list(model.unexplained),
+        "notes": list(model.notes),
     }
 
 
@@ -95,6 +99,8 @@ def _weight(model: ModelMap, weight: Weight) -> Json:
         "in_features": in_features,
         "out_features": out_features,
         "experts": weight.shape[0] if len(weight.shape) == 3 else None,
+        "basis": model.basis,
+        "quantisation": weight.quantisation or None,
         "adaptable": not reason,
         "reason": reason or None,
     }

@@ -9,12 +9,14 @@ from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, pe
 from lorascope.folding import fold, spans
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Adapted, Check, Figures, ModelMap, Plan, Weight
-from lorascope.remarking import label
+from lorascope.remarking import label, quantised
 from lorascope.reporting.tables import one_line, percent, short, shown, table, wrapped
 
 Item = TypeVar("Item")
 
 BY = ("role", "layer", "module")
+# A checkpoint of another layout than expected could leave thousands of tensors unexplained.
+_MOST_NAMES = 20
 
 
 def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
@@ -37,11 +39,18 @@ def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
         parts.append(_notes([f"PEFT cannot adapt this model: {model.refusal}"]))
     elif obstacles:
         parts.append(_notes([f"{', '.join(fold(names))}: {reason}" for reason, names in obstacles.items()]))
+    stored = list(quantised(weight for weight in weights if weight.role.block != "other"))
+    if stored:
+        parts.append(_notes(stored))
     guesses = [weight.name for weight in weights if weight.guess]
     if guesses:
         parts.append(_notes([f"no rule knows what these do, so they are listed as other: {', '.join(fold(guesses))}"]))
     if model.notes:
         parts.append(_notes(model.notes))
+    if model.unexplained:
+        names = fold(model.unexplained)
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        parts.append(_notes([f"tensors that could not be explained: {', '.join(names[:_MOST_NAMES])}{more}"]))
     return shown("\n".join(parts))
 
 
@@ -110,8 +119,8 @@ def check_text(check: Check) -> str:
 
 
 def _heading(model: ModelMap) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in model.versions.items() if name == "transformers")
-    where = f"{model.source}, {versions}" if versions else model.source
+    versions = (f"{name} {model.versions[name][:12]}" for name in ("transformers", "commit") if name in model.versions)
+    where = ", ".join((model.source, *versions))
     return one_line(f"model {model.model}: {model.architecture} ({model.head}; {where})")
 
 
@@ -148,14 +157,16 @@ def _targets(plan: Plan) -> str:
 
 def _by_role(model: ModelMap, weights: Sequence[Weight]) -> str:
     rows = []
-    for group in _grouped(weights, lambda weight: (str(weight.role), weight.kind, weight.shape)):
+    for group in _grouped(weights, lambda weight: (str(weight.role), weight.kind, weight.shape, weight.quantisation)):
         first = group[0]
         size = sum(weight.size for weight in group)
         names = ", ".join(fold(weight.name for weight in group))
+        share = percent(size, _whole(model))
         rows.append(
-            (label(first), str(len(group)), _shape(first), percent(size, _whole(model)), _reach(model, group), names)
+            (label(first), str(len(group)), _shape(first), share, *_stored(model, first), _reach(model, group), names)
         )
-    return table(("role", "weights", "shape", "share", "PEFT", "names"), rows, right=(1, 3))
+    head = ("role", "weights", "shape", "share", *_stored_head(model), "PEFT", "names")
+    return table(head, rows, right=(1, 3))
 
 
 def _by_layer(model: ModelMap, weights: Sequence[Weight]) -> str:
@@ -181,10 +192,26 @@ def _by_layer(model: ModelMap, weights: Sequence[Weight]) -> str:
 
 def _by_module(model: ModelMap, weights: Sequence[Weight]) -> str:
     rows = [
-        (weight.name, label(weight), _shape(weight), percent(weight.size, _whole(model)), _reach(model, [weight]))
+        (
+            weight.name,
+            label(weight),
+            _shape(weight),
+            percent(weight.size, _whole(model)),
+            *_stored(model, weight),
+            _reach(model, [weight]),
+        )
         for weight in weights
     ]
-    return table(("name", "role", "shape", "share", "PEFT"), rows, right=(3,))
+    return table(("name", "role", "shape", "share", *_stored_head(model), "PEFT"), rows, right=(3,))
+
+
+def _stored_head(model: ModelMap) -> tuple[str, ...]:
+    """A column for how weights are stored, where some are quantised."""
+    return ("stored",) if any(weight.quantisation for weight in model.weights) else ()
+
+
+def _stored(model: ModelMap, weight: Weight) -> tuple[str, ...]:
+    return (weight.quantisation or "plain",) if _stored_head(model) else ()
 
 
 def _grouped(items: Iterable[Item], key: Callable[[Item], object]) -> list[list[Item]]:
@@ -206,7 +233,8 @@ def _reach(model: ModelMap, weights: Sequence[Weight]) -> str:
     blocked = sum(bool(obstacle(model, weight)) for weight in weights)
     if blocked or model.refusal:
         return "no" if blocked == len(weights) or model.refusal else f"no: {blocked}"
-    return "parameter" if as_parameter(model, weights[0]) else "module"
+    reached = "parameter" if as_parameter(model, weights[0]) else "module"
+    return f"{reached}?" if model.basis == "names" else reached
 
 
 def _notes(notes: Iterable[str]) -> str:

@@ -30,9 +30,17 @@ class Files(Protocol):
         names: The files at its root. No other is ever read.
     """
 
-    where: str
-    commit: str
-    names: frozenset[str]
+    @property
+    def where(self) -> str:  # noqa: D102  see the class
+        ...
+
+    @property
+    def commit(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def names(self) -> frozenset[str]:  # noqa: D102
+        ...
 
     def size(self, name: str) -> int:
         """A file's bytes.

@@ -145,12 +145,13 @@ def _check_config(file: Path, trust_remote_code: bool) -> None:
         _check_known(config, str(file))
 
 
-def checked_config(data: object, where: str) -> Mapping[str, Any]:
+def checked_config(data: object, where: str, *, typed: bool = True) -> Mapping[str, Any]:
     """A configuration of which the model type, the class names and the counts are plausible; whose type is not asked.
 
     Args:
         data: The value of a `config.json`.
         where: What messages call it.
+        typed: It must have a model type, which some configurations of models with code of their own leave out.
 
     Raises:
         LorascopeError: With everything that is not.
@@ -160,7 +161,7 @@ def checked_config(data: object, where: str) -> Mapping[str, Any]:
             f"holds a {type(data).__name__}, not an object", where=where, hint="Is this a model's config.json?"
         )
     model_type = data.get("model_type")
-    if not isinstance(model_type, str):
+    if not isinstance(model_type, str) and (typed or model_type is not None):
         raise LorascopeError(
             f"model_type is {model_type!r}, not a text", where=where, hint="Is this a model's config.json?"
         )

@@ -212,12 +212,6 @@ def class_name(key: str) -> str:
     return key.partition("~")[0]
 
 
-def model_types() -> frozenset[str]:
-    """The model types for which the table has a class."""
-    heads = (name for names in _table()["heads"].values() for name in names)
-    return frozenset(heads) | frozenset(_table()["base"])
-
-
 def class_for(model_type: str, head: str) -> str:
     """The class of a model type with a head (`base` for none), or empty."""
     names = _table()["base"] if head == "base" else _table()["heads"].get(head, {})

@@ -25,7 +25,6 @@ from lorascope.sources.layouts import (
     class_name,
     layout,
     layouts_version,
-    model_types,
     moe_pattern,
     setting,
     text_config,
@@ -116,27 +115,36 @@ def map_checkpoint(
     )
 
 
+def has_head(config: Mapping[str, Any], head: str) -> bool:
+    """A checkpoint of this configuration has the weights of a head: it names no other, or its class is unknown."""
+    row = layout(_named(config))
+    return row is None or row.model is None or row.model.head == head
+
+
 def _root(config: Mapping[str, Any], head: str) -> str:
     """The table's class of a checkpoint; empty where it has none.
 
     Raises:
         LorascopeError: Another head than the checkpoint's is asked for.
     """
-    model_type = str(config.get("model_type") or "")
-    named = next(iter(config.get("architectures") or ()), "")
+    named = _named(config)
     row = layout(named)
     if row is not None and row.model is not None:
-        if head and head != row.model.head:
+        if head and not has_head(config, head):
             raise LorascopeError(
                 f"the checkpoint is a {named} ({row.model.head}): it has no weights for the head {head}",
                 where="--head",
                 hint="Leave --head out, or build the model from its configuration with --source config.",
             )
-        return str(named)
-    if model_type not in model_types():
-        return ""
+        return named
+    model_type = str(config.get("model_type") or "")
     candidates = (head,) if head else (*PREFERRED, "base")
     return next((found for candidate in candidates if (found := class_for(model_type, candidate))), "")
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    """The class that the configuration names, or empty."""
+    return str(next(iter(config.get("architectures") or ()), ""))
 
 
 def _by_names(
@@ -150,7 +158,7 @@ def _by_names(
 ) -> ModelMap:
     """The map of a model whose code the table does not know."""
     model_type = str(config.get("model_type") or "")
-    architecture = str(next(iter(config.get("architectures") or ()), ""))
+    architecture = _named(config)
     what = f'model type "{model_type}"' if model_type else "a model without a model type"
     if head:
         raise LorascopeError(
@@ -248,7 +256,7 @@ def _notes(
     pairs: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Iterator[str]:
-    named = next(iter(config.get("architectures") or ()), "")
+    named = _named(config)
     if named and named != architecture:
         yield f'the configuration names the class "{named}", which the table does not have: read as {architecture}'
     if config.get("auto_map"):

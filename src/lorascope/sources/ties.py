@@ -37,24 +37,27 @@ def tied(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
 
 
 def _pairs(target: str, source: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(parameter, source) for one entry of `_tied_weights_keys`, whichever of the two are there."""
-    start, other = _literal(target), _literal(source)
+    """(parameter, source) for one entry of `_tied_weights_keys`, whichever of the two are there.
+
+    The partner of a name is found where both patterns differ only in what they begin with. Others (Zamba's, which
+    speak of layer numbers) are left to `completed`.
+    """
+    start, rest = _literal(target)
+    other, same = _literal(source)
+    if rest != same:
+        return
     for name in names:
-        if re.match(source, name):
-            partner = start + name[len(other) :]
-            if re.match(target, partner) and partner != name:
-                yield partner, name
-        if re.match(target, name):
-            partner = other + name[len(start) :]
-            if re.match(source, partner) and partner != name:
-                yield name, partner
+        if re.match(source, name) and re.match(target, partner := start + name[len(other) :]):
+            yield partner, name
+        if re.match(target, name) and re.match(source, partner := other + name[len(start) :]):
+            yield name, partner
 
 
-def _literal(pattern: str) -> str:
-    """What every match of a pattern begins with."""
+def _literal(pattern: str) -> tuple[str, str]:
+    """What every match of a pattern begins with, and the rest of the pattern."""
     pattern = pattern.replace("\\.", ".").removeprefix("^").removesuffix("$")
     special = _SPECIAL.search(pattern)
-    return pattern if special is None else pattern[: special.start()]
+    return (pattern, "") if special is None else (pattern[: special.start()], pattern[special.start() :])
 
 
 def completed(missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
