@@ -125,7 +125,7 @@ def _grain(kind: str, shape: Shape, scale: Shape, dtype: str, settings: Settings
 def _blocks(settings: Settings) -> Iterator[tuple[int, int]]:
     """The sizes of the blocks that share a scale, as far as the configuration states them."""
     values = settings.values
-    schemes = list(settings.schemes())
+    schemes = settings.schemes()
     sizes = [values.get("weight_block_size"), *(scheme.get("block_structure") for scheme in schemes)]
     sizes += [[1, scheme.get("group_size")] for scheme in schemes]
     for size in sizes:

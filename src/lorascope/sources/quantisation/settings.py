@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lorascope.errors import LorascopeError
@@ -14,7 +14,9 @@ from lorascope.sources.json_text import parse_json, quoted
 _KEYS = ("quantization_config", "compression_config")
 _MODELOPT = "hf_quant_config.json"
 _MOST_BYTES = 2**20
+# Every weight is compared with each of them, so there is an end.
 _MOST_NUMBERS = 16
+_MOST_SCHEMES = 64
 _HINT = "Compare it with the repository that the checkpoint comes from."
 
 
@@ -46,13 +48,26 @@ class Settings:
         """
         return _numbers(self, keys)
 
-    def schemes(self) -> Iterator[Mapping[str, Any]]:
-        """What each group of modules does with its weights, in the words of compressed-tensors."""
-        groups = self.values.get("config_groups")
-        for group in groups.values() if isinstance(groups, dict) else ():
-            weights = group.get("weights") if isinstance(group, dict) else None
-            if isinstance(weights, dict):
-                yield weights
+    def schemes(self) -> tuple[Mapping[str, Any], ...]:
+        """What each group of modules does with its weights, in the words of compressed-tensors.
+
+        Raises:
+            LorascopeError: There are more than `_MOST_SCHEMES`.
+        """
+        return _schemes(self)
+
+
+@functools.lru_cache(maxsize=64)
+def _schemes(settings: Settings) -> tuple[Mapping[str, Any], ...]:
+    groups = settings.values.get("config_groups")
+    tables = (
+        [group.get("weights") for group in groups.values() if isinstance(group, dict)]
+        if isinstance(groups, dict)
+        else []
+    )
+    if len(tables) > _MOST_SCHEMES:
+        raise LorascopeError(f"config_groups has {len(tables)} groups", where=settings.where, hint=_HINT)
+    return tuple(weights for weights in tables if isinstance(weights, dict))
 
 
 @functools.lru_cache(maxsize=64)
