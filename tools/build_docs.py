@@ -1,7 +1,8 @@
 """Writes the generated pages of `docs/`, which tests compare with what is committed.
 
-python tools/build_docs.py             the pages, from the gallery and tests/conformance/results.json (no torch)
-python tools/build_docs.py --measure   first measure every architecture against PEFT again (20 minutes)
+python tools/build_docs.py                        the pages, from the gallery and what was measured (no torch)
+python tools/build_docs.py --measure              first measure every architecture against PEFT again (20 minutes)
+python tools/build_docs.py --measure-checkpoints  first save and read every architecture's checkpoint again (8 minutes)
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tests" / "conformance" / "results.json"
+CHECKPOINTS = ROOT / "tests" / "conformance" / "checkpoints.json"
 for folder in ("src", "tests", "tests/conformance", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
@@ -151,48 +153,99 @@ def _letter(reason: str, label: str, reasons: dict[str, str]) -> str:
     return reasons.setdefault(reason.removeprefix(f"{model_type}: "), chr(ord("a") + len(reasons)))
 
 
-def measure() -> None:
-    """Writes `tests/conformance/results.json`."""
-    from architectures import entries, layouts, mend_torchvision
+def checkpoints() -> str:
+    """`docs/checkpoints.md`: each architecture's checkpoint as its headers read."""
+    from checkpoints import FIELDS, PLANS, REASONS
 
-    mend_torchvision()
+    results = json.loads(CHECKPOINTS.read_text(encoding="utf-8"))
+    rows: dict[str, dict[str, Any]] = results["entries"]
+    saved = [row for row in rows.values() if "unsaved" not in row]
+    plans = Counter(row["plans"][name][0] for row in saved for name in PLANS)
+    bare = Counter(row["bare"] for row in saved)
+    lines = [
+        "# Checkpoints by their headers, architecture by architecture",
+        "",
+        f"Every architecture of transformers {results['transformers']} that lorascope promises, {len(rows)} configurations, was",
+        "built small, saved by `save_pretrained`, and read back by `config.json` and safetensors headers alone. The map is",
+        "compared with that of the model that wrote the files: every module's name, order, kind and parameters with their",
+        f"shapes, experts and ties, and {len(FIELDS) - 3} further facts.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| saved and read | {len(saved)} of {len(rows)}, {sum(row['tensors'] for row in saved):,} tensors |",
+        f"| maps without any difference | {sum(not row['differ'] for row in saved)} |",
+        f"| weights in them | {sum(row['weights'] for row in saved):,} |",
+        f"| names without the base model's prefix give the same map | {bare['yes']} of {bare['yes'] + bare['no']} |",
+        f"| plans that PEFT {results['peft']} carries out exactly on the reloaded model | {plans['exact']} |",
+        f"| plans refused, because the model has no such weights or PEFT cannot adapt them | {plans['refused']} |",
+        f"| plans of which PEFT makes something else | {plans['different']} |",
+        "",
+        "## What differs",
+        "",
+        "| architecture | what | why |",
+        "|---|---|---|",
+    ]
+    for (head, label), reason in REASONS.items():
+        row = rows[f"{head}/{label}"]
+        what = ", ".join(row.get("differ", ())) or ("not saved" if "unsaved" in row else "without the prefix")
+        lines.append(f"| {head}/{label} | {what} | {reason} |")
+    return "\n".join([*lines, "", _SAID_BY]) + "\n"
+
+
+def measure(path: Path, one: Callable[[Any], Any]) -> None:
+    """Writes what `one` finds of every architecture to a file."""
     import peft
     import transformers
+    from architectures import entries, layouts
 
     wanted = [*entries(), *layouts()]
     measured: dict[str, Any] = {}
-    with ProcessPoolExecutor(2) as pool:
-        for entry, row in zip(wanted, pool.map(_measured, wanted), strict=True):
+    with ProcessPoolExecutor(2, initializer=_prepare) as pool:
+        for entry, row in zip(wanted, pool.map(one, wanted), strict=True):
             measured[f"{entry.head}/{entry.label}"] = row
             print(f"\r{len(measured)} of {len(wanted)} {entry.label:40}", end="", file=sys.stderr)
-    results = {"peft": peft.__version__, "transformers": transformers.__version__, "entries": measured}
+    head = {"peft": peft.__version__, "transformers": transformers.__version__}
     lines = ",\n".join(f"{json.dumps(label)}: {json.dumps(row, ensure_ascii=False)}" for label, row in measured.items())
-    head = {key: value for key, value in results.items() if key != "entries"}
-    RESULTS.write_text(json.dumps(head)[:-1] + ', "entries": {\n' + lines + "\n}}\n", encoding="utf-8")
+    path.write_text(json.dumps(head)[:-1] + ', "entries": {\n' + lines + "\n}}\n", encoding="utf-8")
 
 
-def _measured(entry: Any) -> Any:
+def _prepare() -> None:
     import warnings
 
+    import torch
+    import transformers
     from architectures import mend_torchvision
 
     mend_torchvision()
-    import transformers
-
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+
+
+def measured_plans(entry: Any) -> Any:
     from measure import built, measure_pasted, measure_plans, recorded
 
     module, model = built(entry)
     return recorded(measure_plans(module, model), measure_pasted(module, model))
 
 
-PAGES = {"target-names.md": target_names, "conformance.md": conformance}
+def measured_checkpoint(entry: Any) -> Any:
+    from checkpoints import measure_checkpoint
+
+    return measure_checkpoint(entry)
+
+
+PAGES = {"target-names.md": target_names, "conformance.md": conformance, "checkpoints.md": checkpoints}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true")
-    if parser.parse_args().measure:
-        measure()
+    parser.add_argument("--measure-checkpoints", action="store_true")
+    options = parser.parse_args()
+    if options.measure:
+        measure(RESULTS, measured_plans)
+    if options.measure_checkpoints:
+        measure(CHECKPOINTS, measured_checkpoint)
     for name, page in PAGES.items():
         (ROOT / "docs" / name).write_text(page(), encoding="utf-8")

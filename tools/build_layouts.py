@@ -1,4 +1,4 @@
-"""Writes `src/lorascope/data/layouts.json`: which modules the classes of transformers are made of.
+"""Writes `src/lorascope/data/layouts.tsv`: which modules the classes of transformers are made of.
 
 python tools/build_layouts.py            build every model in many variations and write the table
 python tools/build_layouts.py --check    build the same, and exit with 1 if the table is another
@@ -23,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYOUTS = ROOT / "src" / "lorascope" / "data" / "layouts.json"
+LAYOUTS = ROOT / "src" / "lorascope" / "data" / "layouts.tsv"
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "tests" / "conformance"))
 
 from lorascope.sources.layouts import CONTAINERS, numberless  # noqa: E402
 
 # Fields of a configuration that say nothing of its modules, and numbers that may decide whether there is one.
-_NO_STRUCTURE = re.compile(r"_.*|architectures|dtype|.*token_id|.*(dropout|pdrop|drop_rate|eps|return|output_\w+|use_cache)")
+_NO_STRUCTURE = re.compile(
+    r"_.*|architectures|dtype|.*token_id|.*(dropout|pdrop|drop_rate|eps|return|output_\w+|use_cache)"
+)
 # Seconds for one model: modeling code that divides by what a variation makes zero may never end.
 _PATIENCE = 20
 _DECIDING = re.compile(r".*(layer|expert|rank|dim|size|proj|group|head|depth|every|step|interval).*")
@@ -86,18 +88,21 @@ class Record:
             "bare": [path for path in self.slots if path in always and self.bare[path]],
             "variants": sorted(variants) if any(bare for _, bare in variants) else [],
             "sources": self.sources,
-            "groups": {path: values.pop() for path, values in self.groups.items() if len(values) == 1 and values != {1}},
+            "groups": {
+                path: values.pop() for path, values in self.groups.items() if len(values) == 1 and values != {1}
+            },
             "shared": list(self.shared),
             "counts": {slot: name for slot in self.slots if (name := self._count(slot))},
             "model": self.model,
         }
         return {name: value for name, value in found.items() if value}
 
-
     def _count(self, slot: str) -> str:
         """The name of a numbered slot's length; empty where none is sure."""
         names, lengths = self.counts.get(slot, (set(), set()))
-        return min(names, key=lambda name: (not name.startswith("num_hidden"), name)) if len(lengths) > 1 and names else ""
+        return (
+            min(names, key=lambda name: (not name.startswith("num_hidden"), name)) if len(lengths) > 1 and names else ""
+        )
 
 
 class Recorder:
@@ -280,7 +285,7 @@ def _varied(config: Any) -> Iterator[Any]:
                 changed = copy.deepcopy(config)
                 try:
                     setattr(changed if not owner else getattr(changed, owner[0]), field, other)
-                except Exception:  # noqa: S112  a configuration refuses what it cannot be
+                except Exception:  # a configuration refuses what it cannot be
                     continue
                 yield changed
 
@@ -297,12 +302,11 @@ def _configs() -> dict[str, Any]:
     for model_type in CONFIG_MAPPING_NAMES:
         try:
             config = AutoConfig.for_model(model_type)
-        except Exception:  # noqa: S112  some have no defaults, and then every figure is in the file
+        except Exception:  # some have no defaults, and then every figure is in the file
             continue
+        inner = {key: getattr(config, key, None) for key in getattr(config, "sub_configs", None) or {}}
         parts = {
-            key: value.model_type
-            for key in getattr(config, "sub_configs", None) or {}
-            if hasattr(value := getattr(config, key, None), "model_type")
+            key: part.model_type for key, part in inner.items() if part is not None and hasattr(part, "model_type")
         }
         try:
             text = config.get_text_config()
@@ -357,10 +361,9 @@ def table() -> dict[str, Any]:
     warnings.simplefilter("ignore")
     mend_torchvision()
     recorder = Recorder()
-    classes = builds = 0
+    builds = 0
     signal.signal(signal.SIGALRM, _give_up)
-    for name, configurations in _models():
-        classes += 1
+    for classes, (name, configurations) in enumerate(_models(), 1):
         try:
             for index, config in enumerate(configurations):
                 try:
@@ -396,15 +399,15 @@ def _first(mapping: Any) -> dict[str, str]:
 
 
 def layouts_text(found: dict[str, Any]) -> str:
-    """The file of the table: one line per class and configuration, so that a change is readable in a diff."""
-    lines = []
-    for key, value in found.items():
-        if isinstance(value, dict):
-            rows = (f"{json.dumps(k)}:{json.dumps(v, separators=(',', ':'))}" for k, v in value.items())
-            lines.append(f"{json.dumps(key)}: {{\n" + ",\n".join(rows) + "\n}")
-        else:
-            lines.append(f"{json.dumps(key)}: {json.dumps(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    """The file of the table: section, key and JSON a line, so that a reader parses what it needs and a diff is readable."""
+    lines = [f"transformers\t\t{json.dumps(found['transformers'])}", f"base\t\t{_compact(found['base'])}"]
+    for section in ("heads", "moe", "configs", "classes"):
+        lines += (f"{section}\t{key}\t{_compact(value)}" for key, value in found[section].items())
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def main() -> int:

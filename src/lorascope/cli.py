@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands")
 
     inspect = _command(commands, "inspect", "list a model's weights by role, without loading any")
-    inspect.add_argument("source", nargs="?", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
+    inspect.add_argument(
+        "source", nargs="?", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan"
+    )
     inspect.add_argument("--gallery", action="store_true", help="list the model types that need no source at all")
     inspect.add_argument(
         "--by", choices=("role", "layer", "module"), default="role", help="how to group (default: role)"
@@ -293,6 +295,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from lorascope.checking import check
+
     model = _model(options)
     done = check(model, options.adapter, peft=options.peft)
     if options.json:

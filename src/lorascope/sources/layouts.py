@@ -1,6 +1,6 @@
 """Which modules the classes of transformers are made of, and the module tree that a set of parameter names stands for.
 
-The table (`data/layouts.json`, made by `tools/build_layouts.py`) describes every class by its *slots*: paths to what it is
+The table (`data/layouts.tsv`, made by `tools/build_layouts.py`) describes every class by its *slots*: paths to what it is
 made of, through the containers that have no life of their own, with `#` for a list's numbers. Each slot names the
 classes that have been seen there. A tree of names is read from the root class downwards; where a slot can hold several
 classes, the one whose own names fit decides.
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lorascope.records import Module
+from lorascope.sources.gallery import PREFERRED
 
 CONTAINERS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.
-_TABLE = Path(__file__).parent.parent / "data" / "layouts.json"
+_TABLE = Path(__file__).parent.parent / "data" / "layouts.tsv"
 # How many dimensions the weight of a kind has.
 _DIMENSIONS = {"linear": (2,), "conv1d": (2,), "embedding": (2,), "conv": (3, 4, 5)}
 
@@ -171,20 +172,44 @@ def _number(word: str) -> int:
 
 
 @cache
-def _table() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))
-    return found
+def _text() -> str:
+    return _TABLE.read_text(encoding="utf-8")
+
+
+@cache
+def _row(section: str, key: str = "") -> Any:
+    """A row of the table; None where there is none. Parsing all of it would take longer than all the rest."""
+    if not key.isprintable():  # a configuration's model type may be anything
+        return None
+    mark = f"\n{section}\t{key}\t"
+    start = _text().find(mark)
+    if start < 0:
+        return None
+    start += len(mark)
+    return json.loads(_text()[start : _text().find("\n", start)])
 
 
 def layouts_version() -> str:
     """The transformers that the table was made with."""
-    return str(_table()["transformers"])
+    return str(_row("transformers"))
+
+
+def _settings(model_type: object) -> Mapping[str, Any]:
+    """What is known of a configuration class."""
+    found: Mapping[str, Any] = _row("configs", str(model_type)) or {}
+    return found
+
+
+def _classes(head: str) -> Mapping[str, str]:
+    """Model type to class, for a head or `base`."""
+    found: Mapping[str, str] = (_row("base") if head == "base" else _row("heads", head)) or {}
+    return found
 
 
 @cache
 def layout(key: str) -> Layout | None:
     """A class of the table by its key: its name, with `~2` where classes share one."""
-    row = _table()["classes"].get(key)
+    row = _row("classes", key)
     if row is None:
         return None
     facts = row.get("model")
@@ -214,19 +239,18 @@ def class_name(key: str) -> str:
 
 def class_for(model_type: str, head: str) -> str:
     """The class of a model type with a head (`base` for none), or empty."""
-    names = _table()["base"] if head == "base" else _table()["heads"].get(head, {})
-    found = names.get(model_type, "")
+    found = _classes(head).get(model_type, "")
     return found if layout(found) is not None else ""
 
 
 def moe_pattern(model_type: str) -> str:
     """See `ModelMap.moe_conversion`."""
-    return str(_table()["moe"].get(model_type, ""))
+    return str(_row("moe", model_type) or "")
 
 
 def setting(config: Mapping[str, Any], name: str, model_type: str = "") -> Any:
     """A configuration's value by one of its names, its class's default where the file leaves it out, or None."""
-    facts = _table()["configs"].get(model_type or config.get("model_type"), {})
+    facts = _settings(model_type or config.get("model_type"))
     also = facts.get("names", {})
     names = (name, also.get(name), *(other for other, meant in also.items() if meant == name))
     found = next((config[known] for known in names if known in config), None)
@@ -240,7 +264,7 @@ def setting(config: Mapping[str, Any], name: str, model_type: str = "") -> Any:
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a configuration that speaks of the language model, with its model type."""
-    facts = _table()["configs"].get(config.get("model_type"), {})
+    facts = _settings(config.get("model_type"))
     key = facts.get("text", "")
     return _inner(config, key, str(config.get("model_type"))) if key else config
 
@@ -251,7 +275,7 @@ def _inner(config: Mapping[str, Any], path: str, model_type: str) -> Mapping[str
         found = next(_with_type(config, path[1:]), {})
         return {"model_type": path[1:], **found}
     for key in path.split(".") if path else ():
-        default = _table()["configs"].get(model_type, {}).get("parts", {}).get(key, "")
+        default = _settings(model_type).get("parts", {}).get(key, "")
         value = config.get(key)
         config = value if isinstance(value, dict) else {}
         model_type = str(config.get("model_type") or default)
@@ -472,15 +496,15 @@ class _Fitting:
             name = f"{prefix}.{word}" if prefix else word
             found = self._whole._slot(row, slot, word, self._part)
             if not found or not isinstance(child, dict):
-                self._unexplained += (f"{name}.{leaf}" for leaf in _leaves(child)) if isinstance(child, dict) else [name]
+                self._unexplained += (
+                    (f"{name}.{leaf}" for leaf in _leaves(child)) if isinstance(child, dict) else [name]
+                )
                 continue
             at = f"{self._path}.{name}" if self._path else name
             candidates = self._whole._candidates(row, found, at)
             place = (*order, (self._order[found], _number(word)))
             self._found.setdefault(found, []).append(name)
-            fits = [
-                (key, self._whole._fit(key, child, at, self._part)) for key in candidates if key not in CONTAINERS
-            ]
+            fits = [(key, self._whole._fit(key, child, at, self._part)) for key in candidates if key not in CONTAINERS]
             if not fits:
                 self._modules.append((place, _Placed(name, candidates[0])))
                 self._members(child, name, found, place)
@@ -564,7 +588,7 @@ def _class_of(keys: tuple[str, ...], model_type: str) -> str:
         row = layout(key)
         if row is not None and row.model is not None and row.model.model_type == model_type:
             return key
-    for names in (_table()["base"], *_table()["heads"].values()):
+    for names in (_classes(head) for head in ("base", *PREFERRED)):
         if not set(keys).isdisjoint(names.values()) and layout(names.get(model_type, "")) is not None:
             return str(names[model_type])
     return keys[0]

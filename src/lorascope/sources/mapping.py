@@ -10,7 +10,7 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.folding import fold
-from lorascope.records import Head, ModelMap, Module, Weight
+from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
 from lorascope.sources import ties
 from lorascope.sources.checkpoints import Stored
@@ -45,6 +45,7 @@ def map_checkpoint(
     source: str = "headers",
     versions: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    unexplained: Sequence[str] = (),
 ) -> ModelMap:
     """The map of a checkpoint.
 
@@ -56,6 +57,7 @@ def map_checkpoint(
         source: What to write into `ModelMap.source`.
         versions: What else to write into `ModelMap.versions`.
         notes: What must be said beside what is found here.
+        unexplained: Tensors of the file that are not among `stored` because nothing is known of them.
 
     Raises:
         LorascopeError: The tensors contradict the conversions or each other, or the head is not the checkpoint's.
@@ -88,7 +90,7 @@ def map_checkpoint(
         tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
     names = frozenset(_parameter_names(tree))
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
-    extra, unexplained = _sorted_out(converted.unknown, tree, chosen.parts)
+    extra, odd = _sorted_out(converted.unknown, tree, chosen.parts)
     modules = tuple(_quantised(tree.modules, converted.tensors))
     weights = classify(modules, model_type=whole.facts.model_type)
     text = text_config(config)
@@ -111,7 +113,7 @@ def map_checkpoint(
         prepares_generation=whole.facts.generates,
         refusal=whole.facts.refusal,
         notes=(*notes, *_notes(config, architecture, tree, extra, pairs, shapes)),
-        unexplained=unexplained,
+        unexplained=(*unexplained, *odd),
     )
 
 
@@ -175,7 +177,7 @@ def _by_names(
         "in the checkpoint alone. Whether each is an nn.Linear, and what its code calls it, only that code can say; none of "
         "it was run. --strict refuses such a model."
     )
-    dropped = _by_reason(reading.dropped)
+    dropped = by_reason(reading.dropped)
     return ModelMap(
         model=model,
         model_type=model_type,
@@ -234,12 +236,13 @@ def _sorted_out(
     return extra, tuple(unexplained)
 
 
-def _by_reason(dropped: Mapping[str, str]) -> Iterator[str]:
+def by_reason(names: Mapping[str, str], what: str = "not part of the model") -> Iterator[str]:
+    """A sentence for each reason: what is so, which names it is so of, and why."""
     reasons: dict[str, list[str]] = {}
-    for name, reason in dropped.items():
+    for name, reason in names.items():
         reasons.setdefault(reason, []).append(name)
-    for reason, names in reasons.items():
-        yield f"not part of the model: {_listed(names)}: {reason}"
+    for reason, same in reasons.items():
+        yield f"{what}: {_listed(same)}: {reason}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -266,7 +269,7 @@ def _notes(
         )
     if tree.missing:
         yield f"not in the checkpoint, though {architecture} has it: {_listed(tree.missing)}"
-    yield from _by_reason(extra)
+    yield from by_reason(extra)
     both = [target for target, source in pairs.items() if target in shapes and source in shapes]
     if both:
         yield (

@@ -132,7 +132,7 @@ def map_module(
         head: Which head the model has; found from transformers' mappings where not given.
         source: What to write into `ModelMap.source`.
     """
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     architecture = type(module).__name__
     model_type = str(getattr(config, "model_type", "") or "")
     modules = tuple(_modules(module))

@@ -1,0 +1,65 @@
+"""From a GGUF file to the map of the model that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lorascope.errors import LorascopeError
+from lorascope.records import ModelMap
+from lorascope.roles.classifying import assemble, parse_role
+from lorascope.sources.figures import read_figures
+from lorascope.sources.folders import open_folder
+from lorascope.sources.gguf import read_gguf
+from lorascope.sources.gguf_names import GgufCheckpoint, gguf_role, original
+from lorascope.sources.mapping import by_reason, map_checkpoint
+from lorascope.sources.naming import modules_from_names
+
+
+def map_gguf(path: Path, *, head: str = "") -> ModelMap:
+    """The map of the original model, or of the file's own names where the original's are not known.
+
+    Args:
+        path: The file; of several parts, the first.
+        head: The head that the user asks for.
+
+    Raises:
+        LorascopeError: It is no sound GGUF file, or holds no model.
+    """
+    found = original(read_gguf(open_folder(path.parent), path.name))
+    missing = by_reason(found.absent, "not in the file")
+    notes = (*found.notes, *missing, *by_reason(found.dropped, "not part of the original"))
+    if found.names_only:
+        return _by_vocabulary(found, str(path), head, notes)
+    return map_checkpoint(
+        found.tensors,
+        found.config,
+        model=str(path),
+        head=head,
+        source="gguf",
+        notes=notes,
+        unexplained=found.unexplained,
+    )
+
+
+def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str, ...]) -> ModelMap:
+    if head:
+        raise LorascopeError("the file's architecture is not known, and so neither are its heads", where=name)
+    reading = modules_from_names(found.tensors)
+    roles = {tensor.removesuffix(".weight"): role for tensor in found.tensors if (role := gguf_role(tensor))}
+    weights = assemble(reading.modules, {tensor: (parse_role(role), False) for tensor, role in roles.items()})
+    return ModelMap(
+        model=name,
+        model_type=str(found.config.get("model_type") or ""),
+        architecture="",
+        head="unknown",
+        source="gguf",
+        versions={},
+        figures=read_figures(found.config.get, weights, sum(tensor.size for tensor in found.tensors.values())),
+        modules=reading.modules,
+        weights=weights,
+        root_parameters=reading.root_parameters,
+        refusal="the names that these weights have in the original model are not known",
+        notes=(*notes, *reading.notes),
+        basis="names",
+        unexplained=found.unexplained,
+    )

@@ -1,0 +1,38 @@
+"""A real checkpoint of every architecture, read by its headers, gives the map of the model that wrote it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import architectures
+import pytest
+from checkpoints import REASONS, measure_checkpoint
+
+pytestmark = pytest.mark.slow
+
+ENTRIES = [*architectures.entries(), *architectures.layouts()]
+RESULTS = json.loads(Path(__file__).with_name("checkpoints.json").read_text(encoding="utf-8"))["entries"]
+SAVED = {label: row for label, row in RESULTS.items() if "unsaved" not in row}
+
+
+def test_every_promised_architecture_is_here() -> None:
+    heads = Counter(entry.head for entry in architectures.entries())
+    assert heads == {"causal-lm": 189, "image-text-to-text": 97, "seq2seq-lm": 37, "masked-lm": 51}
+    assert RESULTS.keys() == {f"{entry.head}/{entry.label}" for entry in ENTRIES}
+    assert len(RESULTS) == 386
+
+
+def test_what_differs_has_a_reason() -> None:
+    odd = {label for label, row in RESULTS.items() if row.get("differ") or "unsaved" in row or row["bare"] == "no"}
+    assert odd == {f"{head}/{label}" for head, label in REASONS}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.head}-{entry.label}")
+def test_headers_give_the_map_of_the_model(entry: architectures.Entry) -> None:
+    found = json.loads(json.dumps(measure_checkpoint(entry)))
+    assert not [plan for plan in found.get("plans", {}).values() if plan[0] == "different"]
+    assert found == RESULTS[f"{entry.head}/{entry.label}"], (
+        "stale: run python tools/build_docs.py --measure-checkpoints"
+    )
