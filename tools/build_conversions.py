@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "src" / "lorascope" / "data" / "conversions.json"
 sys.path.insert(0, str(ROOT / "src"))
 
-from lorascope.sources.conversions import OPERATIONS  # noqa: E402
+from lorascope.sources.conversions.operations import OPERATIONS  # noqa: E402
 
 # What an operation's arguments are when it is not told otherwise; only others are written.
 _USUAL = {"num_shards_attribute": None, "inverse": False, "check_dims": False}

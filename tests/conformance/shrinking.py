@@ -40,6 +40,21 @@ def shrunk(entry: Entry) -> Any:
     return type(config).from_dict(values)
 
 
+def small_model(entry: Entry) -> Any:
+    """The model of `shrunk(entry)` with numbers, in bfloat16 on the CPU: one that can be saved.
+
+    All but gemma4_assistant: transformers builds it only with a configuration that it then refuses to save.
+    """
+    import torch
+    import transformers
+
+    config = shrunk(entry)
+    cls = getattr(transformers, entry.architecture)
+    if cls.config_class is not None and cls.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config()  # as the Auto classes do for the text model of a composite
+    return cls._from_config(config, dtype=torch.bfloat16)
+
+
 def _text_width(values: Mapping[str, Any]) -> int:
     """The hidden size of the language model, which other parts name as the width they end in."""
     text = values
