@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import remote_models
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from samples import fails, sample
 
 from lorascope.folding import template
@@ -340,6 +342,14 @@ def test_the_width_of_the_first_of_two_matrices_tells_whether_it_holds_the_gate(
     assert _roles(w1=(48, 8), w2=(8, 32)) == {"w1": "gate", "w2": "down"}
 
 
+def test_members_of_a_bare_sequential_have_no_name_to_read() -> None:
+    weights = classify(_read(**{"0__weight": (8, 4), "2__weight": (4, 8)}).modules)
+    assert [(weight.name, str(weight.role), weight.guess) for weight in weights] == [
+        ("0", "text.other", True),
+        ("2", "text.other", True),
+    ]
+
+
 def test_three_matrices_whose_names_contradict_their_widths_are_guesses() -> None:
     assert _roles(w1=(32, 8), w2=(32, 8), c_proj=(8, 32)) == {"w1": "guess gate", "w2": "guess up", "c_proj": "down"}
     assert _roles(w1=(32, 8), w2=(8, 32), w3=(32, 8)) == {"w1": "gate", "w2": "down", "w3": "up"}
@@ -360,6 +370,34 @@ def test_names_nested_beyond_reason_are_refused() -> None:
     assert len(_read(**{"__".join("a" * 41): (1,)}).modules) == 40
     with fails("is nested deeper than 40 modules", "tensor names: 5 faults"):
         modules_from_names({f"{deep}.{number}": Stored(deep, (1,), "F32") for number in range(9)})
+
+
+_TEXT = "0 10 007 ² model h mlp experts gate attn wte ln_1 weight bias w1 w2 in_proj_weight out_proj inv_freq"
+_WORDS = st.sampled_from([*_TEXT.split(), "gate_up_proj", "down_proj"])
+_NAMES = st.lists(_WORDS, min_size=1, max_size=6).map(".".join)
+_SHAPES = st.lists(st.sampled_from([0, 1, 8, 16, 300]), max_size=6).map(tuple)
+
+
+@given(st.dictionaries(_NAMES, _SHAPES, max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_any_names_and_shapes_are_read_and_nothing_is_lost(shapes: dict[str, tuple[int, ...]]) -> None:
+    reading = modules_from_names({name: Stored(name, shape, "BF16") for name, shape in shapes.items()})
+    held = {f"{module.name}.{leaf}": shape for module in reading.modules for leaf, shape in module.parameters}
+    held |= dict(reading.root_parameters)
+    assert held == {name: shape for name, shape in shapes.items() if name not in reading.dropped}
+    input_output_embeddings(classify(reading.modules))
+
+
+def test_more_containers_than_any_model_has_are_refused() -> None:
+    names = [f"q{number}" + ".a" * 39 for number in range(40)]
+    with fails("tensor names: they pass through more than 1120 modules"):
+        modules_from_names({name: Stored(name, (1,), "F32") for name in names})
+
+
+@pytest.mark.parametrize("name", ["", ".", ".a", "a.", "a..b"])
+def test_names_that_no_module_can_have_are_refused(name: str) -> None:
+    with fails(f"tensor names: {name!r} has an empty word"):
+        modules_from_names({name: Stored(name, (1,), "F32")})
 
 
 def test_an_empty_checkpoint_has_no_modules() -> None:

@@ -118,6 +118,8 @@ def parse_role(text: str) -> Role:
 def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None:
     """The role's text by the tables, most special first, or None where none has a row; `opened` overrides the block."""
     words = [word for word in folded.split(".") if word != "#"]
+    if not words:  # a member of a bare Sequential
+        return None
     if not lexicon.OTHER.isdisjoint(words) or (kind == "parameter" and words[-1] in lexicon.NO_MATRIX):
         return "other"
     while len(words) > 1 and words[-1] in lexicon.WRAPPERS:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.errors import LorascopeError
 from lorascope.folding import NUMBER
@@ -17,6 +18,8 @@ Parameters = dict[str, tuple[int, ...]]
 
 # Real checkpoints nest about ten modules; a hostile one could make every name a thousand containers.
 _DEEPEST = 40
+_SPARE_MODULES = 1_000  # beside three for each tensor
+_HINT = "No model is built like that; check where the files come from."
 
 # The last words of tensors that modeling code registers as buffers: saved beside the weights, never trained.
 _BUFFERS = {
@@ -71,20 +74,15 @@ def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
     code puts in front, and whether a lone `weight` is held by an `nn.Linear` or by a class that PEFT refuses.
 
     Raises:
-        LorascopeError: Names are nested deeper than those of any model.
+        LorascopeError: Names are nested deeper than those of any model, or have nothing before or after a dot.
     """
-    deep = [name for name in tensors if name.count(".") > _DEEPEST]
-    if deep:
-        raise LorascopeError(
-            *(f"{name[:60]!r}… is nested deeper than {_DEEPEST} modules" for name in deep[:5]),
-            where="tensor names",
-            hint="No model is built like that; check where the files come from.",
-        )
+    faults = list(itertools.islice(_faults(tensors), 5))
+    if faults:
+        raise LorascopeError(*faults, where="tensor names", hint=_HINT)
     dropped: dict[str, str] = {}
-    own: dict[str, Parameters] = {}
-    for name in sorted(tensors, key=_natural):
+    own = _opened(tensors, _SPARE_MODULES + 3 * len(tensors))
+    for name in _natural(tensors):
         module, _, leaf = name.rpartition(".")
-        _open(own, module)
         reason = _no_parameter(module, leaf, tensors[name])
         if reason:
             dropped[name] = reason
@@ -96,7 +94,7 @@ def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
     kinds.update(dict.fromkeys(turned, "conv1d"))
     modules = tuple(
         Module(name, "", kinds[name], _in_order(own[name]), transposed=_experts_in_out(own[name]))
-        for name in sorted(own, key=_natural)
+        for name in _natural(own)
     )
     return NameReading(modules, _in_order(root), dropped, tuple(_notes(modules, undecided)))
 
@@ -129,16 +127,39 @@ def _the_one(weights: Sequence[Weight]) -> str:
     return modules.pop() if len(modules) == 1 else ""
 
 
-def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts `layers.2` before `layers.10`, and numbers before words."""
-    return tuple((0, int(word), word) if NUMBER.fullmatch(word) else (1, 0, word) for word in name.split("."))
+def _faults(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name.count(".") > _DEEPEST:
+            yield f"{name[:60]!r}… is nested deeper than {_DEEPEST} modules"
+        elif "" in name.split("."):
+            yield f"{name!r} has an empty word, which no module can be called"
 
 
-def _open(own: dict[str, Parameters], module: str) -> None:
-    """Enters a module and every container around it."""
-    while module not in own:
-        own[module] = {}
-        module = module.rpartition(".")[0]
+def _natural(names: Iterable[str]) -> list[str]:
+    """Sorted with `layers.2` before `layers.10`, and numbers before words."""
+    keys: dict[str, tuple[int, int, str]] = {}
+
+    def key(name: str) -> list[tuple[int, int, str]]:
+        words = name.split(".")
+        for word in words:
+            if word not in keys:
+                keys[word] = (0, int(word), word) if NUMBER.fullmatch(word) else (1, 0, word)
+        return [keys[word] for word in words]
+
+    return sorted(names, key=key)
+
+
+def _opened(names: Iterable[str], most: int) -> dict[str, Parameters]:
+    """Every module that holds one of the tensors and every container around it, still empty."""
+    own: dict[str, Parameters] = {"": {}}
+    for name in names:
+        module = name.rpartition(".")[0]
+        while module not in own:
+            own[module] = {}
+            module = module.rpartition(".")[0]
+        if len(own) > most:
+            raise LorascopeError(f"they pass through more than {most} modules", where="tensor names", hint=_HINT)
+    return own
 
 
 def _no_parameter(module: str, leaf: str, tensor: Stored) -> str:
