@@ -26,6 +26,8 @@ LONGEST_NAME = 512
 # safetensors bounds neither. No framework has more dimensions than 64, no released tensor more than five.
 _MOST_DIMENSIONS = 16
 _LARGEST_DIMENSION = 2**40
+# Where no file reaches, so that no number is long in a message.
+_LAST_BYTE = 2**63
 _KEYS = {"dtype", "shape", "data_offsets"}
 
 
@@ -64,7 +66,7 @@ def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
             size_known = numbers and type(shape) is list and end - begin == sizes[dtype, tuple(shape)]
-            sound = size_known and begin >= 0 and len(entry) == 3
+            sound = size_known and 0 <= begin < _LAST_BYTE and len(entry) == 3
         except (KeyError, TypeError, ValueError):
             sound = False
         try:
@@ -81,6 +83,7 @@ def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[
     # A key that is there twice leaves more strings in the text than in what was parsed from it: each tensor has its name,
     # three keys and a dtype. So it costs next to nothing to know that there is none.
     if plain and (faults or text.count(b'"') != 2 * (strings + 5 * len(tensors))):
+        entries.clear()  # or both would be in memory
         try:
             parse_json(text, file, most_values=len(text))
         except LorascopeError as error:
@@ -105,17 +108,29 @@ def _entries(text: bytes, file: str, *, strict: bool = False) -> dict[str, Any]:
         parse_json(text, file, most_values=len(text))
     whole = _whole if b"-0" in text else None
     try:
-        # Fractions and NaN are left as text: no number of a header is one, and 2.0 would pass for 2.
-        found = json.loads(text.decode("utf-8"), parse_int=whole, parse_float=str, parse_constant=str)
+        # As a float, 2.0 would pass for 2.
+        found = json.loads(text.decode("utf-8"), parse_int=whole, parse_float=_Odd, parse_constant=_Odd)
     except (ValueError, RecursionError):
         found = parse_json(text, file, most_values=len(text))  # which says what it is
     assert isinstance(found, dict)  # by its first character
+    if len(found) > MOST_TENSORS + 1:
+        raise LorascopeError(f"the header has more than {MOST_TENSORS} tensors", where=file)
     return found
 
 
-def _whole(digits: str) -> int | str:
+class _Odd:
+    """A number that no header has: nothing can be computed with it, and it equals none."""
+
+    def __init__(self, digits: str) -> None:
+        self._digits = digits
+
+    def __repr__(self) -> str:
+        return self._digits
+
+
+def _whole(digits: str) -> int | _Odd:
     """A number as safetensors reads it, for which -0 is none."""
-    return digits if digits == "-0" else int(digits)
+    return _Odd(digits) if digits == "-0" else int(digits)
 
 
 def _metadata_faults(metadata: object) -> Iterator[str]:
@@ -146,7 +161,7 @@ def _fields(entry: object, sizes: dict[tuple[str, tuple[int, ...]], int]) -> tup
     key = (dtype, tuple(shape))
     if key not in sizes:
         sizes[key] = _bytes(*key)
-    if begin < 0 or end - begin != sizes[key]:
+    if not 0 <= begin < _LAST_BYTE or end - begin != sizes[key]:
         raise ValueError(f"has the data_offsets {quoted(offsets)}; {dtype} × {quoted(shape)} takes {sizes[key]} bytes")
     return dtype, key[1], begin, end
 
