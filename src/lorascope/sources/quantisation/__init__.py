@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from lorascope.errors import LorascopeError
 from lorascope.sources.checkpoints import Checkpoint, Stored, Tensor
@@ -84,12 +85,12 @@ _NEXT = (
 _DAMAGED = f"If the checkpoint may be damaged, download it again. {_NEXT}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Member:
-    """A group with the family that it was found by."""
+class _Packed(NamedTuple):
+    """The tensors of one weight, by the ends of their names, and the family that they were found by."""
 
-    group: Group
     family: Family
+    stem: str
+    parts: dict[str, Tensor]
 
 
 def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
@@ -111,35 +112,44 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
     tensors, where = checkpoint.tensors, checkpoint.files.where
     settings = read_settings(checkpoint)
     _check_supported(settings, tensors, where)
-    members, faults = _gather(tensors)
-    members = _with_data(checkpoint, members, faults)
+    weights, faults = _gather(tensors)
+    data = _data(checkpoint, weights, faults)
     found: dict[str, Stored] = {}
     owners: dict[str, str] = {}
-    for member in members:
-        group, numbers = member.group, member.group.parts.get(member.family.numbers)
-        owners |= {tensor.name: group.name for tensor in group.parts.values()}
+    # What was worked out for tensors of certain types and shapes holds for all of them, where it rests on those alone.
+    known: dict[object, tuple[tuple[int, ...], str]] = {}
+    for index, (family, stem, parts) in enumerate(weights):
+        name = stem + family.logical
+        sources = tuple([tensor.name for tensor in parts.values()])
+        for source in sources:
+            owners[source] = name
+        key = (family.anchor, *[(end, tensor.dtype, tensor.shape) for end, tensor in parts.items()])
         try:
-            shape, quantisation = member.family.recover(group, settings)
-            if group.name in found or (group.name in tensors and owners.get(group.name) != group.name):
+            if family.data or key not in known:
+                known[key] = family.recover(Group(name, stem, parts, data.get(index, {})), settings)
+            if name in found or (name in tensors and owners.get(name) != name):
                 raise MisfitError("is there twice, in two forms")
         except MisfitError as misfit:
-            faults.append(f"{quoted(group.name)} {misfit}")
+            faults.append(f"{quoted(name)} {misfit}")
             continue
-        assert numbers is not None  # or it would not have been recovered
-        sources = tuple(tensor.name for tensor in group.parts.values())
-        found[group.name] = Stored(group.name, shape, numbers.dtype, quantisation, sources)
+        # The numbers are there, or nothing would have been recovered.
+        found[name] = Stored(name, known[key][0], parts[family.numbers].dtype, known[key][1], sources)
     result: dict[str, Stored] = {}
     beside: dict[str, list[str]] = {}
-    for tensor in tensors.values():
-        owner = owners.get(tensor.name) or _owner(tensor.name, settings, found, tensors)
-        if owner in found:
+    for name, tensor in tensors.items():
+        owner = owners.get(name, "")
+        if not owner and settings.method and name.endswith(_ACTIVATIONS):
+            owner = _owner(name, found, tensors)
+            if owner:
+                beside.setdefault(owner, []).append(name)
+        elif owner in found:
             result[owner] = found[owner]
         if not owner:
-            faults += _leftover_faults(tensor, settings)
-            unscaled = "fp8 without scale" if tensor.dtype in FP8 and len(tensor.shape) > 1 else ""
-            result[tensor.name] = Stored(tensor.name, tensor.shape, tensor.dtype, unscaled, (tensor.name,))
-        elif tensor.name not in owners:
-            beside.setdefault(owner, []).append(tensor.name)
+            unscaled = ""
+            if tensor.dtype in _LOW or name.endswith(_ORPHANS):
+                faults += _leftover_faults(tensor, settings)
+                unscaled = "fp8 without scale" if tensor.dtype in FP8 and len(tensor.shape) > 1 else ""
+            result[name] = Stored(name, tensor.shape, tensor.dtype, unscaled, (name,))
     if faults:
         raise LorascopeError(*first_faults(faults), where=where, hint=_DAMAGED)
     for owner, names in beside.items():
@@ -166,64 +176,68 @@ def _check_supported(settings: Settings, tensors: Mapping[str, Tensor], where: s
         )
 
 
-def _owner(name: str, settings: Settings, *weights: Mapping[str, object]) -> str:
-    """The weight that a scale of activations or of the cache lies beside, empty for any other tensor."""
-    if not settings.method or not name.endswith(_ACTIVATIONS):
-        return ""
+def _owner(name: str, *weights: Mapping[str, object]) -> str:
+    """The weight that a scale of activations or of the cache lies beside; empty where there is none."""
     stem, _, end = name.rpartition(".")
     candidates = (f"{stem}.weight", stem + _CACHE.get(f".{end}", ".weight"))
     return next((weight for weight in candidates if any(weight in table for table in weights)), "")
 
 
-def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Member], list[str]]:
+def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Packed], list[str]]:
     """The groups of tensors that belong together, and what claims a tensor that another one has."""
+    # Few ends are there in any one checkpoint, and to look for the others beside each weight would take most of the time.
+    leaves = {name[name.rfind(".") :] for name in tensors}
+
+    def there(ends: Iterable[str]) -> list[str]:
+        return [
+            end
+            for end in dict.fromkeys(ends)
+            if not end or any(leaf.endswith(end[end.rfind(".") :]) for leaf in leaves)
+        ]
+
     anchored = [name for name in tensors if name.endswith(_ANCHORS)]
-    members: list[_Member] = []
+    weights: list[_Packed] = []
     faults: list[str] = []
     taken: set[str] = set()
     for family in _FAMILIES:
+        if not there([family.anchor]):
+            continue
+        # What is called after a module has scales of activations beside it.
+        beside = _ACTIVATIONS if family.logical == ".weight" else ()
+        ends = there((family.numbers, family.anchor, *family.others, *beside))
         for name in anchored:
-            if not name.endswith(family.anchor) or name in taken:
+            if name in taken or not name.endswith(family.anchor):
                 continue
             stem = name.removesuffix(family.anchor)
             numbers = tensors.get(stem + family.numbers)
             if family.packed and (numbers is None or numbers.dtype not in family.packed):
                 continue
-            ends = dict.fromkeys((family.numbers, family.anchor, *family.others, *_activations(family)))
             parts = {end: tensors[stem + end] for end in ends if stem + end in tensors}
-            twice = [tensor.name for tensor in parts.values() if tensor.name in taken]
-            if twice:
-                faults.append(f"{quoted(twice[0])} belongs to two weights, by {quoted(name)}")
+            mine = [tensor.name for tensor in parts.values()]
+            if not taken.isdisjoint(mine):
+                twice = next(other for other in mine if other in taken)
+                faults.append(f"{quoted(twice)} belongs to two weights, by {quoted(name)}")
                 continue
-            taken |= {tensor.name for tensor in parts.values()}
-            members.append(_Member(Group(stem + family.logical, stem, parts), family))
-    return members, faults
+            taken.update(mine)
+            weights.append(_Packed(family, stem, parts))
+    return weights, faults
 
 
-def _activations(family: Family) -> Iterable[str]:
-    """What may lie beside a weight of this family; its stem is a module only where the weight is called so."""
-    return _ACTIVATIONS if family.logical == ".weight" else ()
-
-
-def _with_data(checkpoint: Checkpoint, members: list[_Member], faults: list[str]) -> list[_Member]:
-    """The same groups with the bytes that their families ask for; those whose are too many become faults."""
+def _data(checkpoint: Checkpoint, weights: list[_Packed], faults: list[str]) -> dict[int, dict[str, bytes]]:
+    """The bytes that the families ask for, by the index of the weight; tensors that are too long for it become faults."""
     wanted = {}
-    for index, member in enumerate(members):
-        for end in member.family.data:
-            tensor = member.group.parts.get(end)
+    for index, (family, _, parts) in enumerate(weights):
+        for end in family.data:
+            tensor = parts.get(end)
             if tensor is not None and tensor.span.end - tensor.span.start > _LONGEST_DATA:
                 faults.append(f"{quoted(tensor.name)} is longer than {_LONGEST_DATA} bytes, which no library writes")
             elif tensor is not None:
                 wanted[index, end] = tensor.span
-    if not wanted:
-        return members
     data: dict[int, dict[str, bytes]] = {}
-    for (index, end), content in zip(wanted, checkpoint.files.read(list(wanted.values())), strict=True):
+    contents = checkpoint.files.read(list(wanted.values())) if wanted else []
+    for (index, end), content in zip(wanted, contents, strict=True):
         data.setdefault(index, {})[end] = content
-    return [
-        dataclasses.replace(member, group=dataclasses.replace(member.group, data=data.get(index, {})))
-        for index, member in enumerate(members)
-    ]
+    return data
 
 
 def _leftover_faults(tensor: Tensor, settings: Settings) -> list[str]:
