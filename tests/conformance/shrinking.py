@@ -29,9 +29,8 @@ def shrunk(entry: Entry) -> Any:
     config = entry.config()
     values = copy.deepcopy(config.to_dict())
     _shrink(values, _text_width(values))
-    if (
-        entry.model_type == "gemma4_assistant"
-    ):  # valid only while it shares all layers, and buildable only if it does not
+    if entry.model_type == "gemma4_assistant":
+        # Valid only while it shares all layers, and buildable only if it does not.
         few = values["text_config"]["num_kv_shared_layers"]
         values["text_config"]["num_kv_shared_layers"] = values["text_config"]["num_hidden_layers"]
         small = type(config).from_dict(values)

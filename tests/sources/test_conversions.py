@@ -30,8 +30,8 @@ from lorascope.sources.gallery import from_gallery, gallery
 TABLE = conversion_mapping._build_checkpoint_conversion_mapping()
 
 
-def stored(names: Mapping[str, tuple[int, ...]], **changes: str) -> dict[str, Stored]:
-    return {name: Stored(name, shape, changes.get("dtype", "BF16"), sources=(name,)) for name, shape in names.items()}
+def stored(names: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
+    return {name: Stored(name, shape, "BF16", sources=(name,)) for name, shape in names.items()}
 
 
 def submodels(model: Any) -> list[SubModel]:
