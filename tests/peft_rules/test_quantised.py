@@ -258,30 +258,18 @@ def test_peft_fails_on_compressed_modules_and_trains_dequantised_ones(tmp_path: 
     assert adapted.get_nb_trainable_parameters()[0] == TRAINABLE
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["gptq", "awq"])
-def test_peft_adapts_gptqmodels_layers_by_name_alone(method: str) -> None:
-    pytest.importorskip("gptqmodel")
-    from gptqmodel.nn_modules.qlinear.torch import TorchLinear
-    from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear
-
-    def model() -> Box:
-        layer = (TorchLinear if method == "gptq" else AwqTorchLinear)(
-            bits=4,
-            group_size=32,
-            sym=True,
-            desc_act=False,
-            in_features=128,
-            out_features=64,
-            bias=False,
-            pack_dtype=torch.int32,
-            register_buffers=True,
-        )
-        return Box(layer)
-
-    adapted = get_peft_model(model(), LoraConfig(target_modules=["experts"]))
-    assert adapted.get_nb_trainable_parameters()[0] == 8 * (128 + 64)
-    with pytest.raises((ValueError, NotImplementedError)):
-        adapted.merge_and_unload()
-    with pytest.raises(ValueError, match="does not support DoRA"):
-        get_peft_model(model(), LoraConfig(target_modules=["experts"], use_dora=True))
+@pytest.mark.parametrize(
+    ("quantisation", "layer"), [("gptq 4 bit", "GPTQLoraLinear"), ("awq 4 bit gemm", "AwqLoraLinear")]
+)
+def test_what_peft_did_with_gptqmodels_layers(quantisation: str, layer: str) -> None:
+    # Recorded, because GPTQModel is too heavy for the test environment: `sources/recording_quantised.py`.
+    path = Path(__file__).parent.parent / "sources" / "quantised_peft.json"
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    assert recorded["versions"] == {"gptqmodel": "7.6.0", "optimum": "2.3.0", "peft": "0.21.2"}
+    did = recorded[quantisation]
+    assert did["adapted by name"] == [layer, 8 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 384))]
+    assert did["merged"].startswith("NotImplementedError")
+    assert "does not support DoRA" in did["with DoRA"]
+    assert did["by all-linear"].startswith("NoMatchingPeftModuleError")
+    needs = quantised_needs(quantisation)
+    assert all(word in needs for word in ("without DoRA", "cannot merge", "all-linear matches none"))

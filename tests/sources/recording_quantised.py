@@ -2,8 +2,8 @@
 
     python tests/sources/recording_quantised.py
 
-writes `quantised_headers.json` beside itself: for each library and format the names, types and shapes of the tensors and
-the configuration. It needs torch, transformers, gptqmodel 7.6, and, without what they depend on, autoawq 0.2.9, auto-gptq
+writes two files beside itself: `quantised_headers.json` has for each library and format the names, types and shapes of the
+tensors and the configuration, `quantised_peft.json` what PEFT does with GPTQModel's layers. It needs torch, transformers, gptqmodel 7.6 with optimum, and, without what they depend on, autoawq 0.2.9, auto-gptq
 0.7.1 and nvidia-modelopt 0.47 (with scipy, omegaconf, pulp and nvidia-ml-py). None of them needs a GPU for this: of the first
 three the modules that a model is packed into are enough, the last one quantises and exports for real.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).with_name("quantised_headers.json")
+PEFT = Path(__file__).with_name("quantised_peft.json")
 SIZES = {
     "vocab_size": 96,
     "hidden_size": 128,
@@ -59,32 +60,34 @@ def replaced(make: Callable[[Any], Any]) -> dict[str, Any]:
     return header(model.state_dict())
 
 
+def gptqmodels(kind: type, bits: int, words: Any) -> Callable[[Any], Any]:
+    """From a Linear to one of GPTQModel's layers."""
+    return lambda linear: kind(
+        bits=bits,
+        group_size=64,
+        sym=True,
+        desc_act=False,
+        in_features=linear.in_features,
+        out_features=linear.out_features,
+        bias=False,
+        pack_dtype=words,
+        register_buffers=True,
+    )
+
+
 def of_gptqmodel() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     import torch
     from gptqmodel.nn_modules.qlinear.gemv_fast_awq import AwqGEMVFastLinear, LLMAwqLinear
     from gptqmodel.nn_modules.qlinear.torch import TorchLinear
     from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear
 
-    def make(kind: type, bits: int, words: Any) -> Callable[[Any], Any]:
-        return lambda linear: kind(
-            bits=bits,
-            group_size=64,
-            sym=True,
-            desc_act=False,
-            in_features=linear.in_features,
-            out_features=linear.out_features,
-            bias=False,
-            pack_dtype=words,
-            register_buffers=True,
-        )
-
     for bits in (2, 3, 4, 5, 6, 7, 8):
         config = {"quant_method": "gptq", "bits": bits, "group_size": 64, "desc_act": False, "sym": True}
-        yield f"gptq {bits} bit", config, replaced(make(TorchLinear, bits, torch.int32))
+        yield f"gptq {bits} bit", config, replaced(gptqmodels(TorchLinear, bits, torch.int32))
     kinds = ((AwqTorchLinear, "gemm", torch.int32), (AwqGEMVFastLinear, "gemv_fast", torch.int16))
     for kind, version, words in (*kinds, (LLMAwqLinear, "llm-awq", torch.int16)):
         config = {"quant_method": "awq", "bits": 4, "group_size": 64, "version": version, "zero_point": True}
-        yield f"awq 4 bit {version}", config, replaced(make(kind, 4, words))
+        yield f"awq 4 bit {version}", config, replaced(gptqmodels(kind, 4, words))
 
 
 def without_its_package(package: str, *inner: str) -> None:
@@ -144,6 +147,44 @@ def of_modelopt() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
             yield name, said, header(load_file(Path(folder, "model.safetensors")))
 
 
+def of_peft() -> dict[str, Any]:
+    """What PEFT does with a model of GPTQModel's layers."""
+    import peft
+    import torch
+    from gptqmodel.nn_modules.qlinear.torch import TorchLinear
+    from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear
+
+    def model(kind: type) -> Any:
+        whole = llama().float()
+        for name, module in list(whole.named_modules()):
+            if isinstance(module, torch.nn.Linear) and name != "lm_head":
+                whole.set_submodule(name, gptqmodels(kind, 4, torch.int32)(module))
+        return whole
+
+    def error(attempt: Callable[[], Any]) -> str:
+        try:
+            attempt()
+        except Exception as found:
+            return f"{type(found).__name__}: {found}"
+        return "done"
+
+    names = sorted({name.rpartition(".")[2] for name, _ in llama().named_modules() if name.endswith("_proj")})
+    libraries = ("gptqmodel", "optimum", "peft")
+    found: dict[str, Any] = {"versions": {name: importlib.metadata.version(name) for name in libraries}}
+    for quantisation, kind in (("gptq 4 bit", TorchLinear), ("awq 4 bit gemm", AwqTorchLinear)):
+        adapted = peft.get_peft_model(model(kind), peft.LoraConfig(target_modules=names))
+        layer = type(adapted.base_model.model.model.layers[0].mlp.down_proj).__name__
+        dora = peft.LoraConfig(target_modules=names, use_dora=True)
+        every = peft.LoraConfig(target_modules="all-linear")
+        found[quantisation] = {
+            "adapted by name": [layer, adapted.get_nb_trainable_parameters()[0]],
+            "merged": error(adapted.merge_and_unload),
+            "with DoRA": error(lambda kind=kind, dora=dora: peft.get_peft_model(model(kind), dora)),
+            "by all-linear": error(lambda kind=kind, every=every: peft.get_peft_model(model(kind), every)),
+        }
+    return found
+
+
 def main() -> None:
     sources = {
         "nvidia-modelopt": of_modelopt,
@@ -158,6 +199,7 @@ def main() -> None:
             found[f"{library} {version}: {name}"] = {"config": config, "tensors": tensors}
     text = json.dumps(found, sort_keys=True).replace('}, "', '},\n"')
     TARGET.write_text(text + "\n", encoding="utf-8")
+    PEFT.write_text(json.dumps(of_peft(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{len(found)} formats")
 
 
