@@ -424,4 +424,4 @@ def test_no_tensors_at_all(tmp_path: Path) -> None:
 
 
 def test_counts_of_what_was_tried() -> None:
-    assert (len(REFUSED_BY_BOTH), len(STRICTER), len(INDEXES), len(OTHERS)) == (95, 20, 31, 15)
+    assert (len(REFUSED_BY_BOTH), len(STRICTER), len(INDEXES), len(OTHERS)) == (97, 20, 31, 15)

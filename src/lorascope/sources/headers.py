@@ -26,9 +26,9 @@ LONGEST_NAME = 512
 # safetensors bounds neither. No framework has more dimensions than 64, no released tensor more than five.
 _MOST_DIMENSIONS = 16
 _LARGEST_DIMENSION = 2**40
-# Where no file reaches, so that no number is long in a message.
-_LAST_BYTE = 2**63
 _KEYS = {"dtype", "shape", "data_offsets"}
+# Dtype and dimensions that have been seen, to the bytes that they take and the dimensions alone.
+_Known = dict[tuple[Any, ...], tuple[int, tuple[int, ...]]]
 
 
 def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[str]]:
@@ -57,29 +57,33 @@ def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[
         faults += _metadata_faults(metadata)
         strings = 1 + 2 * len(metadata) if isinstance(metadata, dict) else 0
     start = due = 8 + len(text)
+    ordered = True
     tensors: list[Tensor] = []
-    sizes: dict[tuple[str, tuple[int, ...]], int] = {}
-    # In the common case what holds for the text holds for every name and number in it: a quarter of the time.
+    known: _Known = {}
+    # In the common case what holds for the text holds for every name and number in it.
     printable = plain and text.isascii() and b"\x7f" not in text
     numbers = b"true" not in text and b"false" not in text
+    lengths = set(map(len, entries))
+    named = printable and min(lengths, default=1) > 0 and max(lengths, default=1) <= LONGEST_NAME
     for name, entry in entries.items():
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            size_known = numbers and type(shape) is list and end - begin == sizes[dtype, tuple(shape)]
-            sound = size_known and 0 <= begin < _LAST_BYTE and len(entry) == 3
+            length, dimensions = known[dtype, *shape]
+            sound = end - begin == length and type(shape) is list and len(entry) == 3 and numbers
         except (KeyError, TypeError, ValueError):
             sound = False
         try:
             if not sound:
-                dtype, shape, begin, end = _fields(entry, sizes)
-            if not 0 < len(name) <= LONGEST_NAME or not (printable or name.isprintable()):
+                dtype, dimensions, begin, end = _fields(entry, known)
+            if not named and not (name.isprintable() and 0 < len(name) <= LONGEST_NAME):
                 raise ValueError(f"has a name that is empty, not printable or longer than {LONGEST_NAME} characters")
         except ValueError as error:
             faults.append(f"the tensor {quoted(name)} {error}")
             continue
-        span = Span(file, start + begin, start + end)
-        tensors.append(Tensor(name, dtype, tuple(shape), span))
-        due = span.end if span.start == due else -1
+        begin += start
+        ordered = ordered and begin == due
+        due = end + start
+        tensors.append(Tensor(name, dtype, dimensions, Span(file, begin, due)))
     # A key that is there twice leaves more strings in the text than in what was parsed from it: each tensor has its name,
     # three keys and a dtype. So it costs next to nothing to know that there is none.
     if plain and (faults or text.count(b'"') != 2 * (strings + 5 * len(tensors))):
@@ -88,7 +92,7 @@ def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[
             parse_json(text, file, most_values=len(text))
         except LorascopeError as error:
             return tensors, [*error.faults, *faults]
-    if not faults and due != size:  # not one after the other, and then nothing
+    if not faults and not (ordered and due == size):
         tensors.sort(key=operator.attrgetter("span.start", "span.end"))
         faults = list(_gaps(tensors, start, size))
     return tensors, faults
@@ -142,8 +146,8 @@ def _metadata_faults(metadata: object) -> Iterator[str]:
             yield f"__metadata__ has {quoted(value)} for {quoted(key)}, not a text"
 
 
-def _fields(entry: object, sizes: dict[tuple[str, tuple[int, ...]], int]) -> tuple[str, tuple[int, ...], int, int]:
-    """An entry's dtype, shape and offsets, each looked at. `sizes` gets the bytes of each dtype and shape.
+def _fields(entry: object, known: _Known) -> tuple[str, tuple[int, ...], int, int]:
+    """An entry's dtype, shape and offsets, each looked at; the first two are then known.
 
     Raises:
         ValueError: With the end of a sentence that says what is wrong with it.
@@ -158,12 +162,10 @@ def _fields(entry: object, sizes: dict[tuple[str, tuple[int, ...]], int]) -> tup
     if type(shape) is not list or not {*map(type, shape)} <= {int}:
         raise ValueError(f"has the shape {quoted(shape)}, not a list of whole numbers")
     begin, end = offsets
-    key = (dtype, tuple(shape))
-    if key not in sizes:
-        sizes[key] = _bytes(*key)
-    if not 0 <= begin < _LAST_BYTE or end - begin != sizes[key]:
-        raise ValueError(f"has the data_offsets {quoted(offsets)}; {dtype} × {quoted(shape)} takes {sizes[key]} bytes")
-    return dtype, key[1], begin, end
+    length, dimensions = known[dtype, *shape] = _bytes(dtype, tuple(shape)), tuple(shape)
+    if begin < 0 or end - begin != length:
+        raise ValueError(f"has the data_offsets {quoted(offsets)}; {dtype} × {quoted(shape)} takes {length} bytes")
+    return dtype, dimensions, begin, end
 
 
 def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
@@ -192,7 +194,7 @@ def _gaps(tensors: Iterable[Tensor], start: int, size: int) -> Iterator[str]:
         begin = tensor.span.start
         if begin != due:
             what = "leaves a hole" if begin > due else "overlaps another"
-            yield f"the tensor {quoted(tensor.name)} {what}: it begins at byte {begin}, and {due} is due"
+            yield f"the tensor {quoted(tensor.name)} {what}: it begins at byte {quoted(begin)}, and {quoted(due)} is due"
         due = max(due, tensor.span.end)
     if due != size:
-        yield f"the tensors end at byte {due}, the file at {size}"
+        yield f"the tensors end at byte {quoted(due)}, the file at {size}"

@@ -16,7 +16,6 @@ MOST_NESTED = 100
 MOST_VALUES = 2_000_000
 _MOST_DIGITS = 300
 _MOST_FAULTS = 10
-_NESTING = (dict, list)
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
@@ -64,20 +63,24 @@ def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MO
         return float(name)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            seen: set[str] = set()
-            for key, _ in pairs:
-                if key in seen:
-                    faults.append(f"has the key {quoted(key)} twice in one object")
-                seen.add(key)
-        return found
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                faults.append(f"has the key {quoted(key)} twice in one object")
+            seen.add(key)
+        return dict(pairs)
 
     if sum(map(data.count, (b",", b"[", b"{"))) > most_values:
         raise LorascopeError(f"holds more than {most_values} values", where=where, hint=hint)
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=unique, parse_int=whole, parse_constant=constant)
+        value = json.loads(text, parse_int=whole, parse_constant=constant)
+        nested, strings = _measured(value)
+        # The last of two equal keys wins, so that there are more strings in the text than in its value. Where that cannot
+        # be counted, or is so, a slower reading tells which.
+        if "\\" in text or text.count('"') != 2 * strings:
+            del value  # or both would be in memory
+            value = json.loads(text, object_pairs_hook=unique, parse_int=whole, parse_constant=constant)
     except UnicodeDecodeError as error:
         raise LorascopeError(f"is not UTF-8: {error.reason} at byte {error.start}", where=where, hint=hint) from error
     except json.JSONDecodeError as error:
@@ -85,7 +88,7 @@ def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MO
         raise LorascopeError(f"is not JSON: {error.msg.rstrip(': ')} at {place}", where=where, hint=hint) from error
     except RecursionError as error:
         raise LorascopeError(f"is nested deeper than {MOST_NESTED} levels", where=where, hint=hint) from error
-    if _nested_deeper(value):
+    if nested:
         faults.append(f"is nested deeper than {MOST_NESTED} levels")
     elif "\\u" in text and _half_characters(value):
         faults.append("holds half of a surrogate pair, which is no character")
@@ -94,12 +97,24 @@ def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MO
     return value
 
 
-def _nested_deeper(value: object) -> bool:
-    level: list[Any] = [value] if type(value) in _NESTING else []
-    for _ in range(MOST_NESTED):
-        children = (child for item in level for child in (item.values() if type(item) is dict else item))
-        level = [child for child in children if type(child) in _NESTING]
-    return bool(level)
+def _measured(value: object) -> tuple[bool, int]:
+    """Whether a value is nested too deeply, and else how many strings it holds, keys included."""
+    strings = 0
+    level: list[Any] = [[value]]
+    for _ in range(MOST_NESTED + 1):
+        inner: list[Any] = []
+        for container in level:
+            children = container
+            if type(container) is dict:
+                strings += len(container)
+                children = container.values()
+            for child in children:
+                if type(child) is str:
+                    strings += 1
+                elif type(child) is dict or type(child) is list:
+                    inner.append(child)
+        level = inner
+    return bool(level), strings
 
 
 def _half_characters(value: object) -> bool:

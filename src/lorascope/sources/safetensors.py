@@ -142,11 +142,10 @@ def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> It
     for file in list(headers):
         found, faults = parse_header(headers.pop(file), file, files.size(file))
         yield from (f"{file}: {fault}" for fault in faults)
-        for tensor in found:
-            if tensor.name in tensors:
-                other = tensors[tensor.name].span.file
-                yield f"the tensor {quoted(tensor.name)} is in {other} and in {file}"
-            tensors[tensor.name] = tensor
+        named = {tensor.name: tensor for tensor in found}
+        for name in sorted(tensors.keys() & named.keys()):
+            yield f"the tensor {quoted(name)} is in {tensors[name].span.file} and in {file}"
+        tensors |= named
         if len(tensors) > MOST_TENSORS:
             yield f"there are more than {MOST_TENSORS} tensors"
             return
