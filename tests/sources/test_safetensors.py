@@ -122,7 +122,7 @@ def test_the_file_that_the_configuration_names(name: str, tmp_path: Path) -> Non
 )
 def test_a_file_that_the_configuration_cannot_name(name: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path, SHAPES, config={"transformers_weights": name})
-    with fails("config.json: transformers_weights is ", repr(name), "no safetensors file or index at the root"):
+    with fails("config.json: transformers_weights is ", repr(name), "no safetensors file or index at its root"):
         open_checkpoint(open_folder(tmp_path))
 
 
@@ -340,7 +340,8 @@ OTHERS = {
         "a variant, which transformers reads only where its name is asked",
         "variant=",
     ),
-    "variant in shards": (["model.safetensors.index.fp16.json"], "a variant", "variant="),
+    "variant in shards": (["model.fp16-00001-of-00002.safetensors"], "a variant", "variant="),
+    "index of a variant": (["model.safetensors.index.fp16.json"], "a variant", "variant="),
     "shards alone": ([FIRST, SECOND], f"shards without their {INDEX}: '{FIRST}', '{SECOND}'", f"Download {INDEX}"),
     "diffusers": (["model_index.json"], "a model of diffusers", "subfolders"),
     "GGUF": (["mine-q4.gguf"], "a GGUF file: 'mine-q4.gguf'", "Give the file itself"),
@@ -424,4 +425,7 @@ def test_no_tensors_at_all(tmp_path: Path) -> None:
 
 
 def test_counts_of_what_was_tried() -> None:
-    assert (len(REFUSED_BY_BOTH), len(STRICTER), len(INDEXES), len(OTHERS)) == (97, 20, 31, 15)
+    assert (len(REFUSED_BY_BOTH), len(STRICTER), len(INDEXES), len(OTHERS)) == (97, 20, 31, 16)
+    paths = sum(name.startswith("path ") for name in INDEXES)
+    page = (Path(__file__).parent.parent.parent / "docs" / "hostile-files.md").read_text(encoding="utf-8")
+    assert f"{len(INDEXES)} indexes, of which {paths} name paths" in page

@@ -49,7 +49,7 @@ _OTHERS = (
         f"Download {INDEX} of the same model into the folder.",
     ),
     (
-        r"model\..+\.safetensors|model\..+-\d+-of-\d+\.safetensors|model\.safetensors\.index\..+\.json",
+        r"model\..+\.safetensors|model\.safetensors\.index\..+\.json",
         "a variant, which transformers reads only where its name is asked for",
         f"Save it as {WEIGHTS}: from_pretrained(FOLDER, variant=NAME).save_pretrained(NEW).",
     ),
@@ -196,7 +196,7 @@ def _chosen(files: Files, named: object) -> str:
         return named
     if named is not None:
         raise LorascopeError(
-            f"transformers_weights is {quoted(named)}, no safetensors file or index at the root of {quoted(files.where)}",
+            f"transformers_weights is {quoted(named)}, no safetensors file or index at its root",
             where=f"{files.where}: config.json",
             hint="Correct it there, or download that file.",
         )
