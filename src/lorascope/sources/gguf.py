@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from lorascope.errors import LorascopeError
 from lorascope.sources.checkpoints import Files, Span
+from lorascope.sources.json_text import first_faults, quoted
 
 Entry = tuple[tuple[int, ...], str]
 
@@ -26,8 +27,8 @@ _MOST_STRINGS = 4_000_000  # of one array; the largest vocabularies have half a 
 _MOST_FILES = 1_000
 _SHORT_ARRAY = 1_024  # elements; per-layer values are kept, vocabularies are not
 _SHORT_TEXT = 1_024  # bytes; names are kept, chat templates are not
-_MOST_FAULTS = 10
 
+_DAMAGED = "The file is damaged or incomplete: get it again."
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.ASCII)
 _TENSOR_NAME = re.compile(r"[\w.:/+-]{1,255}", re.ASCII)
 _ARCHITECTURE = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -127,15 +128,15 @@ def read_gguf(files: Files, name: str) -> Gguf:
             faults.append(f"{part} repeats {len(twice)} tensors of other parts, such as {min(twice)}")
         tensors |= found.tensors
     faults += _faults_of_whole(metadata, tensors, len(names))
-    where = f"{files.where}/{names[0]}"
+    where = _where(files, names[0])
     if faults:
-        raise LorascopeError(*faults, where=where, hint="The file is damaged or incomplete: get it again.")
+        raise LorascopeError(*first_faults(faults), where=where, hint=_DAMAGED)
     return Gguf(where, metadata["general.architecture"], metadata, lengths, tensors, names)
 
 
 def _parts(files: Files, stem: str, count: int) -> tuple[str, ...]:
     """All files of a split model, which must be there."""
-    where = f"{files.where}/{stem}"
+    where = _where(files, stem)
     if not 1 <= count <= _MOST_FILES:
         raise LorascopeError(f"a model in {count} files", where=where, hint=f"1 to {_MOST_FILES} files can be read.")
     names = tuple(f"{stem}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))
@@ -153,20 +154,24 @@ def _faults_of_whole(metadata: Mapping[str, Any], tensors: Mapping[str, Entry], 
     faults = []
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
-        faults.append(f"general.architecture is {_shown(architecture)}, not a name")
+        faults.append(f"general.architecture is {quoted(architecture)}, not a name")
     for key, count in (("split.count", files), ("split.tensors.count", len(tensors))):
         if key in metadata and metadata[key] not in (0, count):
-            faults.append(f"{key} is {_shown(metadata[key])}, but there are {count}")
+            faults.append(f"{key} is {quoted(metadata[key])}, but there are {count}")
     if not tensors:
         faults.append("it holds no tensors")
     return faults
+
+
+def _where(files: Files, name: str) -> str:
+    return f"{files.where}/{name if name.isprintable() else quoted(name)}"
 
 
 class _File:
     """One file's bytes from its start, fetched as the parser comes to them, and what is read from them."""
 
     def __init__(self, files: Files, name: str) -> None:
-        self.where = f"{files.where}/{name}"
+        self.where = _where(files, name)
         if name not in files.names:
             raise LorascopeError("there is no such file", where=self.where, hint="Give a file of that folder.")
         self.files, self.name, self.size = files, name, files.size(name)
@@ -187,10 +192,7 @@ class _File:
         ends, faults = self._read_tensors(count)
         faults += self._faults_of_data(ends)
         if faults:
-            more = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-            raise LorascopeError(
-                *faults[:_MOST_FAULTS], *more, where=self.where, hint="The file is damaged or incomplete: get it again."
-            )
+            raise LorascopeError(*first_faults(faults), where=self.where, hint=_DAMAGED)
         return self
 
     def _check_magic(self) -> None:
@@ -216,7 +218,7 @@ class _File:
         """One metadata key and its value."""
         key = self._text("a metadata key", 65_535)
         if key in self.metadata or key in self.lengths:
-            self._fail(f"the metadata key {_shown(key)} occurs twice")
+            self._fail(f"the metadata key {quoted(key)} occurs twice")
         kind = self._number("I")
         if kind == _ARRAY:
             self._read_array(key)
@@ -226,7 +228,7 @@ class _File:
                 self._take(length)
                 self.lengths[key] = length
             else:
-                self.metadata[key] = self._decoded(length, f"the value of {_shown(key)}")
+                self.metadata[key] = self._decoded(length, f"the value of {quoted(key)}")
         else:
             self.metadata[key] = self._scalar(key, kind)
 
@@ -234,11 +236,11 @@ class _File:
         kind, count = self._number("I"), self._number("Q")
         if kind != _STRING and kind not in _NUMBERS:
             what = "arrays" if kind == _ARRAY else f"values of type {kind}"
-            self._fail(f"{_shown(key)} is an array of {what}, which GGUF files do not have")
+            self._fail(f"{quoted(key)} is an array of {what}, which GGUF files do not have")
         if kind == _STRING:
-            self._at_most(count, _MOST_STRINGS, f"texts in {_shown(key)}", 8)
+            self._at_most(count, _MOST_STRINGS, f"texts in {quoted(key)}", 8)
         else:
-            self._at_most(count, _MOST_BYTES, f"values in {_shown(key)}", struct.calcsize(f"<{_NUMBERS[kind]}"))
+            self._at_most(count, _MOST_BYTES, f"values in {quoted(key)}", struct.calcsize(f"<{_NUMBERS[kind]}"))
         if count <= _SHORT_ARRAY and kind != _STRING:
             self.metadata[key] = tuple(self._scalar(key, kind) for _ in range(count))
             return
@@ -251,12 +253,12 @@ class _File:
 
     def _scalar(self, key: str, kind: int) -> Any:
         if kind not in _NUMBERS:
-            self._fail(f"{_shown(key)} has a value of type {kind}, which is none of GGUF's")
+            self._fail(f"{quoted(key)} has a value of type {kind}, which is none of GGUF's")
         value = self._number(_NUMBERS[kind])
         if kind != _BOOL:
             return value
         if value > 1:
-            self._fail(f"{_shown(key)} is neither true nor false but {value}")
+            self._fail(f"{quoted(key)} is neither true nor false but {value}")
         return bool(value)
 
     def _read_tensors(self, count: int) -> tuple[list[tuple[int, int, str]], list[str]]:
@@ -267,7 +269,7 @@ class _File:
             name = self._text("a tensor's name", 65_535)
             axes = self._number("I")
             if axes > 4:
-                self._fail(f"tensor {_shown(name)} has {axes} dimensions, more than GGUF's 4")
+                self._fail(f"tensor {quoted(name)} has {axes} dimensions, more than GGUF's 4")
             # ggml counts from the dimension that changes fastest: in, out, experts.
             shape = tuple(reversed([self._number("Q") for _ in range(axes)]))
             kind, offset = self._number("I"), self._number("Q")
@@ -284,7 +286,7 @@ class _File:
         """Whether every tensor's data lies in the file, at an aligned place of its own."""
         alignment = self.metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 1 <= alignment <= 2**20 or alignment & (alignment - 1):
-            return [f"general.alignment is {_shown(alignment)}, not a power of two"]
+            return [f"general.alignment is {quoted(alignment)}, not a power of two"]
         start = -(-self.at // alignment) * alignment
         faults = []
         last = 0
@@ -335,7 +337,7 @@ class _File:
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
-            self._fail(f"{what} is not UTF-8: {_shown(raw)}")
+            self._fail(f"{what} is not UTF-8: {quoted(raw)}")
 
     def _bytes(self, length: int) -> bytes:
         start = self._take(length)
@@ -358,13 +360,13 @@ class _File:
             self._fail(f"it claims {count} {what}, more than {'fit into the file' if count <= most else f'{most}'}")
 
     def _fail(self, fault: str) -> NoReturn:
-        raise LorascopeError(fault, where=self.where, hint="The file is damaged or incomplete: get it again.")
+        raise LorascopeError(fault, where=self.where, hint=_DAMAGED)
 
 
 def _fault_of_tensor(name: str, shape: tuple[int, ...], kind: int, again: bool) -> str:
     """What is wrong with an entry of the tensor table, or nothing."""
     if not _TENSOR_NAME.fullmatch(name):
-        return f"a tensor is called {_shown(name)}, which is no name"
+        return f"a tensor is called {quoted(name)}, which is no name"
     if again:
         return f"tensor {name} occurs twice"
     if kind not in TYPES:
@@ -375,9 +377,3 @@ def _fault_of_tensor(name: str, shape: tuple[int, ...], kind: int, again: bool) 
     if block > 1 and (not shape or shape[-1] % block):
         return f"tensor {name} has rows of {shape[-1] if shape else 0}, which blocks of {block} ({label}) do not fill"
     return ""
-
-
-def _shown(value: Any) -> str:
-    """A value of the file as printable ASCII, cut where it is long."""
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "…"
