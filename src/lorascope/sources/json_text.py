@@ -37,7 +37,7 @@ def first_faults(faults: Iterable[str]) -> list[str]:
 def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MOST_VALUES) -> object:
     """The value of a JSON text.
 
-    `Infinity` passes, because the configurations of released models have it (Mamba-2's `time_step_limit`).
+    `Infinity` passes, because transformers before 5 wrote it into configurations (Mamba-2's `time_step_limit`).
 
     Args:
         data: The text in UTF-8. Its length is for the caller to bound.
