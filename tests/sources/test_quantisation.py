@@ -488,6 +488,12 @@ MISFITS: dict[str, tuple[Any, Tensors, dict[str, bytes], str]] = {
     "fp8 only a scale": (FP8, {"a.weight_scale_inv": ("F32", (2, 3))}, {}, "and no weight"),
     "fp8 other blocks": (FP8, {**FP8_PAIR, "a.weight_scale_inv": ("F32", (3, 2))}, {}, "a scale of shape [3, 2]"),
     "fp8 no blocks": (FP8, {**FP8_PAIR, "a.weight_scale_inv": ("F32", (0, 0))}, {}, "a scale of shape [0, 0]"),
+    "fp8 empty": (
+        {"quant_method": "mxfp8"},
+        {**FP8_PAIR, "a.weight": ("F8_E4M3", (0, 0))},
+        {},
+        "numbers of shape [0, 0]",
+    ),
     "fp8 scale of words": (FP8, {**FP8_PAIR, "a.weight_scale_inv": ("I64", (2, 3))}, {}, "weight_scale_inv I64 [2, 3]"),
     "fp8 flat": (
         FP8,
@@ -579,7 +585,7 @@ def test_what_does_not_fit_is_said(name: str) -> None:
 
 
 def test_misfits_are_as_many_as_documented() -> None:
-    assert len(MISFITS) == 60 and len(REFUSED) == 8
+    assert len(MISFITS) == 61 and len(REFUSED) == 8
 
 
 @pytest.mark.parametrize(
@@ -643,7 +649,7 @@ def test_ninety_thousand_tensors_take_seconds_at_most() -> None:
     opened = checkpoint(tensors, FP8)
     start = time.perf_counter()
     found = unpack(opened)
-    assert time.perf_counter() - start < 10  # 0.4 s on an idle machine
+    assert time.perf_counter() - start < 10  # half a second, where nothing else runs
     assert Counter(summary(found).values()) == {((2048, 7168), "fp8 block 128×128"): 45_000}
 
 

@@ -46,8 +46,8 @@ _COMPRESSED = (
     "modules that stay packed have no weight, on which PEFT fails."
 )
 _FP8 = (
-    "Without a GPU of compute capability 8.9 transformers loads it dequantised. Kept in fp8 it trains, and cannot be merged: "
-    "for that, load with quantization_config=FineGrainedFP8Config(dequantize=True)."
+    "Without a GPU of compute capability 8.9 transformers loads it dequantised. Kept in fp8, it cannot be merged: for that, "
+    "load with quantization_config=FineGrainedFP8Config(dequantize=True)."
 )
 _FP8_FUSED = (
     "Load with quantization_config=FineGrainedFP8Config(dequantize=True): kept as they are stored, the experts' numbers lack "

@@ -17,12 +17,13 @@ from lorascope.sources.quantisation.bitsandbytes import FP4, NF4, recover_eight_
 from lorascope.sources.quantisation.compressed import recover_compressed
 from lorascope.sources.quantisation.groups import FP8, Family, Group, MisfitError
 from lorascope.sources.quantisation.integers import recover_integers
-from lorascope.sources.quantisation.scaled import SCALES, recover_mxfp4, recover_scaled
+from lorascope.sources.quantisation.scaled import recover_mxfp4, recover_scaled
 from lorascope.sources.quantisation.settings import Settings, read_settings
 
 # Scales of activations and of the cache, and the like: they come with a weight and say nothing of its shape.
 _ACTIVATIONS = (
     ".input_scale",
+    ".input_scale_ub",
     ".input_global_scale",
     ".input_zero_point",
     ".output_scale",
@@ -55,7 +56,6 @@ _FAMILIES = (
 _BYTES = (*FP8, "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4", "I8", "U8")
 _LOW = (*_BYTES, "I16", "U16", "I32", "U32")
 _ANCHORS = tuple(family.anchor for family in _FAMILIES)
-assert set(SCALES) <= set(_ANCHORS)
 # What belongs to a packed weight and to nothing else.
 _ORPHANS = (".qzeros", ".g_idx", ".weight_shape", ".weight_zero_point", ".weight_scale_2", ".weight_format", *_BNB)
 # The scales of a cache lie beside the projections in some formats.

@@ -10,7 +10,7 @@ from lorascope.sources.quantisation.settings import Settings
 Shape = tuple[int, ...]
 
 # The ends of a scale's name, and of the numbers' name that goes with each.
-SCALES = {
+_SCALES = {
     ".weight_scale_inv": ".weight",
     ".qscale_weight": ".weight",
     ".weight_scale": ".weight",
@@ -30,8 +30,8 @@ def recover_scaled(group: Group, settings: Settings) -> tuple[Shape, str]:
     Raises:
         MisfitError: The scale does not fit the numbers, or nothing is known of numbers of this type.
     """
-    end = next(end for end in SCALES if end in group.parts)
-    numbers = group.parts.get(SCALES[end])
+    end = next(end for end in _SCALES if end in group.parts)
+    numbers = group.parts.get(_SCALES[end])
     if numbers is None:
         raise MisfitError(f"has {shown(group.parts[end])}, and no weight")
     scale = group.part(end, (*FLOATS, *FP8, *EXPONENTS), range(5))
@@ -108,7 +108,7 @@ def _grain(kind: str, shape: Shape, scale: Shape, dtype: str, settings: Settings
                 return f"mx{kind}"
             stated = list(_blocks(settings))
             # Where nothing is stated, transformers takes the blocks that divide the weight; the last may also not be full.
-            exact = rows % grid[0] == columns % grid[1] == 0
+            exact = min(rows, columns) > 0 and rows % grid[0] == columns % grid[1] == 0
             divided = [(rows // grid[0], columns // grid[1])] if exact else [(128, 128)]
             for height, width in stated or divided:
                 tall = pieces(rows, height)
