@@ -52,7 +52,7 @@ def class_name(row: Row) -> str:
 def configurations(row: Row) -> list[Config]:
     """The configurations of a row's small models: its variants, and one whose embeddings are not tied."""
     made = [small(row, variant) for variant in range(len(row.tiny))]
-    if made[0].tie_word_embeddings and not class_name(row).endswith("Model") and "output" in known_tensors(row):
+    if made[0].tie_word_embeddings and not row.head.endswith("Model") and "output" in known_tensors(row):
         made.append(small(row))
         made[-1].tie_word_embeddings = False
     return made

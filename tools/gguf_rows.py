@@ -176,6 +176,8 @@ MAMBA2 = (
     Edit(r".*\.(mixer|mamba)\.D", "flatten", ("blk.{b}.ssm_d",), _column),
     Edit(r".*\.(mixer|mamba)\.norm\.weight", "flatten", ("blk.{b}.ssm_norm.weight",), _groups),
 )
+# Until April 2025 the latent's matrix was not split.
+UNSPLIT = (("model.layers.{b}.self_attn.kv_b_proj.weight", "same", "blk.{b}.attn_kv_b.weight"),)
 GATE_UP = ("blk.{b}.ffn_gate.weight", "blk.{b}.ffn_up.weight")
 GATE_UP_EXPERTS = ("blk.{b}.ffn_gate_exps.weight", "blk.{b}.ffn_up_exps.weight")
 GATE_UP_SHARED = ("blk.{b}.ffn_gate_shexp.weight", "blk.{b}.ffn_up_shexp.weight")
@@ -264,6 +266,7 @@ ROWS: tuple[Row, ...] = (
         "mistral4",
         head="Mistral4ForCausalLM",
         edits=(LATENT,),
+        others=UNSPLIT,
         renames=((r"(\.experts\.\w+)$", r"\1.weight"),),
         note=MULTIMODAL,
     ),
@@ -282,7 +285,11 @@ ROWS: tuple[Row, ...] = (
             SHARED_GATE,
             Edit(r".*\.in_proj_qkvz\.weight", "join", ("blk.{b}.attn_qkv.weight", "blk.{b}.attn_gate.weight"), _qkvz),
         ),
-        others=FUSED,
+        others=(
+            *FUSED,
+            # As the first converter of December 2025 wrote it.
+            ("model.layers.{b}.linear_attn.in_proj_qkvz.weight", "same", "blk.{b}.ssm_in.weight"),
+        ),
     ),
     Row("qwen35", "qwen3_5_text", tiny=(DELTA_SIZES,), edits=DELTA, note=MULTIMODAL),
     Row(
@@ -398,7 +405,7 @@ ROWS: tuple[Row, ...] = (
         holds=("blk.{b}.exp_probs_b.bias",),
         tiny=({}, {"q_lora_rank": None}),
         edits=(LATENT, CORRECTION),
-        others=(("model.layers.{b}.self_attn.kv_b_proj.weight", "same", "blk.{b}.attn_kv_b.weight"),),
+        others=UNSPLIT,
         also=("glm4_moe_lite",),
     ),
     Row(
@@ -407,7 +414,7 @@ ROWS: tuple[Row, ...] = (
         holds=("blk.{b}.ffn_gate_inp.weight",),
         tiny=({}, {"q_lora_rank": None}),
         edits=(LATENT,),
-        others=(("model.layers.{b}.self_attn.kv_b_proj.weight", "same", "blk.{b}.attn_kv_b.weight"),),
+        others=UNSPLIT,
     ),
     Row("deepseek2", "youtu", tiny=({}, {"q_lora_rank": None}), edits=(LATENT,)),
     Row("chatglm", "glm", holds=("blk.{b}.attn_q.weight",)),
@@ -419,7 +426,13 @@ ROWS: tuple[Row, ...] = (
         edits=(CORRECTION,),
         also=("solar_open",),
     ),
-    Row("glm-dsa", "glm_moe_dsa", tiny=({"index_n_heads": 3, "index_head_dim": 10},), edits=(LATENT, CORRECTION)),
+    Row(
+        "glm-dsa",
+        "glm_moe_dsa",
+        tiny=({"index_n_heads": 3, "index_head_dim": 10},),
+        edits=(LATENT, CORRECTION),
+        others=UNSPLIT,
+    ),
     # State spaces, and their hybrids.
     Row("mamba", "falcon_mamba", where={"ssm.dt_b_c_rms": True}, edits=(CONV,)),
     Row("mamba", "mamba", edits=(CONV,)),
@@ -488,6 +501,7 @@ ROWS: tuple[Row, ...] = (
             DELTA[1],
         ),
         renames=((r"block_sparse_moe\.(gate_proj|up_proj|down_proj)", r"mlp.\1"),),
+        others=UNSPLIT,
     ),
     # Each with a converter of its own.
     Row(

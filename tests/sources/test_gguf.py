@@ -35,6 +35,8 @@ from lorascope.sources.folders import open_folder
 from lorascope.sources.gguf import TYPES, Gguf, read_gguf
 from lorascope.sources.gguf_names import GgufCheckpoint, gguf_role, original
 
+PAGE = Path(__file__).parents[2] / "docs" / "gguf.md"
+
 # Files written by hand: the oracle of what is wrong with them is the format's description.
 
 
@@ -395,7 +397,7 @@ def test_original_names_and_shapes_come_back_for_every_row(tmp_path: Path) -> No
             folder.mkdir()
             compare(folder, row, config)
             tried += 1
-    assert (len(ROWS), tried) == (90, 133)
+    assert (len(ROWS), tried) == (90, 134)
     assert len({row.architecture for row in building.ROWS}) == 75
     assert len({row.model_type for row in building.ROWS}) == 81
 
@@ -494,6 +496,7 @@ def test_transformers_takes_the_same_tensors_for_the_same_weights(tmp_path: Path
             compared += 1
     assert len(supported()) == 29
     assert compared == 1_345
+    assert f"{compared:,} weights of {len(supported()) - 2} small models" in PAGE.read_text(encoding="utf-8")
 
 
 # What the table does not settle.
@@ -528,6 +531,17 @@ def test_a_latent_that_is_not_split_is_the_original(tmp_path: Path) -> None:
     whole |= {f"blk.{layer}.attn_kv_b.weight": (4 * (6 + 10), 16) for layer in range(3)}
     found = converted(tmp_path, row, config, whole)
     assert {name: stored.shape for name, stored in found.tensors.items()} == originals
+
+
+def test_a_delta_net_that_is_not_split_is_the_original(tmp_path: Path) -> None:
+    row, config, tensors = small("qwen3_next")
+    originals = building.saved(row, config)
+    whole = {name: shape for name, shape in tensors.items() if not re.search(r"attn_(qkv|gate)\.", name)}
+    whole |= {f"blk.{layer}.ssm_in.weight": (12 + 12 + 40 + 40, 32) for layer in range(3)}
+    whole |= {name: shape[1:] for name, shape in tensors.items() if "ffn_gate_inp_shexp" in name}  # a row as a vector
+    found = converted(tmp_path, row, config, whole)
+    assert {name: stored.shape for name, stored in found.tensors.items()} == originals
+    assert found.unexplained == ()
 
 
 @pytest.mark.parametrize("model_type", ["qwen3_next", "qwen3_5_moe_text"])
@@ -675,6 +689,7 @@ OTHERWISE = {
     ("attention.gate", "attention.qkv_gate"),
     ("attention.qkv", "attention.qkv_gate"),
     ("mixer.out", "attention.o"),  # the delta net's
+    ("mixer.in", "attention.qkv_gate"),  # of older files
     ("ffn.gate", "other."),  # nomic_bert's fc11 and fc12, which the lexicon does not know
     ("ffn.up", "other."),
 }
@@ -701,7 +716,7 @@ def test_roles_by_the_files_vocabulary_are_those_of_the_originals_names() -> Non
                     different.add(pair_of_parts)
     assert different <= OTHERWISE
     assert len(different) == len(OTHERWISE)
-    assert alike == 934
+    assert alike == 938
 
 
 def test_every_part_with_a_role_is_one_of_llama_cpps() -> None:
@@ -736,8 +751,9 @@ def test_roles_of_some_names(name: str, role: str) -> None:
 
 
 def test_the_page_says_what_the_table_has() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "gguf.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     families = json.loads(building.TABLE.read_text(encoding="utf-8"))["families"]
+    assert f"{len({family['model_type'] for family in families})} model types, {len(families)} rows" in page
     assert f"The {len({family['architecture'] for family in families})} architectures" in page
     for family in families:
         assert f"`{family['architecture']}`" in page, family["architecture"]

@@ -24,6 +24,7 @@ _TABLE = Path(__file__).parent.parent / "data" / "gguf_names.json"
 _MOST_MEMBERS = 16_384  # of one stack of experts; the largest models have 512
 _MOST_TENSORS = 1_000_000  # of the original; DeepSeek-V3 has 91,000
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_HEADLESS = re.compile(r"(?<!LMHead)Model$")  # classes without an output matrix
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8"})
 
 # Tensors that the original does not have, by name or by their last two words, with the reason.
@@ -370,7 +371,7 @@ def _config(gguf: Gguf, keys: Mapping[str, str]) -> dict[str, Any]:
 def _original_config(family: Mapping[str, Any], gguf: Gguf) -> dict[str, Any]:
     config = {"model_type": family["model_type"], "architectures": [family["class"]]}
     config |= _config(gguf, family["keys"])
-    if not family["class"].endswith("Model"):
+    if not _HEADLESS.search(family["class"]):
         config["tie_word_embeddings"] = "output.weight" not in gguf.tensors
     for name, (shape, _) in gguf.tensors.items():
         # llama.cpp counts one key head where a latent is kept; the original has them all.
