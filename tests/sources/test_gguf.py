@@ -214,6 +214,20 @@ def test_no_more_than_a_header_is_read(value: bytes) -> None:
     assert sum(span.end - span.start for spans in files.asked for span in spans) <= 100_000_000
 
 
+def test_the_parts_of_a_split_model_share_the_bound() -> None:
+    long = blob([ARCHITECTURE, pair("x", 9, array(0, 60_000_000, bytes(60_000_000)))])
+    assert parsed(long).lengths == {"x": 60_000_000}
+    with fails("m-00002-of-00002.gguf", "longer than 100 MB"):
+        parsed({f"m-{number:05}-of-00002.gguf": long for number in (1, 2)}, "m-00001-of-00002.gguf")
+
+
+def test_a_file_name_drives_no_terminal() -> None:
+    for name in ("\x1b[2J-00001-of-00002.gguf", "\x1b[2J.gguf"):
+        with pytest.raises(LorascopeError) as caught:
+            parsed({name: b"GGML"}, name)
+        clean(caught.value)
+
+
 def test_a_large_vocabulary_is_read_once_and_skipped_quickly() -> None:
     tokens = b"".join(map(text, map(str, range(600_000))))
     whole = blob([ARCHITECTURE, pair("tokenizer.ggml.tokens", 9, array(8, 600_000, tokens))], data=50_000_000)

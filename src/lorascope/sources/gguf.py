@@ -20,7 +20,7 @@ from lorascope.sources.json_text import first_faults, quoted
 Entry = tuple[tuple[int, ...], str]
 
 _FIRST_READ = 1_000_000
-_MOST_BYTES = 100_000_000  # of one header; the largest vocabularies take 15 MB
+_MOST_BYTES = 100_000_000  # of a model's headers; the largest vocabularies take 15 MB
 _MOST_TENSORS = 100_000  # experts are stacked: the largest models have 3,000
 _MOST_KEYS = 1_024  # real files have 30 to 80
 _MOST_STRINGS = 4_000_000  # of one array; the largest vocabularies have half a million merges
@@ -118,14 +118,17 @@ def read_gguf(files: Files, name: str) -> Gguf:
     lengths: dict[str, int] = {}
     tensors: dict[str, Entry] = {}
     faults: list[str] = []
+    most = _MOST_BYTES  # of all headers together
     for number, part in enumerate(names):
-        found = _File(files, part).parse()
+        found = _File(files, part, most).parse()
+        most -= found.at
         if number == 0:
             metadata, lengths = found.metadata, found.lengths
-        if split and found.metadata.get("split.no", number) != number:
-            faults.append(f"{part} says that it is part {found.metadata['split.no']!r} (split.no), counted from 0")
+        own = found.metadata.get("split.no", number)
+        if split and own != number:
+            faults.append(f"{_printable(part)} says that it is part {quoted(own)} (split.no), counted from 0")
         if twice := tensors.keys() & found.tensors.keys():
-            faults.append(f"{part} repeats {len(twice)} tensors of other parts, such as {min(twice)}")
+            faults.append(f"{_printable(part)} repeats {len(twice)} tensors of other parts, such as {min(twice)}")
         tensors |= found.tensors
     faults += _faults_of_whole(metadata, tensors, len(names))
     where = _where(files, names[0])
@@ -142,7 +145,7 @@ def _parts(files: Files, stem: str, count: int) -> tuple[str, ...]:
     names = tuple(f"{stem}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))
     missing = [name for name in names if name not in files.names]
     if missing:
-        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        shown = ", ".join(map(_printable, missing[:3])) + (", …" if len(missing) > 3 else "")
         raise LorascopeError(
             f"{len(missing)} of the model's {count} files are missing: {shown}", where=where, hint="Get them all."
         )
@@ -164,19 +167,24 @@ def _faults_of_whole(metadata: Mapping[str, Any], tensors: Mapping[str, Entry], 
 
 
 def _where(files: Files, name: str) -> str:
-    return f"{files.where}/{name if name.isprintable() else quoted(name)}"
+    return f"{files.where}/{_printable(name)}"
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else quoted(name)
 
 
 class _File:
     """One file's bytes from its start, fetched as the parser comes to them, and what is read from them."""
 
-    def __init__(self, files: Files, name: str) -> None:
+    def __init__(self, files: Files, name: str, most: int) -> None:
         self.where = _where(files, name)
         if name not in files.names:
             raise LorascopeError("there is no such file", where=self.where, hint="Give a file of that folder.")
         self.files, self.name, self.size = files, name, files.size(name)
         self.data = bytearray()
         self.at = 0
+        self.most = most  # bytes that its header may have
         self.metadata: dict[str, Any] = {}
         self.lengths: dict[str, int] = {}
         self.tensors: dict[str, Entry] = {}
@@ -202,7 +210,9 @@ class _File:
             raise LorascopeError(
                 f"it starts with {magic!r}, not with b'GGUF'",
                 where=self.where,
-                hint="This format came before GGUF: convert the original checkpoint anew." if old else "",
+                hint="This format came before GGUF: convert the original checkpoint anew."
+                if old
+                else "Give a GGUF file.",
             )
         version = self._number("I")
         if version not in (2, 3):
@@ -314,10 +324,10 @@ class _File:
         """Reads on, to `end` at least: the first time a megabyte, then twice as much as there is."""
         if end > self.size:
             self._fail(f"it ends after {self.size} bytes, in the middle of its header")
-        if end > _MOST_BYTES:
-            self._fail(f"its header is longer than {_MOST_BYTES // 1_000_000} MB")
+        if end > self.most:
+            self._fail(f"the model's header is longer than {_MOST_BYTES // 1_000_000} MB")
         have = len(self.data)
-        target = min(max(end, have * 2, _FIRST_READ), self.size, _MOST_BYTES)
+        target = min(max(end, have * 2, _FIRST_READ), self.size, self.most)
         self.data += self.files.read([Span(self.name, have, target)])[0]
         if len(self.data) < end:
             self._fail(f"it ends after {len(self.data)} bytes, in the middle of its header")
