@@ -18,7 +18,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Record:
     slots: list[str] = dataclasses.field(default_factory=list)
     classes: dict[str, dict[str, None]] = dataclasses.field(default_factory=dict)
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
-    groups: dict[str, set[Any]] = dataclasses.field(default_factory=lambda: collections.defaultdict(set))
+    groups: dict[str, dict[Any, None]] = dataclasses.field(default_factory=lambda: collections.defaultdict(dict))
     shared: dict[str, None] = dataclasses.field(default_factory=dict)
     # Of a numbered slot: which numbers of the configuration its length has always been, and the lengths.
     counts: dict[str, tuple[set[str], set[int]]] = dataclasses.field(default_factory=dict)
@@ -68,9 +68,13 @@ class Record:
             self.classes[path] = {}
             self.slots.insert(self.slots.index(after) + 1 if after else 0, path)
 
-    def json(self) -> dict[str, Any]:
-        """What the table keeps of it; what is the rule is left out."""
-        present = self.full + self.bare
+    def json(self, others: Mapping[str, Record]) -> dict[str, Any]:
+        """What the table keeps of it; what is the rule is left out.
+
+        Args:
+            others: All records: convolutions of which a class has several kinds are told apart by its owners.
+        """
+        present = {path: max(self.full[path], self.bare[path]) for path in self.slots}
         required = {path for path in self.slots if self.full[path] == self.instances}
         always = {path for path in self.slots if present[path] == self.instances}
         variants = {
@@ -96,6 +100,14 @@ class Record:
             "model": self.model,
         }
         return {name: value for name, value in found.items() if value}
+
+    def _said_groups(self, others: Mapping[str, Record]) -> Iterator[tuple[str, dict[Any, None]]]:
+        for path, values in self.groups.items():
+            slot = next((slot for slot in self.slots if path.startswith(f"{slot}.") and path not in self.slots), "")
+            inner = path[len(slot) + 1 :]
+            owned = [others[key].groups.get(inner, {}) for key in self.classes.get(slot, ()) if key in others]
+            if any(len(known) > 1 for known in owned) or (not slot and next(iter(values)) != 1):
+                yield path, values
 
     def _count(self, slot: str) -> str:
         """The name of a numbered slot's length; empty where none is sure."""
@@ -160,9 +172,9 @@ class Recorder:
             if isinstance(child, PreTrainedModel):
                 record.sources.setdefault(path, _config_path(inner, child))
             for inner_path, groups in self._groups(child):
-                record.groups[f"{path}{inner_path}"].add(groups)
+                record.groups[f"{path}{inner_path}"].setdefault(groups)
         record.full.update(list(full))
-        record.bare.update(list(bare.keys() - full.keys()))
+        record.bare.update(list(bare))
         record.variants.setdefault(frozenset(full), frozenset(bare.keys() - full.keys()))
         if isinstance(module, PreTrainedModel) and not record.model:
             record.model = _model_facts(module)
@@ -315,15 +327,30 @@ def _configs() -> dict[str, Any]:
         fields = config.to_dict()
         defaults = {name: value for name in wanted if name in fields and type(value := _plain(config, name)) is int}
         computed = {name: rule for name in wanted if name not in fields and (rule := _computed(config, name))}
+        computed |= {name: [field, 1] for name in defaults if (field := _followed(config, name, defaults))}
         entry = {
             "defaults": defaults | ({"tie_word_embeddings": True} if _plain(config, "tie_word_embeddings") else {}),
             "names": dict(config.attribute_map or {}),
             "computed": computed,
             "parts": parts,
+            "part_defaults": {key: values for key, part in inner.items() if (values := _own_defaults(part, wanted))},
             "text": next((key for key in parts if getattr(config, key) is text), ""),
         }
         found[model_type] = {key: value for key, value in entry.items() if value}
     return found
+
+
+def _own_defaults(part: Any, wanted: Sequence[str]) -> dict[str, int]:
+    """What a configuration's part is by default, where that is not the default of the part's own class."""
+    from transformers import AutoConfig
+
+    try:
+        usual = AutoConfig.for_model(part.model_type)
+    except Exception:
+        return {}
+    fields = part.to_dict()
+    values = {name: _plain(part, name) for name in wanted if name in fields}
+    return {name: value for name, value in values.items() if type(value) is int and value != _plain(usual, name)}
 
 
 def _computed(config: Any, name: str) -> list[Any]:
@@ -340,6 +367,22 @@ def _computed(config: Any, name: str) -> list[Any]:
         if _plain(changed, name) == value // size * (size + (-1 if isinstance(other, list) else 1)):
             return [field, value // size]
     return []
+
+
+def _followed(config: Any, name: str, defaults: dict[str, int]) -> str:
+    """The field whose value a field has where the file leaves it out, such as key and value heads those of queries."""
+    from transformers import AutoConfig
+
+    for field, value in defaults.items():
+        if field == name or value != defaults[name] or value % 2:
+            continue
+        try:
+            halved = AutoConfig.for_model(config.model_type, **{field: value // 2})
+        except Exception:  # noqa: PERF203  a value that the class refuses
+            continue
+        if _plain(halved, name) == value // 2 and name not in (config.attribute_map or {}):
+            return field
+    return ""
 
 
 def _plain(config: Any, name: str) -> Any:
@@ -386,7 +429,9 @@ def table() -> dict[str, Any]:
         "heads": {head: _first(getattr(modeling_auto, mapping)) for head, mapping in HEADS.items()},
         "base": _first(modeling_auto.MODEL_MAPPING_NAMES),
         "configs": configs,
-        "classes": {name: record.json() for name, record in sorted(recorder.records.items())},
+        "classes": {
+            name: record.json(recorder.records) for name, record in sorted(recorder.records.items())
+        },
     }
 
 

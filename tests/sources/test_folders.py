@@ -222,6 +222,23 @@ def test_a_snapshot_of_the_hugging_face_cache(tmp_path: Path) -> None:
         assert list(open_checkpoint(open_folder(path)).tensors) == ["a"]
 
 
+def test_the_store_that_repositories_of_a_cache_share(tmp_path: Path) -> None:
+    """huggingface_hub moves what it downloaded to `blobs/ab/<hash>` of the cache and leaves a link to it."""
+    from huggingface_hub.utils._shared_blobs import publish_blob_to_shared_store
+
+    folder = snapshot(tmp_path)
+    blob = (folder / "model.safetensors").resolve()
+    publish_blob_to_shared_store(blob_path=blob, xet_hash="ab" * 32, cache_dir=tmp_path, expected_size=blob.stat().st_size)
+    real = (folder / "model.safetensors").resolve()
+    assert real.relative_to(tmp_path).parts[:2] == ("blobs", "ab")
+    assert list(open_checkpoint(open_folder(folder)).tensors) == ["a"]
+    real.rename(tmp_path / "blobs" / "ab" / "odd")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "blobs" / "ab" / "odd")
+    with fails("'model.safetensors' is a link that leads out of the folder"):
+        open_folder(folder)
+
+
 def refused(folder: Path) -> str:
     with fails("'config.json' is a link that leads out of the folder", "'model.safetensors' is a link that") as caught:
         open_folder(folder)

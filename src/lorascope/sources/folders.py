@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,7 +115,7 @@ def open_folder(path: Path) -> Folder:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise LorascopeError(f"no folder that can be read: {reason}", where=quoted(where)) from error
-    blobs = _blobs(root)
+    kept = tuple(_kept(root))
     paths: dict[str, Path] = {}
     refused: dict[str, str] = {}
     for entry in entries:
@@ -123,7 +124,7 @@ def open_folder(path: Path) -> Folder:
             kind = _KINDS.get(stat.S_IFMT(real.lstat().st_mode), "is no plain file")
             if kind:
                 refused[entry.name] = kind
-            elif real.is_relative_to(root) or real.parent == blobs:
+            elif real.is_relative_to(root) or any(real.match(pattern) for pattern in kept):
                 paths[entry.name] = real
             else:
                 refused[entry.name] = f"is a link that leads out of the folder, to {quoted(str(real))}"
@@ -135,10 +136,15 @@ def open_folder(path: Path) -> Folder:
     return Folder(where, "", frozenset(paths), paths, refused)
 
 
-def _blobs(root: Path) -> Path | None:
-    """Where a snapshot of the Hugging Face cache may lead: from `models--owner--name/snapshots/commit` to its `blobs`."""
+def _kept(root: Path) -> Iterator[str]:
+    """Where links of a snapshot of the Hugging Face cache may lead, as patterns.
+
+    That is from `models--owner--name/snapshots/commit` to the repository's `blobs`, and since huggingface_hub 2.4 on to
+    the cache's own store of what several repositories share, `blobs/ab/<64 hexadecimal digits>`.
+    """
     repository = root.parent.parent
-    if root.parent.name == "snapshots" and repository.name.startswith("models--"):
-        blobs = repository / "blobs"
-        return None if blobs.is_symlink() else blobs
-    return None
+    if root.parent.name != "snapshots" or not repository.name.startswith("models--"):
+        return
+    for blobs, below in ((repository / "blobs", "*"), (repository.parent / "blobs", f"{'[0-9a-f]' * 2}/{'[0-9a-f]' * 64}")):
+        if not blobs.is_symlink():
+            yield f"{glob.escape(str(blobs))}/{below}"

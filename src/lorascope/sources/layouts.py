@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from lorascope.records import Module
 from lorascope.sources.gallery import PREFERRED
 
-CONTAINERS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
+# A plain nn.Module that code hangs its own children into is one too.
+CONTAINERS = frozenset({"ModuleList", "Sequential", "ModuleDict", "Module"})
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.
 _TABLE = Path(__file__).parent.parent / "data" / "layouts.tsv"
 # How many dimensions the weight of a kind has.
@@ -105,12 +106,14 @@ class Part:
         key: Its class in the table.
         facts: What is known of that class.
         config: Its own configuration, as the file has it.
+        model_type: That configuration's, or the class's where the table does not know it.
     """
 
     path: str
     key: str
     facts: ModelFacts
     config: Mapping[str, Any]
+    model_type: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,9 +278,11 @@ def _inner(config: Mapping[str, Any], path: str, model_type: str) -> Mapping[str
         found = next(_with_type(config, path[1:]), {})
         return {"model_type": path[1:], **found}
     for key in path.split(".") if path else ():
-        default = _settings(model_type).get("parts", {}).get(key, "")
+        facts = _settings(model_type)
+        default = facts.get("parts", {}).get(key, "")
         value = config.get(key)
-        config = value if isinstance(value, dict) else {}
+        # A part that is left out altogether is what its owner makes it by default, which may not be its own default.
+        config = value if isinstance(value, dict) else facts.get("part_defaults", {}).get(key, {})
         model_type = str(config.get("model_type") or default)
         config = {**config, "model_type": model_type}
     return config
@@ -318,7 +323,8 @@ class ModelLayout:
         if row is None or path.count(".") > 8:
             return
         if row.model is not None:
-            yield Part(path, key, row.model, config)
+            own_type = str(config.get("model_type") or "")
+            yield Part(path, key, row.model, config, own_type if _settings(own_type) else row.model.model_type)
             around = config
         for slot, keys in row.slots.items():
             if "#" in slot:
@@ -369,7 +375,7 @@ class ModelLayout:
 
     def _count(self, row: Layout, slot: str, part: Part) -> int | None:
         name = row.counts.get(slot)
-        value = setting(part.config, name, part.facts.model_type) if name else None
+        value = setting(part.config, name, part.model_type) if name else None
         return value if type(value) is int else None
 
     def _candidates(self, row: Layout, slot: str, at: str) -> tuple[str, ...]:
@@ -541,7 +547,7 @@ class _Fitting:
     def _add_bare(self) -> None:
         """Modules without parameters, of which the names say nothing: those that such an instance always has."""
         row = self._row
-        bare = [slot for slot in row.slots if slot in row.bare and slot not in self._found]
+        bare = [slot for slot in row.slots if slot in row.bare and not slot.endswith("#")]
         if row.variants:
             present = frozenset(self._found) - row.required
             distances = [len(full ^ present) for full, _ in row.variants]
@@ -552,6 +558,8 @@ class _Fitting:
             owner, _, word = slot.rpartition(".")
             for prefix in self._found.get(owner, []) if owner else [""]:
                 name = f"{prefix}.{word}" if prefix else word
+                if name in self._found.get(slot, ()):
+                    continue
                 key = row.slots[slot][0]
                 self._modules.append((self._place(name), _Placed(name, key, shared=self._shared(slot))))
                 self._found.setdefault(slot, []).append(name)

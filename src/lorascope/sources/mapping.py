@@ -67,7 +67,7 @@ def map_checkpoint(
         return _by_names(stored, config, model, head, source, versions or {}, notes)
     chosen = ModelLayout(root, config)
     whole = chosen.parts[0]
-    submodels = [SubModel(part.path, class_name(part.key), part.facts.model_type) for part in chosen.parts]
+    submodels = [SubModel(part.path, class_name(part.key), part.model_type) for part in chosen.parts]
     converted = convert(
         stored,
         rules_for(submodels, whole.facts.base),
@@ -92,12 +92,12 @@ def map_checkpoint(
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
     extra, odd = _sorted_out(converted.unknown, tree, chosen.parts)
     modules = tuple(_quantised(tree.modules, converted.tensors))
-    weights = classify(modules, model_type=whole.facts.model_type)
-    text = text_config(config)
+    weights = classify(modules, model_type=whole.model_type)
+    text = text_config(whole.config)
     architecture = class_name(root)
     return ModelMap(
         model=model,
-        model_type=str(config.get("model_type") or whole.facts.model_type),
+        model_type=str(whole.config.get("model_type") or whole.model_type),
         architecture=architecture,
         head=_head(whole.facts.head),
         source=source,
@@ -107,7 +107,7 @@ def map_checkpoint(
         weights=weights,
         root_parameters=tree.parameters,
         ties=ties.groups(pairs, tuple(_parameter_names(tree))),
-        moe_conversion=moe_pattern(whole.facts.model_type),
+        moe_conversion=moe_pattern(whole.model_type),
         input_embeddings=_existing(whole.facts.input, chosen.parts, "input", modules),
         output_embeddings=_existing(whole.facts.output, chosen.parts, "output", modules),
         prepares_generation=whole.facts.generates,
@@ -283,7 +283,13 @@ def _quantised(modules: Sequence[Module], tensors: Mapping[str, Stored]) -> Iter
     for module in modules:
         stored = (tensors.get(f"{module.name}.{name}") for name, _ in module.parameters)
         kinds = dict.fromkeys(tensor.quantisation for tensor in stored if tensor is not None and tensor.quantisation)
-        yield dataclasses.replace(module, quantisation=" + ".join(kinds)) if kinds else module
+        if not kinds:
+            yield module
+            continue
+        quantisation = " + ".join(kinds)
+        # A packed Conv1D is the library's linear layer, and stored as that: (out, in).
+        kind = "linear" if module.kind == "conv1d" and not quantisation.startswith("fp8") else module.kind
+        yield dataclasses.replace(module, kind=kind, quantisation=quantisation)
 
 
 def _parameter_names(tree: Tree) -> Iterator[str]:

@@ -27,7 +27,7 @@ def tied(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
     present = frozenset(names)
     found: dict[str, str] = {}
     for part in parts:
-        if not part.facts.ties or not setting(part.config, "tie_word_embeddings", part.facts.model_type):
+        if not part.facts.ties or not setting(part.config, "tie_word_embeddings", part.model_type):
             continue
         prefix = f"{part.path}." if part.path else ""
         own = sorted(name[len(prefix) :] for name in present if name.startswith(prefix))
