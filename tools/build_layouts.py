@@ -92,22 +92,25 @@ class Record:
             "bare": [path for path in self.slots if path in always and self.bare[path]],
             "variants": sorted(variants) if any(bare for _, bare in variants) else [],
             "sources": self.sources,
-            "groups": {
-                path: values.pop() for path, values in self.groups.items() if len(values) == 1 and values != {1}
-            },
+            "groups": dict(self._told_groups(others)),
             "shared": list(self.shared),
             "counts": {slot: name for slot in self.slots if (name := self._count(slot))},
             "model": self.model,
         }
         return {name: value for name, value in found.items() if value}
 
-    def _said_groups(self, others: Mapping[str, Record]) -> Iterator[tuple[str, dict[Any, None]]]:
+    def _told_groups(self, others: Mapping[str, Record]) -> Iterator[tuple[str, Any]]:
+        """(path, groups) of the convolutions that it is made of, and of those below where their class has several."""
         for path, values in self.groups.items():
-            slot = next((slot for slot in self.slots if path.startswith(f"{slot}.") and path not in self.slots), "")
+            groups = next(iter(values))
+            if path in self.classes:
+                if groups != 1:
+                    yield path, groups
+                continue
+            slot = max((slot for slot in self.slots if path.startswith(f"{slot}.")), key=len)
             inner = path[len(slot) + 1 :]
-            owned = [others[key].groups.get(inner, {}) for key in self.classes.get(slot, ()) if key in others]
-            if any(len(known) > 1 for known in owned) or (not slot and next(iter(values)) != 1):
-                yield path, values
+            if any(len(others[key].groups.get(inner, ())) > 1 for key in self.classes[slot] if key in others):
+                yield path, groups
 
     def _count(self, slot: str) -> str:
         """The name of a numbered slot's length; empty where none is sure."""
@@ -378,7 +381,7 @@ def _followed(config: Any, name: str, defaults: dict[str, int]) -> str:
             continue
         try:
             halved = AutoConfig.for_model(config.model_type, **{field: value // 2})
-        except Exception:  # noqa: PERF203  a value that the class refuses
+        except Exception:  # a value that the class refuses
             continue
         if _plain(halved, name) == value // 2 and name not in (config.attribute_map or {}):
             return field
@@ -429,9 +432,7 @@ def table() -> dict[str, Any]:
         "heads": {head: _first(getattr(modeling_auto, mapping)) for head, mapping in HEADS.items()},
         "base": _first(modeling_auto.MODEL_MAPPING_NAMES),
         "configs": configs,
-        "classes": {
-            name: record.json(recorder.records) for name, record in sorted(recorder.records.items())
-        },
+        "classes": {name: record.json(recorder.records) for name, record in sorted(recorder.records.items())},
     }
 
 

@@ -228,7 +228,9 @@ def test_the_store_that_repositories_of_a_cache_share(tmp_path: Path) -> None:
 
     folder = snapshot(tmp_path)
     blob = (folder / "model.safetensors").resolve()
-    publish_blob_to_shared_store(blob_path=blob, xet_hash="ab" * 32, cache_dir=tmp_path, expected_size=blob.stat().st_size)
+    publish_blob_to_shared_store(
+        blob_path=blob, xet_hash="ab" * 32, cache_dir=tmp_path, expected_size=blob.stat().st_size
+    )
     real = (folder / "model.safetensors").resolve()
     assert real.relative_to(tmp_path).parts[:2] == ("blobs", "ab")
     assert list(open_checkpoint(open_folder(folder)).tensors) == ["a"]

@@ -1,0 +1,116 @@
+"""The table of layouts gives back the module tree of every recorded map from nothing but its parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from samples import sample
+
+from lorascope.records import ModelMap, Module
+from lorascope.sources.gallery import gallery
+from lorascope.sources.layouts import ModelLayout, class_for, layout, layouts_version, setting, text_config
+
+MAPS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
+# Modules without parameters of which neither names nor shapes tell, by model type: see docs/checkpoints.md.
+UNTOLD: dict[str, set[str]] = {}
+# Convolutions of towers whose groups their shape does not tell.
+UNTOLD_GROUPS: dict[str, int] = {}
+
+
+def shapes_of(model: ModelMap) -> dict[str, tuple[int, ...]]:
+    return {
+        **dict(model.root_parameters),
+        **{f"{module.name}.{name}": shape for module in model.modules for name, shape in module.parameters},
+    }
+
+
+def comparable(modules: tuple[Module, ...]) -> dict[str, Module]:
+    """By name, without the classes of modules that have no parameters: which activation it is, the names do not say."""
+    return {m.name: m if m.parameters else dataclasses.replace(m, class_name="") for m in modules}
+
+
+def test_every_recorded_map_is_here() -> None:
+    assert len(MAPS) == 496
+
+
+@pytest.mark.parametrize(("model_type", "head"), MAPS, ids=lambda value: value)
+def test_a_tree_is_read_from_its_parameters(model_type: str, head: str) -> None:
+    model = sample(model_type, head)
+    whole = ModelLayout(model.architecture, {"model_type": model.model_type})
+    shapes = shapes_of(model)
+    assert [name for name in shapes if not whole.knows(name)] == []
+    tree = whole.tree(shapes)
+    assert (tree.missing, tree.unexplained, tree.buffers) == ((), (), ())
+    assert tree.parameters == model.root_parameters
+    ours, theirs = comparable(tree.modules), comparable(model.modules)
+    odd = UNTOLD.get(model_type, set())
+    assert ours.keys() ^ theirs.keys() == odd
+    different = [name for name in ours.keys() - odd if ours[name] != theirs[name]]
+    assert len(different) == UNTOLD_GROUPS.get(model_type, 0)
+    assert all(dataclasses.replace(ours[name], groups=theirs[name].groups) == theirs[name] for name in different)
+    if not odd:
+        assert [module.name for module in tree.modules] == [module.name for module in model.modules]
+
+
+def test_a_name_that_the_model_does_not_have() -> None:
+    whole = ModelLayout("LlamaForCausalLM", {"model_type": "llama", "num_hidden_layers": 4})
+    known = "model.layers.3.mlp.up_proj.weight"
+    assert whole.knows(known)
+    for name in ("model.layers.4.mlp.up_proj.weight", "layers.3.mlp.up_proj.weight", f"{known}.weight", "model", ""):
+        assert not whole.knows(name)
+
+
+def test_what_is_missing_and_what_is_too_much() -> None:
+    model = sample("llama")
+    whole = ModelLayout("LlamaForCausalLM", {"model_type": "llama"})
+    shapes = shapes_of(model)
+    del shapes["model.layers.7.mlp.up_proj.weight"]
+    shapes = {name: shape for name, shape in shapes.items() if not name.startswith("model.layers.9.")}
+    shapes["model.layers.3.self_attn.sinks"] = (32,)
+    tree = whole.tree(shapes)
+    assert sorted(tree.missing) == ["model.layers.7.mlp.up_proj.*", "model.layers.9.*"]
+    assert tree.unexplained == ("model.layers.3.self_attn.sinks",)
+
+
+def test_a_count_that_no_machine_could_list_is_not_listed() -> None:
+    whole = ModelLayout("LlamaForCausalLM", {"model_type": "llama", "num_hidden_layers": 10**9})
+    tree = whole.tree(
+        {"model.layers.0.mlp.up_proj.weight": (4, 4), "model.layers.999999999.mlp.up_proj.weight": (4, 4)}
+    )
+    assert "model.layers.* (1000000000 of them)" in tree.missing
+    assert len(tree.missing) < 100
+
+
+def test_the_configuration_chooses_the_parts_of_a_composed_model() -> None:
+    config = {
+        "model_type": "llava",
+        "text_config": {"model_type": "qwen2", "num_hidden_layers": 2},
+        "vision_config": {"model_type": "siglip_vision_model"},
+    }
+    parts = {part.path: layout(part.key) for part in ModelLayout("LlavaForConditionalGeneration", config).parts}
+    names = {path: row.name for path, row in parts.items() if row is not None}
+    assert names["model.language_model"] == "Qwen2Model"
+    assert names["model.vision_tower"] == "SiglipVisionModel"
+
+
+def test_settings_by_any_of_their_names_and_by_default() -> None:
+    assert setting({"model_type": "gpt2", "n_embd": 8}, "hidden_size") == 8
+    assert setting({"model_type": "gpt2"}, "n_embd") == 768
+    assert setting({"model_type": "nobody"}, "hidden_size") is None
+    assert setting({"model_type": "longcat_flash", "num_layers": 3}, "num_hidden_layers") == 6
+    assert text_config({"model_type": "llava"})["model_type"] == "llama"
+    assert text_config({"model_type": "llama", "hidden_size": 3}) == {"model_type": "llama", "hidden_size": 3}
+
+
+@pytest.mark.parametrize("key", ["", "nobody", "Llama\tModel", "LlamaModel\t{}\nclasses\tLlamaModel", "\x1b[2J"])
+def test_no_text_breaks_the_table(key: str) -> None:
+    assert layout(key) is None
+    assert class_for(key, "causal-lm") == class_for("llama", key) == ""
+    assert setting({"model_type": key}, "hidden_size") is None
+
+
+def test_the_table_is_of_the_release_that_the_tests_run_with() -> None:
+    import transformers
+
+    assert layouts_version() == transformers.__version__, "stale: run python tools/build_layouts.py"
