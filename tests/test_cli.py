@@ -248,6 +248,10 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr("urllib.request.getproxies", dict)
     code, out, err = run(capsys, "plan", "someone/none")
     assert (code, out) == (2, "")
+    assert "someone/none: 127.0.0.1:9 cannot be reached" in err
+    assert "Check the network" in err
+    code, out, err = run(capsys, "plan", "someone/none", "--source", "config")
+    assert (code, out) == (2, "")
     assert "someone/none: the configuration cannot be read: http://127.0.0.1:9 cannot be reached" in err
     assert "Check the name and the network" in err
 

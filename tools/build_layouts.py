@@ -18,7 +18,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,18 @@ LAYOUTS = ROOT / "src" / "lorascope" / "data" / "layouts.tsv"
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "tests" / "conformance"))
 
-from lorascope.sources.layouts import CONTAINERS, numberless  # noqa: E402
+from lorascope.sources.layouts import CONTAINERS, LISTS, numberless  # noqa: E402
 
-# Fields of a configuration that say nothing of its modules, and numbers that may decide whether there is one.
+# Fields of a configuration that say nothing of its modules, and those whose numbers may decide whether there is one.
 _NO_STRUCTURE = re.compile(
-    r"_.*|architectures|dtype|.*token_id|.*(dropout|pdrop|drop_rate|eps|return|output_\w+|use_cache)"
+    r"_.*|architectures|dtype|model_type|.*token_id|.*(dropout|pdrop|drop_rate|eps|return|output_\w+|use_cache|_act)"
+    r"|.*activation.*|act|act_fn|afn"
 )
+_DECIDING = re.compile(r".*(layer|expert|rank|dim|size|proj|group|head|depth|every|step|interval|dense).*")
+# A field of more words is free text.
+_MOST_WORDS = 20
 # Seconds for one model: modeling code that divides by what a variation makes zero may never end.
 _PATIENCE = 20
-_DECIDING = re.compile(r".*(layer|expert|rank|dim|size|proj|group|head|depth|every|step|interval).*")
 
 
 @dataclasses.dataclass
@@ -189,9 +192,9 @@ class Recorder:
         full = [any(True for _ in child.parameters()) for child in children.values()]
         same = len({self.key(child) for child in children.values()}) == 1 and len(children) > 1
         listed = type(module).__name__ == "ModuleList"
-        numbered = bool(prefix) and ((same and any(full)) or (listed and all(full)))
+        numbered = type(module).__name__ in LISTS and ((same and any(full)) or (listed and all(full)))
         for name, child in children.items():
-            path = prefix + (numberless(name) if numbered else name)
+            path = prefix + (numberless(name) if numbered and name[-1].isdecimal() else name)
             if id(child) in seen:
                 self.records[owner].shared[path] = None
                 continue
@@ -260,6 +263,9 @@ def _models() -> Iterator[tuple[str, Iterator[Any]]]:
     from shrinking import shrunk
     from transformers.models.auto import modeling_auto
 
+    promised = [*entries(), *layouts()]
+    words = _words(entry.config() for entry in promised)
+
     def configurations(entry: Entry) -> Iterator[Any]:
         yield entry.config()
         try:
@@ -267,10 +273,10 @@ def _models() -> Iterator[tuple[str, Iterator[Any]]]:
         except Exception:  # it has no small form
             return
         yield small
-        yield from _varied(small)
+        yield from _varied(small, words)
 
     done: set[str] = set()
-    for entry in [*entries(), *layouts()]:
+    for entry in promised:
         done.add(entry.architecture)
         yield entry.architecture, configurations(entry)
     for mapping in sorted(dir(modeling_auto)):
@@ -282,27 +288,54 @@ def _models() -> Iterator[tuple[str, Iterator[Any]]]:
                         yield name, (Entry("unknown", model_type, name).config() for _ in range(1))
 
 
-def _varied(config: Any) -> Iterator[Any]:
-    """Configurations that differ from one in a single field that may decide which modules there are."""
-    for owner in [(), *((key,) for key in getattr(config, "sub_configs", None) or {})]:
-        part = config if not owner else getattr(config, owner[0], None)
+def _varied(config: Any, words: Mapping[str, set[str]]) -> Iterator[Any]:
+    """Configurations that differ from one in a single field that may decide which modules there are.
+
+    Args:
+        config: The configuration to vary.
+        words: What each field that holds words, or a word per layer, holds in any configuration.
+    """
+    for key in ("", *(getattr(config, "sub_configs", None) or ())):
+        part = getattr(config, key, None) if key else config
         if part is None or not hasattr(part, "to_dict"):
             continue
         for field, value in list(vars(part).items()):
-            others: tuple[Any, ...] = ()
-            if _NO_STRUCTURE.fullmatch(field):
-                continue
-            if isinstance(value, bool):
-                others = (not value,)
-            elif _DECIDING.fullmatch(field) and (value is None or type(value) is int):
-                others = (8,) if value is None else (None, 0)
-            for other in others:
+            for other in _others(field, value, words.get(field, set())):
                 changed = copy.deepcopy(config)
                 try:
-                    setattr(changed if not owner else getattr(changed, owner[0]), field, other)
+                    setattr(getattr(changed, key) if key else changed, field, other)
                 except Exception:  # a configuration refuses what it cannot be
                     continue
                 yield changed
+
+
+def _others(field: str, value: Any, words: set[str]) -> Iterator[Any]:
+    if _NO_STRUCTURE.fullmatch(field):
+        return
+    if isinstance(value, bool):
+        yield not value
+    elif _DECIDING.fullmatch(field) and (value is None or type(value) is int):
+        yield from (number for number in (8, None, 0, 1, 2) if number != value)
+    elif isinstance(value, str):
+        yield from sorted(words - {value})
+    elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        for word in sorted(words):
+            yield [word] * len(value)
+            yield [word, *value[1:]]
+
+
+def _words(configurations: Iterable[Any]) -> dict[str, set[str]]:
+    """What each field that holds words, or a word per layer, holds in any of the configurations."""
+    found: dict[str, set[str]] = collections.defaultdict(set)
+    waiting = [config.to_dict() for config in configurations]
+    while waiting:
+        for field, value in waiting.pop().items():
+            if isinstance(value, dict):
+                waiting.append({str(key): inner for key, inner in value.items()})
+            for word in value if isinstance(value, list) else [value]:
+                if isinstance(word, str) and not _NO_STRUCTURE.fullmatch(field):
+                    found[field].add(word)
+    return {field: options for field, options in found.items() if len(options) <= _MOST_WORDS}
 
 
 def _configs() -> dict[str, Any]:

@@ -59,13 +59,14 @@ def inspect(
     """
     faults = []
     if head and head not in PREFERRED:
-        faults.append(f"{head!r} is no head: they are {', '.join(PREFERRED)}")
+        faults.append(f"{head!r} is no head")
     if read not in get_args(Read):
-        faults.append(f"{read!r} is nothing to read: there are {', '.join(get_args(Read))}")
+        faults.append(f"{read!r} is nothing to read")
     if read == "headers" and trust_remote_code:
         faults.append("headers are read without any code: trust_remote_code goes with config only")
     if faults:
-        raise LorascopeError(*faults, hint="See: lorascope inspect --help")
+        known = f"The heads are {', '.join(PREFERRED)}; what can be read is {', '.join(get_args(Read))}."
+        raise LorascopeError(*faults, hint=known)
     model = _inspected(source, head, revision, trust_remote_code, read, progress)
     if strict and model.basis == "names":
         raise LorascopeError(
@@ -173,7 +174,7 @@ def _of_weights(
     notes: tuple[str, ...] = ()
     if path.is_dir():
         files: Files = open_folder(path)
-    elif path.is_file():  # config.json by itself is what is meant
+    elif path.exists():  # config.json by itself is what is meant
         if read == "headers":
             raise LorascopeError(
                 "a configuration has no weights", where=source, hint=f"Give the folder: lorascope inspect {path.parent}"

@@ -26,6 +26,10 @@ MODEL = {
     "num_active_experts": int,
     "parameters": int,
     "transformers": str,
+    "commit": str,
+    "basis": str,
+    "unexplained": list,
+    "notes": list,
 }
 WEIGHT = {
     "name": str,
@@ -39,6 +43,8 @@ WEIGHT = {
     "in_features": int,
     "out_features": int,
     "experts": int,
+    "basis": str,
+    "quantisation": str,
     "adaptable": bool,
     "reason": str,
 }

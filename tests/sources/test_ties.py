@@ -31,22 +31,29 @@ def test_whole_stacks() -> None:
     assert found["model.encoder.language_model.layers.0.mlp.down_proj.weight"] == names[0]
 
 
+PARTS = ModelLayout("Zamba2ForCausalLM", {"model_type": "zamba2"}).parts
+
+
 @pytest.mark.parametrize(
     ("held", "expected"),
     [([2], {4: 2, 6: 2}), ([2, 4], {6: 2, 8: 4, 10: 2})],
     ids=["one block", "two that take turns"],
 )
 def test_blocks_that_layers_share(held: list[int], expected: dict[int, int]) -> None:
-    names = [f"model.layers.{number}.shared.up.weight" for number in held]
-    found = completed([f"model.layers.{number}.shared.*" for number in expected], names)
+    names = [f"model.layers.{number}.shared_transformer.up.weight" for number in held]
+    found = completed(PARTS, [f"model.layers.{number}.shared_transformer.*" for number in expected], names)
     assert found == {
-        f"model.layers.{number}.shared.up.weight": f"model.layers.{giver}.shared.up.weight"
+        f"model.layers.{number}.shared_transformer.up.weight": f"model.layers.{giver}.shared_transformer.up.weight"
         for number, giver in expected.items()
     }
 
 
-def test_nothing_is_shared_that_no_layer_holds() -> None:
-    assert completed(["model.layers.3.mlp.*", "lm_head.*"], ["model.layers.0.attention.weight"]) == {}
+def test_nothing_is_shared_that_no_layer_holds_or_no_class_shares() -> None:
+    lacking = ["model.layers.3.shared_transformer.*", "lm_head.*"]
+    assert completed(PARTS, lacking, ["model.layers.0.attention.weight"]) == {}
+    assert completed(PARTS, ["model.layers.3.mlp.*"], ["model.layers.0.mlp.up.weight"]) == {}
+    whole = ModelLayout("LlamaForCausalLM", {"model_type": "llama"})
+    assert completed(whole.parts, lacking, ["model.layers.0.shared_transformer.up.weight"]) == {}
 
 
 def test_groups_follow_the_order_of_the_parameters() -> None:

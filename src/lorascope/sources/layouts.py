@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from lorascope.records import Module
 from lorascope.sources.gallery import PREFERRED
 
-# A plain nn.Module that code hangs its own children into is one too.
-CONTAINERS = frozenset({"ModuleList", "Sequential", "ModuleDict", "Module"})
+LISTS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
+# A plain nn.Module that code hangs its own children into is one too, whose members have names.
+CONTAINERS = LISTS | {"Module"}
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.
 _TABLE = Path(__file__).parent.parent / "data" / "layouts.tsv"
 # How many dimensions the weight of a kind has.
@@ -543,6 +544,10 @@ class _Fitting:
                     self._missing.append(f"{owner}.* ({expected} of them)")
                     continue
                 self._missing += (f"{owner}.{number}.*" for number in range(expected) if number not in numbers)
+        for slot in self._row.counts.keys() - self._found.keys():
+            owner = slot.removesuffix(".#")
+            if "#" not in owner and self._whole._count(self._row, slot, self._part):
+                self._missing.append(f"{owner}.*")
 
     def _add_bare(self) -> None:
         """Modules without parameters, of which the names say nothing: those that such an instance always has."""

@@ -85,7 +85,7 @@ def map_checkpoint(
     shapes = {name: tensor.shape for name, tensor in converted.tensors.items()}
     pairs = ties.tied(chosen.parts, shapes)
     tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
-    if tree.missing and (more := ties.completed(tree.missing, shapes)):
+    if tree.missing and (more := ties.completed(chosen.parts, tree.missing, shapes)):
         pairs |= more
         tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
     names = frozenset(_parameter_names(tree))

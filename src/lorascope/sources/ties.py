@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lorascope.folding import template
 from lorascope.sources.layouts import Part, setting
 
 _SPECIAL = re.compile(r"[^\w.]|\.[*+?]")
@@ -60,21 +61,28 @@ def _literal(pattern: str) -> tuple[str, str]:
     return (pattern, "") if special is None else (pattern[: special.start()], pattern[special.start() :])
 
 
-def completed(missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+def completed(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
     """Parameters of layers that share a block with an earlier layer (Zamba), to those whose tensors they are.
 
     The n-th layer that lacks the block has that of the n-th layer that holds one, over and over, as Zamba2's
     `num_mem_blocks` blocks take turns.
 
     Args:
+        parts: The model and the models in it, whose ties say which blocks are shared.
         missing: Parameters, or modules as `name.*`, that the model's classes have and the checkpoint does not.
         names: The parameters that the checkpoint holds.
     """
+    shared = {
+        template(f"{part.path}.{source}" if part.path else source)
+        for part in parts
+        for target, source in part.facts.ties.items()
+        if _literal(target)[1] != _literal(source)[1] or template(target) == template(source)
+    }
     present = sorted(names)
     lacking: dict[tuple[str, str], list[int]] = {}
     for name in missing:
         split = re.fullmatch(r"(.+?\.)(\d+)(\..+)\.\*", name)
-        if split is not None:
+        if split is not None and template(name.removesuffix(".*")) in shared:
             lacking.setdefault((split[1], split[3]), []).append(int(split[2]))
     found: dict[str, str] = {}
     for (before, after), numbers in lacking.items():
