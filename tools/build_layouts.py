@@ -27,7 +27,8 @@ LAYOUTS = ROOT / "src" / "lorascope" / "data" / "layouts.tsv"
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "tests" / "conformance"))
 
-from lorascope.sources.layouts import CONTAINERS, LISTS, numberless  # noqa: E402
+from lorascope.sources.layout_table import CONTAINERS, LISTS  # noqa: E402
+from lorascope.sources.layouts import numberless  # noqa: E402
 
 # Fields of a configuration that say nothing of its modules, and those whose numbers may decide whether there is one.
 _NO_STRUCTURE = re.compile(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
+from build_layouts import LAYOUTS
 from samples import sample
 
 from lorascope.records import ModelMap, Module
 from lorascope.sources.gallery import gallery
-from lorascope.sources.layouts import ModelLayout, class_for, layout, layouts_version, setting, text_config
+from lorascope.sources.layout_table import class_for, layout, layouts_version, setting, text_config
+from lorascope.sources.layouts import ModelLayout
 
 MAPS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
 # Modules without parameters of which neither names nor shapes tell, by model type: see docs/checkpoints.md.
@@ -101,6 +104,16 @@ def test_settings_by_any_of_their_names_and_by_default() -> None:
     assert setting({"model_type": "longcat_flash", "num_layers": 3}, "num_hidden_layers") == 6
     assert text_config({"model_type": "llava"})["model_type"] == "llama"
     assert text_config({"model_type": "llama", "hidden_size": 3}) == {"model_type": "llama", "hidden_size": 3}
+
+
+def test_no_setting_follows_itself() -> None:
+    rows = [
+        line.split("\t") for line in LAYOUTS.read_text(encoding="utf-8").splitlines() if line.startswith("configs\t")
+    ]
+    computed = [(key, name) for _, key, text in rows for name in json.loads(text).get("computed", {})]
+    assert len(rows) > 500
+    assert len(computed) > 60
+    assert all(type(setting({"model_type": key}, name)) in (int, type(None)) for key, name in computed)
 
 
 @pytest.mark.parametrize("key", ["", "nobody", "Llama\tModel", "LlamaModel\t{}\nclasses\tLlamaModel", "\x1b[2J"])

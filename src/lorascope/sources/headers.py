@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import operator
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,6 +29,15 @@ LONGEST_NAME = 512
 _MOST_DIMENSIONS = 16
 _LARGEST_DIMENSION = 2**40
 _KEYS = {"dtype", "shape", "data_offsets"}
+# What is printable in ASCII, but for the sign that makes characters stand for others.
+_PLAIN = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
+# The front of a header as safetensors' own writer lays it out, and one entry with the comma before it. Bounds keep a hostile
+# text from being searched to its end for each entry.
+_FRONT = re.compile(r'\{(?:"__metadata__":(\{[^{}]*\}),)?')
+_ENTRY = re.compile(
+    rf',"([^"]{{1,{LONGEST_NAME}}})":\{{("dtype":"[^]]{{1,99}}\]),"data_offsets":\[([^],]{{1,20}}),([^]]{{1,20}})\]\}}'
+)
+_FORM = re.compile(r'"dtype":"([A-Z0-9_]+)","shape":(\[[0-9,]*\])')
 # Dtype and dimensions that have been seen, to the bytes that they take and the dimensions alone.
 _Known = dict[tuple[Any, ...], tuple[int, tuple[int, ...]]]
 
@@ -45,6 +56,64 @@ def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[
     Returns:
         The tensors, as far as they are sound, and one sentence for each fault.
     """
+    sound = _as_written(text, file, size)
+    return (sound, []) if sound is not None else _one_by_one(text, file, size)
+
+
+def _as_written(text: bytes, file: str, size: int) -> list[Tensor] | None:
+    """The tensors of a sound header in the layout of safetensors' own writer; None for any other header.
+
+    Nearly all headers are such, and this takes a third of the time of `_one_by_one`: no step is taken for each tensor, but
+    one for all of them.
+    """
+    if text.translate(None, _PLAIN):
+        return None
+    whole = text.decode("ascii").rstrip(" ")
+    front = _FRONT.match(whole)
+    if front is None or not whole.endswith("}"):
+        return None
+    # Between the entries there is nothing, or the header is another.
+    pieces = _ENTRY.split("," + whole[front.end() : -1])
+    if any(pieces[::5]):
+        return None
+    names, forms, begins, ends = (pieces[place::5] for place in range(1, 5))
+    if len(names) > MOST_TENSORS or len({*names, "__metadata__"}) <= len(names):
+        return None
+    try:
+        if front[1] and any(_metadata_faults(parse_json(front[1].encode(), file))):
+            return None
+        known = {form: _form(form) for form in set(forms)}
+    except ValueError:
+        return None
+    found = [known[form] for form in forms]
+    # The data lie one behind the other, so that the offsets follow from the shapes.
+    offsets = list(itertools.accumulate((length for _, _, length in found), initial=0))
+    said = list(map(str, offsets))
+    start = 8 + len(text)
+    if begins != said[:-1] or ends != said[1:] or start + offsets[-1] != size:
+        return None
+    places = [start + offset for offset in offsets]
+    spans = map(Span, itertools.repeat(file), places, places[1:])
+    return [
+        Tensor(name, dtype, shape, span) for name, (dtype, shape, _), span in zip(names, found, spans, strict=False)
+    ]
+
+
+def _form(text: str) -> tuple[str, tuple[int, ...], int]:
+    """Dtype, shape, and the bytes that they take.
+
+    Raises:
+        ValueError: The text is not how safetensors writes them, or no tensor can be so.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None or match[1] not in DTYPE_BITS:
+        raise ValueError("is not as safetensors writes it")
+    shape = tuple(json.loads(match[2]))
+    return match[1], shape, _bytes(match[1], shape)
+
+
+def _one_by_one(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[str]]:
+    """The tensors of any header, each looked at by itself, and all faults."""
     plain = b"\\" not in text
     try:
         entries = _entries(text, file, strict=not plain)

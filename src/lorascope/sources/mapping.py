@@ -17,10 +17,7 @@ from lorascope.sources.checkpoints import Stored
 from lorascope.sources.conversions import SubModel, convert, rules_for
 from lorascope.sources.figures import read_figures
 from lorascope.sources.gallery import PREFERRED
-from lorascope.sources.layouts import (
-    ModelLayout,
-    Part,
-    Tree,
+from lorascope.sources.layout_table import (
     class_for,
     class_name,
     layout,
@@ -29,6 +26,7 @@ from lorascope.sources.layouts import (
     setting,
     text_config,
 )
+from lorascope.sources.layouts import ModelLayout, Part, Tree
 from lorascope.sources.naming import input_output_embeddings, modules_from_names
 
 # What transformers leaves out of any model whose own buffers have taken its place: _adjust_missing_and_unexpected_keys.

@@ -143,8 +143,9 @@ def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> It
         found, faults = parse_header(headers.pop(file), file, files.size(file))
         yield from (f"{file}: {fault}" for fault in faults)
         named = {tensor.name: tensor for tensor in found}
-        for name in sorted(tensors.keys() & named.keys()):
-            yield f"the tensor {quoted(name)} is in {tensors[name].span.file} and in {file}"
+        if not tensors.keys().isdisjoint(named):
+            for name in sorted(tensors.keys() & named.keys()):
+                yield f"the tensor {quoted(name)} is in {tensors[name].span.file} and in {file}"
         tensors |= named
         if len(tensors) > MOST_TENSORS:
             yield f"there are more than {MOST_TENSORS} tensors"

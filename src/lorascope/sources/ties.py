@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.folding import template
-from lorascope.sources.layouts import Part, setting
+from lorascope.sources.layout_table import setting
+from lorascope.sources.layouts import Part
 
 _SPECIAL = re.compile(r"[^\w.]|\.[*+?]")
 

@@ -139,7 +139,7 @@ def _in_order(members: Members) -> list[str]:
     """The names of a list's members by number, which must be 0 to n - 1."""
     if not members[0][0]:
         return [name for _, name in members]
-    ordered = sorted((tuple(map(int, numbers)), name) for numbers, name in members)
+    ordered = sorted([(tuple(map(int, numbers)), name) for numbers, name in members])
     for index, (numbers, name) in enumerate(ordered):
         if len(numbers) == 1 and numbers[0] != index:
             odd = f"number {index} is missing" if numbers[0] > index else f"number {numbers[0]} comes twice"
@@ -150,12 +150,12 @@ def _in_order(members: Members) -> list[str]:
 def _stored(name: str, shape: Shape, together: Sequence[Stored]) -> Stored:
     if len(together) == 1:
         (one,) = together
-        return one if (one.name, one.shape) == (name, shape) else dataclasses.replace(one, name=name, shape=shape)
-    quantisation = dict.fromkeys(stored.quantisation for stored in together)
+        return one if (one.name, one.shape) == (name, shape) else one._replace(name=name, shape=shape)
+    quantisation = dict.fromkeys([stored.quantisation for stored in together])
     return Stored(
         name=name,
         shape=shape,
-        dtype=" + ".join(dict.fromkeys(stored.dtype for stored in together)),
+        dtype=" + ".join(dict.fromkeys([stored.dtype for stored in together])),
         quantisation=" + ".join(kind or "none" for kind in quantisation) if any(quantisation) else "",
-        sources=tuple(source for stored in together for source in stored.sources),
+        sources=tuple([source for stored in together for source in stored.sources]),
     )

@@ -67,6 +67,7 @@ def _apply(rule: Rule, key: str, active: set[Rule]) -> tuple[str, str | None]:
 # A name's template is the texts around its numbers. For the rules, the numbers are then digits of another script: one
 # character each, which `\d`, `\w` and `.` match as they match the number itself, and which no pattern means literally.
 _NUMBER = re.compile(r"\.([0-9]+)(?=\.)")
+_LAST_NUMBER = re.compile(r"(.*)\.([0-9]+)(\..*)", re.DOTALL)
 _MARKS = "٠١٢٣٤٥٦٧٨٩"
 
 
@@ -175,23 +176,45 @@ class Group:
     members: Members
 
 
+def _templates(names: Iterable[str]) -> dict[tuple[str, ...], list[tuple[tuple[str, ...], Members]]]:
+    """The names by their templates: for each, series of names that differ in their last number alone.
+
+    A series comes with the numbers before, and each of its names with the last. So only what its names have in common is
+    looked for further numbers, and not each of 90,000 names.
+    """
+    found: defaultdict[tuple[str, str], Members] = defaultdict(list)
+    for name in names:
+        cut = _LAST_NUMBER.fullmatch(name)
+        before, number, after = cut.groups() if cut else (name, "", "")
+        found[before, after].append(((number,) if cut else (), name))
+    templates: defaultdict[tuple[str, ...], list[tuple[tuple[str, ...], Members]]] = defaultdict(list)
+    for (before, after), members in found.items():
+        if not after:
+            templates[(before,)].append(((), members))
+            continue
+        *pieces, text = _NUMBER.split(f"{before}.")
+        templates[(*pieces[::2], text.removesuffix("."), after)].append((tuple(pieces[1::2]), members))
+    return templates
+
+
 def grouped(names: Iterable[str], rules: Sequence[Rule]) -> Iterator[Group]:
     """The names as the rules rename them, before the model is asked which it has."""
-    templates: defaultdict[tuple[str, ...], Members] = defaultdict(list)
-    for name in names:
-        pieces = _NUMBER.split(name)
-        templates[tuple(pieces[::2])].append((tuple(pieces[1::2]), name))
     renaming = _Renaming(rules)
     one_by_one: list[str] = []
-    for texts, members in templates.items():
+    for texts, series in _templates(names).items():
         made = renaming.of_template(texts)
         if made is None:
-            one_by_one += [name for _, name in members]
+            one_by_one += [name for _, members in series for _, name in members]
             continue
         groups: defaultdict[tuple[str, ...], Members] = defaultdict(list)
-        for numbers, name in members:
-            merged = tuple([numbers[i] for i in made.merged])
-            groups[tuple([numbers[i] for i in made.kept])].append((merged, name))
+        for before, members in series:
+            if made.merged == (len(before),):  # the last number alone, as of experts
+                groups[before] += members
+                continue
+            for last, name in members:
+                numbers = before + last
+                merged = tuple([numbers[i] for i in made.merged])
+                groups[tuple([numbers[i] for i in made.kept])].append((merged, name))
         for kept, group in groups.items():
             yield Group(made.text.format(*kept), made.pattern, group)
     for name in sorted(one_by_one, key=natural_key):

@@ -6,12 +6,11 @@ the configuration says only what they cannot.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.checkpoints import Checkpoint, Stored, Tensor
+from lorascope.sources.checkpoints import Checkpoint, Span, Stored, Tensor
 from lorascope.sources.json_text import first_faults, quoted
 from lorascope.sources.quantisation.bitsandbytes import FP4, NF4, recover_eight_bits, recover_four_bits
 from lorascope.sources.quantisation.compressed import recover_compressed
@@ -85,12 +84,16 @@ _NEXT = (
 _DAMAGED = f"If the checkpoint may be damaged, download it again. {_NEXT}"
 
 
-class _Packed(NamedTuple):
-    """The tensors of one weight, by the ends of their names, and the family that they were found by."""
+class _Batch(NamedTuple):
+    """The weights of one family: a stem for each, and its tensors by the ends of their names, the numbers first.
+
+    All at once, because most of the time would go into one object for each weight.
+    """
 
     family: Family
-    stem: str
-    parts: dict[str, Tensor]
+    ends: tuple[str, ...]
+    stems: list[str]
+    rows: list[tuple[Tensor | None, ...]]
 
 
 def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
@@ -112,39 +115,30 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
     tensors, where = checkpoint.tensors, checkpoint.files.where
     settings = read_settings(checkpoint)
     _check_supported(settings, tensors, where)
-    weights, faults = _gather(tensors)
-    data = _data(checkpoint, weights, faults)
+    batches, taken, faults = _gather(tensors)
+    contents = _data(checkpoint, batches, faults)
     found: dict[str, Stored] = {}
-    owners: dict[str, str] = {}
-    # What was worked out for tensors of certain types and shapes holds for all of them, where it rests on those alone.
-    known: dict[object, tuple[tuple[int, ...], str]] = {}
-    for index, (family, stem, parts) in enumerate(weights):
-        name = stem + family.logical
-        sources = tuple([tensor.name for tensor in parts.values()])
-        for source in sources:
-            owners[source] = name
-        key = (family.anchor, *[(end, tensor.dtype, tensor.shape) for end, tensor in parts.items()])
-        try:
-            if family.data or key not in known:
-                known[key] = family.recover(Group(name, stem, parts, data.get(index, {})), settings)
-            if name in found or (name in tensors and owners.get(name) != name):
-                raise MisfitError("is there twice, in two forms")
-        except MisfitError as misfit:
-            faults.append(f"{quoted(name)} {misfit}")
-            continue
-        # The numbers are there, or nothing would have been recovered.
-        found[name] = Stored(name, known[key][0], parts[family.numbers].dtype, known[key][1], sources)
+    by_source: dict[str, Stored] = {}
+    for index, batch in enumerate(batches):
+        for stored in _recovered(batch, contents.get(index, {}), settings, faults):
+            name, sources = stored.name, stored.sources
+            if name in found or (name not in sources and name in tensors):
+                faults.append(f"{quoted(name)} is there twice, in two forms")
+                continue
+            found[name] = stored
+            for source in sources:
+                by_source[source] = stored
     result: dict[str, Stored] = {}
     beside: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
-        owner = owners.get(name, "")
-        if not owner and settings.method and name.endswith(_ACTIVATIONS):
-            owner = _owner(name, found, tensors)
-            if owner:
-                beside.setdefault(owner, []).append(name)
-        elif owner in found:
-            result[owner] = found[owner]
-        if not owner:
+        packed = by_source.get(name)
+        if packed is not None:
+            result[packed.name] = packed
+        elif name in taken:
+            continue  # by what has become a fault
+        elif settings.method and name.endswith(_ACTIVATIONS) and (owner := _owner(name, found, tensors)):
+            beside.setdefault(owner, []).append(name)
+        else:
             unscaled = ""
             if tensor.dtype in _LOW or name.endswith(_ORPHANS):
                 faults += _leftover_faults(tensor, settings)
@@ -153,8 +147,32 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
     if faults:
         raise LorascopeError(*first_faults(faults), where=where, hint=_DAMAGED)
     for owner, names in beside.items():
-        result[owner] = dataclasses.replace(result[owner], sources=(*result[owner].sources, *names))
+        result[owner] = result[owner]._replace(sources=(*result[owner].sources, *names))
     return result
+
+
+def _recovered(
+    batch: _Batch, data: Mapping[int, Mapping[str, bytes]], settings: Settings, faults: list[str]
+) -> Iterator[Stored]:
+    """The weights of one family without packing; those that cannot be so become faults."""
+    family, ends, stems, rows = batch
+    # What was worked out for tensors of certain types and shapes holds for all of them, where it rests on those alone.
+    known: dict[object, tuple[tuple[int, ...], str]] = {}
+    forms = zip(*[[part and part[1:3] for part in column] for column in zip(*rows, strict=True)], strict=True)
+    for index, (stem, row, form) in enumerate(zip(stems, rows, forms, strict=True)):
+        recovered = None if family.data else known.get(form)
+        if recovered is None:
+            parts = {end: part for end, part in zip(ends, row, strict=True) if part}
+            group = Group(stem + family.logical, stem, parts, data.get(index, {}))
+            try:
+                recovered = known[form] = family.recover(group, settings)
+            except MisfitError as misfit:
+                faults.append(f"{quoted(group.name)} {misfit}")
+                continue
+        numbers = row[0]
+        assert numbers is not None  # or nothing would have been recovered
+        name = numbers.name if family.numbers == family.logical else stem + family.logical
+        yield Stored(name, recovered[0], numbers.dtype, recovered[1], tuple([part.name for part in row if part]))
 
 
 def _check_supported(settings: Settings, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -183,60 +201,75 @@ def _owner(name: str, *weights: Mapping[str, object]) -> str:
     return next((weight for weight in candidates if any(weight in table for table in weights)), "")
 
 
-def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Packed], list[str]]:
-    """The groups of tensors that belong together, and what claims a tensor that another one has."""
+def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Batch], set[str], list[str]]:
+    """The groups of tensors that belong together, the names of all of them, and what claims one that another group has."""
     # Few ends are there in any one checkpoint, and to look for the others beside each weight would take most of the time.
-    leaves = {name[name.rfind(".") :] for name in tensors}
+    leaves = [f".{leaf}" for leaf in {name.rpartition(".")[2] for name in tensors}]
 
     def there(ends: Iterable[str]) -> list[str]:
-        return [
-            end
-            for end in dict.fromkeys(ends)
-            if not end or any(leaf.endswith(end[end.rfind(".") :]) for leaf in leaves)
-        ]
+        return [end for end in ends if any(leaf.endswith(end[end.rfind(".") :]) for leaf in leaves)]
 
-    anchored = [name for name in tensors if name.endswith(_ANCHORS)]
-    weights: list[_Packed] = []
+    anchors = tuple(there(_ANCHORS))
+    anchored = [name for name in tensors if name.endswith(anchors)] if anchors else []
+    batches: list[_Batch] = []
     faults: list[str] = []
     taken: set[str] = set()
     for family in _FAMILIES:
-        if not there([family.anchor]):
+        if family.anchor not in anchors:
             continue
         # What is called after a module has scales of activations beside it.
         beside = _ACTIVATIONS if family.logical == ".weight" else ()
-        ends = there((family.numbers, family.anchor, *family.others, *beside))
-        for name in anchored:
-            if name in taken or not name.endswith(family.anchor):
-                continue
-            stem = name.removesuffix(family.anchor)
-            numbers = tensors.get(stem + family.numbers)
-            if family.packed and (numbers is None or numbers.dtype not in family.packed):
-                continue
-            parts = {end: tensors[stem + end] for end in ends if stem + end in tensors}
-            mine = [tensor.name for tensor in parts.values()]
-            if not taken.isdisjoint(mine):
-                twice = next(other for other in mine if other in taken)
-                faults.append(f"{quoted(twice)} belongs to two weights, by {quoted(name)}")
-                continue
-            taken.update(mine)
-            weights.append(_Packed(family, stem, parts))
-    return weights, faults
+        ends = tuple(dict.fromkeys((family.numbers, family.anchor, *there((*family.others, *beside)))))
+        mine = [name for name in anchored if name.endswith(family.anchor) and name not in taken]
+        stems = [name.removesuffix(family.anchor) for name in mine]
+        if family.packed:
+            numbers = [tensors.get(stem + family.numbers) for stem in stems]
+            stems = [stem for stem, n in zip(stems, numbers, strict=True) if n and n.dtype in family.packed]
+        columns = [[tensors.get(stem + end) for stem in stems] for end in ends]
+        batch = _Batch(family, ends, stems, list(zip(*columns, strict=True)))
+        batches.append(_unclaimed(batch, taken, faults))
+    return batches, taken, faults
 
 
-def _data(checkpoint: Checkpoint, weights: list[_Packed], faults: list[str]) -> dict[int, dict[str, bytes]]:
-    """The bytes that the families ask for, by the index of the weight; tensors that are too long for it become faults."""
-    wanted = {}
-    for index, (family, _, parts) in enumerate(weights):
-        for end in family.data:
-            tensor = parts.get(end)
-            if tensor is not None and tensor.span.end - tensor.span.start > _LONGEST_DATA:
-                faults.append(f"{quoted(tensor.name)} is longer than {_LONGEST_DATA} bytes, which no library writes")
-            elif tensor is not None:
-                wanted[index, end] = tensor.span
-    data: dict[int, dict[str, bytes]] = {}
+def _unclaimed(batch: _Batch, taken: set[str], faults: list[str]) -> _Batch:
+    """The weights of whose tensors none belongs to another; its tensors are taken from now on."""
+    names = [part.name for row in batch.rows for part in row if part]
+    mine = set(names)
+    if len(mine) == len(names) and taken.isdisjoint(mine):
+        taken |= mine
+        return batch
+    stems, rows = [], []
+    for stem, row in zip(batch.stems, batch.rows, strict=True):
+        anchor = stem + batch.family.anchor
+        names = [part.name for part in row if part]
+        twice = next((name for name in names if name in taken), None)
+        if twice is None:
+            taken.update(names)
+            stems.append(stem)
+            rows.append(row)
+        elif anchor not in taken:
+            faults.append(f"{quoted(twice)} belongs to two weights, by {quoted(anchor)}")
+    return batch._replace(stems=stems, rows=rows)
+
+
+def _data(checkpoint: Checkpoint, batches: list[_Batch], faults: list[str]) -> dict[int, dict[int, dict[str, bytes]]]:
+    """The bytes that the families ask for, by the indices of batch and weight; tensors too long for it become faults."""
+    wanted: dict[tuple[int, int, str], Span] = {}
+    for number, (family, ends, _, rows) in enumerate(batches):
+        for index, row in enumerate(rows if family.data else ()):
+            for end, tensor in zip(ends, row, strict=True):
+                if tensor is None or end not in family.data:
+                    continue
+                if tensor.span.end - tensor.span.start > _LONGEST_DATA:
+                    faults.append(
+                        f"{quoted(tensor.name)} is longer than {_LONGEST_DATA} bytes, which no library writes"
+                    )
+                else:
+                    wanted[number, index, end] = tensor.span
+    data: dict[int, dict[int, dict[str, bytes]]] = {}
     contents = checkpoint.files.read(list(wanted.values())) if wanted else []
-    for (index, end), content in zip(wanted, contents, strict=True):
-        data.setdefault(index, {})[end] = content
+    for (number, index, end), content in zip(wanted, contents, strict=True):
+        data.setdefault(number, {}).setdefault(index, {})[end] = content
     return data
 
 
