@@ -11,6 +11,7 @@ from lorascope.errors import LorascopeError
 from lorascope.records import Head, ModelMap
 from lorascope.serializing import FORMAT, map_from_json
 from lorascope.sources.checkpoints import Files
+from lorascope.sources.collecting import no_collection
 from lorascope.sources.configurations import (
     HUB_ID,
     MODEL_TYPE,
@@ -163,6 +164,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
     return None
 
 
+@no_collection()
 def _of_weights(
     source: str, head: str, revision: str | None, read: Read, progress: Callable[[int, int], None] | None
 ) -> ModelMap | None:

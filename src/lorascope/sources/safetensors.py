@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.sources.checkpoints import Checkpoint, Files, Span, Tensor
+from lorascope.sources.collecting import no_collection
 from lorascope.sources.headers import MOST_TENSORS, parse_header
 from lorascope.sources.json_text import first_faults, parse_json, quoted
 
@@ -73,24 +72,12 @@ _OTHERS = (
 )
 
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """No search for cycles, of which parsing makes none: with 90,000 tensors it is 40 % of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def has_weights(files: Files) -> bool:
     """There are safetensors headers to read, under the names that transformers looks for."""
     return not files.names.isdisjoint((WEIGHTS, INDEX))
 
 
-@_no_collection()
+@no_collection()
 def open_checkpoint(files: Files) -> Checkpoint:
     """The configuration and all tensors of a checkpoint, from `config.json` and the headers of its safetensors files.
 
@@ -112,7 +99,7 @@ def open_checkpoint(files: Files) -> Checkpoint:
     return Checkpoint(files, config, tensors)
 
 
-@_no_collection()
+@no_collection()
 def read_headers(files: Files, shards: Sequence[str]) -> dict[str, Tensor]:
     """All tensors of some safetensors files, from their headers alone.
 
