@@ -323,6 +323,8 @@ def _others(field: str, value: Any, words: set[str]) -> Iterator[Any]:
         for word in sorted(words):
             yield [word] * len(value)
             yield [word, *value[1:]]
+    elif isinstance(value, list) and "layer" in field and all(type(one) is int for one in value):
+        yield from ([0], value[1::2])
 
 
 def _words(configurations: Iterable[Any]) -> dict[str, set[str]]:

@@ -356,9 +356,9 @@ class _Fitting:
                     self._missing.append(f"{owner}.* ({expected} of them)")
                     continue
                 self._missing += (f"{owner}.{number}.*" for number in range(expected) if number not in numbers)
-        for slot in self._row.counts.keys() - self._found.keys():
+        for slot in self._row.counts:
             owner = slot.removesuffix(".#")
-            if "#" not in owner and self._whole._count(self._row, slot, self._part):
+            if owner not in self._found and "#" not in owner and self._whole._count(self._row, slot, self._part):
                 self._missing.append(f"{owner}.*")
 
     def _add_bare(self) -> None:
