@@ -216,6 +216,48 @@ def test_a_class_that_the_table_does_not_have(tmp_path: Path) -> None:
     assert any('the class "LlamaForSomethingElse", which the table does not have' in note for note in model.notes)
 
 
+def test_weights_of_another_head(tmp_path: Path) -> None:
+    """BERT's released checkpoints hold another head of its pretraining too, and norms under their old names."""
+    config = {"model_type": "bert", "architectures": ["BertForMaskedLM"], "num_hidden_layers": 0}
+    names = ("bert.embeddings.LayerNorm.gamma", "cls.predictions.transform.dense.weight", "cls.seq_relationship.weight")
+    shapes = dict(zip(names, ((16,), (16, 16), (2, 16)), strict=True))
+    model = inspect(write_checkpoint(tmp_path, {name: ("F32", shape) for name, shape in shapes.items()}, config=config))
+    assert model.unexplained == ()
+    assert "bert.embeddings.LayerNorm" in model.module_by_name
+    assert any("cls.seq_relationship.weight: a weight of BertForNextSentencePrediction" in note for note in model.notes)
+
+
+def test_names_as_they_were_released(tmp_path: Path) -> None:
+    """GPT-2 without the base model's prefix and with its masks; LLaVA 1.5 as transformers 4 saved it."""
+    gpt2: Shapes = {"wte.weight": ("F32", (32, 16)), "h.0.attn.bias": ("F32", (1, 1, 8, 8))}
+    gpt2 |= {"h.0.attn.c_attn.weight": ("F32", (16, 48)), "h.0.attn.c_attn.bias": ("F32", (48,))}
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 1}
+    model = inspect(write_checkpoint(tmp_path / "gpt2", gpt2, config=config))
+    assert model.weight_by_name["transformer.h.0.attn.c_attn"].shape == (48, 16)
+    assert model.ties == (("transformer.wte.weight", "lm_head.weight"),)
+    assert model.unexplained == ()
+    llava: Shapes = {
+        name.replace("model.", "language_model.model."): value for name, value in llama(head=False).items()
+    }
+    llava |= {
+        "language_model.lm_head.weight": ("F16", (32, 16)),
+        "vision_tower.vision_model.encoder.layers.0.self_attn.out_proj.weight": ("F16", (16, 16)),
+        "multi_modal_projector.linear_1.weight": ("F16", (16, 16)),
+    }
+    config = {
+        "model_type": "llava",
+        "architectures": ["LlavaForConditionalGeneration"],
+        "text_config": {"model_type": "llama", "num_hidden_layers": 2},
+        "vision_config": {"model_type": "clip_vision_model", "num_hidden_layers": 1},
+    }
+    model = inspect(write_checkpoint(tmp_path / "llava", llava, config=config))
+    assert model.unexplained == ()
+    names = [weight.name for weight in model.weights]
+    assert "model.language_model.layers.1.mlp.down_proj" in names
+    assert "model.vision_tower.encoder.layers.0.self_attn.out_proj" in names
+    assert names[-1] == "lm_head"
+
+
 def test_unexplained_tensors_are_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = {f"model.layers.{number}.self_attn.\u202esinks": ("BF16", (16,)) for number in range(2)}
     with fails("printable"):  # names that could drive a terminal are refused before anything is said of them

@@ -156,6 +156,13 @@ def class_name(key: str) -> str:
     return key.partition("~")[0]
 
 
+def classes_of(model_type: str) -> tuple[str, ...]:
+    """The keys of all classes that are models of a type."""
+    mark = f'"model":{{"model_type":{json.dumps(model_type)},'
+    rows = (line.split("\t") for line in _text().splitlines() if mark in line)
+    return tuple(key for section, key, _ in rows if section == "classes")
+
+
 def class_for(model_type: str, head: str) -> str:
     """The class of a model type with a head (`base` for none), or empty."""
     found = _classes(head).get(model_type, "")

@@ -20,6 +20,7 @@ from lorascope.sources.gallery import PREFERRED
 from lorascope.sources.layout_table import (
     class_for,
     class_name,
+    classes_of,
     layout,
     layouts_version,
     moe_pattern,
@@ -32,6 +33,8 @@ from lorascope.sources.naming import input_output_embeddings, modules_from_names
 # What transformers leaves out of any model whose own buffers have taken its place: _adjust_missing_and_unexpected_keys.
 _OLD_BUFFERS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 _MOST_SAID = 6
+# Of so many tensors it is asked whether another class of the model type has them; more are not a head's.
+_MOST_LOOKED_UP = 10_000
 
 
 def map_checkpoint(
@@ -88,7 +91,7 @@ def map_checkpoint(
         tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
     names = frozenset(_parameter_names(tree))
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
-    extra, odd = _sorted_out(converted.unknown, tree, chosen.parts)
+    extra, odd = _sorted_out(converted.unknown, tree, chosen)
     modules = tuple(_quantised(tree.modules, converted.tensors))
     weights = classify(modules, model_type=whole.model_type)
     text = text_config(whole.config)
@@ -97,7 +100,7 @@ def map_checkpoint(
         model=model,
         model_type=str(whole.config.get("model_type") or whole.model_type),
         architecture=architecture,
-        head=_head(whole.facts.head),
+        head=_head(head or whole.facts.head),
         source=source,
         versions={"transformers": layouts_version(), **(versions or {})},
         figures=read_figures(lambda name: setting(text, name), weights, _size(tree, pairs)),
@@ -117,8 +120,11 @@ def map_checkpoint(
 
 def has_head(config: Mapping[str, Any], head: str) -> bool:
     """A checkpoint of this configuration has the weights of a head: it names no other, or its class is unknown."""
-    row = layout(_named(config))
-    return row is None or row.model is None or row.model.head == head
+    named = _named(config)
+    row = layout(named)
+    if row is None or row.model is None or row.model.head == head:
+        return True
+    return named == class_for(str(config.get("model_type") or ""), head)  # one class may be listed under two heads
 
 
 def _root(config: Mapping[str, Any], head: str) -> str:
@@ -213,25 +219,42 @@ def _shapes_of(pairs: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) 
     return found
 
 
-def _sorted_out(
-    unknown: Mapping[str, str], tree: Tree, parts: Sequence[Part]
-) -> tuple[dict[str, str], tuple[str, ...]]:
+def _sorted_out(unknown: Mapping[str, str], tree: Tree, chosen: ModelLayout) -> tuple[dict[str, str], tuple[str, ...]]:
     """What has no place in the model: with a reason, or unexplained."""
-    patterns = [(f"{part.path}." if part.path else "", part.facts.ignored) for part in parts]
+    ignored = [(f"{part.path}." if part.path else "", part.facts.ignored) for part in chosen.parts]
     extra: dict[str, str] = {}
     unexplained = list(tree.unexplained)
+    others = _OtherHeads(chosen)
     for name, renamed in unknown.items():
         if any(re.search(pattern, renamed) for pattern in _OLD_BUFFERS):
             extra[name] = "a buffer that the model computes by itself"
         elif any(
             re.search(pattern, renamed.removeprefix(prefix)) or re.search(pattern, name)
-            for prefix, ignored in patterns
-            for pattern in ignored
+            for prefix, patterns in ignored
+            for pattern in patterns
         ):
             extra[name] = "transformers does not load it (_keys_to_ignore_on_load_unexpected)"
+        elif len(unknown) <= _MOST_LOOKED_UP and (owner := others.owner(renamed)):
+            extra[name] = f"a weight of {owner}, which {class_name(chosen.root)} does not have"
         else:
             unexplained.append(name)
     return extra, tuple(unexplained)
+
+
+class _OtherHeads:
+    """The other classes of a model type, of which a checkpoint may hold weights too: BERT's, that of its pretraining."""
+
+    def __init__(self, chosen: ModelLayout) -> None:
+        self._chosen = chosen
+        self._layouts: list[ModelLayout] | None = None
+
+    def owner(self, name: str) -> str:
+        """The class that has a parameter of this name, or empty."""
+        if self._layouts is None:
+            whole = self._chosen.parts[0]
+            keys = (key for key in classes_of(whole.model_type) if key != self._chosen.root)
+            self._layouts = [ModelLayout(key, whole.config) for key in keys]
+        return next((class_name(layout.root) for layout in self._layouts if layout.knows(name)), "")
 
 
 def by_reason(names: Mapping[str, str], what: str = "not part of the model") -> Iterator[str]:
