@@ -233,11 +233,13 @@ def _weight_map(files: Files, index: str) -> dict[str, str]:
     weight_map = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise LorascopeError(f"weight_map is {quoted(weight_map)}, not an object of files", where=where, hint=_DAMAGED)
-    faults = [
-        f"weight_map has {quoted(shard)} for {quoted(name)}, not a text"
-        for name, shard in weight_map.items()
-        if not isinstance(shard, str)
-    ]
+    faults = []
+    if set(map(type, weight_map.values())) != {str}:
+        faults = [
+            f"weight_map has {quoted(shard)} for {quoted(name)}, not a text"
+            for name, shard in weight_map.items()
+            if not isinstance(shard, str)
+        ]
     shards = sorted({shard for shard in weight_map.values() if isinstance(shard, str)})
     for shard in shards:
         if not _SHARD.fullmatch(shard):

@@ -158,7 +158,7 @@ def _recovered(
     family, ends, stems, rows = batch
     # What was worked out for tensors of certain types and shapes holds for all of them, where it rests on those alone.
     known: dict[object, tuple[tuple[int, ...], str]] = {}
-    forms = zip(*[[part and part[1:3] for part in column] for column in zip(*rows, strict=True)], strict=True)
+    forms = zip(*[(part and part[1:3] for part in column) for column in zip(*rows, strict=True)], strict=True)
     for index, (stem, row, form) in enumerate(zip(stems, rows, forms, strict=True)):
         recovered = None if family.data else known.get(form)
         if recovered is None:
@@ -227,29 +227,29 @@ def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Batch], set[str], list
             stems = [stem for stem, n in zip(stems, numbers, strict=True) if n and n.dtype in family.packed]
         columns = [[tensors.get(stem + end) for stem in stems] for end in ends]
         batch = _Batch(family, ends, stems, list(zip(*columns, strict=True)))
-        batches.append(_unclaimed(batch, taken, faults))
+        batch, taken = _unclaimed(batch, taken, faults)
+        batches.append(batch)
     return batches, taken, faults
 
 
-def _unclaimed(batch: _Batch, taken: set[str], faults: list[str]) -> _Batch:
-    """The weights of whose tensors none belongs to another; its tensors are taken from now on."""
+def _unclaimed(batch: _Batch, taken: set[str], faults: list[str]) -> tuple[_Batch, set[str]]:
+    """The weights of whose tensors none belongs to another, and what is taken together with theirs."""
     names = [part.name for row in batch.rows for part in row if part]
-    mine = set(names)
-    if len(mine) == len(names) and taken.isdisjoint(mine):
-        taken |= mine
-        return batch
-    stems, rows = [], []
+    together = taken.union(names)
+    if len(together) == len(taken) + len(names):
+        return batch, together
+    together, stems, rows = set(taken), [], []
     for stem, row in zip(batch.stems, batch.rows, strict=True):
         anchor = stem + batch.family.anchor
         names = [part.name for part in row if part]
-        twice = next((name for name in names if name in taken), None)
+        twice = next((name for name in names if name in together), None)
         if twice is None:
-            taken.update(names)
+            together.update(names)
             stems.append(stem)
             rows.append(row)
-        elif anchor not in taken:
+        elif anchor not in together:
             faults.append(f"{quoted(twice)} belongs to two weights, by {quoted(anchor)}")
-    return batch._replace(stems=stems, rows=rows)
+    return batch._replace(stems=stems, rows=rows), together
 
 
 def _data(checkpoint: Checkpoint, batches: list[_Batch], faults: list[str]) -> dict[int, dict[int, dict[str, bytes]]]:
