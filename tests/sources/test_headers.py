@@ -51,6 +51,17 @@ def check_quick(blob: bytes, tensors: int, *, quick: bool) -> None:
     assert _as_written(text, "file", len(blob)) == (found if quick else None)
 
 
+@pytest.mark.parametrize("twice", ["a", "__metadata__"])
+def test_a_name_that_is_there_twice_is_not_read_quickly(twice: str) -> None:
+    entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    first = '{"format":"pt"}' if twice == "__metadata__" else entry
+    for text, quick in (
+        (f'{{"{twice}":{first},"b":{entry}}}', True),
+        (f'{{"{twice}":{first},"{twice}":{entry}}}', False),
+    ):
+        assert (_as_written(text.encode(), "file", 8 + len(text)) is not None) is quick
+
+
 def test_both_ways_agree() -> None:
     chance = random.Random(3)
     answers: Counter[str] = Counter()

@@ -159,7 +159,7 @@ def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[
         return {}, [f"headers of {sum(ends.values())} bytes, more than {MOST_HEADERS}"]
     longer = [Span(shard, first, end) for shard, end in ends.items() if end > first == len(fronts[shard])]
     rest = dict(zip((span.file for span in longer), files.read(longer) if longer else (), strict=True))
-    texts = {shard: (fronts[shard] + rest.get(shard, b""))[8:end] for shard, end in ends.items()}
+    texts = {shard: (fronts.pop(shard) + rest.get(shard, b""))[8:end] for shard, end in ends.items()}
     for shard, end in ends.items():
         if len(texts[shard]) < end - 8:
             got = 8 + len(texts.pop(shard))
