@@ -73,9 +73,10 @@ def convert(
                 unknown[name] = group.renamed
     result: dict[str, Stored] = {}
     faults: list[str] = []
+    model = Model(expected_shape, config)
     for target, groups in gathered.items():
         try:
-            made = _made(target, groups, tensors, converters, Model(expected_shape, config))
+            made = _made(target, groups, tensors, converters, model)
         except ShapeError as fault:
             faults.append(f"{target}: {fault}")
             continue
