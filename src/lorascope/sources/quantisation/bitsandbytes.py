@@ -7,7 +7,7 @@ import math
 from lorascope.errors import LorascopeError
 from lorascope.sources.headers import DTYPE_BITS
 from lorascope.sources.json_text import parse_json, quoted
-from lorascope.sources.quantisation.groups import FLOATS, Group, MisfitError, pieces, shown
+from lorascope.sources.quantisation.groups import FLOATS, Group, MisfitError, described, pieces
 from lorascope.sources.quantisation.settings import Settings
 
 NF4, FP4 = ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"
@@ -42,14 +42,16 @@ def recover_four_bits(group: Group, settings: Settings) -> tuple[tuple[int, ...]
     numbers = math.prod(shape)
     size = math.prod(packed.shape) * DTYPE_BITS[packed.dtype] // 8
     if size != pieces(numbers, 2):
-        raise MisfitError(f"has {shown(packed)}, {size} bytes, and {shape} at 4 bits takes {pieces(numbers, 2)}")
+        raise MisfitError(f"has {described(packed)}, {size} bytes, and {shape} at 4 bits takes {pieces(numbers, 2)}")
     nested = ".nested_absmax" in group.parts
     scales = group.part(".absmax", ("U8",) if nested else ("F32",), (1,))
     group.part(".quant_map", FLOATS, (1,))
     if nested:
         group.part(".nested_quant_map", FLOATS, (1,))
     if scales.shape[0] != pieces(numbers, block):
-        raise MisfitError(f"has {shown(scales)}, and {numbers} numbers have {pieces(numbers, block)} blocks of {block}")
+        raise MisfitError(
+            f"has {described(scales)}, and {numbers} numbers have {pieces(numbers, block)} blocks of {block}"
+        )
     return tuple(shape), f"bnb {kind}"
 
 
@@ -72,5 +74,5 @@ def recover_eight_bits(group: Group, settings: Settings) -> tuple[tuple[int, ...
     weight = group.part(".weight", ("I8",), (2,))
     scales = group.part(".SCB", ("F32",), (1,))
     if scales.shape[0] != weight.shape[0]:
-        raise MisfitError(f"has {shown(weight)} and {shown(scales)}, not one scale for each output")
+        raise MisfitError(f"has {described(weight)} and {described(scales)}, not one scale for each output")
     return weight.shape, "bnb int8"

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from lorascope.sources.quantisation.groups import EXPONENTS, FLOATS, FP8, Group, MisfitError, pieces, shown
+from lorascope.sources.quantisation.groups import EXPONENTS, FLOATS, FP8, Group, MisfitError, described, pieces
 from lorascope.sources.quantisation.settings import Settings
 
 _MOST_DIMENSIONS = 8
@@ -33,10 +33,10 @@ def _integers(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
     stored = group.part(".weight_shape", ("I64", "I32"), (1,))
     letter, data = {"I64": "q", "I32": "i"}[stored.dtype], group.data.get(".weight_shape", b"")
     if stored.shape != (len(packed.shape),) or len(data) != stored.shape[0] * struct.calcsize(letter):
-        raise MisfitError(f"has {shown(stored)}, not one number for each dimension of {shown(packed)}")
+        raise MisfitError(f"has {described(stored)}, not one number for each dimension of {described(packed)}")
     shape = struct.unpack(f"<{stored.shape[0]}{letter}", data)
     if shape[:-1] != packed.shape[:-1] or not 0 < shape[-1] <= 32 * packed.shape[-1]:
-        raise MisfitError(f"has {shown(packed)}, and its weight_shape says {list(shape)}")
+        raise MisfitError(f"has {described(packed)}, and its weight_shape says {list(shape)}")
     inputs, words = shape[-1], packed.shape[-1]
     schemes = [scheme for scheme in settings.schemes() if scheme.get("type", "int") == "int"]
     for scheme in schemes:
@@ -53,7 +53,7 @@ def _integers(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
         or "no such scheme"
     )
     raise MisfitError(
-        f"has {shown(packed)} and {shown(scale)} for the shape {list(shape)}: {settings.where} says {said}"
+        f"has {described(packed)} and {described(scale)} for the shape {list(shape)}: {settings.where} says {said}"
     )
 
 
@@ -77,6 +77,6 @@ def _floats(group: Group) -> tuple[tuple[int, ...], str]:
     for name, bytes_each, group_size in (("nvfp4", 8, 16), ("mxfp4", 16, 32), ("mxfp6", 24, 32)):
         if packed.shape[:-1] == scale.shape[:-1] and length == scales * bytes_each and scales:
             if name != "nvfp4" and scale.dtype not in EXPONENTS:
-                raise MisfitError(f"has {shown(scale)}, which must be {' or '.join(EXPONENTS)} for {name}")
+                raise MisfitError(f"has {described(scale)}, which must be {' or '.join(EXPONENTS)} for {name}")
             return (*packed.shape[:-1], scales * group_size), f"compressed-tensors {name}"
-    raise MisfitError(f"has {shown(packed)} and {shown(scale)}, which do not fit nvfp4, mxfp4 or mxfp6")
+    raise MisfitError(f"has {described(packed)} and {described(scale)}, which do not fit nvfp4, mxfp4 or mxfp6")

@@ -49,9 +49,11 @@ class Group:
         if tensor is None:
             raise MisfitError(f"has no {self.stem.rpartition('.')[2]}{end} beside it")
         if tensor.dtype not in dtypes:
-            raise MisfitError(f"has {shown(tensor)}, which must be {' or '.join(dtypes)}")
+            raise MisfitError(f"has {described(tensor)}, which must be {' or '.join(dtypes)}")
         if len(tensor.shape) not in dimensions:
-            raise MisfitError(f"has {shown(tensor)}, which must have {' or '.join(map(str, dimensions))} dimensions")
+            raise MisfitError(
+                f"has {described(tensor)}, which must have {' or '.join(map(str, dimensions))} dimensions"
+            )
         return tensor
 
 
@@ -79,7 +81,7 @@ class Family:
     packed: tuple[str, ...] = ()
 
 
-def shown(tensor: Tensor) -> str:
+def described(tensor: Tensor) -> str:
     """A tensor in a message: the last words of its name, dtype and shape."""
     return f"{tensor.name.rpartition('.')[2]} {tensor.dtype} {list(tensor.shape)}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.sources.json_text import quoted
-from lorascope.sources.quantisation.groups import FLOATS, Group, MisfitError, pieces, shown
+from lorascope.sources.quantisation.groups import FLOATS, Group, MisfitError, described, pieces
 from lorascope.sources.quantisation.settings import Settings
 
 _WORD_BITS = {"I8": 8, "I16": 16, "I32": 32, "I64": 64}
@@ -56,7 +56,7 @@ def _gptq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
             fitting[bits] = (outputs, inputs)
     if len(set(fitting.values())) != 1:
         fits = "fit several widths alike" if fitting else "do not fit"
-        found = ", ".join(shown(tensor) for tensor in (words, zeros, scales, order) if tensor)
+        found = ", ".join(described(tensor) for tensor in (words, zeros, scales, order) if tensor)
         raise MisfitError(f"has {found}, which {fits}: {_said(settings)}")
     bits, shape = next(iter(fitting.items()))
     return shape, f"{settings.maker}gptq {bits} bit"
@@ -90,7 +90,7 @@ def _awq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
         raise MisfitError(f"is packed in AWQ's version {quoted(version)}, whose layout is not known")
     scales = group.part(".scales", FLOATS, (2,))
     if ".g_idx" in group.parts or (scales.shape, zeros.shape) not in expected:
-        found = ", ".join(shown(tensor) for tensor in (words, zeros, scales, group.parts.get(".g_idx")) if tensor)
+        found = ", ".join(described(tensor) for tensor in (words, zeros, scales, group.parts.get(".g_idx")) if tensor)
         raise MisfitError(f"has {found}, which do not fit: {_said(settings)}, version {version}")
     return (outputs, inputs), f"{settings.maker}awq 4 bit {version}"
 

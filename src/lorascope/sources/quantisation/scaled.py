@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorascope.sources.quantisation.groups import EXPONENTS, FLOATS, FP8, Group, MisfitError, pieces, shown
+from lorascope.sources.quantisation.groups import EXPONENTS, FLOATS, FP8, Group, MisfitError, described, pieces
 from lorascope.sources.quantisation.settings import Settings
 
 Shape = tuple[int, ...]
@@ -33,20 +33,20 @@ def recover_scaled(group: Group, settings: Settings) -> tuple[Shape, str]:
     end = next(end for end in _SCALES if end in group.parts)
     numbers = group.parts.get(_SCALES[end])
     if numbers is None:
-        raise MisfitError(f"has {shown(group.parts[end])}, and no weight")
+        raise MisfitError(f"has {described(group.parts[end])}, and no weight")
     scale = group.part(end, (*FLOATS, *FP8, *EXPONENTS), range(5))
     if numbers.dtype in FLOATS:
         return numbers.shape, ""
     prefix = _PREFIXES.get(settings.method, "")
     if len(numbers.shape) not in _DIMENSIONS:
-        raise MisfitError(f"has {shown(numbers)}, which must have 2 dimensions or one more for the experts")
+        raise MisfitError(f"has {described(numbers)}, which must have 2 dimensions or one more for the experts")
     if numbers.dtype in FP8:
         return numbers.shape, prefix + _grain("fp8", numbers.shape, scale.shape, scale.dtype, settings)
     # DeepSeek-V4's experts: two numbers in a byte, of which transformers 5.23 (`Fp8Dequantize`) knows by the type alone.
     if numbers.dtype == "I8" and (end in (".scale", "_scale_inv", ".weight_scale_inv")):
         wide = (*numbers.shape[:-1], 2 * numbers.shape[-1])
         if scale.shape != (*wide[:-1], pieces(wide[-1], 32)):
-            raise MisfitError(f"has {shown(numbers)} and {shown(scale)}, which do not fit fp4 in blocks of 32")
+            raise MisfitError(f"has {described(numbers)} and {described(scale)}, which do not fit fp4 in blocks of 32")
         return wide, "fp4 block 1×32"
     if numbers.dtype == "I8":
         return numbers.shape, prefix + _grain("int8", numbers.shape, scale.shape, scale.dtype, settings)
@@ -56,7 +56,7 @@ def recover_scaled(group: Group, settings: Settings) -> tuple[Shape, str]:
         return (4 * numbers.shape[0], *numbers.shape[1:]), "bitnet"
     if numbers.dtype == "U8" and settings.method == "modelopt":
         return _modelopt_packed(group, numbers.shape, scale.shape, scale.dtype)
-    raise MisfitError(f"has {shown(numbers)} and {shown(scale)}, and nothing says how they are packed")
+    raise MisfitError(f"has {described(numbers)} and {described(scale)}, and nothing says how they are packed")
 
 
 def _modelopt_packed(group: Group, packed: Shape, scale: Shape, dtype: str) -> tuple[Shape, str]:
@@ -146,5 +146,5 @@ def recover_mxfp4(group: Group, settings: Settings) -> tuple[Shape, str]:
     scales = group.part("_scales", EXPONENTS, (3,))
     experts, outputs, groups, size = blocks.shape
     if size != 16 or scales.shape != blocks.shape[:3]:
-        raise MisfitError(f"has {shown(blocks)} and {shown(scales)}, not 16 bytes for each scale")
+        raise MisfitError(f"has {described(blocks)} and {described(scales)}, not 16 bytes for each scale")
     return (experts, groups * 32, outputs), "mxfp4"
