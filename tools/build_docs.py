@@ -176,9 +176,10 @@ def checkpoints() -> str:
         f"| maps without any difference | {sum(not row['differ'] for row in saved)} |",
         f"| weights in them | {sum(row['weights'] for row in saved):,} |",
         f"| names without the base model's prefix give the same map | {bare['yes']} of {bare['yes'] + bare['no']} |",
+        f"| such names that transformers does not load either | {bare['neither']} |",
         f"| plans that PEFT {results['peft']} carries out exactly on the reloaded model | {plans['exact']} |",
         f"| plans refused, because the model has no such weights or PEFT cannot adapt them | {plans['refused']} |",
-        f"| plans of which PEFT makes something else | {plans['different']} |",
+        f"| plans of which PEFT makes something else (shieldgemma2, of which the map lacks a part) | {plans['different']} |",
         "",
         "## What differs",
         "",
@@ -194,6 +195,7 @@ def checkpoints() -> str:
 
 def measure(path: Path, one: Callable[[Any], Any]) -> None:
     """Writes what `one` finds of every architecture to a file."""
+    _prepare()
     import peft
     import transformers
     from architectures import entries, layouts
