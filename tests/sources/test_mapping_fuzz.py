@@ -15,7 +15,9 @@ from lorascope.sources.configurations import checked_config
 from lorascope.sources.mapping import map_checkpoint
 
 SCALARS = st.none() | st.booleans() | st.integers(-5, 2_000) | st.floats(allow_nan=False) | st.text(max_size=8)
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3))
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+)
 CONFIGS: tuple[dict[str, Any], ...] = (
     {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "tie_word_embeddings": True},
     {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_hidden_layers": 2, "num_local_experts": 2},

@@ -145,6 +145,9 @@ def _kept(root: Path) -> Iterator[str]:
     repository = root.parent.parent
     if root.parent.name != "snapshots" or not repository.name.startswith("models--"):
         return
-    for blobs, below in ((repository / "blobs", "*"), (repository.parent / "blobs", f"{'[0-9a-f]' * 2}/{'[0-9a-f]' * 64}")):
+    for blobs, below in (
+        (repository / "blobs", "*"),
+        (repository.parent / "blobs", f"{'[0-9a-f]' * 2}/{'[0-9a-f]' * 64}"),
+    ):
         if not blobs.is_symlink():
             yield f"{glob.escape(str(blobs))}/{below}"
