@@ -8,7 +8,7 @@ from pathlib import Path
 
 import architectures
 import pytest
-from checkpoints import REASONS, measure_checkpoint
+from checkpoints import PLANS, REASONS, measure_checkpoint
 
 pytestmark = pytest.mark.slow
 
