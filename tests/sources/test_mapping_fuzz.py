@@ -31,9 +31,8 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     {"model_type": "nobodys", "auto_map": {"AutoModel": "m.N"}},
 )
 WORDS = st.sampled_from(
-    ["model", "layers", "language_model", "vision_tower", "encoder", "self_attn", "mlp", "experts", "block_sparse_moe"]
-    + ["0", "1", "2", "99999999999", "q_proj", "w1", "gate_proj", "gate", "up_proj", "down_proj", "gate_up_proj"]
-    + ["embed_tokens", "lm_head", "norm", "weight", "bias", "shared_transformer", "mamba"]
+    "model layers language_model vision_tower encoder 0 1 2 99999999999 self_attn mlp experts block_sparse_moe q_proj w1 "  # noqa: SIM905
+    "gate_proj gate up_proj down_proj gate_up_proj embed_tokens lm_head norm weight bias shared_transformer mamba".split()
 )
 NAMES = st.lists(WORDS, min_size=1, max_size=9).map(".".join)
 SHAPES = st.lists(st.integers(0, 64), max_size=4).map(tuple)
