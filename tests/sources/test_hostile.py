@@ -400,7 +400,7 @@ def test_a_large_header_stays_small(bomb: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bomb", HEADER_BOMBS.keys() - QUICK_BOMBS)
+@pytest.mark.parametrize("bomb", sorted(HEADER_BOMBS.keys() - QUICK_BOMBS))
 def test_any_large_header_stays_small(bomb: str, tmp_path: Path) -> None:
     stays_small(tmp_path, WEIGHTS, blob_of(HEADER_BOMBS[bomb](), 5))
 
