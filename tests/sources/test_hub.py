@@ -257,7 +257,7 @@ def test_what_is_no_name(name: str, hub: Server) -> None:
 
 def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with fails(f"{NAME}: huggingface_hub is not installed", "pip install huggingface_hub"):
+    with fails(f"{NAME}: huggingface_hub is not installed", "pip install 'lorascope[hub]'"):
         open_repository(NAME)
 
 

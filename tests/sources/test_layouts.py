@@ -80,6 +80,18 @@ def test_what_is_missing_and_what_is_too_much() -> None:
     assert tree.unexplained == ("model.layers.3.self_attn.sinks",)
 
 
+def test_one_layout_reads_any_number_of_trees() -> None:
+    model = sample("zamba")
+    whole = ModelLayout(model.architecture, {"model_type": "zamba"})
+    shapes = shapes_of(model)
+    without = {name: shape for name, shape in shapes.items() if ".shared_transf." not in name}
+    for _ in range(20):  # what one leaves behind must not show in the next
+        assert len(whole.tree(without).missing) == 13
+        tree = whole.tree(shapes)
+        assert (tree.missing, tree.unexplained) == ((), ())
+        assert len(tree.modules) == len(model.modules)
+
+
 def test_a_count_that_no_machine_could_list_is_not_listed() -> None:
     whole = ModelLayout("LlamaForCausalLM", {"model_type": "llama", "num_hidden_layers": 10**9})
     tree = whole.tree(

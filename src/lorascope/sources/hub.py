@@ -219,7 +219,7 @@ def open_repository(
         raise LorascopeError(
             f"{error.name} is not installed, through which the Hub is read",
             where=name,
-            hint="Install it with: pip install huggingface_hub",
+            hint="Install it with: pip install 'lorascope[hub]'",
         ) from error
     try:
         hub_utilities().validate_repo_id(name)

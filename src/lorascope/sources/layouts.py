@@ -204,6 +204,7 @@ class ModelLayout:
         Args:
             shapes: Run-time name to shape.
         """
+        self._signatures.clear()  # of nodes that are gone, whose identities others may get
         root: Node = {}
         for name, shape in shapes.items():
             *owners, leaf = name.split(".")
@@ -230,8 +231,8 @@ class ModelLayout:
                 node = node.get(word, {})
             own = _own(row, node, name, buffers)
             if groups == "square":
-                outputs, per_group, *_ = dict(own)["weight"]
-                groups = outputs // per_group
+                outputs, per_group = dict(own).get("weight", (1, 1))[:2]  # it may be missing
+                groups = outputs // max(per_group, 1)
             modules.append(Module(name, row.name, row.kind, own, groups or 1, row.transposed))
         whole = layout(self.root) or Layout(self.root)
         return Tree(
