@@ -85,7 +85,8 @@ def measure_checkpoint(entry: Entry) -> dict[str, Any]:
         differ += ["basis"] if (ours.source, ours.basis) != ("headers", "code") else []
         loaded = type(model).from_pretrained(folder)
         rules = {plan: RULES[plan] for plan in PLANS}
-        plans = recorded(measure_plans(loaded, ours, rules=rules), ())["plans"]
+        named = dataclasses.replace(ours, model=entry.label)  # for messages: the folder is another each time
+        plans = recorded(measure_plans(loaded, named, rules=rules), ())["plans"]
         return {
             **found,
             "differ": differ,
