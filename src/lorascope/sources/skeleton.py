@@ -42,7 +42,13 @@ def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
     import transformers
 
     name = architecture or next(iter(getattr(config, "architectures", None) or ()), "")
-    cls = getattr(transformers, name, None) if isinstance(name, str) and name else None
+    try:
+        cls = getattr(transformers, name, None) if isinstance(name, str) and name else None
+    except (ImportError, RuntimeError) as error:  # of a package beside it that is broken
+        raise LorascopeError(
+            f"transformers {transformers.__version__} cannot load {name}: {_first_line(_origin(error))}",
+            hint="Repair or remove the package that it names; torchvision must be of the same release as torch.",
+        ) from error
     if cls is None or not hasattr(cls, "_from_config") or cls is transformers.PreTrainedModel:
         raise LorascopeError(
             f'transformers {transformers.__version__} has no model class "{name}"',
@@ -115,6 +121,12 @@ def _build_remote(config: Any) -> torch.nn.Module:
                     where=str(config.auto_map[auto]),
                 ) from error
     raise LorascopeError(f"auto_map has no model class, only {', '.join(config.auto_map)}")
+
+
+def _origin(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _first_line(error: BaseException) -> str:
