@@ -18,6 +18,7 @@ import pytest
 from attacks import REFUSED_BY_BOTH, STRICTER, Memory, accepts, blob_of, described
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import PEAK_MEMORY
 from writing import BITS, frame, header
 
 from lorascope.errors import LorascopeError
@@ -364,7 +365,9 @@ QUICK_BOMBS = ("lists", "nested lists", "digits", "long name")
 _MOST_MEMORY = 2**30
 _MOST_SECONDS = 30
 
-MEASURE = """
+MEASURE = (
+    PEAK_MEMORY
+    + """
 import resource, sys, time
 from pathlib import Path
 from lorascope.errors import LorascopeError
@@ -378,8 +381,9 @@ try:
     said = "read"
 except LorascopeError as error:
     said = error.faults[0][:200]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.process_time() - begun, said.encode())
+print(peak_memory(), time.process_time() - begun, said.encode())
 """
+)
 
 
 def stays_small(folder: Path, name: str, content: bytes) -> None:
