@@ -1,16 +1,28 @@
-"""Maps of the gallery, read once, and how the tests look at an error's message."""
+"""Maps of the gallery, read once, a tiny configuration, how the tests look at an error's message, and peak memory."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from lorascope.errors import LorascopeError
 from lorascope.records import ModelMap
 from lorascope.sources.gallery import from_gallery
+
+# The configuration of a llama that is hardly there.
+TINY_LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 32,
+}
 
 
 @functools.cache

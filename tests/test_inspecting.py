@@ -11,7 +11,7 @@ import architectures
 import huggingface_hub
 import pytest
 import transformers
-from samples import fails, sample
+from samples import TINY_LLAMA, fails, sample
 
 import lorascope as ls
 from lorascope.inspecting import inspect
@@ -19,20 +19,10 @@ from lorascope.sources import configurations
 from lorascope.sources.configurations import configuration
 from lorascope.sources.gallery import PREFERRED, gallery
 
-TINY = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "vocab_size": 32,
-}
-
 
 def folder(path: Path, **fields: Any) -> Path:
     path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(TINY | fields), encoding="utf-8")
+    (path / "config.json").write_text(json.dumps(TINY_LLAMA | fields), encoding="utf-8")
     return path
 
 
@@ -41,7 +31,7 @@ def folder(path: Path, **fields: Any) -> Path:
 
 def test_every_form_of_a_source_gives_the_same_weights(tmp_path: Path) -> None:
     made = folder(tmp_path / "model")
-    config = transformers.LlamaConfig(**{key: value for key, value in TINY.items() if key != "model_type"})
+    config = transformers.LlamaConfig(**{key: value for key, value in TINY_LLAMA.items() if key != "model_type"})
     module = transformers.LlamaForCausalLM(config)
     maps = [inspect(source) for source in (made, str(made), made / "config.json", config, module)]
     assert all(found.weights == maps[0].weights and found.modules == maps[0].modules for found in maps)

@@ -35,6 +35,13 @@ def fold(names: Iterable[str]) -> list[str]:
     return folded
 
 
+def listed(names: Iterable[str], most: int) -> str:
+    """The first of the folded names in a row, and how many there are more."""
+    folded = fold(names)
+    more = f" and {len(folded) - most} more" if len(folded) > most else ""
+    return ", ".join(folded[:most]) + more
+
+
 def numbers_apart(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """What stands around the numbers of a name, and the numbers."""
     return tuple(NUMBER.split(name)), tuple(int(number) for number in NUMBER.findall(name))

