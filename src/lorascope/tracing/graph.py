@@ -1,0 +1,102 @@
+"""What a forward pass did, as a graph of weight uses. It knows nothing of roles.
+
+Only what stops a value's identity is a node: a weight that multiplies it, a product of two values, a table that it is
+read from, a sum that carries it on. Everything between two nodes (views, norms, activations, rotary embeddings) is
+told by the flags of the edge, so a layer of a language model is about a dozen nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Literal
+
+NodeKind = Literal["input", "table", "parameter", "weight", "convolution", "contraction", "sum", "choice"]
+
+
+class Flag(enum.IntFlag):
+    """What happened to a value on its way from one node to the next."""
+
+    NONE = 0
+    ACTIVATION = 1  # an elementwise non-linear function
+    SOFTMAX = 2
+    PRODUCT = 4  # multiplied elementwise by a value of another origin
+    REDUCED = 8  # summed, averaged or normalised over a dimension
+    CONVOLUTION = 16  # a depthwise convolution
+    SCAN = 32  # a cumulative sum or product
+    CHOSEN = 64  # picked by the result of a choice
+    JOINED = 128  # concatenated with a value of another origin
+
+
+# Which part of a node's output an edge reads: (offset, sizes, strides) of the first narrowing view, or None for all.
+Piece = tuple[int, tuple[int, ...], tuple[int, ...]] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edge:
+    """A value that reaches an operand.
+
+    Attributes:
+        source: Index of the node that it comes from.
+        piece: The part of that node's output.
+        some: What happened to it on at least one way.
+        every: What happened to it on every way.
+    """
+
+    source: int
+    piece: Piece = None
+    some: Flag = Flag.NONE
+    every: Flag = Flag.NONE
+
+
+Edges = tuple[Edge, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Node:
+    """One thing that gives a value an identity of its own.
+
+    Attributes:
+        kind: `input` is an argument of the call. `table` is a look-up of rows by integers. `parameter` is a parameter
+            that is added, joined or multiplied as data. `weight` multiplies one operand by a matrix. `convolution` is
+            one over several positions and channels. `contraction` is a matrix product of two values. `sum` carries its
+            first operand on, with the second added (or joined, or multiplied) that was computed from it: a residual
+            connection. `choice` turns values into integers (top-k, sort, argmax).
+        name: The parameter's name, or the input's.
+        operands: The edges into each operand: one of a weight, two of a contraction (first and second factor) and of
+            a sum (what is carried, what is written), one of a choice.
+        rows: Of a weight: output features.
+        columns: Of a weight: input features.
+        scored: Of a contraction: which of its operands the following softmax runs over, or None where none follows.
+        ids: Of a table: the integer arguments that its rows are chosen by; empty for positions and constants.
+        control: The choices that decided which rows of an operand, or which weight, take part.
+    """
+
+    kind: NodeKind
+    name: str = ""
+    operands: tuple[Edges, ...] = ()
+    rows: int = 0
+    columns: int = 0
+    scored: int | None = None
+    ids: tuple[str, ...] = ()
+    control: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Graph:
+    """The nodes of one call, in the order in which they ran: every edge comes from an earlier node.
+
+    Attributes:
+        nodes: The nodes.
+        outputs: The edges into what the call returned.
+        elementwise: Names of parameters with two or more dimensions that were only ever multiplied or added
+            elementwise: they are no matrices.
+        failure: Why the call ended early, or empty.
+        operations: How many tensor operations were recorded.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: Edges = ()
+    elementwise: frozenset[str] = frozenset()
+    failure: str = ""
+    operations: int = 0

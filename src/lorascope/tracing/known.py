@@ -1,0 +1,177 @@
+"""Runs one tensor operation without weights: what is known stays real, the rest has a shape and nothing else.
+
+Integers, masks and positions do not depend on weights. They are kept on the CPU, so that modeling code can read them
+(`.item()`, `nonzero`, a list of expert sizes); whatever depends on a weight lives on the meta device. Where code asks
+for an integer that weights would decide, such as a router's choice, one is made up: every expert in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+META = torch.device("meta")
+CPU = torch.device("cpu")
+
+# No integer tensor above this many elements is computed: a one-hot over 512 experts and a long prompt is below it.
+LARGEST_KNOWN = 1 << 24
+
+# Operations that turn values into integers, and the index of the integers among their results.
+CHOICES = {
+    "topk": 1,
+    "sort": 1,
+    "argsort": 0,
+    "argmax": 0,
+    "argmin": 0,
+    "max": 1,
+    "min": 1,
+    "kthvalue": 1,
+    "mode": 1,
+    "median": 1,
+    "multinomial": 0,
+}
+
+
+class Untraceable(Exception):
+    """The code asks for a number that depends on the weights, or uses an operation that has no meaning without them."""
+
+
+def tensors_in(values: Any) -> list[torch.Tensor]:
+    """The tensors among arguments or results, in order, those in lists included."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors_in(value)
+    return found
+
+
+def with_tensors(values: Any, change: Callable[[torch.Tensor], Any]) -> list[Any]:
+    """The same arguments with every tensor changed, those in lists included."""
+    changed: list[Any] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            changed.append(change(value))
+        elif isinstance(value, list | tuple):
+            changed.append(type(value)(with_tensors(value, change)) if type(value) in (list, tuple) else value)
+        else:
+            changed.append(value)
+    return changed
+
+
+def to_meta(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of the same shape, strides and type on the meta device."""
+    if tensor.is_meta:
+        return tensor
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+
+
+def is_exact(tensor: torch.Tensor) -> bool:
+    """Integers and truth values: what code branches on and indexes with."""
+    return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+
+
+def made_up_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
+    """Numbers for an integer buffer whose own are not there: positions count up, masks let through, others are zero."""
+    if buffer.dtype == torch.bool or "mask" in name:
+        return torch.ones(buffer.shape, dtype=buffer.dtype)
+    if "position" in name and "relative" not in name and buffer.dim() and buffer.shape[-1] > 1:
+        return torch.arange(buffer.shape[-1], dtype=buffer.dtype).expand(buffer.shape)
+    return torch.zeros(buffer.shape, dtype=buffer.dtype)
+
+
+def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The result of one ATen operation.
+
+    Args:
+        func: The overload.
+        name: Its name without the namespace and overload.
+        args: Positional arguments; parameters are on the meta device already.
+        kwargs: Keyword arguments.
+
+    Raises:
+        Untraceable: See there.
+    """
+    tensors = tensors_in([*args, *kwargs.values()])
+    unknown = any(tensor.is_meta for tensor in tensors)
+    if not tensors or (not unknown and "device" in kwargs):
+        return _made(func, name, args, kwargs)
+    if not unknown:
+        return func(*args, **kwargs)
+    if name in ("_local_scalar_dense", "equal", "is_nonzero"):
+        raise Untraceable("its code asks for a number that depends on the weights")
+    if func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not args[0].is_meta:
+        return args[0]  # a real buffer is written with what is unknown: the recorder notes what it now holds
+    if name in ("nonzero", "unique_consecutive", "_unique2"):
+        return func(torch.ones(args[0].shape, dtype=torch.bool), *args[1:], **kwargs)
+    if kwargs.get("device") is not None:
+        kwargs = {**kwargs, "device": META}
+    if name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
+        args = [args[0], _whole_numbers(args[1]), *args[2:]]
+    elif name == "masked_select":
+        return torch.empty(args[0].expand_as(args[1]).numel(), dtype=args[0].dtype, device=META)
+    try:
+        result = func(*with_tensors(args, to_meta), **dict(zip(kwargs, with_tensors(kwargs.values(), to_meta), strict=True)))
+    except NotImplementedError as error:
+        raise Untraceable(f"the operation {name} has no form without numbers") from error
+    return _chosen(func, name, args, kwargs, result) if name in CHOICES else result
+
+
+def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """A new tensor, or a copy to a device: on the CPU if it is one of integers or of known numbers."""
+    device = kwargs.get("device")
+    if device is None or torch.device(device).type != "meta":
+        result = func(*args, **{**kwargs, "device": CPU}) if device is not None else func(*args, **kwargs)
+    elif tensors_in(args):  # a known tensor is copied, or one like it is made, for the model's device
+        result = func(*args, **{**kwargs, "device": CPU})
+    else:
+        result = func(*args, **kwargs)
+        if is_exact(result) and result.numel() <= LARGEST_KNOWN:
+            result = func(*args, **{**kwargs, "device": CPU})
+    if "empty" in name and not result.is_meta:
+        result.zero_()
+    return result
+
+
+def _whole_numbers(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """Indices without masks: a mask is told by the positions that it lets through, an unknown one lets all through."""
+    whole: list[torch.Tensor | None] = []
+    for index in indices:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            mask = torch.ones(index.shape, dtype=torch.bool) if index.is_meta else index
+            whole += mask.nonzero().unbind(1)
+        else:
+            whole.append(index)
+    return whole
+
+
+def _chosen(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:
+    """The result of a choice with made-up integers: row t takes t·k, t·k + 1 …, modulo what there is to choose from."""
+    results = list(result) if isinstance(result, tuple | list) else [result]
+    place = CHOICES[name]
+    if len(results) <= place or not is_exact(results[place]) or results[place].numel() > LARGEST_KNOWN:
+        return result  # `max` of two tensors, or of all elements
+    dim = _argument(func, "dim", args, kwargs)
+    shape = results[place].shape
+    if dim is None or not shape:
+        results[place] = torch.zeros(shape, dtype=torch.long)
+    else:
+        counted = torch.arange(results[place].numel())
+        if len(shape) == args[0].dim():
+            others = [size for place, size in enumerate(shape) if place != dim % len(shape)]
+            counted = counted.view([*others, shape[dim]]).movedim(-1, dim)
+        else:
+            counted = counted.view(shape)
+        results[place] = counted % args[0].shape[dim]
+    return type(result)(results) if type(result) in (list, tuple) else (tuple(results) if len(results) > 1 else results[0])
+
+
+def _argument(func: Any, wanted: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The value of an operation's argument by its name, its default included; None where it has none."""
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.name == wanted:
+            return args[place] if place < len(args) else kwargs.get(wanted, argument.default_value)
+    return -1
