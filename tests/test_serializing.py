@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import json
 import random
 import time
@@ -16,7 +18,7 @@ from samples import fails, sample
 
 from lorascope.errors import LorascopeError
 from lorascope.planning import plan
-from lorascope.records import ModelMap
+from lorascope.records import ModelMap, Role, Trace
 from lorascope.reporting.contract import map_json
 from lorascope.reporting.terminal import BY, map_text
 from lorascope.saving import plan_from_json, plan_to_json
@@ -49,13 +51,80 @@ def test_plans_survive(name: str) -> None:
         assert plan_from_json(json.loads(json.dumps(plan_to_json(made)))) == made
 
 
+# Traces.
+
+
+def traced(model: ModelMap) -> ModelMap:
+    """The map with a trace of every kind, in turn over its weights."""
+    kinds: Any = itertools.cycle(
+        [
+            (None, "executed", "high", False),
+            (Role("", "", "attention", "", "q"), "executed", "high", False),
+            (Role("", "decoder", "ffn", "", "down"), "executed", "low", True),
+            (Role("", "", "", "", "coef"), "executed", "medium", False),
+            (None, "ambiguous", "medium", False),
+            (None, "unexecuted", "medium", False),
+        ]
+    )
+    traces = tuple(
+        Trace(weight.name, weight.role, weight.layer == 0, flow, status, f"{status} in {weight.kind}", *said)
+        for weight, (flow, status, *said) in zip(model.weights, kinds, strict=False)
+    )
+    return dataclasses.replace(model, traces=traces)
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava", "deepseek_v3", "bert"])
+def test_traces_survive(name: str) -> None:
+    model = traced(sample(name))
+    assert map_from_json(json.loads(json.dumps(map_to_json(model)))) == model
+    made = plan(model, "qv")
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(made)))) == made
+
+
+def test_a_map_without_traces_does_not_speak_of_them() -> None:
+    assert "traces" not in map_to_json(sample("llama"))
+
+
+def test_like_traces_stand_once() -> None:
+    model = sample("llama")
+    trace = Trace("", Role(), False, None, "ambiguous", "nothing fits", "low", False)
+    model = dataclasses.replace(model, traces=tuple(dataclasses.replace(trace, weight=w.name) for w in model.weights))
+    (group,) = map_to_json(model)["traces"]
+    assert group.keys() == {"names", "named", "status", "evidence", "confidence"}
+    assert len(group["names"]) == 9
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        Role("text", "", "attention", "", "q"),
+        Role("", "", "attention", "", "q"),
+        Role("", "", "attention", "cross", ""),
+        Role("vision", "encoder", "ffn", "", "gate_up"),
+        Role("", "decoder", "ffn", "expert", ""),
+        Role("", "", "mixer", "", "in"),
+        Role("", "", "memory", "", "read"),
+        Role("text", "", "other", "", "coef"),
+    ],
+    ids=repr,
+)
+def test_roles_with_open_facts_survive(role: Role) -> None:
+    """Of a weight, and of a trace."""
+    model = sample("gpt2")
+    first = model.weights[2]
+    trace = Trace(first.name, role, True, role, "executed", "seen", "high", False)
+    weights = tuple(dataclasses.replace(w, role=role, guess=True) if w == first else w for w in model.weights)
+    model = dataclasses.replace(model, weights=weights, traces=(trace,))
+    assert map_from_json(json.loads(json.dumps(map_to_json(model)))) == model
+
+
 # Hostile input. Small, so that thousands of broken copies are tried quickly.
 
 
 def small(name: str) -> dict[str, Any]:
-    """The JSON of a gallery map with few modules."""
-    data = copy.deepcopy(map_to_json(sample(name)))
-    return json.loads(json.dumps(data).replace('"0-31"', '"0-1"').replace('"0-11"', '"0-1"'))
+    """The JSON of a gallery map with few modules, and traces."""
+    data = json.dumps(map_to_json(sample(name))).replace('"0-31"', '"0-1"').replace('"0-11"', '"0-1"')
+    return map_to_json(traced(map_from_json(json.loads(data))))
 
 
 @pytest.mark.parametrize("data", [None, 5, "text", [], {}, {"format": 1}, {"format": "lorascope.map/2"}], ids=repr)
@@ -109,11 +178,25 @@ def test_what_is_no_map(data: object) -> None:
         (["modules", "0-99999999"], {}, "rising ranges of at most 1000000 numbers"),
         (["modules", "3-1"], {}, "rising ranges"),
         (["modules", "7"], {"children": {"0-5": {}, "3": {}}}, "7.3: stands there twice"),
+        (["traces"], {}, "traces: must be a list"),
+        (["traces", 0], [], "traces: 0: must be an object"),
+        (["traces", 0, "names"], "lm_head", "traces: 0: names: must be a list of texts"),
+        (["traces", 0, "names"], ["nowhere"], "traces: 0: 'nowhere' is no weight of the model"),
+        (["traces", 0, "names"], ["lm_head", "lm_head"], "traces: 0: 'lm_head' is no weight of the model, or stands"),
+        (["traces", 0, "names"], ["{0-999999}{0-99}"], "traces: 0: '{0-999999}{0-99}' stands for more than 1000000"),
+        (["traces", 0, "named"], "vision", "traces: 0: 'vision' is not a role"),
+        (["traces", 0, "named"], "..q", "traces: 0: '..q' is not a role"),
+        (["traces", 0, "flow"], None, "traces: 0: None is not a role"),
+        (["traces", 4, "flow"], "attention..q", "traces: 4: a role by flow of what was not executed"),
+        (["traces", 0, "status"], "done", "traces: 0: status 'done' is none of ('executed', 'ambiguous', "),
+        (["traces", 0, "confidence"], 1, "traces: 0: confidence 1 is none of ('high', 'medium', 'low')"),
+        (["traces", 0, "evidence"], None, "traces: 0: evidence None is not a text"),
+        (["traces", 0, "disagrees"], 1, "traces: 0: disagrees must be true or false"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else repr(value)[:40],
 )
-def test_every_field_is_checked(path: list[str], value: object, said: str) -> None:
-    data = small("llama")
+def test_every_field_is_checked(path: list[Any], value: object, said: str) -> None:
+    data: Any = small("llama")
     node = data
     for key in path[:-1]:
         node = node[key]
@@ -155,7 +238,7 @@ def test_depth_is_bounded() -> None:
 
 # Broken copies: every value of a small file replaced, removed or moved.
 
-STRANGE = [
+STRANGE: list[Any] = [
     None,
     True,
     -1,

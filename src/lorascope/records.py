@@ -25,6 +25,12 @@ Basis = Literal["code", "names"]
 # conv: nn.Conv1d/2d/3d. parameter: a bare nn.Parameter of a module that is none of the others.
 Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "parameter"]
 
+# What came of tracing one weight. ambiguous: a self-check refused the role; unexecuted: no call reached it.
+Status = Literal["executed", "ambiguous", "unexecuted"]
+
+# What its role rests on. high: name and dataflow agree; medium: only one of them says it; low: they contradict each other.
+Confidence = Literal["high", "medium", "low"]
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Role:
@@ -99,6 +105,31 @@ class Weight:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Trace:
+    """What a forward pass shows of one weight, beside what its name says.
+
+    Attributes:
+        weight: `Weight.name`.
+        named: The role by its name.
+        guess: That one is a guess.
+        flow: The role by dataflow; None unless status is `executed`. Facts that dataflow leaves open are empty.
+        status: See `Status`.
+        evidence: One sentence on what was seen, such as "its output is the second factor of the scores in 32 attentions".
+        confidence: See `Confidence`.
+        disagrees: Name and dataflow contradict each other.
+    """
+
+    weight: str
+    named: Role
+    guess: bool
+    flow: Role | None
+    status: Status
+    evidence: str
+    confidence: Confidence
+    disagrees: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Figures:
     """The model's own numbers, from its (text) configuration. None where the configuration has no such thing."""
 
@@ -138,6 +169,8 @@ class ModelMap:
         notes: What must be said about the map itself.
         basis: What every weight's kind and name rest on, see `Basis`.
         unexplained: Tensors of the checkpoint that the model has no place for.
+        traces: What a forward pass shows of the weights, in their order and at most one for each; empty if none was made.
+            The weights' roles are then those of names and dataflow together.
     """
 
     model: str
@@ -159,6 +192,7 @@ class ModelMap:
     notes: tuple[str, ...] = ()
     basis: Basis = "code"
     unexplained: tuple[str, ...] = ()
+    traces: tuple[Trace, ...] = ()
 
     def __str__(self) -> str:
         from lorascope.reporting.terminal import map_text

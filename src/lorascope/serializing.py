@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import NUMBER, parse_spans, spans
-from lorascope.records import Basis, Figures, Head, ModelMap, Module, Role
+from lorascope.folding import NUMBER, fold, parse_spans, spans, unfold
+from lorascope.records import Basis, Confidence, Figures, Head, ModelMap, Module, Role, Status, Trace, Weight
 from lorascope.roles.classifying import assemble, parse_role
+from lorascope.roles.lexicon import BLOCK_NAMES
 
 FORMAT = "lorascope.map/1"
 _MOST_MODULES = 1_000_000
@@ -38,7 +39,7 @@ def map_to_json(model: ModelMap) -> Json:
     roles: dict[str, dict[str, str]] = {}
     for weight in model.weights:
         key = weight.name[len(weight.module) + 1 :]
-        roles.setdefault(weight.module, {})[key] = f"{weight.role}{'?' if weight.guess else ''}"
+        roles.setdefault(weight.module, {})[key] = _role_text(weight.role, weight.guess)
     root: Json = {}
     for module in model.modules:
         node = root
@@ -63,6 +64,8 @@ def map_to_json(model: ModelMap) -> Json:
         # What only maps of checkpoints have.
         **({"basis": model.basis} if model.basis != "code" else {}),
         **({"unexplained": list(model.unexplained)} if model.unexplained else {}),
+        # What only traced maps have.
+        **({"traces": list(_trace_groups(model.traces))} if model.traces else {}),
         "ties": [list(group) for group in model.ties],
         "root_parameters": {name: list(shape) for name, shape in model.root_parameters},
         "modules": _folded(root).get("children", {}),
@@ -103,6 +106,8 @@ def map_from_json(data: object) -> ModelMap:
     reader.expect(basis in get_args(Basis), f"basis: {basis!r} is none of {get_args(Basis)}")
     versions = {str(key): str(value) for key, value in reader.mapping("versions").items()}
     reader.expect(isinstance(data.get("prepares_generation"), bool), "prepares_generation: must be true or false")
+    weights = assemble(modules, roles)
+    traces = _traces(data.get("traces", []), weights, reader)
     reader.finish()
     return ModelMap(
         **fields,
@@ -111,14 +116,91 @@ def map_from_json(data: object) -> ModelMap:
         versions=versions,
         figures=Figures(**figures),
         modules=tuple(modules),
-        weights=assemble(modules, roles),
+        weights=weights,
         root_parameters=root_parameters,
         ties=ties,
         prepares_generation=data["prepares_generation"],
         notes=notes,
         basis=basis,
         unexplained=unexplained,
+        traces=traces,
     )
+
+
+def _role_text(role: Role, guess: bool = False) -> str:
+    """What `parse_role` reads as this role: `str(role)`, but that an open fact before others leaves its place empty."""
+    words = [role.component] if role.component or role.stack or role.block not in BLOCK_NAMES else []
+    words += [role.stack] if role.stack else []
+    words.append(role.block)
+    if role.block in ("attention", "ffn") and (role.variant or role.part):
+        words.append(role.variant)
+    words += [role.part] if role.part else []
+    return ".".join(words) + ("?" if guess else "")
+
+
+def _trace_groups(traces: Iterable[Trace]) -> Iterator[Json]:
+    """Traces that differ in nothing but the weight as one."""
+    groups: dict[Trace, list[str]] = {}
+    for trace in traces:
+        groups.setdefault(dataclasses.replace(trace, weight=""), []).append(trace.weight)
+    for trace, names in groups.items():
+        yield {
+            "names": fold(names),
+            "named": _role_text(trace.named, trace.guess),
+            **({"flow": _role_text(trace.flow)} if trace.flow is not None else {}),
+            "status": trace.status,
+            "evidence": trace.evidence,
+            "confidence": trace.confidence,
+            **({"disagrees": True} if trace.disagrees else {}),
+        }
+
+
+def _traces(value: object, weights: Sequence[Weight], reader: _Reader) -> tuple[Trace, ...]:
+    """The traces of a JSON form, in the order of the weights."""
+    if not reader.expect(isinstance(value, list), "traces: must be a list"):
+        return ()
+    assert isinstance(value, list)
+    left = {weight.name for weight in weights}
+    found: dict[str, Trace | None] = {}
+    for index, group in enumerate(value):
+        where = f"traces: {index}"
+        group = reader.checked(group, where)
+        trace = _trace(where, group, reader)
+        names = reader.texts(f"{where}: names", group.get("names"))
+        try:
+            for name in (name for folded in names for name in unfold(folded)):
+                left.remove(name)
+                found[name] = trace and dataclasses.replace(trace, weight=name)
+        # The first fault in a name ends it: each folded one may stand for a million.
+        except KeyError as error:
+            reader.expect(False, f"{where}: {error} is no weight of the model, or stands there twice")
+            return ()
+        except LorascopeError as error:
+            reader.expect(False, f"{where}: {error.faults[0]}")
+            return ()
+    return tuple(trace for weight in weights if (trace := found.get(weight.name)) is not None)
+
+
+def _trace(where: str, group: Json, reader: _Reader) -> Trace | None:
+    """The trace of a group, of no weight yet; None, and faults, where it is none."""
+    named = reader.role(where, group.get("named"))
+    flow = reader.role(where, group["flow"], open_block=True) if "flow" in group else None
+    status, confidence = group.get("status"), group.get("confidence")
+    evidence, disagrees = group.get("evidence"), group.get("disagrees", False)
+    good = [
+        named is not None,
+        reader.expect(status in get_args(Status), f"{where}: status {status!r} is none of {get_args(Status)}"),
+        reader.expect(
+            confidence in get_args(Confidence),
+            f"{where}: confidence {confidence!r} is none of {get_args(Confidence)}",
+        ),
+        reader.expect(isinstance(evidence, str), f"{where}: evidence {evidence!r} is not a text"),
+        reader.expect(isinstance(disagrees, bool), f"{where}: disagrees must be true or false"),
+        reader.expect("flow" not in group or status == "executed", f"{where}: a role by flow of what was not executed"),
+    ]
+    if not all(good) or named is None:
+        return None
+    return Trace("", named, str(group["named"]).endswith("?"), flow, status, evidence, confidence, disagrees)  # type: ignore[arg-type]
 
 
 def _node(module: Module, roles: Mapping[str, str] | None) -> Json:
@@ -238,14 +320,14 @@ class _Reader:
     def checked(self, value: object, name: str) -> Json:
         return value if self.expect(isinstance(value, dict), f"{name}: must be an object") else {}  # type: ignore[return-value]
 
-    def role(self, name: str, text: object) -> Role | None:
-        """The role of a text; None, and a fault, where it is none."""
+    def role(self, name: str, text: object, *, open_block: bool = False) -> Role | None:
+        """The role of a text; None, and a fault, where it is none, or leaves the block open and must not."""
         try:
             role = parse_role(text.rstrip("?")) if isinstance(text, str) else None
         except IndexError:  # too few words
             role = None
         # Words that are one too many, or of another order, do not come back.
-        same = role is not None and str(role) == str(text).rstrip("?")
+        same = role is not None and _role_text(role) == str(text).rstrip("?") and bool(role.block or open_block)
         return role if self.expect(same, f"{name}: {text!r} is not a role") else None
 
     def items(self, name: str) -> list[Any]:
