@@ -65,8 +65,8 @@ class Node:
         name: The parameter's name, or the input's.
         operands: The edges into each operand: one of a weight, two of a contraction (first and second factor) and of
             a sum (what is carried, what is written), one of a choice.
-        rows: Of a weight: output features.
-        columns: Of a weight: input features.
+        rows: Of a weight or convolution: output features. Of a table: its rows.
+        columns: Of a weight or convolution: input features. Of a table: its width.
         scored: Of a contraction: which of its operands the following softmax runs over, or None where none follows.
         ids: Of a table: the integer arguments that its rows are chosen by; empty for positions and constants.
         control: The choices that decided which rows of an operand, or which weight, take part.

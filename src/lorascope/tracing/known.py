@@ -18,6 +18,9 @@ CPU = torch.device("cpu")
 # No integer tensor above this many elements is computed: a one-hot over 512 experts and a long prompt is below it.
 LARGEST_KNOWN = 1 << 24
 
+# Numbers that are no integers are masks, positions and factors: small, and read only to be compared.
+LARGEST_KNOWN_FLOATS = 1 << 20
+
 # Operations that turn values into integers, and the index of the integers among their results.
 CHOICES = {
     "topk": 1,
@@ -100,7 +103,7 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     if not tensors or (not unknown and "device" in kwargs):
         return _made(func, name, args, kwargs)
     if not unknown:
-        return func(*args, **kwargs)
+        return _known(func, name, args, kwargs)
     if name in ("_local_scalar_dense", "equal", "is_nonzero"):
         raise Untraceable("its code asks for a number that depends on the weights")
     if func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not args[0].is_meta:
@@ -113,11 +116,20 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         args = [args[0], _whole_numbers(args[1]), *args[2:]]
     elif name == "masked_select":
         return torch.empty(args[0].expand_as(args[1]).numel(), dtype=args[0].dtype, device=META)
+    elif name == "_grouped_mm" and args[0].dim() == 2 and args[1].dim() == 3:  # which is for one type of numbers only
+        return torch.empty(args[0].shape[0], args[1].shape[2], dtype=args[0].dtype, device=META)
     try:
         result = func(*with_tensors(args, to_meta), **dict(zip(kwargs, with_tensors(kwargs.values(), to_meta), strict=True)))
     except NotImplementedError as error:
         raise Untraceable(f"the operation {name} has no form without numbers") from error
     return _chosen(func, name, args, kwargs, result) if name in CHOICES else result
+
+
+def _known(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The real result of an operation on known tensors."""
+    if name == "histc" and is_exact(args[0]):  # which the CPU has for other numbers only
+        return func(args[0].double(), *args[1:], **kwargs).to(args[0].dtype)
+    return func(*args, **kwargs)
 
 
 def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -129,7 +141,7 @@ def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         result = func(*args, **{**kwargs, "device": CPU})
     else:
         result = func(*args, **kwargs)
-        if is_exact(result) and result.numel() <= LARGEST_KNOWN:
+        if result.numel() <= (LARGEST_KNOWN if is_exact(result) else LARGEST_KNOWN_FLOATS):
             result = func(*args, **{**kwargs, "device": CPU})
     if "empty" in name and not result.is_meta:
         result.zero_()

@@ -196,6 +196,8 @@ class _Recorder(TorchDispatchMode):
             self._label(func, name, args, kwargs, tensors, values, results)
         if func._schema.is_mutable and results and tensors:
             self._write(tensors[0], self._values.get(id(results[0]), _NOTHING))
+            if not tensors[0].is_meta and any(tensor.is_meta for tensor in known.tensors_in([*real_args])):
+                self._stand_ins[id(tensors[0])] = known.to_meta(tensors[0])  # its numbers no longer hold
             if isinstance(result, torch.Tensor):
                 return args[0]
         return result
@@ -376,7 +378,8 @@ class _Recorder(TorchDispatchMode):
         if source.parameters and not control and (ids or name in ("embedding", "embedding_bag")):
             given = all(value.as_given for value in indices if value.ids)
             table = self._largest(source.parameters)
-            index = self._node("table", table, ids=tuple(sorted(ids)) if given else ())
+            rows, columns = tensors[0].shape[0], tensors[0].shape[-1]
+            index = self._node("table", table, rows=rows, columns=columns, ids=tuple(sorted(ids)) if given else ())
             return _Value({(index, None): (0, 0)})
         if source.parameters:
             return dataclasses.replace(source, control=control)

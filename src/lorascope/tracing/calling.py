@@ -1,0 +1,141 @@
+"""What one call of a model is, and what signatures and configurations say about its arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """One call that runs a part of a model.
+
+    Attributes:
+        method: The attribute of the model to call, dotted where it is one of a part: `forward`,
+            `model.get_image_features`, `model.vision_tower`.
+        arguments: Keyword arguments. Tensors are on the CPU; integers and masks mean something, floats are ones.
+        component: The part that it runs: "" for the model itself, or `vision`, `audio`, `connector`.
+        about: A few words for the reader: "11 tokens", "an image of 224 × 224".
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    component: str
+    about: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """A module inside a model that is called by itself.
+
+    Attributes:
+        path: Its name in the model; empty for the model.
+        module: The module.
+        names: The parameters of the method in question.
+    """
+
+    path: str
+    module: Any
+    names: frozenset[str]
+
+    @property
+    def config(self) -> Any:
+        """Its configuration, or None."""
+        return getattr(self.module, "config", None)
+
+    def method(self, name: str) -> str:
+        """The dotted name of one of its attributes, as seen from the model."""
+        return f"{self.path}.{name}" if self.path else name
+
+
+def site(model: torch.nn.Module, method: str) -> Site | None:
+    """The module that has a method, and of several (wrappers pass on what they get) the one that names most parameters."""
+    found = [
+        Site(path, part, parameters(getattr(part, method)))
+        for path, part in model.named_modules()
+        if callable(getattr(part, method, None))
+    ]
+    return max(found, key=lambda one: len(one.names - {"args", "kwargs"}), default=None)
+
+
+def parameters(method: Any) -> frozenset[str]:
+    """The names of a method's parameters, `self` left out."""
+    return frozenset(inspect.signature(method).parameters) - {"self"}
+
+
+def required(method: Any) -> frozenset[str]:
+    """The names of the parameters that a call cannot leave out."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = inspect.signature(method).parameters.items()
+    return frozenset(name for name, one in found if one.default is one.empty and one.kind not in kinds) - {"self"}
+
+
+def text_config(config: Any) -> Any:
+    """The configuration of the language model (the decoder's, where there are two), or what was given."""
+    try:
+        return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    except ValueError:  # of one that names several
+        return config
+
+
+def number(config: Any, *keys: str, default: int) -> int:
+    """The first of some keys of a configuration that is a positive integer (the first of a list of them)."""
+    for key in keys:
+        value = getattr(config, key, None)
+        if isinstance(value, list | tuple) and value:
+            value = value[0]
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return default
+
+
+def width(config: Any) -> int:
+    """The hidden size that a configuration states."""
+    return number(config, "hidden_size", "d_model", "n_embd", "embed_dim", "dim", default=1)
+
+
+def token_ids(model: torch.nn.Module, length: int, *, size: int = 0) -> torch.Tensor:
+    """Token ids that stand for ordinary text: unlike each other, none with a meaning of its own, but for a final end.
+
+    Args:
+        model: The model that they are for.
+        length: How many.
+        size: The size of the vocabulary, where it is not that of the input embeddings.
+
+    Returns:
+        Integers of the shape (1, length).
+    """
+    import torch
+
+    config = getattr(model, "config", None)
+    size = size or _vocabulary(model, config)
+    special = frozenset(_special(config))
+    plain = [token for token in range(min(size, 4096)) if token > 2 and token not in special] or [0]
+    step = 7 if len(plain) % 7 else 5
+    ids = [plain[(17 + step * place) % len(plain)] for place in range(length)]
+    end = getattr(text_config(config), "eos_token_id", None)
+    if isinstance(end, int) and 0 <= end < size:  # sentence classifiers of encoder-decoders look for it
+        ids[-1] = end
+    return torch.tensor([ids])
+
+
+def _vocabulary(model: Any, config: Any) -> int:
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError, TypeError):
+        return number(text_config(config), "vocab_size", default=100)
+
+
+def _special(config: Any) -> Iterator[int]:
+    pending = [config.to_dict() if hasattr(config, "to_dict") else {}]
+    while pending:
+        for key, value in pending.pop().items():
+            if isinstance(value, dict):
+                pending.append(value)
+            elif str(key).endswith(("_token_id", "_token_index", "_patch_id")):
+                yield from (value,) if isinstance(value, int) else value if isinstance(value, list) else ()

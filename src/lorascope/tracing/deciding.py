@@ -1,0 +1,405 @@
+"""From a graph of weight uses to what every weight does: a pure classifier that reads no name.
+
+The order is that of certainty. Attentions are found by their softmax between two products of values; routers and
+indexers by the choice that they feed; feed-forward blocks by the non-linearity between two weights; what reads a
+product of values without a softmax is a mixer; what remains is a head, an embedding's projection, or unknown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node
+from lorascope.tracing.reading import Reading
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """What one use of a parameter shows of it.
+
+    Attributes:
+        name: The parameter.
+        node: Index of the use.
+        block: The design's word for the block.
+        variant: The variant, or empty where the use does not show it.
+        part: The part, or empty where the use does not show it.
+        why: What was seen, as a clause with the weight as its subject.
+    """
+
+    name: str
+    node: int
+    block: str
+    variant: str
+    part: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attention:
+    """A softmax between two products of values.
+
+    Attributes:
+        mixed: The product of the softmax with the values.
+        scores: The products that the softmax is taken of.
+        values: The edges into the values' operand.
+        weighing: The other edges into the softmax: biases.
+    """
+
+    mixed: int
+    scores: tuple[int, ...]
+    values: Edges
+    weighing: Edges
+
+
+def decide(graph: Graph) -> tuple[Claim, ...]:
+    """What every use of a parameter shows; a use that shows nothing is not in it.
+
+    Args:
+        graph: Of one call.
+    """
+    return tuple(_Decider(Reading(graph)).decided())
+
+
+class _Decider:
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.nodes = reading.nodes
+        self._claims: dict[int, list[Claim]] = {}
+
+    def decided(self) -> list[Claim]:
+        attentions = list(find_attentions(self.reading))
+        for attention in attentions:
+            self._attention(attention)
+        self._low_rank()
+        for index, node in enumerate(self.nodes):
+            if node.kind == "choice":
+                self._choice(index)
+        self._soft_routers()
+        for index, node in enumerate(self.nodes):
+            if node.kind == "weight" and index not in self._claims:
+                self._feed_forward(index)
+        for index, node in enumerate(self.nodes):
+            if node.kind == "weight" and index not in self._claims:
+                self._mixer(index)
+        for index, node in enumerate(self.nodes):
+            if index not in self._claims:
+                self._outside(index, node)
+        return [claim for index in sorted(self._claims) for claim in self._claims[index]]
+
+    def _claim(self, index: int, block: str, variant: str, part: str, why: str) -> None:
+        claim = Claim(self.nodes[index].name, index, block, variant, part, why)
+        claims = self._claims.setdefault(index, [])
+        if claim not in claims:
+            claims.append(claim)
+
+    def _blocks(self, index: int) -> set[str]:
+        return {claim.block for claim in self._claims.get(index, ())}
+
+    def _weights(self, edges: Iterable[Edge]) -> list[Edge]:
+        return self.reading.of_kind(edges, "weight")
+
+    # Attention
+
+    def _attention(self, attention: Attention) -> None:
+        sides = [self._sides(score) for score in attention.scores]
+        main = [pair for pair in sides if not any(self._positional(side) for side in pair)] or sides
+        variant = self._variant(main)
+        for pair in sides:
+            for side, part, place in zip(pair, ("q", "k"), ("first", "second"), strict=True):
+                if pair not in main and self._positional(side):
+                    for edge in self._weights(side):
+                        self._claim(
+                            edge.source, "attention", variant, "position",
+                            "its output, of positions, is a factor of an attention's scores",
+                        )  # fmt: skip
+                    continue
+                for edge in self._weights(side):
+                    self._claim(
+                        edge.source, "attention", variant, part,
+                        f"its output is the {place} factor of an attention's scores",
+                    )  # fmt: skip
+        for edge in self._weights(attention.values):
+            self._claim(edge.source, "attention", variant, "v", "its output is what an attention's softmax weighs")
+        for edge in self._weights(attention.weighing):
+            self._claim(edge.source, "attention", variant, "bias", "its output is added to an attention's scores")
+        self._output(attention.mixed, variant)
+
+    def _sides(self, score: int) -> tuple[Edges, Edges]:
+        """The edges into the queries' and the keys' operand of a product of scores."""
+        node = self.nodes[score]
+        first, second = node.operands
+        return (second, first) if node.scored == 0 else (first, second)
+
+    def _positional(self, side: Edges) -> bool:
+        """A side that comes from a table or parameter of positions, not from what the model reads."""
+        weights = self._weights(side)
+        if weights:
+            return all(self._of_positions(self.nodes[edge.source].operands[0]) for edge in weights)
+        return self._of_positions(side)
+
+    def _of_positions(self, edges: Edges) -> bool:
+        origins = self.reading.origins(edges)
+        return all(
+            self.nodes[edge.source].kind in ("table", "parameter") and not self.nodes[edge.source].ids
+            for edge in origins
+        )
+
+    def _variant(self, sides: Sequence[tuple[Edges, Edges]]) -> str:
+        """Self-attention has queries and keys of one stream, cross-attention of two."""
+        queries = self._roots(side for side, _ in sides)
+        keys = self._roots(side for _, side in sides)
+        if queries == keys:
+            return "self"
+        return "cross" if queries and keys and not queries & keys else ""
+
+    def _roots(self, sides: Iterable[Edges]) -> frozenset[int]:
+        return frozenset[int]().union(*(self.reading.roots[edge.source] for side in sides for edge in side))
+
+    def _output(self, mixed: int, variant: str) -> None:
+        for reader in self.reading.read_by(mixed):
+            index = reader.node
+            if self.nodes[index].kind != "weight":
+                continue
+            self._claim(index, "attention", variant, "o", "it reads an attention's output")
+            for edge in self._weights(self.nodes[index].operands[0]):
+                if Flag.PRODUCT in edge.some:
+                    self._claim(
+                        edge.source, "attention", variant, "gate", "its output multiplies an attention's output"
+                    )
+            if self.reading.writes_to(index):
+                continue
+            # Two weights without anything between them: the output of low rank.
+            for second in self.reading.read_by(index):
+                if (
+                    self.nodes[second.node].kind == "weight"
+                    and Flag.ACTIVATION not in second.edge.some
+                    and self.reading.writes_to(second.node)
+                ):
+                    self._claim(index, "attention", variant, "o_a", "it reads an attention's output and feeds a second weight")
+                    self._claim(second.node, "attention", variant, "o_b", "it writes an attention's output of low rank")
+
+    def _low_rank(self) -> None:
+        """Pairs of weights with nothing but a norm between them, of which the second is a part of an attention."""
+        for index in reversed(range(len(self.nodes))):
+            for claim in self._claims.get(index, []).copy():
+                if claim.block != "attention" or claim.part.removesuffix("_a") not in ("q", "k", "v", "gate"):
+                    continue
+                for edge in self._weights(self.nodes[index].operands[0]):
+                    if self._is_first_half(edge.source, index):
+                        part = claim.part.removesuffix("_a")
+                        self._claim(
+                            edge.source, "attention", claim.variant, f"{part}_a",
+                            "its output of low rank feeds a weight of an attention",
+                        )  # fmt: skip
+                        self._claim(
+                            index, "attention", claim.variant, f"{part}_b", "it widens an output of low rank"
+                        )
+
+    def _is_first_half(self, first: int, second: int) -> bool:
+        if self.reading.is_stream[first] or self.reading.writes_to(first):
+            return False
+        if any(claim.part in ("o", "o_b") for claim in self._claims.get(first, ())):
+            return False
+        return True
+
+    # Choices
+
+    def _choice(self, index: int) -> None:
+        origins = self.reading.origins(self.nodes[index].operands[0])
+        products = [edge.source for edge in origins if self.nodes[edge.source].kind == "contraction"]
+        controlled = [node for node in self.nodes if index in node.control]
+        of_attention = bool(controlled) and all(node.kind == "contraction" for node in controlled)
+        if products or of_attention:
+            for edge in self._weights(origins):
+                self._indexer(edge.source, "weight")
+            for product in products:
+                for side, part in zip(self._sides(product), ("q", "k"), strict=True):
+                    for edge in self._weights(side):
+                        self._indexer(edge.source, part)
+            return
+        for edge in self._weights(origins):
+            self._router(edge.source)
+
+    def _indexer(self, index: int, part: str) -> None:
+        if not self._blocks(index) - {"indexer"}:
+            self._claim(index, "indexer", "", part, "its output decides which positions an attention reads")
+
+    def _router(self, index: int) -> None:
+        if index in self._claims:
+            return
+        self._claim(index, "router", "", "", "its output decides which experts take part")
+        for edge in self._weights(self.nodes[index].operands[0]):  # a router of several layers
+            if edge.source not in self._claims and not self.reading.writes_to(edge.source):
+                self._router(edge.source)
+
+    def _soft_routers(self) -> None:
+        """Weights whose softmax multiplies what others add to the stream: a mixture of all experts."""
+        for index, node in enumerate(self.nodes):
+            if node.kind != "weight" or index in self._claims:
+                continue
+            for reader in self.reading.readers[index]:
+                if (
+                    self.nodes[reader.node].kind in ("sum", "contraction")
+                    and Flag.SOFTMAX in reader.edge.some
+                    and (Flag.PRODUCT in reader.edge.some or self.nodes[reader.node].kind == "contraction")
+                ):
+                    self._claim(index, "router", "", "", "its softmax weighs what experts put out")
+
+    # Feed-forward
+
+    def _feed_forward(self, last: int) -> None:
+        node = self.nodes[last]
+        origins = self.reading.origins(node.operands[0])
+        firsts = [edge for edge in origins if self.nodes[edge.source].kind == "weight"]
+        if not firsts or any(self.nodes[edge.source].kind == "contraction" for edge in origins):
+            return
+        if any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in firsts) or self._unrolled(firsts):
+            return
+        firsts = [edge for edge in firsts if not self._claims.get(edge.source) or self._blocks(edge.source) == {"ffn"}]
+        activated = {edge.source for edge in firsts if Flag.ACTIVATION in edge.some}
+        multiplied = {edge.source for edge in firsts if Flag.PRODUCT in edge.some}
+        if not activated and len(multiplied) < 2 and not self._pieces_multiplied(firsts):
+            return
+        block, variant = self._kind_of_block(last, [edge.source for edge in firsts])
+        if block != "ffn":
+            self._claim(last, block, "", "", "it ends a block between two weights that adds nothing to the stream")
+            return
+        for edge in firsts:
+            part, why = self._first_part(edge, firsts, activated, multiplied)
+            self._claim(edge.source, "ffn", variant, part, why)
+        self._claim(last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream")
+
+    def _first_part(
+        self, edge: Edge, firsts: Sequence[Edge], activated: set[int], multiplied: set[int]
+    ) -> tuple[str, str]:
+        others = multiplied - {edge.source}
+        if edge.source in multiplied and others:
+            if edge.source in activated and others - activated:
+                return "gate", "its activated output multiplies that of another weight"
+            if edge.source not in activated and others & activated:
+                return "up", "its output is multiplied by the activated output of another weight"
+            return "", "its output multiplies that of another weight"
+        if self._pieces_multiplied([one for one in firsts if one.source == edge.source]):
+            return "gate_up", "one half of its output, activated, multiplies the other"
+        return "up", "its output is activated and read by another weight"
+
+    def _pieces_multiplied(self, edges: Sequence[Edge]) -> bool:
+        """Two pieces of one weight's output, of which one multiplies the other."""
+        pieces = {(edge.source, edge.piece) for edge in edges if Flag.PRODUCT in edge.some and edge.piece is not None}
+        return len(pieces) > len({source for source, _ in pieces}) and len({source for source, _ in pieces}) == 1
+
+    def _unrolled(self, edges: Sequence[Edge]) -> bool:
+        """A recurrence written as a loop reads one piece of an output per position."""
+        return len({edge.piece for edge in edges}) > 8
+
+    def _kind_of_block(self, last: int, firsts: Sequence[int]) -> tuple[str, str]:
+        """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
+        sums = self.reading.writes_to(last)
+        has_streams = any(node.kind == "sum" for node in self.nodes)
+        if not sums and (has_streams or self.reading.is_output[last]):
+            return "other", ""
+        if any(self._routed(index) for index in (last, *firsts)):
+            return "ffn", "expert"
+        for index in sums:
+            written = self.nodes[index].operands[1]
+            weighing = {
+                edge.source
+                for edge in self.reading.origins(written)
+                if self._blocks(edge.source) == {"router"} and Flag.PRODUCT in edge.some
+            }
+            mine = [edge for edge in self.reading.origins(written) if edge.source == last]
+            others = [edge for edge in self.reading.origins(written) if edge.source != last and edge.source not in weighing]
+            if weighing and any(Flag.PRODUCT in edge.some for edge in mine):
+                return "ffn", "expert"
+            if (weighing or any(self._routed(edge.source) for edge in others)) and others:
+                return "ffn", "shared"
+        return "ffn", "dense"
+
+    def _routed(self, index: int) -> bool:
+        """A router's choice decides which of its rows, or which of its matrices, take part; or it scales its input."""
+        node = self.nodes[index]
+        if any(self._routes(choice) for choice in node.control):
+            return True
+        for edge in self.reading.origins(node.operands[0]):
+            source = self.nodes[edge.source]
+            if source.kind == "sum" and source.operands[1] and all(
+                self._blocks(written.source) == {"router"} for written in self.reading.origins(source.operands[1])
+            ):
+                return True
+        return False
+
+    def _routes(self, choice: int) -> bool:
+        return any("router" in self._blocks(edge.source) for edge in self._weights(self.nodes[choice].operands[0]))
+
+    # Mixers
+
+    def _mixer(self, last: int) -> None:
+        """A weight that reads a product of values, a scan or a recurrence, and the weights that this was made of."""
+        origins = self.reading.origins(self.nodes[last].operands[0])
+        mixed = [edge for edge in origins if self.nodes[edge.source].kind == "contraction"]
+        weights = [edge for edge in origins if self.nodes[edge.source].kind == "weight"]
+        if not mixed and not any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in weights) and not self._unrolled(weights):
+            return
+        if not self.reading.writes_to(last) and any(node.kind == "sum" for node in self.nodes):
+            return
+        self._claim(last, "mixer", "", "out", "it reads a product or recurrence of values without a softmax")
+        waiting = [edge.source for edge in origins]
+        seen: set[int] = set()
+        while waiting:
+            index = waiting.pop()
+            node = self.nodes[index]
+            if index in seen or self.reading.is_stream[index]:
+                continue
+            seen.add(index)
+            if node.kind == "weight":
+                if self._blocks(index) - {"mixer"}:
+                    continue
+                reads = self.reading.reads_stream(node)
+                if reads:
+                    self._claim(index, "mixer", "", "in", "its output goes into a product or recurrence of values")
+                else:
+                    self._claim(index, "mixer", "", "", "it stands between the weights of a mixer")
+                    waiting += [edge.source for edge in self.reading.origins(node.operands[0])]
+            elif node.kind == "contraction":
+                waiting += [edge.source for edges in node.operands for edge in self.reading.origins(edges)]
+
+    # Outside of blocks
+
+    def _outside(self, index: int, node: Node) -> None:
+        if node.kind == "table":
+            part = "token" if node.ids else ""
+            self._claim(index, "embedding", "", part, "its rows are looked up" + (f" by {', '.join(node.ids)}" if node.ids else ""))
+        elif node.kind == "convolution":
+            self._claim(index, "embedding", "", "patch", "it is a convolution that starts a stream")
+        elif node.kind == "weight" and self.reading.is_stream[index]:
+            self._claim(index, "embedding", "", "projection", "its output starts a stream")
+        elif node.kind == "weight" and self.reading.is_output[index]:
+            self._claim(index, "head", "", "", "the call returns its output")
+            for edge in self._weights(node.operands[0]):
+                if edge.source not in self._claims and not self.reading.is_stream[edge.source]:
+                    self._claim(edge.source, "head", "", "transform", "its output is read by what the call returns")
+
+
+def find_attentions(reading: Reading) -> Iterable[Attention]:
+    """The attentions of a graph: products of values, one factor of which is a softmax of such a product."""
+    for index, node in enumerate(reading.nodes):
+        if node.kind != "contraction":
+            continue
+        for place in (0, 1):
+            factor = reading.origins(node.operands[place])
+            scores = tuple(
+                dict.fromkeys(
+                    edge.source
+                    for edge in factor
+                    if reading.nodes[edge.source].kind == "contraction"
+                    and (
+                        Flag.SOFTMAX in edge.some
+                        or (Flag.ACTIVATION in edge.some and reading.nodes[edge.source].scored is not None)
+                    )
+                )
+            )
+            if scores:
+                rest = tuple(edge for edge in factor if edge.source not in scores)
+                yield Attention(index, scores, node.operands[1 - place], rest)
+                break
