@@ -21,13 +21,14 @@ ROOMS = (
     ("errors",),
     ("folding",),
     ("records",),
-    ("roles.lexicon", "peft_rules.versioning"),
+    ("roles.lexicon", "peft_rules.versioning", "tracing.graph"),
     ("roles.classifying", "peft_rules.*"),
     ("selecting", "serializing"),
-    ("sources.*", "sources.conversions.*", "sources.quantisation.*", "recipes", "compiling"),
+    ("sources.*", "sources.conversions.*", "sources.quantisation.*", "tracing.*", "recipes", "compiling"),
     ("inspecting", "remarking", "verifying"),
     ("planning", "proving", "checking"),
     ("saving", "tutorial", "reporting.tables"),
+    ("reporting.traces",),
     ("reporting.terminal", "reporting.contract"),
     ("cli",),
 )
@@ -81,7 +82,7 @@ def test_every_module_has_its_row() -> None:
 @pytest.mark.parametrize("name", modules())
 def test_a_room_imports_lower_ones_only(name: str) -> None:
     for other in imported(modules()[name]):
-        same_folder = name.partition(".")[0] == other.partition(".")[0] in ("peft_rules", "sources")
+        same_folder = name.partition(".")[0] == other.partition(".")[0] in ("peft_rules", "sources", "tracing")
         assert row(other) < row(name) or same_folder, f"{name} imports {other}"
 
 

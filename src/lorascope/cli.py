@@ -25,6 +25,7 @@ _EXAMPLES = {
   lorascope inspect ./my-model                   a folder: the headers of its weights, else its config.json
   lorascope inspect ./model-Q4_K_M.gguf          a GGUF file
   lorascope inspect Qwen/Qwen3-30B-A3B --by layer
+  lorascope inspect ./my-model --trace           what each weight does, by names and by a forward pass without weights
   lorascope inspect --gallery                    every model type that needs nothing""",
     "plan": """examples:
   lorascope plan mistral                         query and value at rank 8
@@ -177,6 +178,11 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
         "or headers where it has weights (default: auto)",
     )
     parser.add_argument("--strict", action="store_true", help="refuse a model of which only names are known")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="call the model without weights, and tell by the dataflow what each does, beside its name",
+    )
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -184,13 +190,20 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 def _model(options: argparse.Namespace) -> ModelMap:
     """The map of the source that a command was given; how far a long reading is shows on a terminal's stderr."""
     from lorascope.inspecting import inspect
+    from lorascope.reporting.tables import one_line
 
     shows = sys.stderr.isatty()
+    verb = "tracing" if options.trace else "reading"
+
+    def show(text: str) -> None:
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
     def progress(done: int, of: int) -> None:
-        print(f"\r\x1b[Kreading {options.source}: {done} of {of}", end="", file=sys.stderr, flush=True)
+        show(f"{verb} {one_line(options.source)}: {done} of {of}")
 
     try:
+        if shows and options.trace:  # what builds the model takes seconds to load
+            show(f"building {one_line(options.source)}")
         return inspect(
             options.source,
             head=options.head,
@@ -198,11 +211,12 @@ def _model(options: argparse.Namespace) -> ModelMap:
             trust_remote_code=options.trust_remote_code,
             read=options.read,
             strict=options.strict,
+            trace=options.trace,
             progress=progress if shows else None,
         )
     finally:
         if shows:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            show("")
 
 
 def _inspect(options: argparse.Namespace) -> int:

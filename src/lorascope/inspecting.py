@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lorascope.errors import LorascopeError
 from lorascope.records import Head, ModelMap
@@ -22,6 +22,9 @@ from lorascope.sources.configurations import (
 )
 from lorascope.sources.gallery import PREFERRED, from_gallery
 
+if TYPE_CHECKING:
+    import torch
+
 PLAN_FORMAT = "lorascope.plan/1"
 
 # What of a folder or repository is read: its configuration, through transformers' code; the headers of its weights;
@@ -37,6 +40,8 @@ def inspect(
     trust_remote_code: bool = False,
     read: Read = "auto",
     strict: bool = False,
+    trace: bool = False,
+    inputs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ModelMap:
     """The map of a model's weights by role; no weights are loaded.
@@ -52,23 +57,29 @@ def inspect(
             (transformers builds the model on the meta device), or `auto`: the headers where it has weights, unless
             another head than theirs or trusted code is asked for. `ModelMap.source` says which it was.
         strict: Refuse a map whose weights rest on names alone.
-        progress: Called with the number of files read and of all, while a Hub repository is read.
+        trace: Call the model without weights and tell by the dataflow what each weight does, beside its name
+            (`ModelMap.traces`). Needs torch and transformers; of a folder or Hub id the configuration is read, and of a
+            model type transformers' default configuration is built.
+        inputs: With `trace`: the keyword arguments of one forward call. Without them the calls are made up from the
+            configuration, which a module that is none of transformers' does not have.
+        progress: Called with what is done and how much there is in all: files while a Hub repository is read, calls while
+            a model is traced.
 
     Raises:
-        LorascopeError: There is no such model, its files or its configuration are broken, or it needs code that is not
-            trusted.
+        LorascopeError: There is no such model, its files or its configuration are broken, it needs code that is not
+            trusted, or there is no code to trace.
     """
-    faults = []
-    if head and head not in PREFERRED:
-        faults.append(f"{head!r} is no head")
-    if read not in get_args(Read):
-        faults.append(f"{read!r} is nothing to read")
-    if read == "headers" and trust_remote_code:
-        faults.append("headers are read without any code: trust_remote_code goes with config only")
+    faults = list(_faults(source, head, trust_remote_code, read))
+    if trace:
+        faults += _trace_faults(source, read, inputs)
+    elif inputs is not None:
+        faults.append(("inputs are given, and nothing is traced", "Pass trace=True too."))
     if faults:
-        known = f"The heads are {', '.join(PREFERRED)}; what can be read is {', '.join(get_args(Read))}."
-        raise LorascopeError(*faults, hint=known)
-    model = _inspected(source, head, revision, trust_remote_code, read, progress)
+        raise LorascopeError(*(said for said, _ in faults), hint=" ".join(dict.fromkeys(hint for _, hint in faults)))
+    if trace:
+        model = _traced(*_built(source, head, revision, trust_remote_code), inputs, progress)
+    else:
+        model = _inspected(source, head, revision, trust_remote_code, read, progress)
     if strict and model.basis == "names":
         raise LorascopeError(
             f'every weight of model type "{model.model_type}" would rest on names alone, which strict refuses',
@@ -77,6 +88,79 @@ def inspect(
             "own code is run, if you trust it.",
         )
     return model
+
+
+def _faults(source: Any, head: str, trust_remote_code: bool, read: Read) -> Iterator[tuple[str, str]]:
+    """What is wrong with the arguments, and what would be right."""
+    if not (isinstance(source, str | os.PathLike | ModelMap) or _is_module(source) or hasattr(source, "model_type")):
+        yield f"a {type(source).__name__} is no source", "Give a name, a path, a configuration or a module."
+    if head and head not in PREFERRED:
+        yield f"{head!r} is no head", f"The heads are {', '.join(PREFERRED)}."
+    known = f"What can be read is {', '.join(get_args(Read))}."
+    if read not in get_args(Read):
+        yield f"{read!r} is nothing to read", known
+    if read == "headers" and trust_remote_code:
+        yield "headers are read without any code: trust_remote_code goes with config only", known
+
+
+def _trace_faults(source: Any, read: Read, inputs: object) -> Iterator[tuple[str, str]]:
+    """Why a source cannot be traced in this way, and what can."""
+    if read == "headers":
+        yield "headers have no code to run, and tracing runs the model", "Leave --source out, or say --source config."
+    path = Path(source) if isinstance(source, str | os.PathLike) else None
+    file = path is not None and _may_exist(path) and path.is_file() and path.name != "config.json"
+    if isinstance(source, ModelMap) or (path is not None and file and path.suffix != ".safetensors"):
+        kind = "a GGUF file" if path is not None and path.suffix == ".gguf" else "a saved map or plan"
+        yield (
+            f"{kind} has no code to run, and tracing runs the model",
+            "Trace what it was made from: lorascope inspect SOURCE --trace, where SOURCE is the model's folder, "
+            "config.json, Hub id or type; -o FILE saves the traced map.",
+        )
+    if _is_module(source):
+        yield from _call_faults(source, inputs)
+
+
+def _is_module(source: Any) -> bool:
+    return hasattr(source, "named_modules")
+
+
+def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str, str]]:
+    """Why a module's forward cannot be called with these keyword arguments, or without any."""
+    import inspect as introspection
+
+    name = type(module).__name__
+    signature = introspection.signature(module.forward)
+    words = [str(one.replace(annotation=one.empty)) for one in signature.parameters.values()]
+    needed = [
+        f"{word!r}: …" for word, one in signature.parameters.items() if one.default is one.empty and word in words
+    ]
+    hint = (
+        f"Give the keyword arguments of one call of forward({', '.join(words)}): inputs={{{', '.join(needed) or '…'}}}."
+    )
+    if inputs is None:
+        if not hasattr(getattr(module, "config", None), "model_type"):
+            yield f"{name} has no configuration that would say how it is called", hint
+        return
+    if not isinstance(inputs, Mapping) or not all(isinstance(key, str) for key in inputs):
+        yield f"inputs must map names of arguments to values, not be a {type(inputs).__name__}", hint
+        return
+    try:
+        signature.bind(**inputs)
+    except TypeError as error:
+        yield f"{name}.forward cannot be called with the inputs: {error}", hint
+
+
+def _traced(
+    module: torch.nn.Module,
+    named: ModelMap,
+    inputs: Mapping[str, Any] | None,
+    progress: Callable[[int, int], None] | None,
+) -> ModelMap:
+    from lorascope.tracing.tracer import trace_roles
+
+    for fault, hint in _call_faults(module, inputs):
+        raise LorascopeError(fault, where=named.model, hint=hint)
+    return trace_roles(module, named, inputs=inputs, progress=progress)
 
 
 def _inspected(
@@ -94,19 +178,41 @@ def _inspected(
         made = _of_text(text, head)
         if made is None and (read == "headers" or (read == "auto" and not trust_remote_code)):
             made = _of_weights(text, head, revision, read, progress)
-        if made is None:
-            config = configuration(text, revision=revision, trust_remote_code=trust_remote_code)
-            made = _of_config(config, text, head, trust_remote_code)
-        return made
-    if hasattr(source, "named_modules"):
+        if made is not None:
+            return made
+    return _built(source, head, revision, trust_remote_code)[1]
+
+
+def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool) -> tuple[torch.nn.Module, ModelMap]:
+    """The model of a source that has code, on the meta device unless it is given, and its map."""
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        recorded = _of_text(text, head)
+        if recorded is not None:
+            return _default(text, recorded)
+        return _of_config(
+            configuration(text, revision=revision, trust_remote_code=trust_remote_code), text, head, trust_remote_code
+        )
+    if _is_module(source):
         from lorascope.sources.skeleton import map_module
 
-        return map_module(source, head=_head(head))
-    if hasattr(source, "model_type"):
-        return _of_config(source, "", head, trust_remote_code)
-    raise LorascopeError(
-        f"a {type(source).__name__} is no source", hint="Give a name, a path, a configuration or a module."
-    )
+        return source, map_module(source, head=_head(head))
+    return _of_config(source, "", head, trust_remote_code)
+
+
+def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, ModelMap]:
+    """The model of transformers' default configuration of a model type of the gallery."""
+    from lorascope.sources.skeleton import build_for_head, map_module
+
+    try:
+        module, head = build_for_head(configuration(model_type), recorded.head)
+    except LorascopeError as error:
+        raise LorascopeError(
+            *error.faults,
+            where=f"transformers' default configuration of {model_type}",
+            hint="Give a released model of this type: its folder, its config.json or its Hub id.",
+        ) from error
+    return module, map_module(module, model=model_type, head=head, source="default config")
 
 
 def _may_exist(path: Path) -> bool:
@@ -201,11 +307,11 @@ def _of_weights(
     return map_checkpoint(unpack(checkpoint), config, model=source, head=head, versions=versions, notes=notes)
 
 
-def _of_config(config: Any, name: str, head: str, trust_remote_code: bool) -> ModelMap:
+def _of_config(config: Any, name: str, head: str, trust_remote_code: bool) -> tuple[torch.nn.Module, ModelMap]:
     from lorascope.sources.skeleton import build_for_head, map_module
 
     module, built = build_for_head(config, _head(head), trust_remote_code=trust_remote_code)
-    return map_module(module, model=name, head=built, source="config")
+    return module, map_module(module, model=name, head=built, source="config")
 
 
 def _head(head: str) -> Head | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from lorascope.compiling import as_parameter, unfit_releases
 from lorascope.peft_rules.quantised import quantised_needs
-from lorascope.records import Plan, Weight
+from lorascope.records import Plan, Trace, Weight
 from lorascope.selecting import CONTENTS, FACT_OF
 
 # From this share of the trainable parameters on, routed experts are worth a warning.
@@ -24,6 +24,7 @@ def remarks(plan: Plan) -> Iterator[str]:
     yield from _heads(plan)
     yield from quantised(target.weight for target in plan.targets)
     yield from _basis(plan)
+    yield from _traced(plan)
     yield from dict.fromkeys(unfit_releases(plan.model, plan.config).values())
 
 
@@ -49,6 +50,28 @@ def _basis(plan: Plan) -> Iterator[str]:
             "its code calls these modules so, or that they are what PEFT adapts. Try it on the loaded model first: "
             "get_peft_model raises where a name is wrong"
         )
+
+
+def said_of(trace: Trace) -> str:
+    """What the name and the dataflow say of a weight, without the component `text`."""
+    named, flow = (str(role).removeprefix("text.") for role in (trace.named, trace.flow))
+    said = f"the name says {named}{' (a guess)' if trace.guess else ''}"
+    if trace.guess and trace.named.block == "other":
+        said = "the name says nothing"
+    return said if trace.flow is None else f"{said}, dataflow says {flow}"
+
+
+def _traced(plan: Plan) -> Iterator[str]:
+    """What a forward pass did not confirm of the planned weights."""
+    traces = {trace.weight: trace for trace in plan.model.traces}
+    doubts: dict[str, list[Weight]] = {}
+    for target in plan.targets:
+        trace = traces.get(target.weight.name)
+        if trace is not None and (trace.disagrees or trace.status != "executed"):
+            doubt = "names and dataflow disagree" if trace.disagrees else "no forward pass confirms it"
+            doubts.setdefault(f"{doubt}: {said_of(trace)}: {trace.evidence}", []).append(target.weight)
+    for doubt, weights in doubts.items():
+        yield f"{_roles(weights)} ({len(weights)} weights, such as {weights[0].name}): {doubt}"
 
 
 def _unreachable(plan: Plan) -> Iterator[str]:

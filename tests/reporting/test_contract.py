@@ -47,6 +47,7 @@ WEIGHT = {
     "quantisation": str,
     "adaptable": bool,
     "reason": str,
+    "trace": dict,
 }
 TARGET = {"name": str, "rank": int, "alpha": (int, float), "scale": (int, float), "trainable": int}
 FINDING = {"code": str, "severity": str, "where": str, "message": str, "fix": str}

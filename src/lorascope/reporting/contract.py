@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 from lorascope.compiling import peft_arguments, peft_name
 from lorascope.folding import fold
 from lorascope.peft_rules.reaching import obstacle
-from lorascope.records import Adapted, Check, ModelMap, Plan, Weight
+from lorascope.records import Adapted, Check, ModelMap, Plan, Role, Trace, Weight
 from lorascope.remarking import left_out
 
 Json = dict[str, Any]
@@ -19,7 +20,11 @@ Json = dict[str, Any]
 
 def map_json(model: ModelMap) -> Json:
     """`inspect --json`: the model's figures and every weight of every component."""
-    return {"model": _model(model), "weights": [_weight(model, weight) for weight in model.weights]}
+    traces = {trace.weight: trace for trace in model.traces}
+    return {
+        "model": _model(model),
+        "weights": [{**_weight(model, weight), "trace": _trace(traces.get(weight.name))} for weight in model.weights],
+    }
 
 
 def plan_json(plan: Plan) -> Json:
@@ -90,11 +95,7 @@ def _weight(model: ModelMap, weight: Weight) -> Json:
     return {
         "name": weight.name,
         "kind": weight.kind,
-        "component": weight.role.component,
-        "stack": weight.role.stack or None,
-        "block": weight.role.block,
-        "variant": weight.role.variant or None,
-        "part": weight.role.part or None,
+        **_role(weight.role),
         "layer": weight.layer,
         "in_features": in_features,
         "out_features": out_features,
@@ -103,6 +104,24 @@ def _weight(model: ModelMap, weight: Weight) -> Json:
         "quantisation": weight.quantisation or None,
         "adaptable": not reason,
         "reason": reason or None,
+    }
+
+
+def _role(role: Role) -> Json:
+    return {fact: value or None for fact, value in dataclasses.asdict(role).items()}
+
+
+def _trace(trace: Trace | None) -> Json | None:
+    if trace is None:
+        return None
+    return {
+        "named": _role(trace.named),
+        "guess": trace.guess,
+        "flow": _role(trace.flow) if trace.flow is not None else None,
+        "status": trace.status,
+        "evidence": trace.evidence,
+        "confidence": trace.confidence,
+        "disagrees": trace.disagrees,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # Names come from files that anyone may have written; what could drive a terminal is shown, not sent.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -46,8 +46,13 @@ def one_line(text: str) -> str:
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def wrapped(text: str, width: int, indent: str) -> str:
-    """The text broken at spaces, every line after the first indented."""
+def bullets(texts: Iterable[str]) -> str:
+    """Each text after a dash, broken at spaces to the terminal's width, 120 at most."""
+    import shutil  # with archives and temporary files, which no table needs
     import textwrap
 
-    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
+    return "\n".join(
+        textwrap.fill(f"- {text}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for text in texts
+    )

@@ -10,7 +10,8 @@ from lorascope.folding import fold, listed, spans
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Adapted, Check, Figures, ModelMap, Plan, Weight
 from lorascope.remarking import label, quantised
-from lorascope.reporting.tables import one_line, percent, short, shown, table, wrapped
+from lorascope.reporting.tables import bullets, one_line, percent, short, shown, table
+from lorascope.reporting.traces import traces_text
 
 Item = TypeVar("Item")
 
@@ -30,6 +31,8 @@ def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
     weights = [weight for weight in model.weights if component in ("", weight.role.component)]
     parts = [_heading(model), figures_text(model.figures), ""]
     parts.append({"role": _by_role, "layer": _by_layer, "module": _by_module}[by](model, weights))
+    if model.traces:
+        parts += ["", traces_text(model, weights)]
     obstacles: dict[str, list[str]] = {}
     for weight in weights:
         reason = obstacle(model, weight)
@@ -118,7 +121,7 @@ def check_text(check: Check) -> str:
 
 def _heading(model: ModelMap) -> str:
     versions = (f"{name} {model.versions[name][:12]}" for name in ("transformers", "commit") if name in model.versions)
-    where = ", ".join((model.source, *versions))
+    where = ", ".join((model.source, *(("traced",) if model.traces else ()), *versions))
     return one_line(f"model {model.model}: {model.architecture} ({model.head}; {where})")
 
 
@@ -236,7 +239,4 @@ def _reach(model: ModelMap, weights: Sequence[Weight]) -> str:
 
 
 def _notes(notes: Iterable[str]) -> str:
-    import shutil  # with archives and temporary files, which no table needs
-
-    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
-    return "\n" + "\n".join(wrapped(f"- {note}", width, "  ") for note in notes)
+    return f"\n{bullets(notes)}"

@@ -39,7 +39,15 @@ def configuration(source: str, *, revision: str | None = None, trust_remote_code
     """
     path = Path(source)
     if means_gallery(source):
-        return _transformers().AutoConfig.for_model(source)
+        transformers = _transformers()
+        try:
+            return transformers.AutoConfig.for_model(source)
+        except Exception as error:  # some defaults do not pass the checks of their own class
+            raise LorascopeError(
+                f"transformers' default configuration cannot be made: {error_text(error)}",
+                where=source,
+                hint="Give a released model of this type: its folder, its config.json or its Hub id.",
+            ) from error
     if path.is_dir() or (path.name == "config.json" and path.is_file()):
         return _folder_config(path if path.is_dir() else path.parent, trust_remote_code)
     if HUB_ID.fullmatch(source) and not path.exists():
