@@ -15,10 +15,12 @@ from samples import TINY_LLAMA, fails, sample
 
 import lorascope as ls
 from lorascope.cli import main
+from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
 from lorascope.planning import plan
 from lorascope.records import ModelMap
 from lorascope.saving import save_map, save_plan
+from lorascope.sources.gallery import gallery
 from lorascope.tracing import tracer
 
 LLAMA = {key: value for key, value in TINY_LLAMA.items() if key != "model_type"}
@@ -252,6 +254,22 @@ def test_all_faults_at_once(files: Path, seen: Seen) -> None:
 def test_a_default_that_cannot_be_built(name: str, said: str, seen: Seen) -> None:
     with fails(said, "Give a released model of this type"):
         inspect(name, trace=True)
+
+
+@pytest.mark.slow
+def test_all_but_24_defaults_can_be_built(seen: Seen) -> None:
+    """What docs/sources.md says; and what is built is what the gallery shows."""
+    refused = []
+    for name in gallery():
+        try:
+            assert inspect(name, trace=True).weights == sample(name).weights, name
+        except LorascopeError as error:
+            assert str(error).startswith(f"transformers' default configuration of {name}: "), name
+            refused.append(name)
+        seen.clear()
+    assert len(gallery()) == 328
+    assert len(refused) == 24
+    assert {"dbrx", "esm"} <= set(refused)
 
 
 @pytest.mark.parametrize("name", ["lama", "", "nowhere/config.json", "../nowhere"])
