@@ -25,6 +25,7 @@ class Claim:
         variant: The variant, or empty where the use does not show it.
         part: The part, or empty where the use does not show it.
         why: What was seen, as a clause with the weight as its subject.
+        is_lookup: Rows of it were looked up; it multiplied nothing.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Claim:
     variant: str
     part: str
     why: str
+    is_lookup: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class _Decider:
         return [claim for index in sorted(self._claims) for claim in self._claims[index]]
 
     def _claim(self, index: int, block: str, variant: str, part: str, why: str) -> None:
-        claim = Claim(self.nodes[index].name, index, block, variant, part, why)
+        node = self.nodes[index]
+        claim = Claim(node.name, index, block, variant, part, why, node.kind == "table")
         claims = self._claims.setdefault(index, [])
         if claim not in claims:
             claims.append(claim)
@@ -214,12 +217,20 @@ class _Decider:
             for edge in self._weights(origins):
                 self._indexer(edge.source, "weight")
             for product in products:
-                for side, part in zip(self._sides(product), ("q", "k"), strict=True):
-                    for edge in self._weights(side):
-                        self._indexer(edge.source, part)
+                self._indexed(product)
             return
         for edge in self._weights(origins):
             self._router(edge.source)
+
+    def _indexed(self, product: int) -> None:
+        """The weights of a product of scores that a choice of positions is made by, or of scores weighed per head."""
+        sides = self._sides(product)
+        inner = [self.reading.of_kind(side, "contraction") for side in sides]
+        for side, part, products in zip(sides, ("q", "k"), inner, strict=True):
+            for edge in products:
+                self._indexed(edge.source)
+            for edge in self._weights(side):
+                self._indexer(edge.source, "weight" if any(inner) else part)
 
     def _indexer(self, index: int, part: str) -> None:
         if not self._blocks(index) - {"indexer"}:
@@ -261,6 +272,8 @@ class _Decider:
         multiplied = {edge.source for edge in firsts if Flag.PRODUCT in edge.some}
         if not activated and len(multiplied) < 2 and not self._pieces_multiplied(firsts):
             return
+        if len({frozenset(self.reading.origins(self.nodes[edge.source].operands[0])) for edge in firsts}) > 1:
+            return  # not one block: what multiplies comes from elsewhere
         block, variant = self._kind_of_block(last, [edge.source for edge in firsts])
         if block != "ffn":
             self._claim(last, block, "", "", "it ends a block between two weights that adds nothing to the stream")
@@ -295,7 +308,7 @@ class _Decider:
 
     def _kind_of_block(self, last: int, firsts: Sequence[int]) -> tuple[str, str]:
         """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
-        sums = self.reading.writes_to(last)
+        sums = [index for index in self.reading.writes_to(last) if self.nodes[index].how is Flag.NONE]
         has_streams = any(node.kind == "sum" for node in self.nodes)
         if not sums and (has_streams or self.reading.is_output[last]):
             return "other", ""
@@ -309,11 +322,11 @@ class _Decider:
                 if self._blocks(edge.source) == {"router"} and Flag.PRODUCT in edge.some
             }
             mine = [edge for edge in self.reading.origins(written) if edge.source == last]
-            others = [edge for edge in self.reading.origins(written) if edge.source != last and edge.source not in weighing]
+            others = [edge.source for edge in self.reading.origins(written) if edge.source != last]
+            if any(self._routed(other) for other in others):
+                return "ffn", "shared"
             if weighing and any(Flag.PRODUCT in edge.some for edge in mine):
                 return "ffn", "expert"
-            if (weighing or any(self._routed(edge.source) for edge in others)) and others:
-                return "ffn", "shared"
         return "ffn", "dense"
 
     def _routed(self, index: int) -> bool:

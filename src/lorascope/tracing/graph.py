@@ -69,6 +69,8 @@ class Node:
         columns: Of a weight or convolution: input features. Of a table: its width.
         scored: Of a contraction: which of its operands the following softmax runs over, or None where none follows.
         ids: Of a table: the integer arguments that its rows are chosen by; empty for positions and constants.
+        how: Of a sum: NONE where the second operand was added, PRODUCT where it multiplied, JOINED where it was
+            concatenated.
         control: The choices that decided which rows of an operand, or which weight, take part.
     """
 
@@ -79,6 +81,7 @@ class Node:
     columns: int = 0
     scored: int | None = None
     ids: tuple[str, ...] = ()
+    how: Flag = Flag.NONE
     control: tuple[int, ...] = ()
 
 

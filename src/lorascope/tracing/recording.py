@@ -466,7 +466,7 @@ class _Recorder(TorchDispatchMode):
             return None
         for kept, written in ((one, other), (other, one)):
             if self._carries(kept.labels, written.labels, mixed):
-                index = self._node("sum", operands=[kept.labels, written.labels])
+                index = self._node("sum", operands=[kept.labels, written.labels], how=mixed)
                 return _Value({(index, None): (0, 0)})
         return None
 

@@ -1,8 +1,9 @@
-"""From what single uses show of a parameter to one role of it, or to why there is none."""
+"""From what single uses show of a weight to one role of it, or to why there is none."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.tracing.deciding import Claim
@@ -13,7 +14,7 @@ _LETTERS = ("q", "k", "v", "o")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settled:
-    """What all uses of one parameter show together.
+    """What all uses of one weight show together.
 
     Attributes:
         block: The block, or empty where the uses contradict each other or show nothing.
@@ -21,41 +22,39 @@ class Settled:
         part: The part, or empty where it does not show.
         why: The clauses of the claims that it rests on, the weight being their subject.
         doubt: Why there is no role, or empty.
-        uses: How many uses there were.
     """
 
     block: str
     variant: str
     part: str
-    why: tuple[str, ...]
+    why: str
     doubt: str = ""
-    uses: int = 1
 
 
-def settle(claims: Iterable[Claim]) -> dict[str, Settled]:
-    """The role of every parameter that has claims, by its name.
+def settle(claims: Mapping[str, Sequence[Claim]]) -> dict[str, Settled]:
+    """The role of every weight that has claims.
 
     Args:
-        claims: Of all calls.
+        claims: Weight name to what its uses in all calls show.
     """
-    by_name: dict[str, list[Claim]] = {}
-    for claim in claims:
-        by_name.setdefault(claim.name, []).append(claim)
-    return {name: _settled(mine) for name, mine in by_name.items()}
+    return {name: _settled(mine) for name, mine in claims.items() if mine}
 
 
 def _settled(claims: Sequence[Claim]) -> Settled:
-    why = tuple(dict.fromkeys(claim.why for claim in claims))
-    uses = len({claim.node for claim in claims})
-    blocks = sorted({claim.block for claim in claims})
+    counted = Counter(claim.why for claim in claims)
+    why = "; ".join(clause if times == 1 else f"{clause} ({times} times)" for clause, times in counted.items())
+    blocks = {claim.block for claim in claims}
+    if blocks == {"embedding", "head"}:  # one table for both ends
+        claims, blocks = [claim for claim in claims if claim.block == "embedding"], {"embedding"}
     if len(blocks) > 1:
-        return Settled("", "", "", why, f"its uses belong to different blocks: {', '.join(blocks)}", uses)
+        return Settled("", "", "", why, f"its uses belong to different blocks: {', '.join(sorted(blocks))}")
+    block = blocks.pop()
     variants = {claim.variant for claim in claims if claim.variant}
-    part = part_of({claim.part for claim in claims}, blocks[0])
+    part = part_of({claim.part for claim in claims}, block)
     if part is None:
         parts = ", ".join(sorted({claim.part for claim in claims}))
-        return Settled("", "", "", why, f"its uses show different parts: {parts}", uses)
-    return Settled(blocks[0], variants.pop() if len(variants) == 1 else "", part, why, "", uses)
+        return Settled("", "", "", why, f"its uses show different parts: {parts}")
+    return Settled(block, variants.pop() if len(variants) == 1 else "", part, why)
 
 
 def part_of(parts: Iterable[str], block: str) -> str | None:
@@ -70,9 +69,7 @@ def part_of(parts: Iterable[str], block: str) -> str | None:
         return _attention_part(found)
     if block == "ffn" and found == {"gate", "up"}:
         return "gate_up"
-    if block == "indexer" and len(found) > 1:
-        return _joined(found - {"weight"}) if found - {"weight"} <= {"q", "k", "v"} else ""
-    if block == "mixer" and len(found) > 1:
+    if block in ("indexer", "mixer", "embedding") and len(found) > 1:
         return ""
     return next(iter(found), "") if len(found) < 2 else None
 
@@ -87,15 +84,9 @@ def _attention_part(found: set[str]) -> str | None:
         return next(iter(letters), "") + half
     gate = "gate" in letters
     letters.discard("gate")
-    if not letters <= {"q", "k", "v"}:
+    if gate and half:  # the field names the first half after the queries alone, and the second without its half
+        gate, half = half == "_b", "" if half == "_b" else half
+    if not letters <= {"q", "k", "v", "o"} or ("o" in letters and letters != {"q", "k", "v", "o"}):
         return None
-    return _joined(letters) + ("_gate" if gate else "") + half
-
-
-def _joined(letters: Iterable[str]) -> str:
-    return "".join(letter for letter in _LETTERS if letter in set(letters))
-
-
-def merged(one: Mapping[str, Settled], other: Mapping[str, Settled]) -> dict[str, Settled]:
-    """The first mapping with what only the second has."""
-    return {**other, **one}
+    joined = "".join(letter for letter in _LETTERS if letter in letters)
+    return joined + ("_gate" if gate else "") + half
