@@ -54,18 +54,20 @@ class Attention:
     weighing: Edges
 
 
-def decide(graph: Graph) -> tuple[Claim, ...]:
+def decide(graph: Graph, *, features: bool = False) -> tuple[Claim, ...]:
     """What every use of a parameter shows; a use that shows nothing is not in it.
 
     Args:
         graph: Of one call.
+        features: The call returns what another part of the model reads, not predictions.
     """
-    return tuple(_Decider(Reading(graph)).decided())
+    return tuple(_Decider(Reading(graph), features).decided())
 
 
 class _Decider:
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, features: bool) -> None:
         self.reading = reading
+        self._features = features
         self.nodes = reading.nodes
         self._claims: dict[int, list[Claim]] = {}
 
@@ -73,7 +75,7 @@ class _Decider:
         attentions = list(find_attentions(self.reading))
         for attention in attentions:
             self._attention(attention)
-        self._low_rank()
+        self._low_rank([self._read_by_attention(attention) for attention in attentions])
         for index, node in enumerate(self.nodes):
             if node.kind == "choice":
                 self._choice(index)
@@ -124,8 +126,15 @@ class _Decider:
                     )  # fmt: skip
         for edge in self._weights(attention.values):
             self._claim(edge.source, "attention", variant, "v", "its output is what an attention's softmax weighs")
+        queries = {edge.source for side, _ in sides for edge in self._weights(side)}
         for edge in self._weights(attention.weighing):
-            self._claim(edge.source, "attention", variant, "bias", "its output is added to an attention's scores")
+            if {one.source for one in self._weights(self.nodes[edge.source].operands[0])} & queries:
+                self._claim(
+                    edge.source, "attention", variant, "position",
+                    "it multiplies the queries, and the result is added to an attention's scores",
+                )  # fmt: skip
+            else:
+                self._claim(edge.source, "attention", variant, "bias", "its output is added to an attention's scores")
         self._output(attention.mixed, variant)
 
     def _sides(self, score: int) -> tuple[Edges, Edges]:
@@ -182,29 +191,64 @@ class _Decider:
                     self._claim(index, "attention", variant, "o_a", "it reads an attention's output and feeds a second weight")
                     self._claim(second.node, "attention", variant, "o_b", "it writes an attention's output of low rank")
 
-    def _low_rank(self) -> None:
-        """Pairs of weights with nothing but a norm between them, of which the second is a part of an attention."""
-        for index in reversed(range(len(self.nodes))):
-            for claim in self._claims.get(index, []).copy():
-                if claim.block != "attention" or claim.part.removesuffix("_a") not in ("q", "k", "v", "gate"):
-                    continue
-                for edge in self._weights(self.nodes[index].operands[0]):
-                    if self._is_first_half(edge.source, index):
-                        part = claim.part.removesuffix("_a")
-                        self._claim(
-                            edge.source, "attention", claim.variant, f"{part}_a",
-                            "its output of low rank feeds a weight of an attention",
-                        )  # fmt: skip
-                        self._claim(
-                            index, "attention", claim.variant, f"{part}_b", "it widens an output of low rank"
-                        )
+    def _read_by_attention(self, attention: Attention) -> dict[int, set[str]]:
+        """The weights whose output an attention reads, and as what."""
+        found: dict[int, set[str]] = {}
+        sides = [side for score in attention.scores for side in zip("qk", self._sides(score), strict=True)]
+        for part, edges in [*sides, ("v", attention.values)]:
+            for edge in self._weights(edges):
+                found.setdefault(edge.source, set()).add(part)
+        return found
 
-    def _is_first_half(self, first: int, second: int) -> bool:
-        if self.reading.is_stream[first] or self.reading.writes_to(first):
-            return False
-        if any(claim.part in ("o", "o_b") for claim in self._claims.get(first, ())):
-            return False
-        return True
+    def _low_rank(self, attentions: Sequence[dict[int, set[str]]]) -> None:
+        """What stands before a weight of an attention with no activation between: the first half of a low-rank pair.
+
+        A weight whose output is read as queries, keys and values at once, or by several attentions, is none: that is
+        what a network without residual connections, or an encoder's projection, looks like.
+        """
+        feeds: dict[int, dict[int, set[int]]] = {}
+        for place, read in enumerate(attentions):
+            for second in read:
+                for edge in self._weights(self.nodes[second].operands[0]):
+                    if Flag.ACTIVATION not in edge.some:
+                        feeds.setdefault(edge.source, {}).setdefault(place, set()).add(second)
+        for first, fed in feeds.items():
+            if len(fed) != 1 or not self._can_narrow(first):
+                continue
+            ((place, seconds),) = fed.items()
+            parts = {part for second in seconds for part in attentions[place][second]}
+            if parts >= {"q", "k", "v"} and not any(self._pieces_apart(first, seconds)):
+                continue
+            narrows = self.nodes[first].rows < self.nodes[first].columns
+            variant = next((claim.variant for second in seconds for claim in self._claims[second]), "")
+            for part in sorted(parts):
+                self._claim(
+                    first, "attention", variant, f"{part}_a" if narrows else part,
+                    "its output of low rank feeds a weight of an attention" if narrows else
+                    "its output feeds a weight of an attention",
+                )  # fmt: skip
+            for second in seconds if narrows else ():
+                for part in sorted(attentions[place][second]):
+                    self._claim(second, "attention", variant, f"{part}_b", "it widens an output of low rank")
+        for index in list(self._claims):
+            if any(claim.part == "gate" for claim in self._claims[index]):
+                self._low_rank_gate(index)
+
+    def _low_rank_gate(self, second: int) -> None:
+        for edge in self._weights(self.nodes[second].operands[0]):
+            first = edge.source
+            if first not in self._claims and self._can_narrow(first) and self.nodes[first].rows < self.nodes[first].columns:
+                self._claim(first, "attention", "", "gate_a", "its output of low rank feeds a gate of an attention")
+                self._claim(second, "attention", "", "gate_b", "it widens an output of low rank")
+
+    def _can_narrow(self, first: int) -> bool:
+        return not (self.reading.is_stream[first] or self.reading.writes_to(first) or self._claims.get(first, []) and any(
+            claim.part in ("o", "o_b") for claim in self._claims[first]))
+
+    def _pieces_apart(self, first: int, seconds: Iterable[int]) -> Iterable[bool]:
+        """Per weight that reads the first, whether it reads a piece of its output only."""
+        for second in seconds:
+            yield any(edge.source == first and edge.piece for edge in self._weights(self.nodes[second].operands[0]))
 
     # Choices
 
@@ -276,7 +320,6 @@ class _Decider:
             return  # not one block: what multiplies comes from elsewhere
         block, variant = self._kind_of_block(last, [edge.source for edge in firsts])
         if block != "ffn":
-            self._claim(last, block, "", "", "it ends a block between two weights that adds nothing to the stream")
             return
         for edge in firsts:
             part, why = self._first_part(edge, firsts, activated, multiplied)
@@ -308,10 +351,11 @@ class _Decider:
 
     def _kind_of_block(self, last: int, firsts: Sequence[int]) -> tuple[str, str]:
         """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
-        sums = [index for index in self.reading.writes_to(last) if self.nodes[index].how is Flag.NONE]
-        has_streams = any(node.kind == "sum" for node in self.nodes)
-        if not sums and (has_streams or self.reading.is_output[last]):
-            return "other", ""
+        sums = [index for index in self.reading.writes_to(last) if self.nodes[index].how is not Flag.PRODUCT]
+        if not sums and not self._starts(last) and not (self._features and self.reading.is_output[last]):
+            carries = any(node.kind == "sum" and node.how is Flag.NONE for node in self.nodes)
+            if carries or self.reading.is_output[last]:
+                return "", ""
         if any(self._routed(index) for index in (last, *firsts)):
             return "ffn", "expert"
         for index in sums:
@@ -328,6 +372,12 @@ class _Decider:
             if weighing and any(Flag.PRODUCT in edge.some for edge in mine):
                 return "ffn", "expert"
         return "ffn", "dense"
+
+    def _starts(self, index: int) -> bool:
+        """Its output is, or becomes a part of, what a residual sum carries on: a projection into another stream."""
+        return any(
+            self.nodes[reader.node].kind == "sum" and reader.operand == 0 for reader in self.reading.readers[index]
+        )
 
     def _routed(self, index: int) -> bool:
         """A router's choice decides which of its rows, or which of its matrices, take part; or it scales its input."""
@@ -381,17 +431,30 @@ class _Decider:
 
     def _outside(self, index: int, node: Node) -> None:
         if node.kind == "table":
-            part = "token" if node.ids else ""
-            self._claim(index, "embedding", "", part, "its rows are looked up" + (f" by {', '.join(node.ids)}" if node.ids else ""))
+            given = [name for name in node.ids if "position" not in name and "type" not in name]
+            by = f" by {', '.join(node.ids)}" if node.ids else ""
+            self._claim(index, "embedding", "", "token" if given else "", f"its rows are looked up{by}")
+        elif node.kind == "parameter":
+            self._claim(index, "other", "", "", "it is data, not a matrix: it is added, joined or read as it is")
         elif node.kind == "convolution":
             self._claim(index, "embedding", "", "patch", "it is a convolution that starts a stream")
-        elif node.kind == "weight" and self.reading.is_stream[index]:
-            self._claim(index, "embedding", "", "projection", "its output starts a stream")
-        elif node.kind == "weight" and self.reading.is_output[index]:
-            self._claim(index, "head", "", "", "the call returns its output")
-            for edge in self._weights(node.operands[0]):
-                if edge.source not in self._claims and not self.reading.is_stream[edge.source]:
-                    self._claim(edge.source, "head", "", "transform", "its output is read by what the call returns")
+        elif node.kind == "weight":
+            self._single(index, node)
+
+    def _single(self, index: int, node: Node) -> None:
+        """A weight that belongs to no block: an end of the model, or what changes the width between two parts."""
+        before = [edge.source for edge in self._weights(node.operands[0]) if edge.source not in self._claims]
+        if self.reading.is_stream[index] or self._starts(index):
+            of_input = all(self.nodes[edge.source].kind == "input" for edge in self.reading.origins(node.operands[0]))
+            self._claim(index, "embedding", "", "" if of_input else "projection", "its output starts a stream")
+        elif self.reading.is_output[index] and self._features:
+            for one in (index, *before):
+                self._claim(one, "embedding", "", "projection", "its output is what another part of the model reads")
+        elif self.reading.is_output[index]:
+            tables = {node.rows for node in self.nodes if node.kind == "table" and node.ids}
+            self._claim(index, "head", "", "lm" if node.rows in tables else "", "the call returns its output")
+            for one in before:
+                self._claim(one, "head", "", "transform", "its output is read by what the call returns")
 
 
 def find_attentions(reading: Reading) -> Iterable[Attention]:

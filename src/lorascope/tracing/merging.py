@@ -8,10 +8,6 @@ from collections.abc import Collection, Mapping
 from lorascope.records import ModelMap, Role, Trace, Weight
 from lorascope.tracing.settling import Settled
 
-# What a tower holds besides its own blocks, and what stands between it and the language model, looks the same.
-_BESIDE_TOWERS = ("connector",)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seen:
     """What the calls showed of one weight.
@@ -77,12 +73,16 @@ def _trace(weight: Weight, seen: Seen | None, unexecuted: str) -> Trace:
 def compatible(flow: Role, named: Role) -> bool:
     """Whether two roles can be of one weight: no fact that both state differs.
 
-    Dataflow states less: it cannot tell a linear attention from another mixer, nor a tower from its connector, nor a
-    table of positions from one of types.
+    Dataflow states less: it cannot tell a linear attention from another mixer, a tower from its connector, or a
+    parameter that is an embedding from other data.
     """
-    if flow.component != named.component and not (flow.component and named.component in _BESIDE_TOWERS):
+    if (flow.component == "text") != (named.component == "text"):
         return False
     if flow.block == "mixer" and (named.block, named.variant) == ("attention", "linear"):
+        return True
+    if flow.block == "other" and named.block == "embedding":
+        return True
+    if (named.block, named.part) == ("embedding", "position") and (flow.block, flow.part) == ("attention", "position"):
         return True
     if flow.block != named.block:
         return False

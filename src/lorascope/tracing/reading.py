@@ -55,7 +55,7 @@ class Reading:
         # Whether a weight, a convolution or the caller reads it, if only as part of a later sum.
         read = [False] * len(self.nodes)
         for index in reversed(range(len(self.nodes))):
-            read[index] = self.is_output[index] or any(
+            read[index] = self.is_output[index] or not self.readers[index] or any(
                 self.nodes[reader.node].kind in ("weight", "convolution")
                 or (self.nodes[reader.node].kind == "sum" and read[reader.node])
                 for reader in self.readers[index]

@@ -43,6 +43,7 @@ def settle(claims: Mapping[str, Sequence[Claim]]) -> dict[str, Settled]:
 def _settled(claims: Sequence[Claim]) -> Settled:
     counted = Counter(claim.why for claim in claims)
     why = "; ".join(clause if times == 1 else f"{clause} ({times} times)" for clause, times in counted.items())
+    claims = [claim for claim in claims if claim.block != "other"] or claims  # being data besides says nothing
     blocks = {claim.block for claim in claims}
     if blocks == {"embedding", "head"}:  # one table for both ends
         claims, blocks = [claim for claim in claims if claim.block == "embedding"], {"embedding"}

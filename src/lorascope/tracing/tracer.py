@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LENGTHS = (11, 160)
 
 _TABLES = ("embedding",)
+_ELEMENTWISE = "it is no matrix: it multiplies values one by one"
 
 
 def trace_roles(
@@ -82,8 +83,11 @@ def _traced(named: ModelMap, graphs: Iterable[tuple[Call, Graph]], owners: Mappi
             failures.append(f"{call.about}: {graph.failure}")
         for node in graph.nodes:
             executed |= {weight.name for weight in _weights_of(node.kind == "table", node.name, owners)}
-        executed |= {weight.name for name in graph.elementwise for weight in owners.get(name, ())}
-        for claim in decide(graph):
+        for name in graph.elementwise:
+            for weight in owners.get(name, ()):
+                executed.add(weight.name)
+                claims.setdefault(weight.name, []).append(Claim(name, -1, "other", "", "", _ELEMENTWISE))
+        for claim in decide(graph, features=bool(call.component)):
             for weight in _weights_of(claim.is_lookup, claim.name, owners):
                 claims.setdefault(weight.name, []).append(claim)
                 components.setdefault(weight.name, call.component)
