@@ -58,7 +58,7 @@ def test_many_weights_are_few_lines() -> None:
     text = traces_text(model, model.weights)
     assert len(text.splitlines()) < 25
     squeezed = " ".join(text.split())
-    assert "attention.self.q 32 by both seen in layer 0 (and 31 more like it)" in squeezed
+    assert "attention.self.q, ffn.dense.up 64 by both seen in layer 0 (and 31 more like it)" in squeezed
     assert "attention.self.v 32 only by dataflow seen in layer 0" in squeezed
     for said in (
         "names and dataflow disagree: - model.layers.{0-31}.self_attn.k_proj (32): the name says attention.self.k, "
@@ -75,7 +75,9 @@ def test_what_is_well_is_one_table() -> None:
     text = traces_text(dataclasses.replace(model, traces=agreed), model.weights)
     first, empty, head, *rows = text.splitlines()
     assert first == "traced: 226 weights, 226 by both, 0 only by dataflow, 0 disagree, 0 ambiguous, 0 not executed"
-    assert (empty, head.split(), len(rows)) == ("", ["role", "weights", "known", "evidence"], 9)
+    assert (empty, head.split(), len(rows)) == ("", ["roles", "weights", "known", "evidence"], 1)
+    assert rows[0].startswith("embedding.token, attention.self.q, attention.self.k, ")
+    assert rows[0].endswith("  226  by both  seen")
 
 
 def plainly(weight: Weight) -> Trace:

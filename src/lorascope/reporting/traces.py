@@ -36,7 +36,7 @@ def standing(trace: Trace) -> str:
 def traces_text(model: ModelMap, weights: Sequence[Weight]) -> str:
     """The traces of some of a map's weights.
 
-    The first line counts them by how they stand. A table says what each role rests on, and lists say of all others what
+    The first line counts them by how they stand. A table says what roles rest on, and lists say of all others what
     the name says, what dataflow says, and what was seen.
     """
     chosen = {weight.name: weight for weight in weights}
@@ -47,21 +47,25 @@ def traces_text(model: ModelMap, weights: Sequence[Weight]) -> str:
     counts = [f"{len(found)} {one}" for one, found in standings.items()]
     missing = len(chosen) - len(traces)
     parts = [", ".join([f"traced: {len(traces)} weights", *counts, *([f"{missing} left out"] if missing else [])])]
-    rows = []
+    rows: dict[tuple[str, str], list[Trace]] = {}
     for same in _grouped([*standings[BOTH], *standings[FLOW]], lambda one: (chosen[one.weight].role, standing(one))):
         seen = Counter(trace.evidence for trace in same).most_common()
         more = f" (and {len(seen) - 1} more like it)" if len(seen) > 1 else ""
-        rows.append((label(chosen[same[0].weight]), str(len(same)), standing(same[0]), f"{seen[0][0]}{more}"))
+        rows.setdefault((standing(same[0]), f"{seen[0][0]}{more}"), []).extend(same)
     if rows:
-        parts += ["", table(("role", "weights", "known", "evidence"), rows, right=(1,))]
-    for one, heading in _HEADINGS.items():
         lines = []
+        for (known, evidence), same in rows.items():
+            roles = dict.fromkeys(label(chosen[trace.weight]) for trace in same)
+            lines.append((", ".join(roles), str(len(same)), known, evidence))
+        parts += ["", table(("roles", "weights", "known", "evidence"), lines, right=(1,))]
+    for one, heading in _HEADINGS.items():
+        doubts = []
         for same in _grouped(standings[one], lambda trace: (trace.named, trace.guess, trace.flow, trace.evidence)):
             names = listed((trace.weight for trace in same), _MOST_NAMES)
             kept = f"; listed as {label(chosen[same[0].weight])}" if one == DISAGREE else ""
-            lines.append(f"{names} ({len(same)}): {said_of(same[0])}{kept}: {same[0].evidence}")
-        if lines:
-            parts += ["", heading, bullets(lines)]
+            doubts.append(f"{names} ({len(same)}): {said_of(same[0])}{kept}: {same[0].evidence}")
+        if doubts:
+            parts += ["", heading, bullets(doubts)]
     return "\n".join(parts)
 
 
