@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ class Site:
         path: Its name in the model; empty for the model.
         module: The module.
         names: The parameters of the method in question.
+        needed: Those of them that have no default.
     """
 
     path: str
     module: Any
     names: frozenset[str]
+    needed: frozenset[str]
 
     @property
     def config(self) -> Any:
@@ -53,14 +55,26 @@ class Site:
         return f"{self.path}.{name}" if self.path else name
 
 
-def site(model: torch.nn.Module, method: str) -> Site | None:
-    """The module that has a method, and of several (wrappers pass on what they get) the one that names most parameters."""
+def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool]) -> Site | None:
+    """The module that has a method; of several the one that names most parameters, and the innermost of equals.
+
+    Wrappers only pass on what they get, and often under no name.
+
+    Args:
+        model: The model to search.
+        method: The name of the method.
+        configured: Whether a configuration says something about what the method takes; others are no candidates.
+    """
     found = [
-        Site(path, part, parameters(getattr(part, method)))
+        Site(path, part, parameters(getattr(part, method)), required(getattr(part, method)))
         for path, part in model.named_modules()
-        if callable(getattr(part, method, None))
+        if callable(getattr(part, method, None)) and configured(getattr(part, "config", None))
     ]
-    return max(found, key=lambda one: len(one.names - {"args", "kwargs"}), default=None)
+    return max(
+        found,
+        key=lambda one: (len(one.names - {"args", "kwargs"}), len(one.path.split(".")) if one.path else 0),
+        default=None,
+    )
 
 
 def parameters(method: Any) -> frozenset[str]:

@@ -6,11 +6,12 @@ needs no places among the tokens. Values are made for the shape, not for the sen
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calling import Call, number, parameters, required, site, text_config, token_ids, width
-from lorascope.tracing.images import ONLY_WITH_TEXT, image_calls
+from lorascope.tracing.calling import Call, number, parameters, required, text_config, token_ids, width
+from lorascope.tracing.images import image_calls, pixels, vision_config
 from lorascope.tracing.sounds import sound_calls
 
 if TYPE_CHECKING:
@@ -32,7 +33,16 @@ def calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
     Returns:
         The main forward first. A part that no call can be made for is left out.
     """
-    return (_forward(module, length), *image_calls(module), *sound_calls(module))
+    return (_main(module, length), *image_calls(module), *sound_calls(module))
+
+
+def _main(module: torch.nn.Module, length: int) -> Call:
+    # Its own forward looks for the places of images among the tokens, and default configurations name no such token.
+    kind = getattr(getattr(module, "config", None), "model_type", "")
+    if kind in ("blip-2", "instructblip", "instructblipvideo"):
+        call = _forward(module.get_submodule("language_model"), length)
+        return dataclasses.replace(call, method="language_model")
+    return _forward(module, length)
 
 
 def _forward(module: torch.nn.Module, length: int) -> Call:
@@ -53,10 +63,194 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
     if "encoder_hidden_states" in names and _crosses(text):
         size = getattr(text, "cross_attention_hidden_size", None) or width(text)
         arguments["encoder_hidden_states"] = torch.ones(1, _ENCODER, size)
-    about = f"{length} tokens"
+    kind = str(getattr(config, "model_type", ""))
+    if "pixel_values" in names and ("pixel_values" in required(module.forward) or kind in _SEEING):
+        arguments["pixel_values"] = pixels(config, 1, *_SEEING.get(kind, ()))
+    if "moe_mm_token_type_ids" in names:  # experts of their own for the places of images
+        arguments["moe_mm_token_type_ids"] = (torch.arange(length) % 2).unsqueeze(0)
+    if kind in _PARTICULAR:
+        _PARTICULAR[kind](module, arguments)
+    about = f"{length} tokens" + (" and an image" if "pixel_values" in arguments else "")
     return Call("forward", arguments, "", about)
 
 
 def _crosses(text: Any) -> bool:
+    if getattr(text, "model_type", "") == "musicgen_decoder":
+        return True
     crosses = getattr(text, "add_cross_attention", None)
     return bool(getattr(text, "is_decoder", False)) if crosses is None else bool(crosses)
+
+
+# Models whose forward alone runs what they see with, though it works without: dimensions between batch and channels.
+_SEEING: dict[str, tuple[int, ...]] = {
+    "git": (),
+    "idefics": (1,),
+    "kosmos-2": (),
+    "pi0": (1,),
+    "pp_formulanet": (),
+    "udop": (),
+    "vision-encoder-decoder": (),
+}
+
+
+def _languages(module: Any, arguments: dict[str, Any]) -> None:
+    # An adapter for each language: one sentence in each.
+    import torch
+
+    count = len(module.config.languages)
+    arguments["input_ids"] = arguments["input_ids"].expand(count, -1)
+    arguments["lang_ids"] = torch.arange(count)
+
+
+def _codebooks(module: Any, arguments: dict[str, Any]) -> None:
+    count = number(module.config, "num_codebooks", default=4)
+    ids = token_ids(module, arguments["input_ids"].shape[-1], size=number(module.config, "vocab_size", default=100))
+    arguments["input_ids"] = ids.expand(count, -1)
+
+
+def _encoded(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    arguments["encoder_outputs"] = (torch.ones(1, _ENCODER, width(module.config)),)
+
+
+def _placed(module: Any, arguments: dict[str, Any]) -> None:
+    # Without a padding token in the configuration it cannot count the positions itself.
+    import torch
+
+    arguments["position_ids"] = torch.arange(arguments["input_ids"].shape[-1]).unsqueeze(0)
+
+
+def _crossing(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    arguments["cross_attention_states"] = torch.ones(1, _ENCODER, width(text_config(module.config)))
+
+
+def _segments(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    arguments["token_type_ids"] = torch.zeros_like(arguments["input_ids"])
+
+
+def _boxes(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    arguments["bbox"] = torch.zeros(*arguments["input_ids"].shape, 4, dtype=torch.long)
+
+
+def _global(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    mask = torch.zeros_like(arguments["input_ids"])
+    mask[:, 0] = 1
+    arguments["global_attention_mask"] = mask
+
+
+def _entities(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    arguments["entity_ids"] = torch.tensor([[1, 2]])
+    arguments["entity_attention_mask"] = torch.ones(1, 2, dtype=torch.long)
+    arguments["entity_position_ids"] = torch.tensor([[[0, 1, -1], [2, -1, -1]]])
+
+
+def _protein(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    arguments["protein_input_ids"] = torch.arange(4, 13).unsqueeze(0)
+    arguments["protein_attention_mask"] = torch.ones(1, 9, dtype=torch.long)
+
+
+def _flattened(module: Any, arguments: dict[str, Any]) -> None:
+    # Each patch with its row and column in front.
+    import torch
+
+    vision = vision_config(module.config)
+    patch = number(vision, "patch_size", default=16)
+    size = number(vision, "patch_embed_hidden_size", default=3 * patch * patch)
+    patches = torch.ones(1, 6, 2 + size)
+    arguments["flattened_patches"] = patches
+    arguments.pop("input_ids", None)  # the text is in the image
+
+
+def _embedded_image(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    count = number(module.config, "latent_query_num", default=64)
+    ids = torch.cat([torch.zeros(1, count, dtype=torch.long), arguments["input_ids"]], 1)
+    arguments["input_ids"] = ids
+    mask = torch.zeros_like(ids)
+    mask[:, :count] = 1
+    arguments["image_embeds_position_mask"] = mask
+    if "pixel_values" not in arguments:
+        text = arguments["input_ids"]
+        _flattened(module, arguments)
+        arguments["input_ids"] = text
+
+
+def _watched(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    arguments["image_attention_mask"] = torch.ones(*arguments["input_ids"].shape, 1, dtype=torch.long)
+
+
+def _acting(module: Any, arguments: dict[str, Any]) -> None:
+    import torch
+
+    config = module.config
+    arguments["state"] = torch.ones(1, number(config, "max_state_dim", default=32))
+    arguments["noise"] = torch.ones(1, config.chunk_size, number(config, "max_action_dim", default=32))
+    arguments["timestep"] = torch.ones(1)
+    arguments["pixel_attention_mask"] = torch.ones(1, 1, dtype=torch.bool)
+    arguments["attention_mask"] = torch.ones_like(arguments["input_ids"])
+    arguments.pop("use_cache", None)
+
+
+def _assistant(module: Any, arguments: dict[str, Any]) -> None:
+    # It goes on from the states of the model that it assists.
+    import torch
+
+    text = text_config(module.config)
+    length = arguments.pop("input_ids").shape[-1]
+    arguments["inputs_embeds"] = torch.ones(1, length, 2 * number(module.config, "backbone_hidden_size", default=1))
+    arguments["position_ids"] = torch.arange(length).unsqueeze(0)
+    shared = {}
+    for layer, kind in enumerate(text.layer_types):
+        one = text.per_layer_config[layer]
+        shared[kind] = (torch.ones(1, one.num_key_value_heads, length, one.head_dim),) * 2
+    arguments["shared_kv_states"] = shared
+
+
+def _heard(module: Any, arguments: dict[str, Any]) -> None:
+    # As many frames as give one state per token: twice for the convolution, times what is joined.
+    import torch
+
+    config = module.config
+    frames = arguments["input_ids"].shape[-1] * 2 * number(config, "downsample_factor", default=4)
+    arguments["input_features"] = torch.ones(1, number(config.audio_config, "num_mel_bins", default=128), frames)
+
+
+_PARTICULAR: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    "esm": _placed,
+    "evolla": _protein,
+    "gemma4_assistant": _assistant,
+    "gemma4_unified_assistant": _assistant,
+    "idefics": _watched,
+    "kosmos-2": _embedded_image,
+    "kosmos-2.5": _embedded_image,
+    "led": _global,
+    "longformer": _global,
+    "luke": _entities,
+    "mllama": _crossing,
+    "mllama_text_model": _crossing,
+    "musicgen_decoder": _codebooks,
+    "musicgen_melody_decoder": _codebooks,
+    "pi0": _acting,
+    "pix2struct": _flattened,
+    "udop": _boxes,
+    "voxtral_realtime": _heard,
+    "whisper": _encoded,
+    "xlnet": _segments,
+    "xmod": _languages,
+}
