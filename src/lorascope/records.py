@@ -28,7 +28,8 @@ Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "
 # What came of tracing one weight. ambiguous: a self-check refused the role; unexecuted: no call reached it.
 Status = Literal["executed", "ambiguous", "unexecuted"]
 
-# What its role rests on. high: name and dataflow agree; medium: only one of them says it; low: they contradict each other.
+# What its role rests on. high: name and dataflow agree; medium: only one of them says it; low: they contradict each other,
+# or there is nothing but a guess from an unknown name.
 Confidence = Literal["high", "medium", "low"]
 
 
