@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node
 from lorascope.tracing.reading import Reading
@@ -256,6 +257,8 @@ class _Decider:
         origins = self.reading.origins(self.nodes[index].operands[0])
         products = [edge.source for edge in origins if self.nodes[edge.source].kind == "contraction"]
         controlled = [node for node in self.nodes if index in node.control]
+        if not controlled and self.nodes[index].name in ("max", "min", "median", "mode"):
+            return  # the value was taken, not the place
         of_attention = bool(controlled) and all(node.kind == "contraction" for node in controlled)
         if products or of_attention:
             for edge in self._weights(origins):
@@ -270,11 +273,11 @@ class _Decider:
         """The weights of a product of scores that a choice of positions is made by, or of scores weighed per head."""
         sides = self._sides(product)
         inner = [self.reading.of_kind(side, "contraction") for side in sides]
-        for side, part, products in zip(sides, ("q", "k"), inner, strict=True):
+        for side, products in zip(sides, inner, strict=True):
             for edge in products:
                 self._indexed(edge.source)
-            for edge in self._weights(side):
-                self._indexer(edge.source, "weight" if any(inner) else part)
+            for edge in self._weights(side):  # no softmax tells queries from keys
+                self._indexer(edge.source, "weight" if any(inner) else "")
 
     def _indexer(self, index: int, part: str) -> None:
         if not self._blocks(index) - {"indexer"}:
@@ -296,6 +299,7 @@ class _Decider:
             for reader in self.reading.readers[index]:
                 if (
                     self.nodes[reader.node].kind in ("sum", "contraction")
+                    and self.nodes[reader.node].how is not Flag.PRODUCT
                     and Flag.SOFTMAX in reader.edge.some
                     and (Flag.PRODUCT in reader.edge.some or self.nodes[reader.node].kind == "contraction")
                 ):
@@ -314,6 +318,8 @@ class _Decider:
         firsts = [edge for edge in firsts if not self._claims.get(edge.source) or self._blocks(edge.source) == {"ffn"}]
         activated = {edge.source for edge in firsts if Flag.ACTIVATION in edge.some}
         multiplied = {edge.source for edge in firsts if Flag.PRODUCT in edge.some}
+        if self._scales(last) or self._is_modulation(last):
+            return
         if not activated and len(multiplied) < 2 and not self._pieces_multiplied(firsts):
             return
         if len({frozenset(self.reading.origins(self.nodes[edge.source].operands[0])) for edge in firsts}) > 1:
@@ -351,32 +357,94 @@ class _Decider:
 
     def _kind_of_block(self, last: int, firsts: Sequence[int]) -> tuple[str, str]:
         """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
-        sums = [index for index in self.reading.writes_to(last) if self.nodes[index].how is not Flag.PRODUCT]
+        sums = [index for index in self._written(last) if self.nodes[index].how is not Flag.PRODUCT]
+        sums += self._closes(last, firsts)
         if not sums and not self._starts(last) and not (self._features and self.reading.is_output[last]):
             carries = any(node.kind == "sum" and node.how is Flag.NONE for node in self.nodes)
             if carries or self.reading.is_output[last]:
                 return "", ""
-        if any(self._routed(index) for index in (last, *firsts)):
+        if any(self._routed(index) for index in (last, *firsts)) or self._mixed_by_routers(last):
             return "ffn", "expert"
+        read = {edge.source for index in firsts for edge in self.nodes[index].operands[0]}
         for index in sums:
-            written = self.nodes[index].operands[1]
-            weighing = {
-                edge.source
-                for edge in self.reading.origins(written)
-                if self._blocks(edge.source) == {"router"} and Flag.PRODUCT in edge.some
-            }
-            mine = [edge for edge in self.reading.origins(written) if edge.source == last]
-            others = [edge.source for edge in self.reading.origins(written) if edge.source != last]
-            if any(self._routed(other) for other in others):
+            written = [edge for one in self._sums_of_block(index, read) for edge in self.nodes[one].operands[1]]
+            origins = self.reading.origins(written)
+            if any(self._routed(edge.source) for edge in origins if edge.source != last):
                 return "ffn", "shared"
-            if weighing and any(Flag.PRODUCT in edge.some for edge in mine):
+            weighed = any(self._blocks(edge.source) == {"router"} and Flag.PRODUCT in edge.some for edge in origins)
+            if weighed and any(Flag.PRODUCT in edge.some for edge in origins if edge.source == last):
                 return "ffn", "expert"
         return "ffn", "dense"
 
+    def _written(self, last: int) -> list[int]:
+        """The stream sums that a weight's output is added to, past a mixture by routers."""
+        return self.reading.writes_to(last) + [
+            one for product in self._mixed_by_routers(last) for one in self.reading.writes_to(product)
+        ]
+
+    def _mixed_by_routers(self, last: int) -> list[int]:
+        """The products of a weight's output with what routers put out."""
+        found = []
+        for reader in self.reading.read_by(last):
+            node = self.nodes[reader.node]
+            if node.kind == "contraction":
+                other = self.reading.origins(node.operands[1 - reader.operand])
+                if other and all(self._blocks(edge.source) == {"router"} for edge in other):
+                    found.append(reader.node)
+        return found
+
+    def _sums_of_block(self, index: int, read: set[int]) -> list[int]:
+        """The residual sums in a row that nothing but each other reads, back to what the block read."""
+        found = [index]
+        here = index
+        while here not in read and self.nodes[here].kind == "sum":
+            here = self.nodes[here].operands[0][0].source
+            if self.nodes[here].kind == "sum" and here not in read:
+                found.append(here)
+        here = index
+        while True:
+            readers = self.reading.readers[here]
+            if not readers or any(self.nodes[reader.node].kind != "sum" or reader.operand for reader in readers):
+                return found
+            here = readers[0].node
+            found.append(here)
+
+    def _closes(self, last: int, firsts: Sequence[int]) -> list[int]:
+        """The sums that add its output to just what the block read: a residual block, of a stream or not."""
+        read = {edge.source for index in firsts for edge in self.nodes[index].operands[0]}
+        return [
+            reader.node
+            for reader in self.reading.readers[last]
+            if self.nodes[reader.node].kind == "sum"
+            and reader.operand == 1
+            and self.nodes[reader.node].how is Flag.NONE
+            and {edge.source for edge in self.nodes[reader.node].operands[0]} == read
+        ]
+
     def _starts(self, index: int) -> bool:
-        """Its output is, or becomes a part of, what a residual sum carries on: a projection into another stream."""
+        """It becomes a part of what a residual sum carries on, beside rows of a table: a projection into that stream."""
         return any(
-            self.nodes[reader.node].kind == "sum" and reader.operand == 0 for reader in self.reading.readers[index]
+            self.nodes[reader.node].kind == "sum"
+            and reader.operand == 0
+            and any(self.nodes[edge.source].kind == "table" for edge in self.nodes[reader.node].operands[0])
+            for reader in self.reading.readers[index]
+        )
+
+    def _is_modulation(self, index: int) -> bool:
+        """Weights read its output beside streams, and it is added to one too: it shifts and scales what others read."""
+        readers = self.reading.read_by(index)
+        carried = any(self.nodes[one.node].kind == "sum" and one.operand == 0 for one in self.reading.readers[index])
+        return bool(self.reading.writes_to(index)) and not carried and any(
+            self.nodes[reader.node].kind == "weight"
+            and any(self.reading.is_stream[edge.source] for edge in self.nodes[reader.node].operands[0])
+            for reader in readers
+        )
+
+    def _scales(self, index: int) -> bool:
+        """Its output multiplies a stream that it was computed from."""
+        return any(
+            self.nodes[reader.node].kind == "sum" and reader.operand == 1 and self.nodes[reader.node].how is Flag.PRODUCT
+            for reader in self.reading.readers[index]
         )
 
     def _routed(self, index: int) -> bool:
@@ -429,11 +497,17 @@ class _Decider:
 
     # Outside of blocks
 
+    @cached_property
+    def _vocabularies(self) -> frozenset[int]:
+        """The tables that are read with an argument's own integers, but for those of far fewer rows: types, segments."""
+        tables = [index for index, node in enumerate(self.nodes) if node.kind == "table" and node.ids]
+        most = max((self.nodes[index].rows for index in tables), default=0)
+        return frozenset(index for index in tables if self.nodes[index].rows * 8 >= most)
+
     def _outside(self, index: int, node: Node) -> None:
         if node.kind == "table":
-            given = [name for name in node.ids if "position" not in name and "type" not in name]
             by = f" by {', '.join(node.ids)}" if node.ids else ""
-            self._claim(index, "embedding", "", "token" if given else "", f"its rows are looked up{by}")
+            self._claim(index, "embedding", "", "token" if index in self._vocabularies else "", f"its rows are looked up{by}")
         elif node.kind == "parameter":
             self._claim(index, "other", "", "", "it is data, not a matrix: it is added, joined or read as it is")
         elif node.kind == "convolution":
@@ -444,17 +518,23 @@ class _Decider:
     def _single(self, index: int, node: Node) -> None:
         """A weight that belongs to no block: an end of the model, or what changes the width between two parts."""
         before = [edge.source for edge in self._weights(node.operands[0]) if edge.source not in self._claims]
-        if self.reading.is_stream[index] or self._starts(index):
-            of_input = all(self.nodes[edge.source].kind == "input" for edge in self.reading.origins(node.operands[0]))
+        of_input = all(self.nodes[edge.source].kind == "input" for edge in self.reading.origins(node.operands[0]))
+        if self._scales(index) or self._is_modulation(index):
+            for one in (index, *before):
+                self._claim(one, "other", "", "", "its output scales a stream")
+        elif self.reading.is_stream[index] or self._starts(index):
             self._claim(index, "embedding", "", "" if of_input else "projection", "its output starts a stream")
         elif self.reading.is_output[index] and self._features:
             for one in (index, *before):
-                self._claim(one, "embedding", "", "projection", "its output is what another part of the model reads")
+                self._claim(one, "embedding", "", "" if of_input else "projection", "its output is what another part of the model reads")
         elif self.reading.is_output[index]:
-            tables = {node.rows for node in self.nodes if node.kind == "table" and node.ids}
-            self._claim(index, "head", "", "lm" if node.rows in tables else "", "the call returns its output")
+            rows = {self.nodes[table].rows for table in self._vocabularies}
+            self._claim(index, "head", "", "lm" if node.rows in rows else "", "the call returns its output")
             for one in before:
-                self._claim(one, "head", "", "transform", "its output is read by what the call returns")
+                pooled = any(edge.piece for edge in self.nodes[one].operands[0])
+                self._claim(
+                    one, "head", "", "pooler" if pooled else "transform", "its output is read by what the call returns"
+                )
 
 
 def find_attentions(reading: Reading) -> Iterable[Attention]:

@@ -62,7 +62,7 @@ class Node:
             one over several positions and channels. `contraction` is a matrix product of two values. `sum` carries its
             first operand on, with the second added (or joined, or multiplied) that was computed from it: a residual
             connection. `choice` turns values into integers (top-k, sort, argmax).
-        name: The parameter's name, or the input's.
+        name: The parameter's name, the input's, or the operation that chooses.
         operands: The edges into each operand: one of a weight, two of a contraction (first and second factor) and of
             a sum (what is carried, what is written), one of a choice.
         rows: Of a weight or convolution: output features. Of a table: its rows.

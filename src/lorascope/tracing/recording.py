@@ -44,6 +44,8 @@ _ADDITIONS = frozenset(
 _MATRIX_PRODUCTS = frozenset("mm addmm addmm_ bmm baddbmm baddbmm_ matmul linear _grouped_mm addbmm".split())
 _WITH_ADDEND = frozenset("addmm addmm_ baddbmm baddbmm_ addbmm".split())
 _LOOKUPS = frozenset("index _unsafe_index index_select gather take_along_dim take embedding embedding_bag".split())
+# The largest of a row is as often taken for a stable softmax as to choose by.
+_EXTREMES = frozenset({"max", "min", "median", "mode"})
 # Writing rows back to where they came from: what chose the rows has no more say in what they are.
 _WRITES_BACK = frozenset("index_add index_add_ index_put index_put_ _index_put_impl_ scatter_add scatter_add_".split())
 # What leaves integers as they are, so that a table that is read with them is read with the argument itself.
@@ -290,6 +292,8 @@ class _Recorder(TorchDispatchMode):
         if name in known.CHOICES and value.labels and known.is_exact(results[-1]):
             self._choose(name, value, results)
             return
+        if name in known.CHOICES:
+            value = _Value(_flagged(value.labels, Flag.REDUCED), control=value.control)
         narrows = len(value.labels) and (
             name in _COPIES_PIECES or (not func._schema.is_mutable and any(r.alias_info for r in func._schema.returns))
         )
@@ -308,11 +312,13 @@ class _Recorder(TorchDispatchMode):
         return dataclasses.replace(value, labels=labels)
 
     def _choose(self, name: str, value: _Value, results: list[torch.Tensor]) -> None:
-        choice = self._node("choice", operands=[value.labels])
+        choice = self._node("choice", name, [value.labels])
         control = value.control | {choice}
         for tensor in results:
             if known.is_exact(tensor):
                 self._set(tensor, _Value({}, control=control))
+            elif name in _EXTREMES:
+                self._set(tensor, _Value(_flagged(value.labels, Flag.REDUCED), control=value.control))
             else:
                 self._set(tensor, _Value(_flagged(value.labels, Flag.CHOSEN), control=control))
 
@@ -329,12 +335,29 @@ class _Recorder(TorchDispatchMode):
             made = self._use(right.parameters, data, control, second.shape[-1], second.shape[-2] if second.dim() > 1 else 1)
         elif left.parameters and right.labels and self._dimensions[self._largest(left.parameters)] >= 2:
             made = self._use(left.parameters, right.labels, control, first.shape[-2], first.shape[-1])
+        elif left.labels and right.labels and (carried := self._mixed_streams(left, right)):
+            made = carried
         elif left.labels and right.labels:
             index = self._node("contraction", operands=[left.labels, right.labels], control=tuple(sorted(control)))
             made = _Value({(index, None): (0, 0)})
         else:  # a constant matrix: a sum, a shift or a mask
             made = self._union([left, right], Flag.REDUCED)
         return self._combine([addend, made], Flag.NONE, Flag.NONE) if addend.labels or addend.parameters else made
+
+    def _mixed_streams(self, left: _Value, right: _Value) -> _Value | None:
+        """Streams mixed by a matrix that weights computed from them: they are carried on, as hyper-connections do."""
+        for kept, written in ((left, right), (right, left)):
+            kinds = {self._nodes[node].kind for node, _ in kept.labels}
+            changed = any(some & ~int(Flag.REDUCED) for some, _ in kept.labels.values())
+            if (
+                not changed
+                and kinds <= {"table", "input", "parameter", "sum"}
+                and all(self._nodes[node].kind == "weight" for node, _ in written.labels)
+                and self._carries(kept.labels, written.labels, Flag.PRODUCT)
+            ):
+                index = self._node("sum", operands=[kept.labels, written.labels], how=Flag.PRODUCT)
+                return _Value({(index, None): (0, 0)})
+        return None
 
     def _use(self, parameters: tuple[str, ...], data: Labels, control: Iterable[int], rows: int, columns: int) -> _Value:
         name = self._largest(parameters)
