@@ -56,6 +56,11 @@ _KEEPS_INTEGERS = frozenset(
 _COPIES_PIECES = frozenset("unsafe_split unsafe_chunk unsafe_split_with_sizes split_with_sizes_copy split_copy".split())
 
 
+# A loop over positions reads one piece of an output per position. After so many, one more tells nothing new.
+_MOST_PIECES = 12
+_ONE_OF_MANY: Piece = (-1, (), ())
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class _Value:
     """What is known of a tensor. Never changed once made: many tensors share one.
@@ -142,6 +147,7 @@ class _Recorder(TorchDispatchMode):
         self._as_data: dict[str, int] = {}
         self._elementwise: set[str] = set()
         self._scored: dict[int, int] = {}
+        self._pieces: dict[int, set[Piece]] = {}
         self._operations = 0
         for name, parameter in module.named_parameters():
             self._values[id(parameter)] = _Value({}, (name,))
@@ -224,8 +230,12 @@ class _Recorder(TorchDispatchMode):
         if id(target) not in self._values:
             return
         first, last = _extent(target)
-        memory = target.untyped_storage()._cdata
-        self._written.setdefault(memory, []).append((self._operations, first, last, value))
+        writes = self._written.setdefault(target.untyped_storage()._cdata, [])
+        for place, (_, low, high, old) in enumerate(writes):  # a loop that writes row by row is one write in the end
+            if value.labels.keys() <= old.labels.keys() and value.control <= old.control:
+                writes[place] = (self._operations, min(low, first), max(high, last), old)
+                return
+        writes.append((self._operations, first, last, value))
 
     def _with_writes(self, tensor: torch.Tensor, value: _Value) -> _Value:
         writes = self._written.get(tensor.untyped_storage()._cdata)
@@ -307,8 +317,16 @@ class _Recorder(TorchDispatchMode):
 
     def _piece(self, value: _Value, name: str, tensor: torch.Tensor, place: int) -> _Value:
         offset = place if name in _COPIES_PIECES else tensor.storage_offset()
-        piece = (offset, tuple(tensor.shape), tuple(tensor.stride()))
-        labels = {(node, old if old is not None else piece): flags for (node, old), flags in value.labels.items()}
+        piece: Piece = (offset, tuple(tensor.shape), tuple(tensor.stride()))
+        labels: Labels = {}
+        for (node, old), flags in value.labels.items():
+            if old is None:
+                old = piece
+                pieces = self._pieces.setdefault(node, set())
+                if piece not in pieces and len(pieces) >= _MOST_PIECES:
+                    old = _ONE_OF_MANY
+                pieces.add(old)
+            labels[node, old] = _both(labels[node, old], flags) if (node, old) in labels else flags
         return dataclasses.replace(value, labels=labels)
 
     def _choose(self, name: str, value: _Value, results: list[torch.Tensor]) -> None:
@@ -513,16 +531,22 @@ class _Recorder(TorchDispatchMode):
         control = frozenset[int]().union(*(value.control for value in values))
         if not data:
             return next((value for value in values if value is not _NOTHING), _NOTHING)
-        origins = {frozenset(value.labels) for value in data}
-        flag = mixed if len(origins) > 1 else Flag.NONE
-        labels: Labels = {}
-        for value in data:
+        first = data[0].labels
+        if all(value.labels is first for value in data):
+            return _Value(first, control=control)
+        different = any(value.labels.keys() != first.keys() for value in data)
+        bits = int(mixed) if different else 0
+        labels = {key: (some | bits, every | bits) for key, (some, every) in first.items()} if bits else dict(first)
+        for value in data[1:]:
             for key, (some, every) in value.labels.items():
-                if key in labels:
-                    labels[key] = (labels[key][0] | some | flag, labels[key][1] & (every | flag))
-                else:
-                    labels[key] = (some | flag, every | flag)
+                flags = (some | bits, every | bits)
+                labels[key] = _both(labels[key], flags) if key in labels else flags
         return _Value(labels, control=control)
+
+
+def _both(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """What happened to a value that came by two ways."""
+    return one[0] | other[0], one[1] & other[1]
 
 
 def _edges(labels: Labels) -> Edges:
