@@ -142,7 +142,8 @@ def _vocabulary(model: Any, config: Any) -> int:
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError, TypeError):
-        return number(text_config(config), "vocab_size", default=100)
+        tables = [part.num_embeddings for part in model.modules() if hasattr(part, "num_embeddings")]
+        return number(text_config(config), "vocab_size", default=max(tables, default=100))
 
 
 def _special(config: Any) -> Iterator[int]:

@@ -20,6 +20,9 @@ _Made = tuple[dict[str, Any], str]
 
 def image_calls(model: torch.nn.Module) -> Iterator[Call]:
     """The calls for images and for videos, by the methods that transformers' models have for them."""
+    apart = _APART.get(getattr(getattr(model, "config", None), "model_type", ""))
+    if apart is not None:
+        yield from apart(model)
     for modality in ("image", "video"):
         name = f"get_{modality}_features"
         where = site(model, name, lambda config: vision_config(config) is not None)
@@ -345,6 +348,44 @@ def _generator(where: Site, modality: str) -> Iterator[Call]:
     yield Call(where.method("generation_head"), {"hidden_states": wide}, "codec", "6 states of an image")
 
 
+def _tiles(model: Any) -> Iterator[Call]:
+    import torch
+
+    vision = model.config.vision_config
+    tiles = number(vision, "max_num_tiles", default=1)
+    made = pixels(model.config, 1, 1, tiles)
+    arguments = {
+        "pixel_values": made,
+        "aspect_ratio_ids": torch.ones(1, 1, dtype=torch.long),
+        "aspect_ratio_mask": torch.ones(1, 1, tiles, dtype=torch.long),
+    }
+    yield Call("model.vision_model", arguments, "vision", f"an image of {tiles} tiles")
+    states = torch.ones(1, 6, number(vision, "vision_output_dim", default=1))
+    yield Call("model.multi_modal_projector", {"input": states}, "connector", "6 states of an image")
+
+
+def _cropped(model: Any) -> Iterator[Call]:
+    # One crop beside the whole image: of each, half of the patches per side are left, and each row ends in a mark.
+    import torch
+
+    vision = model.config.vision_config
+    made = pixels(model.config, 1, 2)
+    patches = made.shape[-1] // number(vision, "patch_size", default=14)
+    side, crop = -(-patches // 2), number(vision, "crop_size", default=made.shape[-1])
+    count = 2 * side * (side + 1) + 1
+    arguments = {
+        "input_ids": torch.full((1, count), int(vision.image_token_id)),
+        "inputs_embeds": torch.ones(1, count, width(model.config)),
+        "image_pixel_values": made,
+        "image_sizes": torch.tensor([[crop, crop]]),
+        "image_attention_mask": torch.ones(1, 2, patches, patches, dtype=torch.long),
+    }
+    about = f"an image of {made.shape[-2]} × {made.shape[-1]} and a crop"
+    yield Call("model.embed_tokens_extend.image_embed", arguments, "vision", about)
+
+
+# Models that see without a method of its own, by their model type.
+_APART: dict[str, Callable[[Any], Iterator[Call]]] = {"mllama": _tiles, "phi4_multimodal": _cropped}
 _OWN: dict[str, Callable[[Site, str], Iterator[Call]]] = {
     "aria": _aria,
     "chameleon": _quantiser,

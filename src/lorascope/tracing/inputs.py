@@ -7,7 +7,8 @@ needs no places among the tokens. Values are made for the shape, not for the sen
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from lorascope.tracing.calling import Call, number, parameters, required, text_config, token_ids, width
@@ -33,16 +34,31 @@ def calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
     Returns:
         The main forward first. A part that no call can be made for is left out.
     """
-    return (_main(module, length), *image_calls(module), *sound_calls(module))
+    made = (*_main(module, length), *_beside(module, length), *image_calls(module), *sound_calls(module))
+    return tuple(call for call in made if _is_whole(module, call))
 
 
-def _main(module: torch.nn.Module, length: int) -> Call:
+def _is_whole(module: Any, call: Call) -> bool:
+    """Whether a call has something to compute with, and lacks nothing that its method insists on."""
+    method = attrgetter(call.method)(module)
+    method = getattr(method, "forward", method)  # of a module, that is what is called
+    return bool(call.arguments) and required(method) <= {*call.arguments}
+
+
+def _main(module: torch.nn.Module, length: int) -> Iterator[Call]:
     # Its own forward looks for the places of images among the tokens, and default configurations name no such token.
     kind = getattr(getattr(module, "config", None), "model_type", "")
     if kind in ("blip-2", "instructblip", "instructblipvideo"):
         call = _forward(module.get_submodule("language_model"), length)
-        return dataclasses.replace(call, method="language_model")
-    return _forward(module, length)
+        yield dataclasses.replace(call, method="language_model")
+    else:
+        yield _forward(module, length)
+
+
+def _beside(module: Any, length: int) -> Iterator[Call]:
+    # The model that says where a patch of bytes ends: its own numbers decide, so the main call is told them instead.
+    if getattr(getattr(module, "config", None), "model_type", "") == "blt":
+        yield Call("model.patcher", {"input_ids": token_ids(module, length)}, "", f"{length} tokens")
 
 
 def _forward(module: torch.nn.Module, length: int) -> Call:
@@ -56,6 +72,8 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         arguments["input_ids"] = token_ids(module, length)
     elif "inputs_embeds" in names:
         arguments["inputs_embeds"] = torch.ones(1, length, width(text))
+    elif "pixel_values" in names:
+        arguments["pixel_values"] = pixels(config)
     if "decoder_input_ids" in names:
         arguments["decoder_input_ids"] = token_ids(module, _DECODER)
     if "use_cache" in names or ("kwargs" in names and hasattr(text, "use_cache")):
@@ -91,6 +109,14 @@ _SEEING: dict[str, tuple[int, ...]] = {
     "udop": (),
     "vision-encoder-decoder": (),
 }
+
+
+def _lengths(module: Any, arguments: dict[str, Any]) -> None:
+    # One patch for the start and then patches of three bytes.
+    import torch
+
+    length = arguments["input_ids"].shape[-1]
+    arguments["patch_lengths"] = torch.tensor([[1, *[3] * (length // 3), *[length % 3] * bool(length % 3)]])
 
 
 def _languages(module: Any, arguments: dict[str, Any]) -> None:
@@ -220,6 +246,7 @@ def _assistant(module: Any, arguments: dict[str, Any]) -> None:
         one = text.per_layer_config[layer]
         shared[kind] = (torch.ones(1, one.num_key_value_heads, length, one.head_dim),) * 2
     arguments["shared_kv_states"] = shared
+    arguments["output_hidden_states"] = True  # else the last layers see the last token only
 
 
 def _heard(module: Any, arguments: dict[str, Any]) -> None:
@@ -232,6 +259,7 @@ def _heard(module: Any, arguments: dict[str, Any]) -> None:
 
 
 _PARTICULAR: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    "blt": _lengths,
     "esm": _placed,
     "evolla": _protein,
     "gemma4_assistant": _assistant,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calling import Call, Site, number, site
+from lorascope.tracing.calling import Call, Site, number, site, width
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +15,9 @@ _METHOD = "get_audio_features"
 
 def sound_calls(model: torch.nn.Module) -> Iterator[Call]:
     """The calls for sounds, by the method that transformers' models have for them."""
+    apart = _APART.get(getattr(getattr(model, "config", None), "model_type", ""))
+    if apart is not None:
+        yield from apart(model)
     where = site(model, _METHOD, lambda config: audio_config(config) is not None)
     if where is None:
         return
@@ -36,7 +39,8 @@ def audio_config(config: Any) -> Any:
 def _frames(where: Site) -> tuple[int, int]:
     """Frequencies and frames of a sound."""
     config = audio_config(where.config)
-    mels = number(config, "num_mel_bins", "feature_size", "input_feat_size", "input_dim", "input_size", default=80)
+    keys = ("num_mel_bins", "feature_size", "input_feat_size", "input_dim", "input_size")
+    mels = number(config, *keys, default=0) or number(getattr(config, "asr_config", None), *keys, default=80)
     return mels, 2 * number(config, "max_source_positions", default=200)
 
 
@@ -97,6 +101,37 @@ def _waveform(where: Site) -> Iterator[Call]:
     yield Call(where.method(_METHOD), arguments, "audio", f"{samples} samples of sound")
 
 
+def _tower(model: Any) -> Iterator[Call]:
+    import torch
+
+    audio = model.config.audio_config
+    frames = 2 * number(audio, "max_source_positions", default=200)
+    features = torch.ones(1, number(audio, "num_mel_bins", default=128), frames)
+    yield Call("model.audio_tower", {"input_features": features}, "audio", f"{frames} frames of sound")
+    states = torch.ones(1, 6, width(audio))
+    yield Call("model.multi_modal_projector", {"audio_features": states}, "connector", "6 states of sound")
+
+
+def _embedded(model: Any) -> Iterator[Call]:
+    # Speech, and sound that goes with an image, have projections of their own.
+    import torch
+
+    audio = model.config.audio_config
+    places = 10
+    frames = places * number(audio, "time_reduction", default=8)
+    arguments = {
+        "input_ids": torch.full((1, places), int(audio.audio_token_id)),
+        "inputs_embeds": torch.ones(1, places, width(model.config)),
+        "audio_input_features": torch.ones(1, frames, number(audio, "input_size", default=80)),
+        "audio_embed_sizes": torch.tensor([places]),
+    }
+    for mode in ("speech", "vision"):
+        given = {**arguments, "audio_projection_mode": mode}
+        yield Call("model.embed_tokens_extend.audio_embed", given, "audio", f"{frames} frames of sound")
+
+
+# Models that hear without a method of its own, by their model type.
+_APART: dict[str, Callable[[Any], Iterator[Call]]] = {"phi4_multimodal": _embedded, "qwen2_audio": _tower}
 _OWN: dict[str, Callable[[Site], Iterator[Call]]] = {
     "dots3_note": _chunks,
     "gemma3n": _last,

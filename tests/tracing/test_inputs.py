@@ -1,0 +1,160 @@
+"""Calls that run every part of a model: run on small real models, with transformers' own code as the judge."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import architectures
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lorascope.folding import template
+from lorascope.tracing.inputs import Call, calls
+
+ENTRIES = {f"{entry.head}/{entry.label}": entry for entry in (*architectures.entries(), *architectures.layouts())}
+
+
+class _Touched(TorchDispatchMode):
+    """Which parameters any operation was given, as storages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, torch.Tensor):
+                self.storages.add(value.untyped_storage()._cdata)
+        return func(*args, **(kwargs or {}))
+
+
+def _small(label: str) -> Any:
+    from shrinking import small_model
+
+    return small_model(ENTRIES[label]).float().eval()
+
+
+def _run(model: Any, planned: tuple[Call, ...]) -> tuple[dict[str, str], dict[str, int]]:
+    """What failed, by method, and how many parameters of two or more dimensions no call touched, by template."""
+    touched = _Touched()
+    failed = {}
+    for call in planned:
+        function = model
+        for part in call.method.split("."):
+            function = getattr(function, part)
+        try:
+            with torch.no_grad(), touched:
+                function(**call.arguments)
+        except Exception as error:
+            failed[call.method] = f"{type(error).__name__}: {error}"
+    missed = collections.Counter(
+        template(name)
+        for name, parameter in model.named_parameters()
+        if parameter.dim() > 1 and parameter.untyped_storage()._cdata not in touched.storages
+    )
+    return failed, dict(missed)
+
+
+# A model for every kind of call, with the parameters that nothing can touch.
+SAMPLE: dict[str, dict[str, int]] = {
+    "causal-lm/llama": {},
+    "causal-lm/gpt2+cross": {},
+    "causal-lm/mamba": {},
+    "causal-lm/blt": {},
+    "causal-lm/fuyu": {},
+    "causal-lm/gemma4_unified_assistant": {},
+    "causal-lm/git": {},
+    "causal-lm/mllama": {},
+    "causal-lm/musicgen": {},
+    "causal-lm/phi4_multimodal": {},
+    "causal-lm/whisper": {},
+    "causal-lm/xlnet": {"transformer.mask_emb": 1},
+    "causal-lm/xmod": {},
+    "seq2seq-lm/bart": {},
+    "seq2seq-lm/granite_speech": {},
+    "seq2seq-lm/musicflamingo": {},
+    "seq2seq-lm/qwen2_audio": {},
+    "seq2seq-lm/vibevoice_asr": {},
+    "seq2seq-lm/voxtral_realtime": {},
+    "masked-lm/bert": {},
+    "masked-lm/esm": {"esm.contact_head.regression.weight": 1},
+    "masked-lm/longformer": {},
+    "masked-lm/luke": {},
+    "masked-lm/neomme": {},
+    "image-text-to-text/blip": {},
+    "image-text-to-text/blip-2": {},
+    "image-text-to-text/ernie4_5_vl_moe": {},
+    "image-text-to-text/idefics": {},
+    "image-text-to-text/idefics2": {},
+    "image-text-to-text/inkling2": {},
+    "image-text-to-text/kosmos-2": {},
+    "image-text-to-text/lfm2_vl": {},
+    "image-text-to-text/llava": {},
+    "image-text-to-text/llava_next": {},
+    "image-text-to-text/mistral3": {},
+    "image-text-to-text/pi0": {"model.dit.embed_tokens.weight": 1},
+    "image-text-to-text/pix2struct": {},
+    "image-text-to-text/qwen3_5": {},
+    "image-text-to-text/vision-encoder-decoder": {},
+}
+
+
+@pytest.mark.parametrize("label", SAMPLE)
+def test_calls_run_every_parameter(label: str) -> None:
+    model = _small(label)
+    failed, missed = _run(model, calls(model))
+    assert failed == {}
+    assert missed == SAMPLE[label]
+
+
+def test_the_first_call_is_the_model_with_so_many_ordinary_tokens() -> None:
+    entry = ENTRIES["image-text-to-text/qwen3_5"]
+    model = entry.build()
+    config = model.config.to_dict()
+    for length in (11, 160):
+        first, *others = calls(model, length=length)
+        assert (first.method, first.component, first.about) == ("forward", "", f"{length} tokens")
+        ids = first.arguments["input_ids"]
+        assert ids.shape == (1, length)
+        assert ids.device.type == "cpu"
+        marks = [config[key] for key in config if key.endswith("_token_id")]
+        assert len(marks) > 3
+        assert not {*marks} & {*ids[0].tolist()}
+        assert [call.component for call in others] == ["vision", "vision"]
+    assert len(set(calls(model)[0].arguments["input_ids"][0].tolist())) == 11
+
+
+def test_sentences_for_a_classifier_end_as_its_configuration_says() -> None:
+    (entry,) = (entry for entry in architectures.entries("sequence-classification") if entry.model_type == "bart")
+    (call,) = calls(entry.build())
+    assert call.arguments["input_ids"][0, -1] == entry.config().eos_token_id
+    assert call.arguments["decoder_input_ids"].shape == (1, 7)
+
+
+class _Words(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(50, 8)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.table(input_ids)
+
+
+class _Vectors(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(inputs)
+
+
+def test_a_model_of_nobody_is_called_by_its_signature() -> None:
+    model = _Words()
+    (call,) = calls(model)
+    assert {*call.arguments} == {"input_ids"}
+    model(**call.arguments)
+    assert calls(_Vectors()) == ()
