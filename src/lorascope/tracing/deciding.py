@@ -189,7 +189,9 @@ class _Decider:
                     and Flag.ACTIVATION not in second.edge.some
                     and self.reading.writes_to(second.node)
                 ):
-                    self._claim(index, "attention", variant, "o_a", "it reads an attention's output and feeds a second weight")
+                    self._claim(
+                        index, "attention", variant, "o_a", "it reads an attention's output and feeds a second weight"
+                    )
                     self._claim(second.node, "attention", variant, "o_b", "it writes an attention's output of low rank")
 
     def _read_by_attention(self, attention: Attention) -> dict[int, set[str]]:
@@ -238,13 +240,18 @@ class _Decider:
     def _low_rank_gate(self, second: int) -> None:
         for edge in self._weights(self.nodes[second].operands[0]):
             first = edge.source
-            if first not in self._claims and self._can_narrow(first) and self.nodes[first].rows < self.nodes[first].columns:
+            if (
+                first not in self._claims
+                and self._can_narrow(first)
+                and self.nodes[first].rows < self.nodes[first].columns
+            ):
                 self._claim(first, "attention", "", "gate_a", "its output of low rank feeds a gate of an attention")
                 self._claim(second, "attention", "", "gate_b", "it widens an output of low rank")
 
     def _can_narrow(self, first: int) -> bool:
-        return not (self.reading.is_stream[first] or self.reading.writes_to(first) or self._claims.get(first, []) and any(
-            claim.part in ("o", "o_b") for claim in self._claims[first]))
+        if self.reading.is_stream[first] or self.reading.writes_to(first):
+            return False
+        return not any(claim.part in ("o", "o_b") for claim in self._claims.get(first, ()))
 
     def _pieces_apart(self, first: int, seconds: Iterable[int]) -> Iterable[bool]:
         """Per weight that reads the first, whether it reads a piece of its output only."""
@@ -330,7 +337,9 @@ class _Decider:
         for edge in firsts:
             part, why = self._first_part(edge, firsts, activated, multiplied)
             self._claim(edge.source, "ffn", variant, part, why)
-        self._claim(last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream")
+        self._claim(
+            last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream"
+        )
 
     def _first_part(
         self, edge: Edge, firsts: Sequence[Edge], activated: set[int], multiplied: set[int]
@@ -434,16 +443,22 @@ class _Decider:
         """Weights read its output beside streams, and it is added to one too: it shifts and scales what others read."""
         readers = self.reading.read_by(index)
         carried = any(self.nodes[one.node].kind == "sum" and one.operand == 0 for one in self.reading.readers[index])
-        return bool(self.reading.writes_to(index)) and not carried and any(
-            self.nodes[reader.node].kind == "weight"
-            and any(self.reading.is_stream[edge.source] for edge in self.nodes[reader.node].operands[0])
-            for reader in readers
+        return (
+            bool(self.reading.writes_to(index))
+            and not carried
+            and any(
+                self.nodes[reader.node].kind == "weight"
+                and any(self.reading.is_stream[edge.source] for edge in self.nodes[reader.node].operands[0])
+                for reader in readers
+            )
         )
 
     def _scales(self, index: int) -> bool:
         """Its output multiplies a stream that it was computed from."""
         return any(
-            self.nodes[reader.node].kind == "sum" and reader.operand == 1 and self.nodes[reader.node].how is Flag.PRODUCT
+            self.nodes[reader.node].kind == "sum"
+            and reader.operand == 1
+            and self.nodes[reader.node].how is Flag.PRODUCT
             for reader in self.reading.readers[index]
         )
 
@@ -454,8 +469,12 @@ class _Decider:
             return True
         for edge in self.reading.origins(node.operands[0]):
             source = self.nodes[edge.source]
-            if source.kind == "sum" and source.operands[1] and all(
-                self._blocks(written.source) == {"router"} for written in self.reading.origins(source.operands[1])
+            if (
+                source.kind == "sum"
+                and source.operands[1]
+                and all(
+                    self._blocks(written.source) == {"router"} for written in self.reading.origins(source.operands[1])
+                )
             ):
                 return True
         return False
@@ -470,7 +489,11 @@ class _Decider:
         origins = self.reading.origins(self.nodes[last].operands[0])
         mixed = [edge for edge in origins if self.nodes[edge.source].kind == "contraction"]
         weights = [edge for edge in origins if self.nodes[edge.source].kind == "weight"]
-        if not mixed and not any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in weights) and not self._unrolled(weights):
+        if (
+            not mixed
+            and not any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in weights)
+            and not self._unrolled(weights)
+        ):
             return
         if not self.reading.writes_to(last) and any(node.kind == "sum" for node in self.nodes):
             return
@@ -507,7 +530,9 @@ class _Decider:
     def _outside(self, index: int, node: Node) -> None:
         if node.kind == "table":
             by = f" by {', '.join(node.ids)}" if node.ids else ""
-            self._claim(index, "embedding", "", "token" if index in self._vocabularies else "", f"its rows are looked up{by}")
+            self._claim(
+                index, "embedding", "", "token" if index in self._vocabularies else "", f"its rows are looked up{by}"
+            )
         elif node.kind == "parameter":
             self._claim(index, "other", "", "", "it is data, not a matrix: it is added, joined or read as it is")
         elif node.kind == "convolution":
@@ -526,7 +551,13 @@ class _Decider:
             self._claim(index, "embedding", "", "" if of_input else "projection", "its output starts a stream")
         elif self.reading.is_output[index] and self._features:
             for one in (index, *before):
-                self._claim(one, "embedding", "", "" if of_input else "projection", "its output is what another part of the model reads")
+                self._claim(
+                    one,
+                    "embedding",
+                    "",
+                    "" if of_input else "projection",
+                    "its output is what another part of the model reads",
+                )
         elif self.reading.is_output[index]:
             rows = {self.nodes[table].rows for table in self._vocabularies}
             self._claim(index, "head", "", "lm" if node.rows in rows else "", "the call returns its output")

@@ -37,7 +37,7 @@ CHOICES = {
 }
 
 
-class Untraceable(Exception):
+class UntraceableError(Exception):
     """The code asks for a number that depends on the weights, or uses an operation that has no meaning without them."""
 
 
@@ -96,7 +96,7 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         kwargs: Keyword arguments.
 
     Raises:
-        Untraceable: See there.
+        UntraceableError: See there.
     """
     tensors = tensors_in([*args, *kwargs.values()])
     unknown = any(tensor.is_meta for tensor in tensors)
@@ -105,7 +105,7 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     if not unknown:
         return _known(func, name, args, kwargs)
     if name in ("_local_scalar_dense", "equal", "is_nonzero"):
-        raise Untraceable("its code asks for a number that depends on the weights")
+        raise UntraceableError("its code asks for a number that depends on the weights")
     if func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not args[0].is_meta:
         return args[0]  # a real buffer is written with what is unknown: the recorder notes what it now holds
     if name in ("nonzero", "unique_consecutive", "_unique2"):
@@ -119,9 +119,11 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     elif name == "_grouped_mm" and args[0].dim() == 2 and args[1].dim() == 3:  # which is for one type of numbers only
         return torch.empty(args[0].shape[0], args[1].shape[2], dtype=args[0].dtype, device=META)
     try:
-        result = func(*with_tensors(args, to_meta), **dict(zip(kwargs, with_tensors(kwargs.values(), to_meta), strict=True)))
+        result = func(
+            *with_tensors(args, to_meta), **dict(zip(kwargs, with_tensors(kwargs.values(), to_meta), strict=True))
+        )
     except NotImplementedError as error:
-        raise Untraceable(f"the operation {name} has no form without numbers") from error
+        raise UntraceableError(f"the operation {name} has no form without numbers") from error
     return _chosen(func, name, args, kwargs, result) if name in CHOICES else result
 
 
@@ -178,7 +180,9 @@ def _chosen(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
         else:
             counted = counted.view(shape)
         results[place] = counted % args[0].shape[dim]
-    return type(result)(results) if type(result) in (list, tuple) else (tuple(results) if len(results) > 1 else results[0])
+    return (
+        type(result)(results) if type(result) in (list, tuple) else (tuple(results) if len(results) > 1 else results[0])
+    )
 
 
 def _argument(func: Any, wanted: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

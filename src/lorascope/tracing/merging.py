@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 
-from lorascope.records import ModelMap, Role, Trace, Weight
+from lorascope.records import Confidence, ModelMap, Role, Trace, Weight
+from lorascope.roles.classifying import assemble
 from lorascope.tracing.settling import Settled
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seen:
@@ -37,7 +39,7 @@ def merge(named: ModelMap, seen: Mapping[str, Seen], unexecuted: str, *, audited
         audited: The names of this model type were decided by reading its code.
     """
     traces = []
-    weights = []
+    roles = {}
     for weight in named.weights:
         trace = _trace(weight, seen.get(weight.name), unexecuted)
         traces.append(trace)
@@ -46,12 +48,12 @@ def merge(named: ModelMap, seen: Mapping[str, Seen], unexecuted: str, *, audited
             role, guess = _filled(trace.flow, weight.role), False
         elif trace.flow is not None and not trace.disagrees:
             role = _filled(weight.role, trace.flow)
-        weights.append(dataclasses.replace(weight, role=role, guess=guess))
-    return dataclasses.replace(named, weights=tuple(weights), traces=tuple(traces))
+        roles[weight.name] = (role, guess)
+    return dataclasses.replace(named, weights=assemble(named.modules, roles), traces=tuple(traces))
 
 
 def _trace(weight: Weight, seen: Seen | None, unexecuted: str) -> Trace:
-    by_name = "low" if weight.guess else "medium"
+    by_name: Confidence = "low" if weight.guess else "medium"
     if seen is None:
         return Trace(weight.name, weight.role, weight.guess, None, "unexecuted", unexecuted, by_name, False)
     settled = seen.settled
@@ -66,7 +68,7 @@ def _trace(weight: Weight, seen: Seen | None, unexecuted: str) -> Trace:
     if seen.siblings:
         evidence = f"as {seen.siblings} like it that ran: {evidence}"
     disagrees = not weight.guess and not agrees
-    confidence = "low" if disagrees else "medium" if weight.guess else "high"
+    confidence: Confidence = "low" if disagrees else "medium" if weight.guess else "high"
     return Trace(weight.name, weight.role, weight.guess, flow, "executed", evidence, confidence, disagrees)
 
 
@@ -95,8 +97,7 @@ def _filled(role: Role, other: Role) -> Role:
     """The first role, with the facts that it leaves open from a second one of the same block."""
     if role.block != other.block:
         return role
-    variant = role.variant or other.variant
-    return dataclasses.replace(role, variant=variant, part=role.part or (other.part if variant == role.variant or not role.variant else ""))
+    return dataclasses.replace(role, variant=role.variant or other.variant, part=role.part or other.part)
 
 
 def with_siblings(seen: Mapping[str, Seen], groups: Collection[Collection[str]]) -> dict[str, Seen]:

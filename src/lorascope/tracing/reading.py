@@ -55,10 +55,14 @@ class Reading:
         # Whether a weight, a convolution or the caller reads it, if only as part of a later sum.
         read = [False] * len(self.nodes)
         for index in reversed(range(len(self.nodes))):
-            read[index] = self.is_output[index] or not self.readers[index] or any(
-                self.nodes[reader.node].kind in ("weight", "convolution")
-                or (self.nodes[reader.node].kind == "sum" and read[reader.node])
-                for reader in self.readers[index]
+            read[index] = (
+                self.is_output[index]
+                or not self.readers[index]
+                or any(
+                    self.nodes[reader.node].kind in ("weight", "convolution")
+                    or (self.nodes[reader.node].kind == "sum" and read[reader.node])
+                    for reader in self.readers[index]
+                )
             )
         streams: list[bool] = []
         # A weight starts a stream if it stands between a start that nothing else carries on and the first sum.
@@ -69,7 +73,7 @@ class Reading:
                 before.append(index not in carried and all(before[source] for source in sources))
                 streams.append(True)
             elif node.kind == "weight":
-                before.append(bool(sources) and all(before[source] for source in sources) )
+                before.append(bool(sources) and all(before[source] for source in sources))
                 streams.append(index in carried and before[index])
             elif node.kind == "sum":
                 before.append(False)

@@ -22,38 +22,48 @@ from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node, NodeKind, Pi
 # Where a value comes from: (node, piece of its output) to (what happened on some way, what happened on every way).
 Labels = dict[tuple[int, Piece], tuple[int, int]]
 
+_words = str.split  # a row of names is read more easily as one text
+
 _ACTIVATIONS = frozenset(
-    "relu relu_ gelu gelu_ silu silu_ sigmoid sigmoid_ tanh tanh_ exp exp_ exp2 elu elu_ celu selu softplus leaky_relu "
-    "leaky_relu_ hardtanh hardtanh_ hardsigmoid hardswish mish log_sigmoid_forward threshold prelu _prelu_kernel "
-    "rrelu_with_noise erf expm1 relu6 hardshrink softshrink clamp_min atan sin cos".split()
+    _words(
+        "relu relu_ gelu gelu_ silu silu_ sigmoid sigmoid_ tanh tanh_ exp exp_ exp2 elu elu_ celu selu softplus leaky_relu "
+        "leaky_relu_ hardtanh hardtanh_ hardsigmoid hardswish mish log_sigmoid_forward threshold prelu _prelu_kernel "
+        "rrelu_with_noise erf expm1 relu6 hardshrink softshrink clamp_min atan sin cos"
+    )
 )
 _SOFTMAXES = frozenset({"_softmax", "_safe_softmax", "_log_softmax", "softmax", "log_softmax"})
 _REDUCTIONS = frozenset(
-    "mean sum var var_mean std amax amin norm linalg_vector_norm logsumexp native_layer_norm native_group_norm rsqrt "
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _fused_rms_norm prod max min "
-    "rms_norm layer_norm cudnn_batch_norm".split()
+    _words(
+        "mean sum var var_mean std amax amin norm linalg_vector_norm logsumexp native_layer_norm native_group_norm rsqrt "
+        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _fused_rms_norm prod max min "
+        "rms_norm layer_norm cudnn_batch_norm"
+    )
 )
-_SCANS = frozenset("cumsum cumsum_ cumprod logcumsumexp _cumsum cummax".split())
-_PRODUCTS = frozenset("mul mul_ div div_ addcmul addcmul_ true_divide".split())
-_JOINS = frozenset("cat stack hstack vstack concat column_stack".split())
+_SCANS = frozenset(_words("cumsum cumsum_ cumprod logcumsumexp _cumsum cummax"))
+_PRODUCTS = frozenset(_words("mul mul_ div div_ addcmul addcmul_ true_divide"))
+_JOINS = frozenset(_words("cat stack hstack vstack concat column_stack"))
 _ADDITIONS = frozenset(
-    "add add_ sub sub_ rsub where index_put index_put_ _index_put_impl_ index_add index_add_ scatter_add scatter_add_ "
-    "scatter scatter_ masked_scatter masked_scatter_ copy_ lerp lerp_ maximum minimum index_copy index_copy_ "
-    "slice_scatter select_scatter scatter_reduce".split()
+    _words(
+        "add add_ sub sub_ rsub where index_put index_put_ _index_put_impl_ index_add index_add_ scatter_add scatter_add_ "
+        "scatter scatter_ masked_scatter masked_scatter_ copy_ lerp lerp_ maximum minimum index_copy index_copy_ "
+        "slice_scatter select_scatter scatter_reduce"
+    )
 )
-_MATRIX_PRODUCTS = frozenset("mm addmm addmm_ bmm baddbmm baddbmm_ matmul linear _grouped_mm addbmm".split())
-_WITH_ADDEND = frozenset("addmm addmm_ baddbmm baddbmm_ addbmm".split())
-_LOOKUPS = frozenset("index _unsafe_index index_select gather take_along_dim take embedding embedding_bag".split())
+_MATRIX_PRODUCTS = frozenset(_words("mm addmm addmm_ bmm baddbmm baddbmm_ matmul linear _grouped_mm addbmm"))
+_WITH_ADDEND = frozenset(_words("addmm addmm_ baddbmm baddbmm_ addbmm"))
+_LOOKUPS = frozenset(_words("index _unsafe_index index_select gather take_along_dim take embedding embedding_bag"))
 # The largest of a row is as often taken for a stable softmax as to choose by.
 _EXTREMES = frozenset({"max", "min", "median", "mode"})
 # Writing rows back to where they came from: what chose the rows has no more say in what they are.
-_WRITES_BACK = frozenset("index_add index_add_ index_put index_put_ _index_put_impl_ scatter_add scatter_add_".split())
+_WRITES_BACK = frozenset(_words("index_add index_add_ index_put index_put_ _index_put_impl_ scatter_add scatter_add_"))
 # What leaves integers as they are, so that a table that is read with them is read with the argument itself.
 _KEEPS_INTEGERS = frozenset(
-    "_to_copy clone view reshape _unsafe_view expand slice select unsqueeze squeeze clamp clamp_min clamp_max "
-    "contiguous alias detach where masked_fill copy_ lift_fresh cat permute transpose t index".split()
+    _words(
+        "_to_copy clone view reshape _unsafe_view expand slice select unsqueeze squeeze clamp clamp_min clamp_max "
+        "contiguous alias detach where masked_fill copy_ lift_fresh cat permute transpose t index"
+    )
 )
-_COPIES_PIECES = frozenset("unsafe_split unsafe_chunk unsafe_split_with_sizes split_with_sizes_copy split_copy".split())
+_COPIES_PIECES = frozenset(_words("unsafe_split unsafe_chunk unsafe_split_with_sizes split_with_sizes_copy split_copy"))
 
 
 # A loop over positions reads one piece of an output per position. After so many, one more tells nothing new.
@@ -126,11 +136,11 @@ def _reason(error: Exception) -> str:
         if "torch" not in Path(frame.filename).parts and not frame.filename.endswith(("recording.py", "known.py"))
     ]
     text = str(error).strip().partition("\n")[0]
-    what = text if isinstance(error, known.Untraceable) else f"{type(error).__name__}: {text}"
+    what = text if isinstance(error, known.UntraceableError) else f"{type(error).__name__}: {text}"
     return f"{what} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else what
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say what it is
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self._nodes: list[Node] = []
@@ -350,7 +360,9 @@ class _Recorder(TorchDispatchMode):
         addend = values[0] if start else _NOTHING
         if right.parameters and self._dimensions[self._largest(right.parameters)] >= 2:
             data = left.labels or (self._parameter(left.parameters) if left.parameters else {})
-            made = self._use(right.parameters, data, control, second.shape[-1], second.shape[-2] if second.dim() > 1 else 1)
+            made = self._use(
+                right.parameters, data, control, second.shape[-1], second.shape[-2] if second.dim() > 1 else 1
+            )
         elif left.parameters and right.labels and self._dimensions[self._largest(left.parameters)] >= 2:
             made = self._use(left.parameters, right.labels, control, first.shape[-2], first.shape[-1])
         elif left.labels and right.labels and (carried := self._mixed_streams(left, right)):
@@ -377,7 +389,9 @@ class _Recorder(TorchDispatchMode):
                 return _Value({(index, None): (0, 0)})
         return None
 
-    def _use(self, parameters: tuple[str, ...], data: Labels, control: Iterable[int], rows: int, columns: int) -> _Value:
+    def _use(
+        self, parameters: tuple[str, ...], data: Labels, control: Iterable[int], rows: int, columns: int
+    ) -> _Value:
         name = self._largest(parameters)
         self._elementwise |= {one for one in parameters if one != name and self._dimensions[one] >= 2}
         index = self._node("weight", name, [data], rows=rows, columns=columns, control=tuple(sorted(control)))
@@ -467,7 +481,9 @@ class _Recorder(TorchDispatchMode):
         dim = dims[0] if isinstance(dims, list | tuple) and len(dims) == 1 else dims
         if not isinstance(dim, int) or not tensor.dim():
             return
-        innermost = min((stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1), default=0)
+        innermost = min(
+            (stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1), default=0
+        )
         for node, _ in value.labels:
             if self._nodes[node].kind == "contraction" and node not in self._scored:
                 self._scored[node] = 1 if tensor.stride(dim) == innermost else 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import template
+from lorascope.folding import NUMBER, template
 from lorascope.records import ModelMap, Weight
 from lorascope.sources.gallery import gallery
 from lorascope.tracing.deciding import Claim, decide
+from lorascope.tracing.doubting import doubts, unlike_their_layers
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.inputs import Call, calls
 from lorascope.tracing.merging import Seen, merge, with_siblings
@@ -49,60 +50,85 @@ def trace_roles(
     Raises:
         LorascopeError: There is nothing to call it with, or the only call fails before it reaches a weight.
     """
-    graphs: list[tuple[Call, Graph]] = []
     owners = _owners(named)
-    lengths = LENGTHS if inputs is None else LENGTHS[:1]
-    for place, length in enumerate(lengths):
-        planned = calls(module, length=length) if inputs is None else (Call("forward", inputs, "", "the inputs given"),)
-        if place:
-            planned = planned[:1]  # only the text gets longer
-        for number, call in enumerate(planned):
-            if progress is not None:
-                progress(number, len(planned))
-            graphs.append((call, record(module, call.method, call.arguments)))
-        if all(weight.name in _executed(graphs, owners) for weight in named.weights):
-            break
-    if not graphs or not any(graph.nodes for _, graph in graphs):
+    graphs: list[tuple[Call, Graph]] = []
+    waiting = [Call("forward", inputs, "", "the inputs given")] if inputs is not None else list(calls(module))
+    longer = [] if inputs is not None else [length for length in LENGTHS if length != LENGTHS[0]]
+    while waiting:
+        if progress is not None:
+            progress(len(graphs), len(graphs) + len(waiting))
+        call = waiting.pop(0)
+        graphs.append((call, record(module, call.method, call.arguments)))
+        if not waiting and longer and len(_executed(graphs, owners)) < len(named.weights):
+            waiting.append(calls(module, length=longer.pop(0))[0])  # only the text gets longer
+    if progress is not None:
+        progress(len(graphs), len(graphs))
+    if not _executed(graphs, owners):
         reason = next((graph.failure for _, graph in graphs if graph.failure), "")
         raise LorascopeError(
             f"no call of {named.architecture} came to a weight" + (f": {reason}" if reason else ""),
             hint="Give the keyword arguments of one call: inspect(module, trace=True, inputs={…}).",
         )
-    if progress is not None:
-        progress(1, 1)
-    return _traced(named, graphs, owners)
+    return traced(named, graphs)
 
 
-def _traced(named: ModelMap, graphs: Iterable[tuple[Call, Graph]], owners: Mapping[str, tuple[Weight, ...]]) -> ModelMap:
+def traced(named: ModelMap, graphs: Sequence[tuple[Call, Graph]]) -> ModelMap:
+    """The map with roles by dataflow beside those by name, from what was recorded of the calls.
+
+    Args:
+        named: The map with roles by name.
+        graphs: The calls with their graphs, which a part of this package or a test recorded.
+    """
+    owners = _owners(named)
     claims: dict[str, list[Claim]] = {}
     components: dict[str, str] = {}
-    executed: set[str] = set()
-    failures = []
+    doubted: dict[str, str] = {}
     for call, graph in graphs:
-        if graph.failure:
-            failures.append(f"{call.about}: {graph.failure}")
-        for node in graph.nodes:
-            executed |= {weight.name for weight in _weights_of(node.kind == "table", node.name, owners)}
-        for name in graph.elementwise:
-            for weight in owners.get(name, ()):
-                executed.add(weight.name)
-                claims.setdefault(weight.name, []).append(Claim(name, -1, "other", "", "", _ELEMENTWISE))
-        for claim in decide(graph, features=bool(call.component)):
+        decided = decide(graph, features=bool(call.component))
+        in_doubt = doubts(graph, decided)
+        for claim in decided:
             for weight in _weights_of(claim.is_lookup, claim.name, owners):
                 claims.setdefault(weight.name, []).append(claim)
                 components.setdefault(weight.name, call.component)
+                if claim.node in in_doubt:
+                    doubted.setdefault(weight.name, in_doubt[claim.node])
+        for name in graph.elementwise:
+            for weight in owners.get(name, ()):
+                claims.setdefault(weight.name, []).append(Claim(name, -1, "other", "", "", _ELEMENTWISE))
     settled = settle(claims)
-    seen = {name: Seen(settled.get(name), components.get(name, "")) for name in executed}
+    doubted |= unlike_their_layers(settled, _layers(named))
+    for name, why in doubted.items():
+        if settled[name].block:
+            settled[name] = dataclasses.replace(settled[name], block="", variant="", part="", doubt=why)
+    seen = {name: Seen(settled.get(name), components.get(name, "")) for name in _executed(graphs, owners)}
     seen = with_siblings(seen, _equal_modules(named))
-    why = "no call reached it"
-    if failures:
-        why += f"; {'; '.join(dict.fromkeys(failures))}"
-    return merge(named, seen, why, audited=named.model_type in gallery())
+    failures = tuple(dict.fromkeys(f"{call.about}: {graph.failure}" for call, graph in graphs if graph.failure))
+    why = "; ".join(("no call reached it", *failures))
+    notes = tuple(f"A call was not traced to its end. {failure}" for failure in failures)
+    return merge(
+        dataclasses.replace(named, notes=named.notes + notes), seen, why, audited=named.model_type in gallery()
+    )
+
+
+def _layers(named: ModelMap) -> list[list[str]]:
+    """Names of weights that differ in the number of their layer only, by the class of their module and by shape."""
+    groups: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
+    for weight in named.weights:
+        number = NUMBER.search(weight.name)
+        if number is None or number.end() == len(weight.name):
+            continue
+        owner = weight.module if weight.kind == "parameter" else weight.module.rpartition(".")[0]
+        known = named.module_by_name.get(owner)
+        place = f"{weight.name[: number.start()]}#{weight.name[number.end() :]}"
+        key = (place, known.class_name if known is not None else "", weight.shape)
+        groups.setdefault(key, []).append(weight.name)
+    return [group for group in groups.values() if len(group) > 2]
 
 
 def _executed(graphs: Iterable[tuple[Call, Graph]], owners: Mapping[str, tuple[Weight, ...]]) -> set[str]:
-    names = {name for _, graph in graphs for name in (*(node.name for node in graph.nodes), *graph.elementwise)}
-    return {weight.name for name in names for weight in owners.get(name, ())}
+    used = {(node.name, node.kind == "table") for _, graph in graphs for node in graph.nodes if node.name in owners}
+    found = {weight.name for name, is_lookup in used for weight in _weights_of(is_lookup, name, owners)}
+    return found | {weight.name for _, graph in graphs for name in graph.elementwise for weight in owners.get(name, ())}
 
 
 def _owners(named: ModelMap) -> dict[str, tuple[Weight, ...]]:
