@@ -549,6 +549,8 @@ class _Decider:
                 self._claim(one, "other", "", "", "its output scales a stream")
         elif self.reading.is_stream[index] or self._starts(index):
             self._claim(index, "embedding", "", "" if of_input else "projection", "its output starts a stream")
+        elif of_input and node.operands[0]:
+            self._claim(index, "embedding", "", "", "it reads what the model is given")
         elif self.reading.is_output[index] and self._features:
             for one in (index, *before):
                 self._claim(
@@ -574,19 +576,45 @@ def find_attentions(reading: Reading) -> Iterable[Attention]:
         if node.kind != "contraction":
             continue
         for place in (0, 1):
-            factor = reading.origins(node.operands[place])
-            scores = tuple(
-                dict.fromkeys(
-                    edge.source
-                    for edge in factor
-                    if reading.nodes[edge.source].kind == "contraction"
-                    and (
-                        Flag.SOFTMAX in edge.some
-                        or (Flag.ACTIVATION in edge.some and reading.nodes[edge.source].scored is not None)
-                    )
-                )
-            )
+            factor = _past_mixed_heads(reading, reading.origins(node.operands[place]))
+            scores = tuple(dict.fromkeys(edge.source for edge in factor if _is_scored(reading, edge)))
             if scores:
                 rest = tuple(edge for edge in factor if edge.source not in scores)
                 yield Attention(index, scores, node.operands[1 - place], rest)
                 break
+
+
+def _is_scored(reading: Reading, edge: Edge) -> bool:
+    node = reading.nodes[edge.source]
+    by_hand = Flag.ACTIVATION in edge.some and node.scored is not None  # exponentials divided by their sum
+    return node.kind == "contraction" and (Flag.SOFTMAX in edge.some or by_hand)
+
+
+def _past_mixed_heads(reading: Reading, factor: Edges) -> Edges:
+    """The edges with weights that mix the heads' scores with each other replaced by what they read.
+
+    Before and after the softmax: talking-heads attention (arXiv 2003.02436, section 3).
+    """
+    for _ in range(2):
+        found: list[Edge] = []
+        for edge in factor:
+            node = reading.nodes[edge.source]
+            inner = reading.origins(node.operands[0]) if node.kind == "weight" else ()
+            # Products of scores alone, and as many rows as columns: not an output or a value.
+            if inner and node.rows == node.columns and all(_is_of_scores(reading, one) for one in inner):
+                found += [
+                    dataclasses.replace(one, some=one.some | edge.some, every=one.every | edge.every) for one in inner
+                ]
+            else:
+                found.append(edge)
+        factor = tuple(found)
+    return factor
+
+
+def _is_of_scores(reading: Reading, edge: Edge) -> bool:
+    node = reading.nodes[edge.source]
+    if node.kind == "weight":
+        return node.rows == node.columns and all(
+            reading.nodes[one.source].kind == "contraction" for one in reading.origins(node.operands[0])
+        )
+    return node.kind == "contraction"

@@ -331,6 +331,32 @@ def _pooling(where: Site, modality: str) -> Iterator[Call]:
     yield Call(where.method(name), {"pixel_values": made}, "vision", about)
 
 
+def _windowed(where: Site, modality: str) -> Iterator[Call]:
+    # The default configuration has a number of patches that its projectors cannot part into windows.
+    vision = where.config.vision_config
+    side = image_size(vision) // number(vision, "patch_size", default=14)
+    windows, queries = (int(word) for word in str(where.config.downsample_rate).split("/")[::-1])
+    if side % windows == 0 and queries:
+        arguments, about = _sized(where, modality)
+        arguments = {"pixel_values": arguments.pop("pixels"), **arguments}
+        yield Call(where.method("get_image_features"), arguments, "vision", about)
+    else:
+        made = pixels(where.config)
+        about = f"an image of {made.shape[-2]} × {made.shape[-1]}"
+        yield Call(where.method("vision_tower"), {"pixel_values": made}, "vision", about)
+
+
+def _adapted(where: Site, modality: str) -> Iterator[Call]:
+    # The method ends before the projector.
+    import torch
+
+    arguments, about = _square(where, modality)
+    yield Call(where.method("get_image_features"), {"pixel_values": arguments["pixels"]}, "vision", about)
+    states = torch.ones(1, 6, number(where.config.vision_config, "vision_output_dim", default=1))
+    arguments = {"image_features": states}
+    yield Call(where.method("multi_modal_projector"), arguments, "connector", "6 states of an image")
+
+
 def _generator(where: Site, modality: str) -> Iterator[Call]:
     import torch
 
@@ -392,11 +418,13 @@ _OWN: dict[str, Callable[[Site, str], Iterator[Call]]] = {
     "emu3": _quantiser,
     "fuyu": _patches,
     "gemma3": _pooling,
+    "granite4_vision": _windowed,
     "granite_docling": _docling,
     "idefics2": _tower,
     "idefics3": _tower,
     "inkling_mm_model": _inkling,
     "janus": _generator,
+    "llama4": _adapted,
     "modernvbert": _tower,
     "nemotron_h_omni": _frames,
     "neomme": _patches,

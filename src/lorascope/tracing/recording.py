@@ -42,13 +42,6 @@ _REDUCTIONS = frozenset(
 _SCANS = frozenset(_words("cumsum cumsum_ cumprod logcumsumexp _cumsum cummax"))
 _PRODUCTS = frozenset(_words("mul mul_ div div_ addcmul addcmul_ true_divide"))
 _JOINS = frozenset(_words("cat stack hstack vstack concat column_stack"))
-_ADDITIONS = frozenset(
-    _words(
-        "add add_ sub sub_ rsub where index_put index_put_ _index_put_impl_ index_add index_add_ scatter_add scatter_add_ "
-        "scatter scatter_ masked_scatter masked_scatter_ copy_ lerp lerp_ maximum minimum index_copy index_copy_ "
-        "slice_scatter select_scatter scatter_reduce"
-    )
-)
 _MATRIX_PRODUCTS = frozenset(_words("mm addmm addmm_ bmm baddbmm baddbmm_ matmul linear _grouped_mm addbmm"))
 _WITH_ADDEND = frozenset(_words("addmm addmm_ baddbmm baddbmm_ addbmm"))
 _LOOKUPS = frozenset(_words("index _unsafe_index index_select gather take_along_dim take embedding embedding_bag"))
@@ -307,6 +300,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             value = self._convolution(args, tensors, values)
         elif name in _LOOKUPS:
             value = self._lookup(name, tensors, values)
+        elif name == "glu" and values[0].labels:
+            value = self._gated(values[0])
         else:
             value = self._elementwise_value(func, name, args, kwargs, tensors, values, results)
         if name in known.CHOICES and value.labels and known.is_exact(results[-1]):
@@ -407,6 +402,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             weights |= _flagged(bias.labels, Flag.SOFTMAX)
         mixed = self._node("contraction", operands=[weights, value.labels])
         return _Value({(mixed, None): (0, 0)})
+
+    def _gated(self, value: _Value) -> _Value:
+        """A gated linear unit in one operation: one half of a value times the sigmoid of the other."""
+        half, gate = int(Flag.PRODUCT), int(Flag.PRODUCT | Flag.ACTIVATION)
+        labels: Labels = {}
+        for (node, _), (some, every) in value.labels.items():
+            labels[node, (0, (), ())] = (some | half, every | half)
+            labels[node, (1, (), ())] = (some | gate, every | gate)
+        return _Value(labels, control=value.control)
 
     def _convolution(self, args: Sequence[Any], tensors: list[torch.Tensor], values: list[_Value]) -> _Value:
         data, weight = values[0], values[1]
