@@ -163,10 +163,13 @@ def _strip(where: Site, modality: str) -> _Made:
     channels, patch, _ = _sizes(where)
     height, width = 4, 8
     sizes = "target_sizes_videos" if modality == "video" else "target_sizes"
-    return {
+    arguments: dict[str, Any] = {
         "pixels": torch.ones(1, channels, patch, height * width * patch),
         sizes: torch.tensor([[height, width]]),
-    }, f"{_article(modality)} of {height} × {width} patches"
+    }
+    if "downsample_mode" in where.names:
+        arguments["downsample_mode"] = "16x"  # the other mode leaves a merger out
+    return arguments, f"{_article(modality)} of {height} × {width} patches"
 
 
 def _packed(where: Site, modality: str) -> _Made:

@@ -198,6 +198,8 @@ def _flattened(module: Any, arguments: dict[str, Any]) -> None:
     patches = torch.ones(1, 6, 2 + size)
     arguments["flattened_patches"] = patches
     arguments.pop("input_ids", None)  # the text is in the image
+    if "image_embeds_position_mask" not in arguments:
+        arguments["attention_mask"] = torch.ones(1, 6, dtype=torch.long)  # else it asks which patches are not zero
 
 
 def _embedded_image(module: Any, arguments: dict[str, Any]) -> None:
