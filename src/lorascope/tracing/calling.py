@@ -19,7 +19,7 @@ class Call:
         method: The attribute of the model to call, dotted where it is one of a part: `forward`,
             `model.get_image_features`, `model.vision_tower`.
         arguments: Keyword arguments. Tensors are on the CPU; integers and masks mean something, floats are ones.
-        component: The part that it runs: "" for the model itself, or `vision`, `audio`, `connector`.
+        component: The part that it runs: "" for the model itself, or `vision`, `audio`, `codec`, `connector`.
         about: A few words for the reader: "11 tokens", "an image of 224 × 224".
     """
 

@@ -159,15 +159,29 @@ class _Decider:
         )
 
     def _variant(self, sides: Sequence[tuple[Edges, Edges]]) -> str:
-        """Self-attention has queries and keys of one stream, cross-attention of two."""
-        queries = self._roots(side for side, _ in sides)
-        keys = self._roots(side for _, side in sides)
+        """Self-attention has queries and keys of the same values, cross-attention of different streams."""
+        queries = frozenset[int]().union(*(self._read(side) for side, _ in sides))
+        keys = frozenset[int]().union(*(self._read(side) for _, side in sides))
         if queries == keys:
             return "self"
-        return "cross" if queries and keys and not queries & keys else ""
+        roots = [frozenset[int]().union(*(self.reading.roots[node] for node in side)) for side in (queries, keys)]
+        return "cross" if all(roots) and not roots[0] & roots[1] else ""
 
-    def _roots(self, sides: Iterable[Edges]) -> frozenset[int]:
-        return frozenset[int]().union(*(self.reading.roots[edge.source] for side in sides for edge in side))
+    def _read(self, edges: Edges) -> frozenset[int]:
+        """The streams that edges come from, past weights and products."""
+        found: set[int] = set()
+        waiting = [edge.source for edge in self.reading.origins(edges)]
+        seen: set[int] = set()
+        while waiting:
+            index = waiting.pop()
+            if index in seen:
+                continue
+            seen.add(index)
+            if self.reading.is_stream[index]:
+                found.add(index)
+            else:
+                waiting += [edge.source for one in self.nodes[index].operands for edge in self.reading.origins(one)]
+        return frozenset(found)
 
     def _output(self, mixed: int, variant: str) -> None:
         for reader in self.reading.read_by(mixed):
@@ -223,6 +237,8 @@ class _Decider:
             if parts >= {"q", "k", "v"} and not any(self._pieces_apart(first, seconds)):
                 continue
             narrows = self.nodes[first].rows < self.nodes[first].columns
+            if not narrows and (len(seconds) > 1 or len(parts) > 1):
+                continue  # a projection of what several weights read
             variant = next((claim.variant for second in seconds for claim in self._claims[second]), "")
             for part in sorted(parts):
                 self._claim(
@@ -273,8 +289,18 @@ class _Decider:
             for product in products:
                 self._indexed(product)
             return
-        for edge in self._weights(origins):
-            self._router(edge.source)
+        picked = {edge.source for edge in self._weights(origins)}
+        weighs = any(
+            edge.source in picked and Flag.CHOSEN in edge.some
+            for node in self.nodes
+            if node.kind in ("sum", "weight")
+            for operand in node.operands
+            for edge in operand
+        )
+        if not weighs and not any(node.kind == "weight" for node in controlled):
+            return  # the nearest row of a codebook, say
+        for index in picked:
+            self._router(index)
 
     def _indexed(self, product: int) -> None:
         """The weights of a product of scores that a choice of positions is made by, or of scores weighed per head."""
@@ -368,7 +394,10 @@ class _Decider:
         """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
         sums = [index for index in self._written(last) if self.nodes[index].how is not Flag.PRODUCT]
         sums += self._closes(last, firsts)
-        if not sums and not self._starts(last) and not (self._features and self.reading.is_output[last]):
+        # Between a tower and what it returns stand pairs of weights without residual sums.
+        ends = self._features and not any(self.nodes[one.node].kind == "sum" for one in self.reading.readers[last])
+        ends = ends or (self._features and self.reading.is_stream[last])
+        if not sums and not self._starts(last) and not ends:
             carries = any(node.kind == "sum" and node.how is Flag.NONE for node in self.nodes)
             if carries or self.reading.is_output[last]:
                 return "", ""
@@ -463,20 +492,20 @@ class _Decider:
         )
 
     def _routed(self, index: int) -> bool:
-        """A router's choice decides which of its rows, or which of its matrices, take part; or it scales its input."""
+        """A router's choice decides on which rows it works, or with which matrix, or scales what it reads."""
+        before = [edge.source for edge in self._weights(self.nodes[index].operands[0])]
+        return any(self._is_routed(one) for one in (index, *before))
+
+    def _is_routed(self, index: int) -> bool:
         node = self.nodes[index]
-        if any(self._routes(choice) for choice in node.control):
+        if node.ids or any(self._routes(choice) for choice in node.control):
             return True
         for edge in self.reading.origins(node.operands[0]):
             source = self.nodes[edge.source]
-            if (
-                source.kind == "sum"
-                and source.operands[1]
-                and all(
-                    self._blocks(written.source) == {"router"} for written in self.reading.origins(source.operands[1])
-                )
-            ):
-                return True
+            if source.kind == "sum" and source.how is Flag.PRODUCT:
+                written = self.reading.origins(source.operands[1])
+                if written and all(self._blocks(one.source) == {"router"} for one in written):
+                    return True
         return False
 
     def _routes(self, choice: int) -> bool:

@@ -66,8 +66,8 @@ def _not_narrower(reading: Reading, claims: Mapping[int, Sequence[Claim]]) -> di
     """The first half of a low-rank pair is narrower than what the second makes of it."""
     found: dict[int, str] = {}
     for index, mine in claims.items():
-        if not any(claim.part.endswith("_b") for claim in mine):
-            continue
+        if not any(claim.part.endswith("_b") and claim.part != "o_b" for claim in mine):
+            continue  # an output of low rank narrows in groups, whose results stand side by side
         node = reading.nodes[index]
         for edge in reading.of_kind(node.operands[0], "weight"):
             if any(claim.part.endswith("_a") for claim in claims.get(edge.source, ())):

@@ -68,7 +68,8 @@ class Node:
         rows: Of a weight or convolution: output features. Of a table: its rows.
         columns: Of a weight or convolution: input features. Of a table: its width.
         scored: Of a contraction: which of its operands the following softmax runs over, or None where none follows.
-        ids: Of a table: the integer arguments that its rows are chosen by; empty for positions and constants.
+        ids: Of a table: the integer arguments that its rows are chosen by; empty for positions and constants. Of a
+            stack of matrices: the integer arguments that choose among them.
         how: Of a sum: NONE where the second operand was added, PRODUCT where it multiplied, JOINED where it was
             concatenated.
         control: The choices that decided which rows of an operand, or which weight, take part.

@@ -320,7 +320,10 @@ def _quantiser(where: Site, modality: str) -> Iterator[Call]:
     arguments: dict[str, Any] = {"pixel_values": torch.ones(1, 3, size, size)}
     if where.config.model_type == "emu3":
         arguments["image_sizes"] = torch.tensor([[size, size]])
-    yield Call(where.method("vqmodel.encode"), arguments, "vision", f"an image of {size} × {size}")
+    yield Call(where.method("vqmodel.encode"), arguments, "codec", f"an image of {size} × {size}")
+    if callable(getattr(where.module.vqmodel, "decode", None)):
+        codes = torch.zeros(1, 4, 4, dtype=torch.long)
+        yield Call(where.method("vqmodel.decode"), {"hidden_states": codes}, "codec", "16 codes of an image")
 
 
 def _pooling(where: Site, modality: str) -> Iterator[Call]:
@@ -369,12 +372,12 @@ def _generator(where: Site, modality: str) -> Iterator[Call]:
     quantiser = where.config.vq_config
     yield Call(where.method("vqmodel"), {"pixel_values": made}, "codec", about)
     codes = torch.arange(6).unsqueeze(0)
-    yield Call(where.method("generation_embeddings"), {"input": codes}, "codec", "6 codes of an image")
+    yield Call(where.method("generation_embeddings"), {"input": codes}, "connector", "6 codes of an image")
     size = number(quantiser, "embed_dim", default=1)
     states = torch.ones(1, 6, size)
-    yield Call(where.method("generation_aligner"), {"hidden_states": states}, "codec", "6 codes of an image")
+    yield Call(where.method("generation_aligner"), {"hidden_states": states}, "connector", "6 codes of an image")
     wide = torch.ones(1, 6, number(quantiser, "image_token_embed_dim", default=1))
-    yield Call(where.method("generation_head"), {"hidden_states": wide}, "codec", "6 states of an image")
+    yield Call(where.method("generation_head"), {"hidden_states": wide}, "connector", "6 states of an image")
 
 
 def _tiles(model: Any) -> Iterator[Call]:

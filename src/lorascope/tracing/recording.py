@@ -343,7 +343,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             elif name in _EXTREMES:
                 self._set(tensor, _Value(_flagged(value.labels, Flag.REDUCED), control=value.control))
             else:
-                self._set(tensor, _Value(_flagged(value.labels, Flag.CHOSEN), control=control))
+                self._set(tensor, _Value(_flagged(value.labels, Flag.CHOSEN), control=value.control))
 
     def _product(self, name: str, tensors: list[torch.Tensor], values: list[_Value], result: torch.Tensor) -> _Value:
         start = 1 if name in _WITH_ADDEND else 0
@@ -352,14 +352,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         if name == "linear":
             second = second.transpose(-1, -2) if second.dim() > 1 else second
         control = frozenset[int]().union(*(value.control for value in values[start:]))
+        ids = frozenset[str]().union(*(value.ids for value in values[start:]))
         addend = values[0] if start else _NOTHING
         if right.parameters and self._dimensions[self._largest(right.parameters)] >= 2:
             data = left.labels or (self._parameter(left.parameters) if left.parameters else {})
             made = self._use(
-                right.parameters, data, control, second.shape[-1], second.shape[-2] if second.dim() > 1 else 1
+                right.parameters, data, control, ids, second.shape[-1], second.shape[-2] if second.dim() > 1 else 1
             )
         elif left.parameters and right.labels and self._dimensions[self._largest(left.parameters)] >= 2:
-            made = self._use(left.parameters, right.labels, control, first.shape[-2], first.shape[-1])
+            made = self._use(left.parameters, right.labels, control, ids, first.shape[-2], first.shape[-1])
         elif left.labels and right.labels and (carried := self._mixed_streams(left, right)):
             made = carried
         elif left.labels and right.labels:
@@ -385,11 +386,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         return None
 
     def _use(
-        self, parameters: tuple[str, ...], data: Labels, control: Iterable[int], rows: int, columns: int
+        self,
+        parameters: tuple[str, ...],
+        data: Labels,
+        control: Iterable[int],
+        ids: Iterable[str],
+        rows: int,
+        columns: int,
     ) -> _Value:
         name = self._largest(parameters)
         self._elementwise |= {one for one in parameters if one != name and self._dimensions[one] >= 2}
-        index = self._node("weight", name, [data], rows=rows, columns=columns, control=tuple(sorted(control)))
+        index = self._node(
+            "weight",
+            name,
+            [data],
+            rows=rows,
+            columns=columns,
+            ids=tuple(sorted(ids)) if self._dimensions[name] > 2 else (),
+            control=tuple(sorted(control)),
+        )
         return _Value({(index, None): (0, 0)})
 
     def _attention(self, values: list[_Value]) -> _Value:
@@ -422,7 +437,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         if not labels:
             return _NOTHING
         if set(shape[2:]) == {1}:
-            return self._use(weight.parameters, labels, data.control, shape[0], shape[1] * groups)
+            return self._use(weight.parameters, labels, data.control, (), shape[0], shape[1] * groups)
         name = self._largest(weight.parameters)
         if groups > 1 and shape[1] == 1:
             self._elementwise.add(name)
@@ -434,17 +449,22 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         source, *indices = values
         control = frozenset[int]().union(*(value.control for value in values))
         ids = frozenset[str]().union(*(value.ids for value in indices))
-        if source.parameters and not control and (ids or name in ("embedding", "embedding_bag")):
+        matrices = bool(source.parameters) and self._dimensions[self._largest(source.parameters)] > 2
+        if source.parameters and not control and not matrices and (ids or name in ("embedding", "embedding_bag")):
             given = all(value.as_given for value in indices if value.ids)
             table = self._largest(source.parameters)
             rows, columns = tensors[0].shape[0], tensors[0].shape[-1]
             index = self._node("table", table, rows=rows, columns=columns, ids=tuple(sorted(ids)) if given else ())
             return _Value({(index, None): (0, 0)})
         if source.parameters:
-            return dataclasses.replace(source, control=control)
+            return dataclasses.replace(source, control=control, ids=ids)
         if source.labels:
-            chosen = any(value.control for value in indices)
-            return _Value(_flagged(source.labels, Flag.CHOSEN) if chosen else source.labels, control=control)
+            chosen = frozenset[int]().union(*(value.control for value in indices))
+            labels = _flagged(source.labels, Flag.CHOSEN) if chosen else source.labels
+            mine = {node for node, _ in source.labels}
+            if any(edge.source in mine for one in chosen for edge in self._nodes[one].operands[0]):
+                control = source.control  # the scores of what was chosen: they decide how much, not which
+            return _Value(labels, control=control, ids=ids)
         return _Value({}, control=control, ids=ids | source.ids, as_given=source.as_given and not source.parameters)
 
     def _elementwise_value(

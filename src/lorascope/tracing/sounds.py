@@ -60,6 +60,20 @@ def _last(where: Site) -> Iterator[Call]:
     yield _spectrogram(where, last=True, boolean=True)
 
 
+def _aligned(where: Site) -> Iterator[Call]:
+    # When each word was said is asked of the tower's states afterwards.
+    import torch
+
+    yield from _last(where)
+    audio = audio_config(where.config)
+    places = 8
+    arguments = {
+        "asr_last_hidden_state": torch.ones(1, places, width(audio)),
+        "input_features_mask": torch.ones(1, places * audio.subsampling_factor, dtype=torch.long),
+    }
+    yield Call("get_word_timestamp_logits", arguments, "audio", f"{places} states of sound")
+
+
 def _chunks(where: Site) -> Iterator[Call]:
     import torch
 
@@ -140,6 +154,6 @@ _OWN: dict[str, Callable[[Site], Iterator[Call]]] = {
     "inkling_mm_model": _codes,
     "muse_spark": _samples,
     "musicflamingo": _timed,
-    "nemo_speechlm": _last,
+    "nemo_speechlm": _aligned,
     "vibevoice_asr": _waveform,
 }
