@@ -8,11 +8,15 @@ product of values without a softmax is a mixer; what remains is a head, an embed
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node
 from lorascope.tracing.reading import Reading
+
+# A fused output has a handful of parts; whoever reads more pieces of one reads it position by position.
+_PIECES_OF_A_LOOP = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,6 +109,15 @@ class _Decider:
     def _weights(self, edges: Iterable[Edge]) -> list[Edge]:
         return self.reading.of_kind(edges, "weight")
 
+    def _inputs(self, index: int) -> Edges:
+        """What a weight multiplies."""
+        return self.reading.origins(self.nodes[index].operands[0])
+
+    def _factors(self, edges: Iterable[Edge]) -> list[Edge]:
+        """The weights that a factor comes from, without those that only ever scale what others give."""
+        weights = self._weights(edges)
+        return [edge for edge in weights if Flag.PRODUCT not in edge.every] or weights
+
     # Attention
 
     def _attention(self, attention: Attention) -> None:
@@ -120,12 +133,12 @@ class _Decider:
                             "its output, of positions, is a factor of an attention's scores",
                         )  # fmt: skip
                     continue
-                for edge in self._weights(side):
+                for edge in self._factors(side):
                     self._claim(
                         edge.source, "attention", variant, part,
                         f"its output is the {place} factor of an attention's scores",
                     )  # fmt: skip
-        for edge in self._weights(attention.values):
+        for edge in self._factors(attention.values):
             self._claim(edge.source, "attention", variant, "v", "its output is what an attention's softmax weighs")
         queries = {edge.source for side, _ in sides for edge in self._weights(side)}
         for edge in self._weights(attention.weighing):
@@ -227,7 +240,8 @@ class _Decider:
         for place, read in enumerate(attentions):
             for second in read:
                 for edge in self._weights(self.nodes[second].operands[0]):
-                    if Flag.ACTIVATION not in edge.some:
+                    narrows = self.nodes[edge.source].rows < self.nodes[edge.source].columns
+                    if narrows or Flag.ACTIVATION not in edge.some:
                         feeds.setdefault(edge.source, {}).setdefault(place, set()).add(second)
         for first, fed in feeds.items():
             if len(fed) != 1 or not self._can_narrow(first):
@@ -330,6 +344,9 @@ class _Decider:
             if node.kind != "weight" or index in self._claims:
                 continue
             for reader in self.reading.readers[index]:
+                weighs = Flag.PRODUCT in reader.edge.some and self.nodes[reader.node].kind == "sum"
+                if node.rows == 1 and weighs and self.nodes[reader.node].how is not Flag.PRODUCT:
+                    self._claim(index, "router", "", "", "its one output weighs what a block puts out")
                 if (
                     self.nodes[reader.node].kind in ("sum", "contraction")
                     and self.nodes[reader.node].how is not Flag.PRODUCT
@@ -353,11 +370,13 @@ class _Decider:
         multiplied = {edge.source for edge in firsts if Flag.PRODUCT in edge.some}
         if self._scales(last) or self._is_modulation(last):
             return
+        if any(Flag.CONVOLUTION in one.some for edge in firsts for one in self._inputs(edge.source)):
+            return  # the middle of a convolutional block
         if not activated and len(multiplied) < 2 and not self._pieces_multiplied(firsts):
             return
-        if len({frozenset(self.reading.origins(self.nodes[edge.source].operands[0])) for edge in firsts}) > 1:
+        if len({frozenset(one.source for one in self._inputs(edge.source)) for edge in firsts}) > 1:
             return  # not one block: what multiplies comes from elsewhere
-        block, variant = self._kind_of_block(last, [edge.source for edge in firsts])
+        block, variant = self._kind_of_block(last, firsts)
         if block != "ffn":
             return
         for edge in firsts:
@@ -388,15 +407,20 @@ class _Decider:
 
     def _unrolled(self, edges: Sequence[Edge]) -> bool:
         """A recurrence written as a loop reads one piece of an output per position."""
-        return len({edge.piece for edge in edges}) > 8
+        pieces = Counter(source for source, _ in {(edge.source, edge.piece) for edge in edges})
+        return max(pieces.values(), default=0) > _PIECES_OF_A_LOOP
 
-    def _kind_of_block(self, last: int, firsts: Sequence[int]) -> tuple[str, str]:
+    def _kind_of_block(self, last: int, edges: Sequence[Edge]) -> tuple[str, str]:
         """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
+        firsts = [edge.source for edge in edges]
+        multiplied = {edge.source for edge in edges if Flag.PRODUCT in edge.some}
         sums = [index for index in self._written(last) if self.nodes[index].how is not Flag.PRODUCT]
         sums += self._closes(last, firsts)
         # Between a tower and what it returns stand pairs of weights without residual sums.
         ends = self._features and not any(self.nodes[one.node].kind == "sum" for one in self.reading.readers[last])
         ends = ends or (self._features and self.reading.is_stream[last])
+        gated = len(multiplied) > 1 or self._pieces_multiplied(edges)
+        ends = ends or (gated and self._feeds_inner_weight(last))
         if not sums and not self._starts(last) and not ends:
             carries = any(node.kind == "sum" and node.how is Flag.NONE for node in self.nodes)
             if carries or self.reading.is_output[last]:
@@ -413,6 +437,13 @@ class _Decider:
             if weighed and any(Flag.PRODUCT in edge.some for edge in origins if edge.source == last):
                 return "ffn", "expert"
         return "ffn", "dense"
+
+    def _feeds_inner_weight(self, last: int) -> bool:
+        """Another weight, not the last of the model, reads its output."""
+        return any(
+            self.nodes[reader.node].kind == "weight" and not self.reading.is_output[reader.node]
+            for reader in self.reading.read_by(last)
+        )
 
     def _written(self, last: int) -> list[int]:
         """The stream sums that a weight's output is added to, past a mixture by routers."""
@@ -600,23 +631,30 @@ class _Decider:
 
 
 def find_attentions(reading: Reading) -> Iterable[Attention]:
-    """The attentions of a graph: products of values, one factor of which is a softmax of such a product."""
+    """The attentions of a graph: products of values, one factor of which is a softmax of such a product.
+
+    Or an activation of one, as in sigmoid attention (arXiv 2409.04431), unless a choice follows, as in an indexer.
+    """
+    chosen_from = {
+        edge.source for node in reading.nodes if node.kind == "choice" for edge in reading.origins(node.operands[0])
+    }
     for index, node in enumerate(reading.nodes):
         if node.kind != "contraction":
             continue
         for place in (0, 1):
             factor = _past_mixed_heads(reading, reading.origins(node.operands[place]))
-            scores = tuple(dict.fromkeys(edge.source for edge in factor if _is_scored(reading, edge)))
+            scores = tuple(
+                dict.fromkeys(
+                    edge.source
+                    for edge in factor
+                    if reading.nodes[edge.source].kind == "contraction"
+                    and (Flag.SOFTMAX in edge.some or (Flag.ACTIVATION in edge.some and index not in chosen_from))
+                )
+            )
             if scores:
                 rest = tuple(edge for edge in factor if edge.source not in scores)
                 yield Attention(index, scores, node.operands[1 - place], rest)
                 break
-
-
-def _is_scored(reading: Reading, edge: Edge) -> bool:
-    node = reading.nodes[edge.source]
-    by_hand = Flag.ACTIVATION in edge.some and node.scored is not None  # exponentials divided by their sum
-    return node.kind == "contraction" and (Flag.SOFTMAX in edge.some or by_hand)
 
 
 def _past_mixed_heads(reading: Reading, factor: Edges) -> Edges:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.tracing.deciding import Claim, find_attentions
-from lorascope.tracing.graph import Graph
+from lorascope.tracing.graph import Flag, Graph
 from lorascope.tracing.reading import STARTS, Reading
 from lorascope.tracing.settling import Settled
 
@@ -32,7 +32,7 @@ def doubts(graph: Graph, claims: Sequence[Claim]) -> dict[int, str]:
     by_node: dict[int, list[Claim]] = {}
     for claim in claims:
         by_node.setdefault(claim.node, []).append(claim)
-    return {**_incomplete(reading, by_node), **_not_narrower(reading, by_node)}
+    return {**_incomplete(reading, by_node), **_not_narrower(reading, by_node), **_mixed_up(reading)}
 
 
 def _incomplete(reading: Reading, claims: Mapping[int, Sequence[Claim]]) -> dict[int, str]:
@@ -72,9 +72,25 @@ def _not_narrower(reading: Reading, claims: Mapping[int, Sequence[Claim]]) -> di
         for edge in reading.of_kind(node.operands[0], "weight"):
             if any(claim.part.endswith("_a") for claim in claims.get(edge.source, ())):
                 first = reading.nodes[edge.source]
-                if node.columns >= node.rows or first.rows < node.columns:
+                if node.columns >= node.rows or first.rows >= node.rows:
                     reason = f"a pair of low rank would narrow to {node.columns} and widen to {node.rows}"
                     found[index] = found[edge.source] = reason
+    return found
+
+
+def _mixed_up(reading: Reading) -> dict[int, str]:
+    """Two weights that are joined before they become queries and keys: which gives which does not show."""
+    found: dict[int, str] = {}
+    for attention in find_attentions(reading):
+        for score in attention.scores:
+            joined = [
+                {edge.source for edge in reading.of_kind(edges, "weight") if Flag.JOINED in edge.some}
+                for edges in reading.nodes[score].operands
+            ]
+            both = joined[0] & joined[1]
+            if len(both) > 1:
+                reason = "its output is joined with that of another weight before both become queries and keys"
+                found |= dict.fromkeys(both, reason)
     return found
 
 

@@ -76,7 +76,8 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         arguments["pixel_values"] = pixels(config)
     if "decoder_input_ids" in names:
         arguments["decoder_input_ids"] = token_ids(module, _DECODER)
-    if "use_cache" in names or ("kwargs" in names and hasattr(text, "use_cache")):
+    # What generates hands on what it does not name; a classifier may have given its own answer already.
+    if "use_cache" in names or ("kwargs" in names and hasattr(text, "use_cache") and _generates(module)):
         arguments["use_cache"] = False
     if "encoder_hidden_states" in names and _crosses(text):
         size = getattr(text, "cross_attention_hidden_size", None) or width(text)
@@ -90,6 +91,11 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         _PARTICULAR[kind](module, arguments)
     about = f"{length} tokens" + (" and an image" if "pixel_values" in arguments else "")
     return Call("forward", arguments, "", about)
+
+
+def _generates(module: Any) -> bool:
+    generates = getattr(module, "can_generate", None)
+    return generates is not None and bool(generates())
 
 
 def _crosses(text: Any) -> bool:

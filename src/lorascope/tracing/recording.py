@@ -493,12 +493,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         if name == "masked_fill" or name == "masked_fill_":
             values = [values[0], *(_Value({}, control=value.control) for value in values[1:])]
         mixed = Flag.PRODUCT if name in _PRODUCTS else Flag.JOINED if name in _JOINS else Flag.NONE
+        if mixed is Flag.PRODUCT and len(values) == 2:
+            values = self._without_scale(tensors, values)
         value = self._combine(values, flag, mixed)
         if name in _WRITES_BACK:
             value = dataclasses.replace(value, control=frozenset())
         if value.ids and (name not in _KEEPS_INTEGERS or not value.as_given):
             value = dataclasses.replace(value, as_given=False)
         return value
+
+    def _without_scale(self, tensors: list[torch.Tensor], values: list[_Value]) -> list[_Value]:
+        """The factors of a product without the one number per row that a norm of another value gives."""
+        for place, other in ((0, 1), (1, 0)):
+            mine = values[place].labels
+            reduced = mine and all(every & int(Flag.REDUCED) for _, every in mine.values())
+            single = tensors[place].dim() and tensors[place].shape[-1] == 1 and tensors[other].shape[-1:] != (1,)
+            if reduced and single and values[other].labels and not self._same_origins(values[other].labels, mine):
+                return [values[other]]
+        return values
+
+    def _same_origins(self, one: Labels, other: Labels) -> bool:
+        return {node for node, _ in one} == {node for node, _ in other}
 
     def _note_scored(self, tensor: torch.Tensor, value: _Value, dims: Any) -> None:
         """Which operand's positions a softmax runs over: the second's are the innermost of a matrix product's result."""
