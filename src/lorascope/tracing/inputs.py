@@ -110,6 +110,7 @@ _SEEING: dict[str, tuple[int, ...]] = {
     "git": (),
     "idefics": (1,),
     "kosmos-2": (),
+    "layoutlmv3": (),
     "pi0": (1,),
     "pp_formulanet": (),
     "udop": (),
