@@ -26,25 +26,18 @@ HOSTILE = [specimen for specimen in ZOO.values() if specimen.hostile]
 WRONG = {
     "OneMatrix": 6,  # the matrix is of attention and feed-forward both; it is called the attention's
     "Packed": 1,  # a long skip, joined again before the head
-    "SigmoidAttention": 8,  # no softmax: taken for a mixer
-    "OneVector": 2,  # queries of low rank with an activation between the two matrices
-    "FirstValues": 2,  # zeros made like a value are taken for the value
 }
 SILENT = {
     "Diffusion": 1,
     "TalkingHeads": 4,  # the matrices that mix heads
     "DeepFeed": 2,  # a third matrix inside a feed-forward
     "TwoTowers": 2,  # two ends that are multiplied with each other
-    "OneVector": 2,
     "Recurrent": 5,  # torch's recurrent layers mix devices
 }
 SILENT_RENAMED = {
-    "causal-lm/qwen2_moe": 24,  # the gate of the shared expert
-    "causal-lm/qwen3_next": 48,
-    "causal-lm/jetmoe": 24,
     "causal-lm/dbrx": 145,  # the default configuration runs nowhere
-    "causal-lm/zamba2": 189,
-    "image-text-to-text/gemma3": 1,
+    "causal-lm/zamba2": 189,  # adapters and the feed-forward of its shared block
+    "image-text-to-text/gemma3": 1,  # the projector, a bare parameter
 }
 
 
