@@ -293,6 +293,15 @@ def _docling(where: Site, modality: str) -> Iterator[Call]:
     yield Call(where.method("get_image_features"), fine, "vision", "an image of one fine tile")
 
 
+def _resolutions(where: Site, modality: str) -> Iterator[Call]:
+    # Queries of their own for the whole image and for crops of it.
+    import torch
+
+    for size in (image_size(vision_config(where.config)), 768):
+        arguments = {"pixel_values": torch.ones(1, 3, size, size)}
+        yield Call(where.method("get_image_features"), arguments, "vision", f"an image of {size} × {size}")
+
+
 def _inkling(where: Site, modality: str) -> Iterator[Call]:
     import torch
 
@@ -421,6 +430,7 @@ _APART: dict[str, Callable[[Any], Iterator[Call]]] = {"mllama": _tiles, "phi4_mu
 _OWN: dict[str, Callable[[Site, str], Iterator[Call]]] = {
     "aria": _aria,
     "chameleon": _quantiser,
+    "deepseek_ocr2": _resolutions,
     "emu3": _quantiser,
     "fuyu": _patches,
     "gemma3": _pooling,

@@ -75,7 +75,8 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
     elif "pixel_values" in names:
         arguments["pixel_values"] = pixels(config)
     if "decoder_input_ids" in names:
-        arguments["decoder_input_ids"] = token_ids(module, _DECODER)
+        # A classifier reads its decoder's states at the places of the encoder's tokens.
+        arguments["decoder_input_ids"] = token_ids(module, _DECODER if _generates(module) else length)
     # What generates hands on what it does not name; a classifier may have given its own answer already.
     if "use_cache" in names or ("kwargs" in names and hasattr(text, "use_cache") and _generates(module)):
         arguments["use_cache"] = False

@@ -7,10 +7,13 @@ for an integer that weights would decide, such as a router's choice, one is made
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+
+# By operation and operands: sizes, strides and type of each result.
+Shapes = dict[Any, tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...]]
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
@@ -86,7 +89,7 @@ def made_up_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
     return torch.zeros(buffer.shape, dtype=buffer.dtype)
 
 
-def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
     """The result of one ATen operation.
 
     Args:
@@ -94,6 +97,7 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         name: Its name without the namespace and overload.
         args: Positional arguments; parameters are on the meta device already.
         kwargs: Keyword arguments.
+        shapes: What earlier operations of the same model gave; this one is added.
 
     Raises:
         UntraceableError: See there.
@@ -118,13 +122,56 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         return torch.empty(args[0].expand_as(args[1]).numel(), dtype=args[0].dtype, device=META)
     elif name == "_grouped_mm" and args[0].dim() == 2 and args[1].dim() == 3:  # which is for one type of numbers only
         return torch.empty(args[0].shape[0], args[1].shape[2], dtype=args[0].dtype, device=META)
+    result = _shaped(func, name, args, kwargs, shapes)
+    return _chosen(func, name, args, kwargs, result) if name in CHOICES else result
+
+
+def _shaped(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
+    """The result of an operation on the meta device, from memory where one on such operands ran before.
+
+    Layers repeat each other, and working out a shape takes torch some fifty times as long as looking it up.
+    """
+    returns = func._schema.returns
+    aliases = any(one.alias_info is not None for one in returns)
+    in_place = aliases and func._schema.is_mutable and len(returns) == 1
+    key = None if aliases and not in_place else _signature(func, args, kwargs)
+    if key is not None and key in shapes:
+        if in_place:
+            return args[0]
+        found = [torch.empty_strided(size, stride, dtype=dtype, device=META) for size, stride, dtype in shapes[key]]
+        return found[0] if len(returns) == 1 else tuple(found)
     try:
         result = func(
             *with_tensors(args, to_meta), **dict(zip(kwargs, with_tensors(kwargs.values(), to_meta), strict=True))
         )
     except NotImplementedError as error:
         raise UntraceableError(f"the operation {name} has no form without numbers") from error
-    return _chosen(func, name, args, kwargs, result) if name in CHOICES else result
+    results = [result] if len(returns) == 1 else result
+    if key is not None and all(isinstance(one, torch.Tensor) for one in results):
+        shapes[key] = tuple((tuple(one.shape), one.stride(), one.dtype) for one in results)
+    return result
+
+
+def _signature(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What the shape of a result depends on, or None where it cannot be told."""
+    key = (func, _described(args), _described(kwargs.values()), tuple(kwargs))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _described(values: Iterable[Any]) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append((tuple(value.shape), value.stride(), value.dtype))
+        elif isinstance(value, list | tuple):
+            found.append(_described(value))
+        else:
+            found.append((type(value), value))  # 1, 1.0 and True are equal, and not the same
+    return tuple(found)
 
 
 def _known(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -151,6 +151,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         self._elementwise: set[str] = set()
         self._scored: dict[int, int] = {}
         self._pieces: dict[int, set[Piece]] = {}
+        self._shapes: known.Shapes = {}
         self._operations = 0
         for name, parameter in module.named_parameters():
             self._values[id(parameter)] = _Value({}, (name,))
@@ -199,7 +200,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         stand_in = self._stand_ins.get
         real_args = known.with_tensors(args, lambda tensor: stand_in(id(tensor), tensor))
         real_kwargs = dict(zip(kwargs, known.with_tensors(kwargs.values(), lambda t: stand_in(id(t), t)), strict=True))
-        result = known.run(func, name, real_args, real_kwargs)
+        result = known.run(func, name, real_args, real_kwargs, self._shapes)
         if not any(value is not _NOTHING for value in values):
             return result
         results = known.tensors_in(result if isinstance(result, tuple | list) else [result])
