@@ -85,9 +85,10 @@ class _Decider:
             if node.kind == "choice":
                 self._choice(index)
         self._soft_routers()
-        for index, node in enumerate(self.nodes):
-            if node.kind == "weight" and index not in self._claims:
-                self._feed_forward(index)
+        for gated in (True, False):
+            for index, node in enumerate(self.nodes):
+                if node.kind == "weight" and index not in self._claims:
+                    self._feed_forward(index, gated=gated)
         for index, node in enumerate(self.nodes):
             if node.kind == "weight" and index not in self._claims:
                 self._mixer(index)
@@ -357,7 +358,8 @@ class _Decider:
 
     # Feed-forward
 
-    def _feed_forward(self, last: int) -> None:
+    def _feed_forward(self, last: int, *, gated: bool) -> None:
+        """A block of two weights, or of three of which one gates another; those first, as they are the surer."""
         node = self.nodes[last]
         origins = self.reading.origins(node.operands[0])
         firsts = [edge for edge in origins if self.nodes[edge.source].kind == "weight"]
@@ -365,13 +367,15 @@ class _Decider:
             return
         if any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in firsts) or self._unrolled(firsts):
             return
-        firsts = [edge for edge in firsts if not self._claims.get(edge.source) or self._blocks(edge.source) == {"ffn"}]
+        firsts = [edge for edge in firsts if self._can_be_first(edge.source)]
         activated = {edge.source for edge in firsts if Flag.ACTIVATION in edge.some}
         multiplied = {edge.source for edge in firsts if Flag.PRODUCT in edge.some}
         if self._scales(last) or self._is_modulation(last):
             return
-        if any(Flag.CONVOLUTION in one.some for edge in firsts for one in self._inputs(edge.source)):
-            return  # the middle of a convolutional block
+        if any(self._is_inside_convolution(one) for edge in firsts for one in self._inputs(edge.source)):
+            return
+        if gated != (len(multiplied) > 1 or self._pieces_multiplied(firsts)):
+            return
         if not activated and len(multiplied) < 2 and not self._pieces_multiplied(firsts):
             return
         if len({frozenset(one.source for one in self._inputs(edge.source)) for edge in firsts}) > 1:
@@ -385,6 +389,16 @@ class _Decider:
         self._claim(
             last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream"
         )
+
+    def _is_inside_convolution(self, edge: Edge) -> bool:
+        """A weight and a depthwise convolution came before within the same block."""
+        node = self.nodes[edge.source]
+        summed = any(self.nodes[reader.node].kind == "sum" for reader in self.reading.readers[edge.source])
+        return Flag.CONVOLUTION in edge.some and node.kind == "weight" and not summed
+
+    def _can_be_first(self, index: int) -> bool:
+        claims = self._claims.get(index, ())
+        return all(claim.block == "ffn" and claim.part != "down" for claim in claims)
 
     def _first_part(
         self, edge: Edge, firsts: Sequence[Edge], activated: set[int], multiplied: set[int]
@@ -591,7 +605,11 @@ class _Decider:
         if node.kind == "table":
             by = f" by {', '.join(node.ids)}" if node.ids else ""
             self._claim(
-                index, "embedding", "", "token" if index in self._vocabularies else "", f"its rows are looked up{by}"
+                index,
+                "embedding",
+                "",
+                "token" if index in self._vocabularies and not self._features else "",
+                f"its rows are looked up{by}",
             )
         elif node.kind == "parameter":
             self._claim(index, "other", "", "", "it is data, not a matrix: it is added, joined or read as it is")

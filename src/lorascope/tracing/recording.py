@@ -39,6 +39,8 @@ _REDUCTIONS = frozenset(
         "rms_norm layer_norm cudnn_batch_norm"
     )
 )
+# Those of them that a softmax is, or is made of, with the dimension that it runs over as the second argument.
+_OVER_A_DIMENSION = _SOFTMAXES | {"sum", "amax", "logsumexp"}
 _SCANS = frozenset(_words("cumsum cumsum_ cumprod logcumsumexp _cumsum cummax"))
 _PRODUCTS = frozenset(_words("mul mul_ div div_ addcmul addcmul_ true_divide"))
 _JOINS = frozenset(_words("cat stack hstack vstack concat column_stack"))
@@ -352,8 +354,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         first, second = tensors[start], tensors[start + 1]
         if name == "linear":
             second = second.transpose(-1, -2) if second.dim() > 1 else second
-        control = frozenset[int]().union(*(value.control for value in values[start:]))
-        ids = frozenset[str]().union(*(value.ids for value in values[start:]))
+        mine = [value for value in values[start:] if value.labels or value is not left or not right.parameters]
+        control = frozenset[int]().union(*(value.control for value in mine))
+        ids = frozenset[str]().union(*(value.ids for value in mine))
         addend = values[0] if start else _NOTHING
         if right.parameters and self._dimensions[self._largest(right.parameters)] >= 2:
             data = left.labels or (self._parameter(left.parameters) if left.parameters else {})
@@ -487,7 +490,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             flag = Flag.REDUCED
         elif name in _SCANS:
             flag = Flag.SCAN
-        if flag in (Flag.SOFTMAX, Flag.REDUCED) and values[0].labels and len(args) > 1:
+        if name in _OVER_A_DIMENSION and values[0].labels and len(args) > 1:
             self._note_scored(tensors[0], values[0], args[1])
         if flag == Flag.REDUCED:
             values = values[:1]  # a norm's own weight and bias are vectors
@@ -544,8 +547,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             if self._dimensions[name] >= 2:
                 if mixed is Flag.PRODUCT:
                     self._elementwise.add(name)
-                else:
-                    data.append(_Value(self._parameter(value.parameters), control=value.control))
+                else:  # rows of a codebook, say, whatever chose them
+                    data.append(_Value(self._parameter(value.parameters)))
         constants = frozenset[int]().union(*(value.control for value in values if not value.labels))
         found = data[0]
         for value in data[1:]:
