@@ -198,7 +198,9 @@ def test_sentences_for_a_classifier_end_as_its_configuration_says() -> None:
     (entry,) = (entry for entry in architectures.entries("sequence-classification") if entry.model_type == "bart")
     (call,) = calls(entry.build())
     assert call.arguments["input_ids"][0, -1] == entry.config().eos_token_id
-    assert call.arguments["decoder_input_ids"].shape == (1, 7)
+    # Its decoder's states are read at the places of the encoder's tokens; what generates has lengths of its own.
+    assert call.arguments["decoder_input_ids"].shape == (1, 11)
+    assert calls(ENTRIES["seq2seq-lm/bart"].build())[0].arguments["decoder_input_ids"].shape == (1, 7)
 
 
 class _Words(torch.nn.Module):
