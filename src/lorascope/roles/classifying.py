@@ -36,9 +36,11 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
         if role.variant == "dense" and kinds[name] == "parameter" and len(shapes[name]) == 3:
             role = dataclasses.replace(role, variant="expert")
         roles[name] = (role, guess)
-    for name in _queries_with_gate(roles, shapes):
-        role, guess = roles[name]
-        roles[name] = (dataclasses.replace(role, part="q_gate"), guess)
+    attentions = _attentions(roles, shapes)
+    for part, names in (("q_gate", _queries_with_gate(attentions, shapes)), ("kv", _keys_as_values(attentions))):
+        for name in names:
+            role, guess = roles[name]
+            roles[name] = (dataclasses.replace(role, part=part), guess)
     for name, (part, unsure) in _by_width(roles, shapes).items():
         role, guess = roles[name]
         roles[name] = (dataclasses.replace(role, part=part), guess or unsure)
@@ -187,21 +189,35 @@ def _counted(names: Sequence[str], roles: Mapping[str, tuple[Role, bool]]) -> di
     return counted
 
 
-def _queries_with_gate(roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """The query matrices that give the output's gate too: twice as many rows as the attention's output has columns.
-
-    Keys and values are of one size there. Where they are not, queries may be larger because their heads are.
-    """
+def _attentions(roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, str]]:
+    """The matrices of each attention by their part."""
     attentions: dict[str, dict[str, str]] = {}
     for name, (role, _) in roles.items():
         if role.block == "attention" and len(shapes[name]) == 2:
             attentions.setdefault(name.rpartition(".")[0], {})[role.part] = name
+    return list(attentions.values())
+
+
+def _queries_with_gate(attentions: Sequence[Mapping[str, str]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The query matrices that give the output's gate too: twice as many rows as the attention's output has columns.
+
+    Keys and values are of one size there. Where they are not, queries may be larger because their heads are.
+    """
     return [
         parts["q"]
-        for parts in attentions.values()
+        for parts in attentions
         if parts.keys() >= {"q", "k", "v", "o"}
         and shapes[parts["k"]] == shapes[parts["v"]]
         and shapes[parts["q"]][0] == 2 * shapes[parts["o"]][1]
+    ]
+
+
+def _keys_as_values(attentions: Sequence[Mapping[str, str]]) -> list[str]:
+    """The key matrices of attentions that have queries and an output of their own and nothing for the values."""
+    return [
+        parts["k"]
+        for parts in attentions
+        if parts.keys() >= {"q", "k", "o"} and not any("v" in part for part in parts if part not in ("conv",))
     ]
 
 

@@ -100,7 +100,10 @@ def text_config(config: Any) -> Any:
 def number(config: Any, *keys: str, default: int) -> int:
     """The first of some keys of a configuration that is a positive integer (the first of a list of them)."""
     for key in keys:
-        value = getattr(config, key, None)
+        try:
+            value = getattr(config, key, None)
+        except Exception:  # a configuration whose layers differ refuses to give one number for all of them
+            continue
         if isinstance(value, list | tuple) and value:
             value = value[0]
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:

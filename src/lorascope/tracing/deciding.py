@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node
-from lorascope.tracing.reading import Reading
+from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node, Piece
+from lorascope.tracing.reading import Reader, Reading
 
 # A fused output has a handful of parts; whoever reads more pieces of one reads it position by position.
 _PIECES_OF_A_LOOP = 8
@@ -150,7 +150,10 @@ class _Decider:
                 )  # fmt: skip
             else:
                 self._claim(edge.source, "attention", variant, "bias", "its output is added to an attention's scores")
-        self._output(attention.mixed, variant)
+        factors = {
+            (edge.source, edge.piece) for pair in (*sides, (attention.values,)) for side in pair for edge in side
+        }
+        self._output(attention.mixed, variant, factors)
 
     def _sides(self, score: int) -> tuple[Edges, Edges]:
         """The edges into the queries' and the keys' operand of a product of scores."""
@@ -197,21 +200,21 @@ class _Decider:
                 waiting += [edge.source for one in self.nodes[index].operands for edge in self.reading.origins(one)]
         return frozenset(found)
 
-    def _output(self, mixed: int, variant: str) -> None:
+    def _output(self, mixed: int, variant: str, factors: set[tuple[int, Piece]]) -> None:
         for reader in self.reading.read_by(mixed):
             index = reader.node
             if self.nodes[index].kind != "weight":
                 continue
             self._claim(index, "attention", variant, "o", "it reads an attention's output")
             for edge in self._weights(self.nodes[index].operands[0]):
-                if Flag.PRODUCT in edge.some:
+                if Flag.PRODUCT in edge.some and (edge.source, edge.piece) not in factors:
                     self._claim(
                         edge.source, "attention", variant, "gate", "its output multiplies an attention's output"
                     )
             if self.reading.writes_to(index):
                 continue
             # Two weights without anything between them: the output of low rank.
-            for second in self.reading.read_by(index):
+            for second in self.reading.readers[index]:
                 if (
                     self.nodes[second.node].kind == "weight"
                     and Flag.ACTIVATION not in second.edge.some
@@ -352,9 +355,17 @@ class _Decider:
                     self.nodes[reader.node].kind in ("sum", "contraction")
                     and self.nodes[reader.node].how is not Flag.PRODUCT
                     and Flag.SOFTMAX in reader.edge.some
-                    and (Flag.PRODUCT in reader.edge.some or self.nodes[reader.node].kind == "contraction")
+                    and (Flag.PRODUCT in reader.edge.some or self._mixes_blocks(reader))
                 ):
                     self._claim(index, "router", "", "", "its softmax weighs what experts put out")
+
+    def _mixes_blocks(self, reader: Reader) -> bool:
+        """The other factor of a product comes from weights that do not read a stream themselves."""
+        node = self.nodes[reader.node]
+        if node.kind != "contraction":
+            return False
+        others = self._weights(node.operands[1 - reader.operand])
+        return bool(others) and not any(self.reading.reads_stream(self.nodes[edge.source]) for edge in others)
 
     # Feed-forward
 
@@ -626,7 +637,8 @@ class _Decider:
             for one in (index, *before):
                 self._claim(one, "other", "", "", "its output scales a stream")
         elif self.reading.is_stream[index] or self._starts(index):
-            self._claim(index, "embedding", "", "" if of_input else "projection", "its output starts a stream")
+            of_table = all(self.nodes[edge.source].kind == "table" for edge in self._inputs(index))
+            self._claim(index, "embedding", "", "projection" if of_table else "", "its output starts a stream")
         elif of_input and node.operands[0]:
             self._claim(index, "embedding", "", "", "it reads what the model is given")
         elif self.reading.is_output[index] and self._features:
@@ -644,7 +656,7 @@ class _Decider:
             for one in before:
                 pooled = any(edge.piece for edge in self.nodes[one].operands[0])
                 self._claim(
-                    one, "head", "", "pooler" if pooled else "transform", "its output is read by what the call returns"
+                    one, "head", "", "" if pooled else "transform", "its output is read by what the call returns"
                 )
 
 

@@ -6,6 +6,7 @@ needs no places among the tokens. Values are made for the shape, not for the sen
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -34,13 +35,22 @@ def calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
     Returns:
         The main forward first. A part that no call can be made for is left out.
     """
-    made = (*_main(module, length), *_beside(module, length), *image_calls(module), *sound_calls(module))
-    return tuple(call for call in made if _is_whole(module, call))
+    parts = (_main(module, length), _beside(module, length), image_calls(module), sound_calls(module))
+    return tuple(call for part in parts for call in _made(part) if _is_whole(module, call))
+
+
+def _made(part: Iterator[Call]) -> Iterator[Call]:
+    # A model of another's code may have the name of one that is known here, and none of its settings.
+    with contextlib.suppress(AttributeError, KeyError, IndexError, TypeError, ValueError):
+        yield from part
 
 
 def _is_whole(module: Any, call: Call) -> bool:
     """Whether a call has something to compute with, and lacks nothing that its method insists on."""
-    method = attrgetter(call.method)(module)
+    try:
+        method = attrgetter(call.method)(module)
+    except AttributeError:
+        return False
     method = getattr(method, "forward", method)  # of a module, that is what is called
     return bool(call.arguments) and required(method) <= {*call.arguments}
 
@@ -48,7 +58,7 @@ def _is_whole(module: Any, call: Call) -> bool:
 def _main(module: torch.nn.Module, length: int) -> Iterator[Call]:
     # Its own forward looks for the places of images among the tokens, and default configurations name no such token.
     kind = getattr(getattr(module, "config", None), "model_type", "")
-    if kind in ("blip-2", "instructblip", "instructblipvideo"):
+    if kind in ("blip-2", "instructblip", "instructblipvideo") and hasattr(module, "language_model"):
         call = _forward(module.get_submodule("language_model"), length)
         yield dataclasses.replace(call, method="language_model")
     else:
@@ -89,7 +99,11 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
     if "moe_mm_token_type_ids" in names:  # experts of their own for the places of images
         arguments["moe_mm_token_type_ids"] = (torch.arange(length) % 2).unsqueeze(0)
     if kind in _PARTICULAR:
-        _PARTICULAR[kind](module, arguments)
+        more = dict(arguments)
+        with contextlib.suppress(AttributeError, KeyError, TypeError):  # as for other parts
+            _PARTICULAR[kind](module, more)
+            if {*more} <= names or "kwargs" in names:
+                arguments = more
     about = f"{length} tokens" + (" and an image" if "pixel_values" in arguments else "")
     return Call("forward", arguments, "", about)
 

@@ -173,7 +173,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             return unknown
         if isinstance(value, torch.Tensor):
             copy = value.detach().to("cpu", copy=True)
-            self._set(copy, _Value({}, ids=frozenset({name}), as_given=True))
+            if not _counts_up(copy):  # such numbers are positions
+                self._set(copy, _Value({}, ids=frozenset({name}), as_given=True))
             return copy
         if isinstance(value, list | tuple):
             return type(value)(self.given(name, one) for one in value)
@@ -301,6 +302,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             value = self._attention(values)
         elif name in ("convolution", "_convolution", "convolution_overrideable"):
             value = self._convolution(args, tensors, values)
+        elif name.startswith("new_") or name.endswith("_like"):
+            value = _NOTHING  # of a tensor's shape, and nothing else of it
         elif name in _LOOKUPS:
             value = self._lookup(name, tensors, values)
         elif name == "glu" and values[0].labels:
@@ -615,6 +618,14 @@ def _edges(labels: Labels) -> Edges:
 def _flagged(labels: Labels, flag: Flag) -> Labels:
     bits = int(flag)
     return {key: (some | bits, every | bits) for key, (some, every) in labels.items()}
+
+
+def _counts_up(numbers: torch.Tensor) -> bool:
+    """The numbers of the last dimension are 0, 1, 2 and so on."""
+    if numbers.dtype == torch.bool:
+        return False
+    size = numbers.shape[-1] if numbers.dim() else 0
+    return size > 2 and bool((numbers == torch.arange(size, dtype=numbers.dtype)).all())
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:

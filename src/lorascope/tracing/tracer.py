@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 # compresses 128 positions to one shows itself on a longer prompt only.
 LENGTHS = (11, 160)
 
-_TABLES = ("embedding",)
 _ELEMENTWISE = "it is no matrix: it multiplies values one by one"
 
 
@@ -152,8 +151,11 @@ def _owners(named: ModelMap) -> dict[str, tuple[Weight, ...]]:
 def _weights_of(is_lookup: bool, name: str, owners: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
     """The weights that a use of a parameter is of: of a tied one, the tables if it was looked up, else the matrices."""
     weights = owners.get(name, ())
-    mine = tuple(weight for weight in weights if (weight.kind in _TABLES) == is_lookup)
-    return mine or weights
+    if len(weights) == 1:
+        return weights
+    if is_lookup:
+        return tuple(weight for weight in weights if weight.kind in ("embedding", "parameter"))
+    return tuple(weight for weight in weights if weight.kind != "embedding") or weights
 
 
 def _equal_modules(named: ModelMap) -> list[list[str]]:
