@@ -9,6 +9,7 @@ from typing import Any
 import architectures
 import pytest
 import torch
+import transformers
 from fitting import runnable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -227,3 +228,13 @@ def test_a_model_of_nobody_is_called_by_its_signature() -> None:
     assert {*call.arguments} == {"input_ids"}
     model(**call.arguments)
     assert calls(_Vectors()) == ()
+
+
+def test_a_model_that_only_shares_a_name_is_called_as_any_other() -> None:
+    for name in ("blip-2", "idefics2", "mllama", "phi4_multimodal", "xmod", "gemma4_assistant", "qwen2_audio"):
+        model = _Words()
+        model.config = transformers.PretrainedConfig()
+        model.config.model_type = name
+        (call,) = calls(model)
+        assert {*call.arguments} == {"input_ids"}
+        model(**call.arguments)
