@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.tracing import known
@@ -112,7 +113,7 @@ def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any]) -
         for part in training:
             part.training = False
         torch.backends.mha.set_fastpath_enabled(False)  # its one operation hides the attention
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), _Unchecked(), _Functions(), recorder:
             outputs = function(**given)
     except Exception as error:  # foreign code raises whatever it likes, the more so without numbers
         failure = _reason(error)
@@ -121,6 +122,29 @@ def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any]) -
         for part in training:
             part.training = True
     return recorder.graph(outputs, failure)
+
+
+class _Unchecked:
+    """Distributions do not look whether their parameters are valid: there are no numbers to look at."""
+
+    def __enter__(self) -> None:
+        self._before = torch.distributions.Distribution._validate_args
+        torch.distributions.Distribution.set_default_validate_args(False)
+
+    def __exit__(self, *_: object) -> None:
+        torch.distributions.Distribution.set_default_validate_args(self._before)
+
+
+class _Functions(TorchFunctionMode):  # type: ignore[misc]  # torch does not say what it is
+    """Numbers that code writes down stay known: on the meta device they would be lost before any operation."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
+            kwargs["device"] = known.CPU
+        return func(*args, **kwargs)
 
 
 def _reason(error: Exception) -> str:
@@ -176,8 +200,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             if not _counts_up(copy):  # such numbers are positions
                 self._set(copy, _Value({}, ids=frozenset({name}), as_given=True))
             return copy
-        if isinstance(value, list | tuple):
+        if type(value) in (list, tuple):
             return type(value)(self.given(name, one) for one in value)
+        if type(value) is dict:
+            return {key: self.given(name, one) for key, one in value.items()}
         return value
 
     def graph(self, outputs: Any, failure: str) -> Graph:
@@ -274,12 +300,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
 
     def _parameter(self, names: tuple[str, ...]) -> Labels:
         """The labels of parameters that are used as data."""
-        name = self._largest(names)
-        if self._dimensions[name] < 2:
-            return {}
-        if name not in self._as_data:
-            self._as_data[name] = self._node("parameter", name)
-        return {(self._as_data[name], None): (0, 0)}
+        labels: Labels = {}
+        for name in names:
+            if self._dimensions[name] >= 2:
+                if name not in self._as_data:
+                    self._as_data[name] = self._node("parameter", name)
+                labels[self._as_data[name], None] = (0, 0)
+        return labels
 
     def _largest(self, names: tuple[str, ...]) -> str:
         return max(names, key=lambda name: (self._dimensions[name] >= 2, self._sizes[name]))
@@ -401,18 +428,24 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         rows: int,
         columns: int,
     ) -> _Value:
-        name = self._largest(parameters)
-        self._elementwise |= {one for one in parameters if one != name and self._dimensions[one] >= 2}
-        index = self._node(
-            "weight",
-            name,
-            [data],
-            rows=rows,
-            columns=columns,
-            ids=tuple(sorted(ids)) if self._dimensions[name] > 2 else (),
-            control=tuple(sorted(control)),
-        )
-        return _Value({(index, None): (0, 0)})
+        largest = self._largest(parameters)
+        labels: Labels = {}
+        for name in parameters:  # several are one matrix where they were joined, or one scales another
+            if self._dimensions[name] < 2 or self._sizes[name] * 2 < rows + columns:
+                continue
+            index = self._node(
+                "weight",
+                name,
+                [data],
+                rows=rows,
+                columns=columns,
+                ids=tuple(sorted(ids)) if self._dimensions[largest] > 2 else (),
+                control=tuple(sorted(control)),
+            )
+            labels[index, None] = (0, 0)
+        used = {self._nodes[index].name for index, _ in labels}
+        self._elementwise |= {name for name in parameters if name not in used and self._dimensions[name] >= 2}
+        return _Value(labels)
 
     def _attention(self, values: list[_Value]) -> _Value:
         """An attention in one operation: scores, softmax and weighted sum."""
