@@ -352,7 +352,7 @@ class _Decider:
                 if node.rows == 1 and weighs and self.nodes[reader.node].how is not Flag.PRODUCT:
                     self._claim(index, "router", "", "", "its one output weighs what a block puts out")
                 if (
-                    self.nodes[reader.node].kind in ("sum", "contraction")
+                    (self.reading.is_stream[reader.node] or self.nodes[reader.node].kind == "contraction")
                     and self.nodes[reader.node].how is not Flag.PRODUCT
                     and Flag.SOFTMAX in reader.edge.some
                     and (Flag.PRODUCT in reader.edge.some or self._mixes_blocks(reader))
@@ -632,14 +632,16 @@ class _Decider:
     def _single(self, index: int, node: Node) -> None:
         """A weight that belongs to no block: an end of the model, or what changes the width between two parts."""
         before = [edge.source for edge in self._weights(node.operands[0]) if edge.source not in self._claims]
-        of_input = all(self.nodes[edge.source].kind == "input" for edge in self.reading.origins(node.operands[0]))
+        if not node.operands[0]:
+            return  # it multiplies a constant: what fed it was lost
+        of_input = all(self.nodes[edge.source].kind == "input" for edge in self._inputs(index))
         if self._scales(index) or self._is_modulation(index):
             for one in (index, *before):
                 self._claim(one, "other", "", "", "its output scales a stream")
         elif self.reading.is_stream[index] or self._starts(index):
             of_table = all(self.nodes[edge.source].kind == "table" for edge in self._inputs(index))
             self._claim(index, "embedding", "", "projection" if of_table else "", "its output starts a stream")
-        elif of_input and node.operands[0]:
+        elif of_input:
             self._claim(index, "embedding", "", "", "it reads what the model is given")
         elif self.reading.is_output[index] and self._features:
             for one in (index, *before):

@@ -341,7 +341,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             self._choose(name, value, results)
             return
         if name in known.CHOICES:
-            value = _Value(_flagged(value.labels, Flag.REDUCED), control=value.control)
+            value = dataclasses.replace(value, labels=_flagged(value.labels, Flag.REDUCED), as_given=False)
         narrows = len(value.labels) and (
             name in _COPIES_PIECES or (not func._schema.is_mutable and any(r.alias_info for r in func._schema.returns))
         )
@@ -477,7 +477,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         if not labels:
             return _NOTHING
         if set(shape[2:]) == {1}:
-            return self._use(weight.parameters, labels, data.control, (), shape[0], shape[1] * groups)
+            control = data.control if data.labels else ()
+            return self._use(weight.parameters, labels, control, (), shape[0], shape[1] * groups)
         name = self._largest(weight.parameters)
         if groups > 1 and shape[1] == 1:
             self._elementwise.add(name)
