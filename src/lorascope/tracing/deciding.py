@@ -255,6 +255,8 @@ class _Decider:
             if parts >= {"q", "k", "v"} and not any(self._pieces_apart(first, seconds)):
                 continue
             narrows = self.nodes[first].rows < self.nodes[first].columns
+            if narrows and not any(self.nodes[second].rows > self.nodes[second].columns for second in seconds):
+                continue  # a bottleneck that nothing widens again
             if not narrows and (len(seconds) > 1 or len(parts) > 1):
                 continue  # a projection of what several weights read
             variant = next((claim.variant for second in seconds for claim in self._claims[second]), "")
