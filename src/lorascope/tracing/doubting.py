@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from lorascope.tracing.deciding import Claim, find_attentions
+from lorascope.tracing.attentions import find_attentions
+from lorascope.tracing.claiming import Claim
 from lorascope.tracing.graph import Flag, Graph
 from lorascope.tracing.reading import STARTS, Reading
 from lorascope.tracing.settling import Settled

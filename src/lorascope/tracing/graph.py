@@ -28,6 +28,9 @@ class Flag(enum.IntFlag):
     JOINED = 128  # concatenated with a value of another origin
 
 
+# Choices whose value is as often taken, for a softmax that does not overflow, as their place.
+EXTREMES = frozenset({"max", "min", "median", "mode"})
+
 # Which part of a node's output an edge reads: (offset, sizes, strides) of the first narrowing view, or None for all.
 Piece = tuple[int, tuple[int, ...], tuple[int, ...]] | None
 

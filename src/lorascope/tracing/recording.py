@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.tracing import known
-from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node, NodeKind, Piece
+from lorascope.tracing.graph import EXTREMES, Edge, Edges, Flag, Graph, Node, NodeKind, Piece
 
 # Where a value comes from: (node, piece of its output) to (what happened on some way, what happened on every way).
 Labels = dict[tuple[int, Piece], tuple[int, int]]
@@ -48,8 +48,6 @@ _JOINS = frozenset(_words("cat stack hstack vstack concat column_stack"))
 _MATRIX_PRODUCTS = frozenset(_words("mm addmm addmm_ bmm baddbmm baddbmm_ matmul linear _grouped_mm addbmm"))
 _WITH_ADDEND = frozenset(_words("addmm addmm_ baddbmm baddbmm_ addbmm"))
 _LOOKUPS = frozenset(_words("index _unsafe_index index_select gather take_along_dim take embedding embedding_bag"))
-# The largest of a row is as often taken for a stable softmax as to choose by.
-_EXTREMES = frozenset({"max", "min", "median", "mode"})
 # Writing rows back to where they came from: what chose the rows has no more say in what they are.
 _WRITES_BACK = frozenset(_words("index_add index_add_ index_put index_put_ _index_put_impl_ scatter_add scatter_add_"))
 # What leaves integers as they are, so that a table that is read with them is read with the argument itself.
@@ -373,7 +371,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         for tensor in results:
             if known.is_exact(tensor):
                 self._set(tensor, _Value({}, control=control))
-            elif name in _EXTREMES:
+            elif name in EXTREMES:
                 self._set(tensor, _Value(_flagged(value.labels, Flag.REDUCED), control=value.control))
             else:
                 self._set(tensor, _Value(_flagged(value.labels, Flag.CHOSEN), control=value.control))

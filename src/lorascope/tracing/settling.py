@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from lorascope.tracing.deciding import Claim
+from lorascope.tracing.claiming import Claim
 
 # The letters of fused parts in the order in which the field writes them.
 _LETTERS = ("q", "k", "v", "o")

@@ -10,7 +10,8 @@ from lorascope.errors import LorascopeError
 from lorascope.folding import NUMBER, template
 from lorascope.records import ModelMap, Weight
 from lorascope.sources.gallery import gallery
-from lorascope.tracing.deciding import Claim, decide
+from lorascope.tracing.claiming import Claim
+from lorascope.tracing.deciding import decide
 from lorascope.tracing.doubting import doubts, unlike_their_layers
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.inputs import Call, calls

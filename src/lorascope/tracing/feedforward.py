@@ -1,0 +1,190 @@
+"""Feed-forward blocks by dataflow: a non-linearity between two weights, and which kind of block it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lorascope.tracing.claiming import Board
+from lorascope.tracing.graph import Edge, Flag
+from lorascope.tracing.mixers import is_unrolled
+
+
+def claim_feed_forward(board: Board) -> None:
+    """Claim the weights of feed-forward blocks: those with a gate first, as they are the surer."""
+    for gated in (True, False):
+        for index, node in enumerate(board.nodes):
+            if node.kind == "weight" and not board.of(index):
+                _feed_forward(board, index, gated=gated)
+
+
+def _feed_forward(board: Board, last: int, *, gated: bool) -> None:
+    """A block of two weights, or of three of which one gates another; those first, as they are the surer."""
+    node = board.nodes[last]
+    origins = board.reading.origins(node.operands[0])
+    firsts = [edge for edge in origins if board.nodes[edge.source].kind == "weight"]
+    if not firsts or any(board.nodes[edge.source].kind == "contraction" for edge in origins):
+        return
+    if any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in firsts) or is_unrolled(firsts):
+        return
+    firsts = [edge for edge in firsts if _can_be_first(board, edge.source)]
+    activated = {edge.source for edge in firsts if Flag.ACTIVATION in edge.some}
+    multiplied = {edge.source for edge in firsts if Flag.PRODUCT in edge.some}
+    if board.scales(last) or board.modulates(last):
+        return
+    if any(_is_inside_convolution(board, one) for edge in firsts for one in board.inputs(edge.source)):
+        return
+    if gated != (len(multiplied) > 1 or _pieces_multiplied(firsts)):
+        return
+    if not activated and len(multiplied) < 2 and not _pieces_multiplied(firsts):
+        return
+    if len({frozenset(one.source for one in board.inputs(edge.source)) for edge in firsts}) > 1:
+        return  # not one block: what multiplies comes from elsewhere
+    block, variant = _kind_of_block(board, last, firsts)
+    if block != "ffn":
+        return
+    for edge in firsts:
+        part, why = _first_part(board, edge, firsts, activated, multiplied)
+        board.claim(edge.source, "ffn", variant, part, why)
+    board.claim(last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream")
+
+
+def _is_inside_convolution(board: Board, edge: Edge) -> bool:
+    """A weight and a depthwise convolution came before within the same block."""
+    node = board.nodes[edge.source]
+    summed = any(board.nodes[reader.node].kind == "sum" for reader in board.reading.readers[edge.source])
+    return Flag.CONVOLUTION in edge.some and node.kind == "weight" and not summed
+
+
+def _can_be_first(board: Board, index: int) -> bool:
+    claims = board.of(index)
+    return all(claim.block == "ffn" and claim.part != "down" for claim in claims)
+
+
+def _first_part(
+    board: Board, edge: Edge, firsts: Sequence[Edge], activated: set[int], multiplied: set[int]
+) -> tuple[str, str]:
+    others = multiplied - {edge.source}
+    if edge.source in multiplied and others:
+        if edge.source in activated and others - activated:
+            return "gate", "its activated output multiplies that of another weight"
+        if edge.source not in activated and others & activated:
+            return "up", "its output is multiplied by the activated output of another weight"
+        return "", "its output multiplies that of another weight"
+    if _pieces_multiplied([one for one in firsts if one.source == edge.source]):
+        return "gate_up", "one half of its output, activated, multiplies the other"
+    return "up", "its output is activated and read by another weight"
+
+
+def _pieces_multiplied(edges: Sequence[Edge]) -> bool:
+    """Two pieces of one weight's output, of which one multiplies the other."""
+    pieces = {(edge.source, edge.piece) for edge in edges if Flag.PRODUCT in edge.some and edge.piece is not None}
+    return len(pieces) > len({source for source, _ in pieces}) and len({source for source, _ in pieces}) == 1
+
+
+def _kind_of_block(board: Board, last: int, edges: Sequence[Edge]) -> tuple[str, str]:
+    """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
+    firsts = [edge.source for edge in edges]
+    multiplied = {edge.source for edge in edges if Flag.PRODUCT in edge.some}
+    sums = [index for index in _written(board, last) if board.nodes[index].how is not Flag.PRODUCT]
+    sums += _closes(board, last, firsts)
+    # Between a tower and what it returns stand pairs of weights without residual sums.
+    ends = board.features and not any(board.nodes[one.node].kind == "sum" for one in board.reading.readers[last])
+    ends = ends or (board.features and board.reading.is_stream[last])
+    gated = len(multiplied) > 1 or _pieces_multiplied(edges)
+    ends = ends or (gated and _feeds_inner_weight(board, last))
+    if not sums and not board.starts(last) and not ends:
+        carries = any(node.kind == "sum" and node.how is Flag.NONE for node in board.nodes)
+        if carries or board.reading.is_output[last]:
+            return "", ""
+    if any(_routed(board, index) for index in (last, *firsts)) or _mixed_by_routers(board, last):
+        return "ffn", "expert"
+    read = {edge.source for index in firsts for edge in board.nodes[index].operands[0]}
+    for index in sums:
+        written = [edge for one in _sums_of_block(board, index, read) for edge in board.nodes[one].operands[1]]
+        origins = board.reading.origins(written)
+        if any(_routed(board, edge.source) for edge in origins if edge.source != last):
+            return "ffn", "shared"
+        weighed = any(board.blocks(edge.source) == {"router"} and Flag.PRODUCT in edge.some for edge in origins)
+        if weighed and any(Flag.PRODUCT in edge.some for edge in origins if edge.source == last):
+            return "ffn", "expert"
+    return "ffn", "dense"
+
+
+def _feeds_inner_weight(board: Board, last: int) -> bool:
+    """Another weight, not the last of the model, reads its output."""
+    return any(
+        board.nodes[reader.node].kind == "weight" and not board.reading.is_output[reader.node]
+        for reader in board.reading.read_by(last)
+    )
+
+
+def _written(board: Board, last: int) -> list[int]:
+    """The stream sums that a weight's output is added to, past a mixture by routers."""
+    return board.reading.writes_to(last) + [
+        one for product in _mixed_by_routers(board, last) for one in board.reading.writes_to(product)
+    ]
+
+
+def _mixed_by_routers(board: Board, last: int) -> list[int]:
+    """The products of a weight's output with what routers put out."""
+    found = []
+    for reader in board.reading.read_by(last):
+        node = board.nodes[reader.node]
+        if node.kind == "contraction":
+            other = board.reading.origins(node.operands[1 - reader.operand])
+            if other and all(board.blocks(edge.source) == {"router"} for edge in other):
+                found.append(reader.node)
+    return found
+
+
+def _sums_of_block(board: Board, index: int, read: set[int]) -> list[int]:
+    """The residual sums in a row that nothing but each other reads, back to what the block read."""
+    found = [index]
+    here = index
+    while here not in read and board.nodes[here].kind == "sum":
+        here = board.nodes[here].operands[0][0].source
+        if board.nodes[here].kind == "sum" and here not in read:
+            found.append(here)
+    here = index
+    while True:
+        readers = board.reading.readers[here]
+        if not readers or any(board.nodes[reader.node].kind != "sum" or reader.operand for reader in readers):
+            return found
+        here = readers[0].node
+        found.append(here)
+
+
+def _closes(board: Board, last: int, firsts: Sequence[int]) -> list[int]:
+    """The sums that add its output to just what the block read: a residual block, of a stream or not."""
+    read = {edge.source for index in firsts for edge in board.nodes[index].operands[0]}
+    return [
+        reader.node
+        for reader in board.reading.readers[last]
+        if board.nodes[reader.node].kind == "sum"
+        and reader.operand == 1
+        and board.nodes[reader.node].how is Flag.NONE
+        and {edge.source for edge in board.nodes[reader.node].operands[0]} == read
+    ]
+
+
+def _routed(board: Board, index: int) -> bool:
+    """A router's choice decides on which rows it works, or with which matrix, or scales what it reads."""
+    before = [edge.source for edge in board.weights(board.nodes[index].operands[0])]
+    return any(_is_routed(board, one) for one in (index, *before))
+
+
+def _is_routed(board: Board, index: int) -> bool:
+    node = board.nodes[index]
+    if node.ids or any(_routes(board, choice) for choice in node.control):
+        return True
+    for edge in board.reading.origins(node.operands[0]):
+        source = board.nodes[edge.source]
+        if source.kind == "sum" and source.how is Flag.PRODUCT:
+            written = board.reading.origins(source.operands[1])
+            if written and all(board.blocks(one.source) == {"router"} for one in written):
+                return True
+    return False
+
+
+def _routes(board: Board, choice: int) -> bool:
+    return any("router" in board.blocks(edge.source) for edge in board.weights(board.nodes[choice].operands[0]))
