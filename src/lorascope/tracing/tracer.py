@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import NUMBER, template
+from lorascope.folding import NUMBER
 from lorascope.records import ModelMap, Weight
 from lorascope.sources.gallery import gallery
 from lorascope.tracing.claiming import Claim
@@ -159,14 +160,18 @@ def _weights_of(is_lookup: bool, name: str, owners: Mapping[str, tuple[Weight, .
     return tuple(weight for weight in weights if weight.kind != "embedding") or weights
 
 
+# A member of a list of equal modules: a number, or a name that ends in one (`expert_3`).
+_MEMBER = re.compile(r"(.*?)\d+")
+
+
 def _equal_modules(named: ModelMap) -> list[list[str]]:
-    """Names of weights that differ in the last number only: one matrix of all experts of a list."""
+    """Names of weights that differ in the innermost number only: one matrix of all experts of a layer."""
     groups: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
     for weight in named.weights:
         words = weight.name.split(".")
-        numbered = [place for place, word in enumerate(words) if word.isdecimal()]
+        numbered = [(place, match[1]) for place, word in enumerate(words[:-1]) if (match := _MEMBER.fullmatch(word))]
         if len(numbered) > 1:
-            place = numbered[-1]
-            key = (".".join(words[:place]), template(".".join(words[place:])), weight.shape)
+            place, stem = numbered[-1]
+            key = (".".join([*words[:place], stem]), ".".join(words[place + 1 :]), weight.shape)
             groups.setdefault(key, []).append(weight.name)
     return [group for group in groups.values() if len(group) > 1]
