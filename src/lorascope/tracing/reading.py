@@ -73,7 +73,7 @@ class Reading:
                 before.append(index not in carried and all(before[source] for source in sources))
                 streams.append(True)
             elif node.kind == "weight":
-                before.append(bool(sources) and all(before[source] for source in sources))
+                before.append(bool(sources) and all(before[one] and one not in carried for one in sources))
                 streams.append(index in carried and before[index])
             elif node.kind == "sum":
                 before.append(False)
