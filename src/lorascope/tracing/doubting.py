@@ -55,7 +55,7 @@ def _incomplete(reading: Reading, claims: Mapping[int, Sequence[Claim]]) -> dict
         if not any(reading.nodes[edge.source].kind in ("weight", "convolution", *STARTS) for edge in values):
             missing.append("values")
         if not outputs and not reading.is_output[attention.mixed]:
-            missing.append("an output")
+            missing.append("output")
         if missing:
             for node in {*mine, *outputs}:
                 if any(claim.block == "attention" for claim in claims.get(node, ())):

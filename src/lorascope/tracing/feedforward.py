@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from lorascope.tracing.claiming import Board
@@ -17,33 +18,57 @@ def claim_feed_forward(board: Board) -> None:
                 _feed_forward(board, index, gated=gated)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Firsts:
+    """The weights that a block's last one reads, by name: experts that run one after the other are one weight.
+
+    Attributes:
+        edges: From them into the last.
+        activated: Those with a non-linearity on the way.
+        multiplied: Those whose output is multiplied by another value.
+        halved: It is one weight, and one piece of its output multiplies another.
+    """
+
+    edges: tuple[Edge, ...]
+    activated: frozenset[str]
+    multiplied: frozenset[str]
+    halved: bool
+
+    @property
+    def gated(self) -> bool:
+        return len(self.multiplied) > 1 or self.halved
+
+
+def _firsts(board: Board, edges: Sequence[Edge]) -> _Firsts:
+    activated = frozenset(board.nodes[edge.source].name for edge in edges if Flag.ACTIVATION in edge.some)
+    multiplied = frozenset(board.nodes[edge.source].name for edge in edges if Flag.PRODUCT in edge.some)
+    pieces = {(edge.source, edge.piece) for edge in edges if Flag.PRODUCT in edge.some and edge.piece is not None}
+    halved = len(multiplied) == 1 and len(pieces) > len({source for source, _ in pieces})
+    return _Firsts(tuple(edges), activated, multiplied, halved)
+
+
 def _feed_forward(board: Board, last: int, *, gated: bool) -> None:
-    """A block of two weights, or of three of which one gates another; those first, as they are the surer."""
-    node = board.nodes[last]
-    origins = board.reading.origins(node.operands[0])
-    firsts = [edge for edge in origins if board.nodes[edge.source].kind == "weight"]
-    if not firsts or any(board.nodes[edge.source].kind == "contraction" for edge in origins):
+    """A block of two weights, or of three of which one gates another."""
+    origins = board.inputs(last)
+    weights = [edge for edge in origins if board.nodes[edge.source].kind == "weight"]
+    if not weights or any(board.nodes[edge.source].kind == "contraction" for edge in origins):
         return
-    if any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in firsts) or is_unrolled(firsts):
+    if any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in weights) or is_unrolled(weights):
         return
-    firsts = [edge for edge in firsts if _can_be_first(board, edge.source)]
-    activated = {edge.source for edge in firsts if Flag.ACTIVATION in edge.some}
-    multiplied = {edge.source for edge in firsts if Flag.PRODUCT in edge.some}
     if board.scales(last) or board.modulates(last):
         return
-    if any(_is_inside_convolution(board, one) for edge in firsts for one in board.inputs(edge.source)):
+    firsts = _firsts(board, [edge for edge in weights if _can_be_first(board, edge.source)])
+    if firsts.gated != gated or not (firsts.activated or firsts.gated):
         return
-    if gated != (len(multiplied) > 1 or _pieces_multiplied(firsts)):
+    if any(_is_inside_convolution(board, one) for edge in firsts.edges for one in board.inputs(edge.source)):
         return
-    if not activated and len(multiplied) < 2 and not _pieces_multiplied(firsts):
-        return
-    if len({frozenset(one.source for one in board.inputs(edge.source)) for edge in firsts}) > 1:
+    if len({frozenset(one.source for one in board.inputs(edge.source)) for edge in firsts.edges}) > 1:
         return  # not one block: what multiplies comes from elsewhere
-    block, variant = _kind_of_block(board, last, firsts)
-    if block != "ffn":
+    variant = _variant(board, last, firsts)
+    if variant is None:
         return
-    for edge in firsts:
-        part, why = _first_part(board, edge, firsts, activated, multiplied)
+    for edge in firsts.edges:
+        part, why = _first_part(board.nodes[edge.source].name, firsts)
         board.claim(edge.source, "ffn", variant, part, why)
     board.claim(last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream")
 
@@ -60,54 +85,49 @@ def _can_be_first(board: Board, index: int) -> bool:
     return all(claim.block == "ffn" and claim.part != "down" for claim in claims)
 
 
-def _first_part(
-    board: Board, edge: Edge, firsts: Sequence[Edge], activated: set[int], multiplied: set[int]
-) -> tuple[str, str]:
-    others = multiplied - {edge.source}
-    if edge.source in multiplied and others:
-        if edge.source in activated and others - activated:
+def _first_part(name: str, firsts: _Firsts) -> tuple[str, str]:
+    others = firsts.multiplied - {name}
+    if name in firsts.multiplied and others:
+        if name in firsts.activated and others - firsts.activated:
             return "gate", "its activated output multiplies that of another weight"
-        if edge.source not in activated and others & activated:
+        if name not in firsts.activated and others & firsts.activated:
             return "up", "its output is multiplied by the activated output of another weight"
         return "", "its output multiplies that of another weight"
-    if _pieces_multiplied([one for one in firsts if one.source == edge.source]):
+    if firsts.halved:
         return "gate_up", "one half of its output, activated, multiplies the other"
     return "up", "its output is activated and read by another weight"
 
 
-def _pieces_multiplied(edges: Sequence[Edge]) -> bool:
-    """Two pieces of one weight's output, of which one multiplies the other."""
-    pieces = {(edge.source, edge.piece) for edge in edges if Flag.PRODUCT in edge.some and edge.piece is not None}
-    return len(pieces) > len({source for source, _ in pieces}) and len({source for source, _ in pieces}) == 1
-
-
-def _kind_of_block(board: Board, last: int, edges: Sequence[Edge]) -> tuple[str, str]:
-    """Which block and variant a pair of weights is, by where its output goes and what chose its input."""
-    firsts = [edge.source for edge in edges]
-    multiplied = {edge.source for edge in edges if Flag.PRODUCT in edge.some}
+def _variant(board: Board, last: int, block: _Firsts) -> str | None:
+    """Which kind of block it is, by where its output goes and what chose its input; None where it is none."""
+    firsts = [edge.source for edge in block.edges]
     sums = [index for index in _written(board, last) if board.nodes[index].how is not Flag.PRODUCT]
     sums += _closes(board, last, firsts)
-    # Between a tower and what it returns stand pairs of weights without residual sums.
-    ends = board.features and not any(board.nodes[one.node].kind == "sum" for one in board.reading.readers[last])
-    ends = ends or (board.features and board.reading.is_stream[last])
-    gated = len(multiplied) > 1 or _pieces_multiplied(edges)
-    ends = ends or (gated and _feeds_inner_weight(board, last))
-    if not sums and not board.starts(last) and not ends:
-        carries = any(node.kind == "sum" and node.how is Flag.NONE for node in board.nodes)
-        if carries or board.reading.is_output[last]:
-            return "", ""
+    if not sums and not _ends_otherwise(board, last, block):
+        return None
     if any(_routed(board, index) for index in (last, *firsts)) or _mixed_by_routers(board, last):
-        return "ffn", "expert"
+        return "expert"
     read = {edge.source for index in firsts for edge in board.nodes[index].operands[0]}
     for index in sums:
         written = [edge for one in _sums_of_block(board, index, read) for edge in board.nodes[one].operands[1]]
         origins = board.reading.origins(written)
         if any(_routed(board, edge.source) for edge in origins if edge.source != last):
-            return "ffn", "shared"
+            return "shared"
         weighed = any(board.blocks(edge.source) == {"router"} and Flag.PRODUCT in edge.some for edge in origins)
         if weighed and any(Flag.PRODUCT in edge.some for edge in origins if edge.source == last):
-            return "ffn", "expert"
-    return "ffn", "dense"
+            return "expert"
+    return "dense"
+
+
+def _ends_otherwise(board: Board, last: int, block: _Firsts) -> bool:
+    """A block that adds nothing to a stream is one all the same: between parts of a model, or where nothing is added."""
+    if board.starts(last) or (block.gated and _feeds_inner_weight(board, last)):
+        return True
+    if board.features:  # between a tower and what it returns stand blocks without residual sums
+        summed = any(board.nodes[one.node].kind == "sum" for one in board.reading.readers[last])
+        return not summed or board.reading.is_stream[last]
+    carries = any(node.kind == "sum" and node.how is Flag.NONE for node in board.nodes)
+    return not carries and not board.reading.is_output[last]
 
 
 def _feeds_inner_weight(board: Board, last: int) -> bool:
