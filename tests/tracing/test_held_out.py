@@ -24,10 +24,10 @@ HOSTILE = [specimen for specimen in ZOO.values() if specimen.hostile]
 
 # Errors that are known, and how many weights have them. Whoever mends one takes it out.
 WRONG = {
-    "OneMatrix": 6,  # the matrix is of attention and feed-forward both; it is called the attention's
     "Packed": 1,  # a long skip, joined again before the head
 }
 SILENT = {
+    "OneMatrix": 6,  # the matrices are of attention and feed-forward both
     "Diffusion": 1,
     "TalkingHeads": 4,  # the matrices that mix heads
     "DeepFeed": 2,  # a third matrix inside a feed-forward

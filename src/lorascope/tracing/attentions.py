@@ -187,8 +187,14 @@ def _output(board: Board, mixed: int, variant: str, factors: set[tuple[int, Piec
             continue
         board.claim(index, "attention", variant, "o", "it reads an attention's output")
         for edge in board.weights(board.nodes[index].operands[0]):
-            if Flag.PRODUCT in edge.some and (edge.source, edge.piece) not in factors:
+            if (edge.source, edge.piece) in factors:
+                continue
+            if Flag.PRODUCT in edge.some:
                 board.claim(edge.source, "attention", variant, "gate", "its output multiplies an attention's output")
+            elif Flag.ACTIVATION in edge.some and Flag.JOINED in edge.some:  # one output matrix for both blocks
+                why = "an activated output stands beside an attention's, and one weight reads both"
+                board.claim(edge.source, "ffn", "dense", "up", why)
+                board.claim(index, "ffn", "dense", "down", why)
         if board.reading.writes_to(index):
             continue
         # Two weights without anything between them: the output of low rank.
