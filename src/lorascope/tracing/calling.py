@@ -89,7 +89,7 @@ def required(method: Any) -> frozenset[str]:
     return frozenset(name for name, one in found if one.default is one.empty and one.kind not in kinds) - {"self"}
 
 
-def text_config(config: Any) -> Any:
+def language_config(config: Any) -> Any:
     """The configuration of the language model (the decoder's, where there are two), or what was given."""
     try:
         return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
@@ -135,7 +135,7 @@ def token_ids(model: torch.nn.Module, length: int, *, size: int = 0) -> torch.Te
     plain = [token for token in range(min(size, 4096)) if token > 2 and token not in special] or [0]
     step = 7 if len(plain) % 7 else 5
     ids = [plain[(17 + step * place) % len(plain)] for place in range(length)]
-    end = getattr(text_config(config), "eos_token_id", None)
+    end = getattr(language_config(config), "eos_token_id", None)
     if isinstance(end, int) and 0 <= end < size:  # sentence classifiers of encoder-decoders look for it
         ids[-1] = end
     return torch.tensor([ids])
@@ -146,7 +146,7 @@ def _vocabulary(model: Any, config: Any) -> int:
         return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError, TypeError):
         tables = [part.num_embeddings for part in model.modules() if hasattr(part, "num_embeddings")]
-        return number(text_config(config), "vocab_size", default=max(tables, default=100))
+        return number(language_config(config), "vocab_size", default=max(tables, default=100))
 
 
 def _special(config: Any) -> Iterator[int]:

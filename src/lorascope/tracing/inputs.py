@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calling import Call, number, parameters, required, text_config, token_ids, width
+from lorascope.tracing.calling import Call, language_config, number, parameters, required, token_ids, width
 from lorascope.tracing.images import image_calls, pixels, vision_config
 from lorascope.tracing.sounds import sound_calls
 
@@ -76,7 +76,7 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
 
     names = parameters(module.forward)
     config = getattr(module, "config", None)
-    text = text_config(config)
+    text = language_config(config)
     arguments: dict[str, Any] = {}
     if "input_ids" in names:
         arguments["input_ids"] = token_ids(module, length)
@@ -172,7 +172,7 @@ def _placed(module: Any, arguments: dict[str, Any]) -> None:
 def _crossing(module: Any, arguments: dict[str, Any]) -> None:
     import torch
 
-    arguments["cross_attention_states"] = torch.ones(1, _ENCODER, width(text_config(module.config)))
+    arguments["cross_attention_states"] = torch.ones(1, _ENCODER, width(language_config(module.config)))
 
 
 def _segments(module: Any, arguments: dict[str, Any]) -> None:
@@ -261,7 +261,7 @@ def _assistant(module: Any, arguments: dict[str, Any]) -> None:
     # It goes on from the states of the model that it assists.
     import torch
 
-    text = text_config(module.config)
+    text = language_config(module.config)
     length = arguments.pop("input_ids").shape[-1]
     arguments["inputs_embeds"] = torch.ones(1, length, 2 * number(module.config, "backbone_hidden_size", default=1))
     arguments["position_ids"] = torch.arange(length).unsqueeze(0)
