@@ -95,3 +95,11 @@ def test_neither_torch_nor_transformers_is_needed(folder: Path, tmp_path: Path) 
         command = [sys.executable, "-c", code, "inspect", NAME]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_its_configuration_is_traced_and_no_weight_is_fetched(hub: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", NAME, "--trace", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert hub.of("config.json") and not hub.of(".safetensors")
+    assert {weight["trace"]["confidence"] for weight in found["weights"]} == {"high"}
+    assert [weight["name"] for weight in found["weights"]] == [weight.name for weight in inspect(NAME).weights]
