@@ -3,6 +3,7 @@
 python tools/build_docs.py                        the pages, from the gallery and what was measured (no torch)
 python tools/build_docs.py --measure              first measure every architecture against PEFT again (20 minutes)
 python tools/build_docs.py --measure-checkpoints  first save and read every architecture's checkpoint again (2 minutes)
+python tools/build_docs.py --measure-traces       first trace every architecture again (2 minutes)
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tests" / "conformance" / "results.json"
 CHECKPOINTS = ROOT / "tests" / "conformance" / "checkpoints.json"
+TRACES = ROOT / "tests" / "conformance" / "traces.json"
 for folder in ("src", "tests", "tests/conformance", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
@@ -193,11 +196,16 @@ def checkpoints() -> str:
     return "\n".join([*lines, "", _SAID_BY]) + "\n"
 
 
-def measure(path: Path, one: Callable[[Any], Any]) -> None:
-    """Writes what `one` finds of every architecture to a file."""
+def traced_roles() -> str:
+    """`docs/traced-roles.md`: what dataflow says of every weight, beside its name."""
+    from traced_page import page
+
+    return page(json.loads(TRACES.read_text(encoding="utf-8")), _SAID_BY)
+
+
+def measure(path: Path, one: Callable[[Any], Any], *libraries: str) -> None:
+    """Writes what `one` finds of every architecture to a file, with the versions of the libraries that it rests on."""
     _prepare()
-    import peft
-    import transformers
     from architectures import entries, layouts
 
     wanted = [*entries(), *layouts()]
@@ -206,7 +214,7 @@ def measure(path: Path, one: Callable[[Any], Any]) -> None:
         for entry, row in zip(wanted, pool.map(one, wanted), strict=True):
             measured[f"{entry.head}/{entry.label}"] = row
             print(f"\r{len(measured)} of {len(wanted)} {entry.label:40}", end="", file=sys.stderr)
-    head = {"peft": peft.__version__, "transformers": transformers.__version__}
+    head = {library: version(library).partition("+")[0] for library in libraries}
     lines = ",\n".join(f"{json.dumps(label)}: {json.dumps(row, ensure_ascii=False)}" for label, row in measured.items())
     path.write_text(json.dumps(head)[:-1] + ', "entries": {\n' + lines + "\n}}\n", encoding="utf-8")
 
@@ -238,16 +246,30 @@ def measured_checkpoint(entry: Any) -> Any:
     return measure_checkpoint(entry)
 
 
-PAGES = {"target-names.md": target_names, "conformance.md": conformance, "checkpoints.md": checkpoints}
+def measured_traces(entry: Any) -> Any:
+    from traces import measure_traces
+
+    return measure_traces(entry)
+
+
+PAGES = {
+    "target-names.md": target_names,
+    "conformance.md": conformance,
+    "checkpoints.md": checkpoints,
+    "traced-roles.md": traced_roles,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--measure-checkpoints", action="store_true")
+    parser.add_argument("--measure-traces", action="store_true")
     options = parser.parse_args()
     if options.measure:
-        measure(RESULTS, measured_plans)
+        measure(RESULTS, measured_plans, "peft", "transformers")
     if options.measure_checkpoints:
-        measure(CHECKPOINTS, measured_checkpoint)
+        measure(CHECKPOINTS, measured_checkpoint, "peft", "transformers")
+    if options.measure_traces:
+        measure(TRACES, measured_traces, "transformers", "torch")
     for name, page in PAGES.items():
         (ROOT / "docs" / name).write_text(page(), encoding="utf-8")

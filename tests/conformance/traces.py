@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from architectures import Entry
+from decided import core
 
 from lorascope.folding import template
-from lorascope.records import ModelMap
+from lorascope.records import ModelMap, Trace
 from lorascope.sources.skeleton import build, map_module
 from lorascope.tracing.tracer import trace_roles
 
@@ -66,24 +65,9 @@ _TO_RUN: dict[tuple[str, str], dict[str, Any]] = {
     ("step3p7", ""): {"text_config.sliding_window": 512},
     ("t5gemma2", ""): {f"encoder.vision_config.{key}": value for key, value in _SIGLIP.items()},
 }
-DECIDED = Path(__file__).parents[1] / "expectations" / "traced_roles.tsv"
 
-
-class Case(NamedTuple):
-    """A disagreement that was looked up in the modeling code: which weights, what each side says, who is right, and why."""
-
-    model_types: str
-    pattern: str
-    named: str
-    flow: str
-    right: str
-    reason: str
-
-
-@cache
-def cases() -> tuple[Case, ...]:
-    """The decided disagreements, in order."""
-    return tuple(Case(*line.split("\t")) for line in DECIDED.read_text(encoding="utf-8").splitlines()[1:])
+# Name and dataflow say the same; they agree, but dataflow leaves a fact open; the rest as in `Trace`.
+STATES = ("agree", "open", "ambiguous", "unexecuted", "disagree")
 
 
 def runnable(entry: Entry) -> Any:
@@ -105,19 +89,41 @@ def measure_traces(entry: Entry) -> dict[str, Any]:
     """What came of one architecture.
 
     Returns:
-        How many `weights` it has, on how many dataflow and names `agree`, how many no call reached (`unexecuted`), and
-        the folded names with their number that are `ambiguous`, and that `disagree` (with both roles); the `notes` on
-        calls that ended early.
+        How many `weights` it has; on how many dataflow and names `agree`, and of how many of them dataflow leaves a fact
+        `open` that the name states; the folded names, with their role and number, that are `ambiguous`, and that are
+        `unexecuted` as no call reached them; those that `disagree`, with both roles; for each of the `parts` that adapters
+        are put on, the number of its weights in each of `STATES`; and the `notes` on calls that ended early.
     """
     model = trace(entry)
-    states = Counter(t.status if not t.disagrees else "disagrees" for t in model.traces)
-    ambiguous = Counter(f"{template(t.weight)} ({t.named})" for t in model.traces if t.status == "ambiguous")
-    disagree = Counter((template(t.weight), str(t.named), str(t.flow)) for t in model.traces if t.disagrees)
+    parts: dict[str, Counter[str]] = {}
+    states: Counter[str] = Counter()
+    names: dict[str, Counter[str]] = {"ambiguous": Counter(), "unexecuted": Counter()}
+    disagree: Counter[tuple[str, str, str]] = Counter()
+    for one in model.traces:
+        state = state_of(one)
+        states[state] += 1
+        if state in names:
+            names[state][f"{template(one.weight)} ({one.named})"] += 1
+        if state == "disagree":
+            disagree[template(one.weight), str(one.named), str(one.flow)] += 1
+        if part := core(str(one.named)):
+            parts.setdefault(part, Counter())[state] += 1
     return {
         "weights": len(model.traces),
-        "agree": states["executed"],
-        "unexecuted": states["unexecuted"],
-        "ambiguous": dict(sorted(ambiguous.items())),
+        "agree": states["agree"] + states["open"],
+        "open": states["open"],
+        **{state: dict(sorted(found.items())) for state, found in names.items()},
         "disagree": [[*case, number] for case, number in sorted(disagree.items())],
+        "parts": {part: [found[state] for state in STATES] for part, found in sorted(parts.items())},
         "notes": list(model.notes),
     }
+
+
+def state_of(one: Trace) -> str:
+    """Which of `STATES` a weight is in. A component that dataflow took from the call it ran in is no open fact."""
+    if one.flow is None:
+        return one.status
+    if one.disagrees:
+        return "disagree"
+    same = all(getattr(one.flow, fact) == getattr(one.named, fact) for fact in ("block", "variant", "part"))
+    return "agree" if same else "open"
