@@ -205,12 +205,12 @@ def traced_roles() -> str:
 
 def measure(path: Path, one: Callable[[Any], Any], *libraries: str) -> None:
     """Writes what `one` finds of every architecture to a file, with the versions of the libraries that it rests on."""
-    _prepare()
+    prepare()
     from architectures import entries, layouts
 
     wanted = [*entries(), *layouts()]
     measured: dict[str, Any] = {}
-    with ProcessPoolExecutor(2, initializer=_prepare) as pool:
+    with ProcessPoolExecutor(2, initializer=prepare) as pool:
         for entry, row in zip(wanted, pool.map(one, wanted), strict=True):
             measured[f"{entry.head}/{entry.label}"] = row
             print(f"\r{len(measured)} of {len(wanted)} {entry.label:40}", end="", file=sys.stderr)
@@ -219,7 +219,8 @@ def measure(path: Path, one: Callable[[Any], Any], *libraries: str) -> None:
     path.write_text(json.dumps(head)[:-1] + ', "entries": {\n' + lines + "\n}}\n", encoding="utf-8")
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """Libraries that say nothing, on one thread, for a process that builds models."""
     import warnings
 
     import torch
