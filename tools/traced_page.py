@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from decided import Case, cases, cases_of, contradictions
@@ -130,17 +131,37 @@ def _decided(rows: Rows) -> Iterator[str]:
     for case, number in counts.items():
         right[case.right] += number
     yield (
-        f"The name is right on {right['names']} weights, dataflow on {right['dataflow']}, and both on {right['both']}, which do"
-        " what either says."
+        f"The name is right on {right['names']} weights, dataflow on {right['dataflow']}, and both on {right['both']}, where either"
+        " describes what they do."
     )
     yield ""
     yield "| model type | weights | by name | by dataflow | number | right | why |"
     yield "|---|---|---|---|---|---|---|"
+    alike: dict[tuple[str, ...], list[Case]] = {}
     for case in cases():
-        name = _cell(case.pattern.replace("\\.", "."))
-        types = case.model_types.replace(" ", ", ")
-        roles = f"{case.named} | {case.flow}"
-        yield f"| {types} | `{name}` | {roles} | {counts[case]} | {_RIGHT[case.right]} | {_cell(case.reason)} |"
+        module = _name(case).rpartition(".")[0]
+        alike.setdefault((case.model_types, module, case.right, case.reason), []).append(case)
+    for (types, _, side, reason), group in alike.items():
+        columns = ([_name(case) for case in group], [case.named for case in group], [case.flow for case in group])
+        name, named, flow = (_cell(_together(column)) for column in columns)
+        number = sum(counts[case] for case in group)
+        yield (
+            f"| {types.replace(' ', ', ')} | `{name}` | {named} | {flow} | {number} | {_RIGHT[side]} | {_cell(reason)} |"
+        )
+
+
+def _name(case: Case) -> str:
+    return case.pattern.replace("\\.", ".")
+
+
+def _together(names: Sequence[str]) -> str:
+    """Dotted names as one: `a.b.{c, d}` for `a.b.c` and `a.b.d`."""
+    words = [name.split(".") for name in dict.fromkeys(names)]
+    if len(words) == 1:
+        return names[0]
+    same = len(list(itertools.takewhile(lambda row: len(set(row)) == 1, zip(*words, strict=False))))
+    rest = ", ".join(".".join(row[same:]) for row in words)
+    return ".".join([*words[0][:same], f"{{{rest}}}"])
 
 
 def _grouped(rows: Rows, state: str) -> Iterator[str]:
