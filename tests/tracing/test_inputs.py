@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
 from typing import Any
 
 import architectures
@@ -18,15 +17,6 @@ from lorascope.folding import template
 from lorascope.tracing.inputs import Call, calls
 
 ENTRIES = {f"{entry.head}/{entry.label}": entry for entry in (*architectures.entries(), *architectures.layouts())}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    # Matrices this small are slower on several.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class _Touched(TorchDispatchMode):

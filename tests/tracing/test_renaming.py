@@ -30,15 +30,6 @@ CANNOT_RUN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def outputs(model: Any, label: str) -> list[torch.Tensor]:
     arguments = {"input_ids": torch.arange(3, 14)[None], "use_cache": False}
     if label.startswith("seq2seq-lm"):

@@ -18,15 +18,6 @@ HONEST = [specimen for specimen in ZOO.values() if not specimen.hostile]
 HOSTILE = [specimen for specimen in ZOO.values() if specimen.hostile]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def by_name(specimens: list[Specimen]) -> Any:
     return pytest.mark.parametrize("specimen", specimens, ids=[specimen.name for specimen in specimens])
 
