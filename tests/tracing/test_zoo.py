@@ -102,10 +102,10 @@ def test_every_truth_is_made_of_the_vocabulary(specimen: Specimen) -> None:
 
 
 def test_that_is_many_models_and_their_names_say_little() -> None:
-    assert (len(HONEST), len(HOSTILE)) == (58, 3)
+    assert (len(HONEST), len(HOSTILE)) == (77, 3)
     weights = [(specimen, weight) for specimen in HONEST for weight in map_module(specimen.build("meta")).weights]
     named = sum(
         str(weight.role).removeprefix(f"{weight.role.component}.") == specimen.roles[weight.name]
         for specimen, weight in weights
     )
-    assert (len(weights), named) == (1033, 31)
+    assert (len(weights), named) == (1366, 45)
