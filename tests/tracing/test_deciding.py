@@ -218,8 +218,8 @@ def test_evidence_is_a_clause_on_the_weight() -> None:
     out = draw.weight("o", draw.attend(q, k, v))
     claims = decide(draw.graph(draw.weight("head", draw.add(x, out))))
     assert {claim.name: claim.why for claim in claims if claim.block == "attention"} == {
-        "q": "its output is the first factor of an attention's scores",
-        "k": "its output is the second factor of an attention's scores",
+        "q": "its output is a factor of an attention's scores",
+        "k": "its output is the factor of an attention's scores whose positions the softmax runs over",
         "v": "its output is what an attention's softmax weighs",
         "o": "it reads an attention's output",
     }

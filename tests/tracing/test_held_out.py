@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from families import FAMILIES, entry_of, expected
 from renaming import renamed
 from verdicts import Verdict, verdict
@@ -25,10 +24,7 @@ HOSTILE = [specimen for specimen in ZOO.values() if specimen.hostile]
 # Errors that are known, and how many weights have them. Whoever mends one takes it out.
 WRONG = {
     "Packed": 1,  # a long skip, joined again before the head
-    "Parallel": 3,  # one matrix makes queries, keys, values and the inside of the feed-forward; called the attention's
-    "OneByOne": 2,  # scores of one query, as keys times query: taken for each other
     "ShiftedWindows": 1,  # half the resolution, twice as wide: called a head
-    "Denoiser": 1,  # shift and scale of the last norm, from the time: called the head's transform
 }
 SILENT = {
     "OneMatrix": 6,  # the matrices are of attention and feed-forward both
@@ -37,7 +33,7 @@ SILENT = {
     "DeepFeed": 2,  # a third matrix inside a feed-forward
     "TwoTowers": 2,  # two ends that are multiplied with each other
     "Recurrent": 5,  # torch's recurrent layers mix devices
-    "Parallel": 3,  # the feed-forward's output, whose input the attention's matrix makes
+    "Parallel": 3,  # one matrix makes queries, keys, values and the inside of the feed-forward
     "Retrieval": 2,  # two ends that are multiplied with each other
     "Denoiser": 1,  # the first matrix of two that make a vector from the time
 }
@@ -46,15 +42,6 @@ SILENT_RENAMED = {
     "causal-lm/zamba2": 189,  # adapters and the feed-forward of its shared block
     "image-text-to-text/gemma3": 1,  # the projector, a bare parameter
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from lorascope.tracing.claiming import Board
-from lorascope.tracing.graph import Edge, Edges, Flag, Piece
+from lorascope.tracing.graph import Edge, Edges, Flag, Node, Piece
 from lorascope.tracing.reading import Reading
 
 
@@ -96,33 +96,43 @@ def _attention(board: Board, attention: Attention) -> None:
     sides = [factors_of(board, score) for score in attention.scores]
     main = [pair for pair in sides if not any(_positional(board, side) for side in pair)] or sides
     variant = _variant(board, main)
-    for pair in sides:
-        for side, part, place in zip(pair, ("q", "k"), ("first", "second"), strict=True):
+    for score, pair in zip(attention.scores, sides, strict=True):
+        for side, part, why in zip(pair, *_queries_and_keys(board.nodes[score]), strict=True):
             if pair not in main and _positional(board, side):
                 for edge in board.weights(side):
-                    board.claim(
-                        edge.source, "attention", variant, "position",
-                        "its output, of positions, is a factor of an attention's scores",
-                    )  # fmt: skip
+                    board.claim(edge.source, "attention", variant, "position", _POSITIONS)
                 continue
             for edge in _factors(board, side):
-                board.claim(
-                    edge.source, "attention", variant, part,
-                    f"its output is the {place} factor of an attention's scores",
-                )  # fmt: skip
+                board.claim(edge.source, "attention", variant, part, why)
     for edge in _factors(board, attention.values):
         board.claim(edge.source, "attention", variant, "v", "its output is what an attention's softmax weighs")
     queries = {edge.source for side, _ in sides for edge in board.weights(side)}
     for edge in board.weights(attention.weighing):
         if {one.source for one in board.weights(board.nodes[edge.source].operands[0])} & queries:
-            board.claim(
-                edge.source, "attention", variant, "position",
-                "it multiplies the queries, and the result is added to an attention's scores",
-            )  # fmt: skip
+            why = "it multiplies the queries, and the result is added to an attention's scores"
+            board.claim(edge.source, "attention", variant, "position", why)
         else:
             board.claim(edge.source, "attention", variant, "bias", "its output is added to an attention's scores")
     factors = {(edge.source, edge.piece) for pair in (*sides, (attention.values,)) for side in pair for edge in side}
     _output(board, attention.mixed, variant, factors)
+
+
+_POSITIONS = "its output, of positions, is a factor of an attention's scores"
+
+
+def _queries_and_keys(score: Node) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The parts of the two factors of scores, and what shows them."""
+    if score.rows == score.columns == 1:  # of one query and one key nothing tells which is which
+        return ("", ""), ("its output is a factor of an attention's scores of one position",) * 2
+    if score.scored is None:
+        return ("q", "k"), (
+            "its output is the first factor of an attention's scores",
+            "its output is the second factor of an attention's scores",
+        )
+    return ("q", "k"), (
+        "its output is a factor of an attention's scores",
+        "its output is the factor of an attention's scores whose positions the softmax runs over",
+    )
 
 
 def factors_of(board: Board, score: int) -> tuple[Edges, Edges]:
@@ -149,28 +159,32 @@ def _of_positions(board: Board, edges: Edges) -> bool:
 
 def _variant(board: Board, sides: Sequence[tuple[Edges, Edges]]) -> str:
     """Self-attention has queries and keys of the same values, cross-attention of different streams."""
-    queries = frozenset[int]().union(*(_read(board, side) for side, _ in sides))
-    keys = frozenset[int]().union(*(_read(board, side) for _, side in sides))
+    queries = frozenset[tuple[int, bool]]().union(*(_read(board, side) for side, _ in sides))
+    keys = frozenset[tuple[int, bool]]().union(*(_read(board, side) for _, side in sides))
     if queries == keys:
         return "self"
-    roots = [frozenset[int]().union(*(board.reading.roots[node] for node in side)) for side in (queries, keys)]
+    roots = [frozenset[int]().union(*(board.reading.roots[node] for node, _ in side)) for side in (queries, keys)]
     return "cross" if all(roots) and not roots[0] & roots[1] else ""
 
 
-def _read(board: Board, edges: Edges) -> frozenset[int]:
-    """The streams that edges come from, past weights and products."""
-    found: set[int] = set()
-    waiting = [edge.source for edge in board.reading.origins(edges)]
-    seen: set[int] = set()
+def _read(board: Board, edges: Edges) -> frozenset[tuple[int, bool]]:
+    """The streams that edges come from, past weights and products, and whether their positions were pooled."""
+    found: set[tuple[int, bool]] = set()
+    seen: set[tuple[int, bool]] = set()
+    waiting = [(edge.source, Flag.POOLED in edge.some) for edge in board.reading.origins(edges)]
     while waiting:
-        index = waiting.pop()
-        if index in seen:
+        here = waiting.pop()
+        if here in seen:
             continue
-        seen.add(index)
+        seen.add(here)
+        index, pooled = here
         if board.reading.is_stream[index]:
-            found.add(index)
+            found.add(here)
         else:
-            waiting += [edge.source for one in board.nodes[index].operands for edge in board.reading.origins(one)]
+            for operand in board.nodes[index].operands:
+                waiting += [
+                    (edge.source, pooled or Flag.POOLED in edge.some) for edge in board.reading.origins(operand)
+                ]
     return frozenset(found)
 
 

@@ -53,6 +53,10 @@ def _single(board: Board, index: int, node: Node, vocabularies: frozenset[int]) 
     elif board.reading.is_output[index]:
         rows = {board.nodes[table].rows for table in vocabularies}
         board.claim(index, "head", "", "lm" if node.rows in rows else "", "the call returns its output")
+        if any(board.reading.is_stream[edge.source] for edge in board.inputs(index)):
+            for one in before:
+                board.claim(one, "other", "", "", "its output shifts or scales a stream")
+            return
         for one in before:
             pooled = any(edge.piece for edge in board.nodes[one].operands[0])
             board.claim(one, "head", "", "" if pooled else "transform", "its output is read by what the call returns")

@@ -57,7 +57,7 @@ def _feed_forward(board: Board, last: int, *, gated: bool) -> None:
         return
     if board.scales(last) or board.modulates(last):
         return
-    firsts = _firsts(board, [edge for edge in weights if _can_be_first(board, edge.source)])
+    firsts = _firsts(board, [edge for edge in weights if _can_be_first(board, edge)])
     if firsts.gated != gated or not (firsts.activated or firsts.gated):
         return
     if any(_is_inside_convolution(board, one) for edge in firsts.edges for one in board.inputs(edge.source)):
@@ -80,8 +80,11 @@ def _is_inside_convolution(board: Board, edge: Edge) -> bool:
     return Flag.CONVOLUTION in edge.some and node.kind == "weight" and not summed
 
 
-def _can_be_first(board: Board, index: int) -> bool:
-    claims = board.of(index)
+def _can_be_first(board: Board, edge: Edge) -> bool:
+    """Nothing else is claimed of it, or it is one matrix for an attention's input and this."""
+    claims = board.of(edge.source)
+    if edge.piece is not None and claims and all(claim.part in ("q", "k", "v") for claim in claims):
+        return Flag.ACTIVATION in edge.some
     return all(claim.block == "ffn" and claim.part != "down" for claim in claims)
 
 

@@ -26,6 +26,7 @@ class Flag(enum.IntFlag):
     SCAN = 32  # a cumulative sum or product
     CHOSEN = 64  # picked by the result of a choice
     JOINED = 128  # concatenated with a value of another origin
+    POOLED = 256  # one value for several positions
 
 
 # Choices whose value is as often taken, for a softmax that does not overflow, as their place.
@@ -68,8 +69,9 @@ class Node:
         name: The parameter's name, the input's, or the operation that chooses.
         operands: The edges into each operand: one of a weight, two of a contraction (first and second factor) and of
             a sum (what is carried, what is written), one of a choice.
-        rows: Of a weight or convolution: output features. Of a table: its rows.
-        columns: Of a weight or convolution: input features. Of a table: its width.
+        rows: Of a weight or convolution: output features. Of a table: its rows. Of a contraction: those of its result.
+        columns: Of a weight or convolution: input features. Of a table: its width. Of a contraction: those of its
+            result.
         scored: Of a contraction: which of its operands the following softmax runs over, or None where none follows.
         ids: Of a table: the integer arguments that its rows are chosen by; empty for positions and constants. Of a
             stack of matrices: the integer arguments that choose among them.

@@ -41,6 +41,7 @@ _MIXES: dict[str, Flag] = {
     **dict.fromkeys(_words("mul mul_ div div_ addcmul addcmul_ true_divide"), Flag.PRODUCT),
     **dict.fromkeys(_words("cat stack hstack vstack concat column_stack"), Flag.JOINED),
 }
+_POOLS = frozenset(_words("scatter_reduce scatter_reduce_ index_reduce index_reduce_ segment_reduce"))
 # What a softmax is, or is made of, with the dimension that it runs over as the second argument.
 _OVER_A_DIMENSION = _SOFTMAXES | {"sum", "amax", "logsumexp"}
 # The operands of a matrix product come after what is added to it.
@@ -151,7 +152,7 @@ def _matrix_product(weaver: Weaver, operation: Operation) -> Value:
         rows, columns = first.shape[-2], first.shape[-1]
         made = weaver.use(left, right.labels, rows=rows, columns=columns, control=control, ids=ids)
     elif left.labels and right.labels:
-        made = weaver.multiply(left, right, control)
+        made = weaver.multiply(left, right, control, rows=first.shape[-2], columns=second.shape[-1])
     else:  # a constant matrix: a sum, a shift or a mask
         made = union([left, right], Flag.REDUCED)
     addend = operation.values[0] if start else NOTHING
@@ -161,12 +162,14 @@ def _matrix_product(weaver: Weaver, operation: Operation) -> Value:
 def _attention(weaver: Weaver, operation: Operation) -> Value:
     """An attention in one operation: scores, softmax and weighted sum."""
     query, key, value, *biases = operation.values
-    scores = weaver.node("contraction", operands=[query.labels, key.labels])
-    weaver.score(scores, 1)
+    queries, keys = (tensor.shape[-2] for tensor in operation.tensors[:2])
+    scores = weaver.node("contraction", operands=[query.labels, key.labels], rows=queries, columns=keys)
+    weaver.score(scores, keys, innermost=True)
     weights: Labels = {(scores, None): (int(Flag.SOFTMAX), int(Flag.SOFTMAX))}
     for bias in biases:
         weights |= flagged(bias.labels, Flag.SOFTMAX)
-    return of_node(weaver.node("contraction", operands=[weights, value.labels]))
+    width = operation.tensors[2].shape[-1]
+    return of_node(weaver.node("contraction", operands=[weights, value.labels], rows=queries, columns=width))
 
 
 def _gated(weaver: Weaver, operation: Operation) -> Value:
@@ -239,12 +242,21 @@ def _elementwise(weaver: Weaver, operation: Operation) -> Value:
         values = [values[0], *(Value({}, control=value.control) for value in values[1:])]
     if mixed is Flag.PRODUCT and len(values) == 2:
         values = _without_scale(operation.tensors, values)
+    if name in _POOLS or (flag is Flag.REDUCED and _loses_positions(operation)):
+        flag |= Flag.POOLED
     value = weaver.combine(values, flag, mixed)
     if name in _WRITES_BACK:
         value = dataclasses.replace(value, control=frozenset())
     if value.ids and (name not in _KEEPS_INTEGERS or not value.as_given):
         value = dataclasses.replace(value, as_given=False)
     return value
+
+
+def _loses_positions(operation: Operation) -> bool:
+    """A reduction that keeps the features of each position, and has fewer positions."""
+    before, after = operation.tensors[0], operation.results[0]
+    same = bool(after.shape[-1:] == before.shape[-1:] != (1,))
+    return same and before.dim() > 1 and after.numel() < before.numel()
 
 
 def _without_scale(tensors: Sequence[torch.Tensor], values: list[Value]) -> list[Value]:
@@ -265,7 +277,7 @@ def _note_scored(weaver: Weaver, tensor: torch.Tensor, value: Value, dims: Any) 
         return
     strides = [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
     for node in nodes_of(value.labels):
-        weaver.score(node, 1 if tensor.stride(dim) == min(strides, default=0) else 0)
+        weaver.score(node, tensor.shape[dim], innermost=tensor.stride(dim) == min(strides, default=0))
 
 
 _HANDLERS: dict[str, Callable[[Weaver, Operation], Value]] = {

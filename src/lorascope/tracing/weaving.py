@@ -76,10 +76,19 @@ class Weaver:
         self._carried.append(carried)
         return index
 
-    def score(self, index: int, operand: int) -> None:
-        """Note over which operand's positions a softmax of a product runs; the first that does counts."""
-        if self.nodes[index].kind == "contraction":
-            self._scored.setdefault(index, operand)
+    def score(self, index: int, size: int, *, innermost: bool) -> None:
+        """Note over which operand's positions a softmax of a product runs; the first that does counts.
+
+        Args:
+            index: The product.
+            size: How many there are in the dimension that the softmax runs over.
+            innermost: That dimension is the innermost in memory, as the second operand's positions are.
+        """
+        node = self.nodes[index]
+        if node.kind == "contraction":
+            sizes = (node.rows, node.columns)
+            told = sizes.index(size) if sizes.count(size) == 1 else int(innermost)
+            self._scored.setdefault(index, told)
 
     # Parameters
 
@@ -177,12 +186,20 @@ class Weaver:
         labels = flagged(found.labels, flag) if flag else found.labels
         return found if labels is found.labels and control == found.control else Value(labels, control=control)
 
-    def multiply(self, left: Value, right: Value, control: Iterable[int]) -> Value:
-        """A matrix product of two values."""
+    def multiply(self, left: Value, right: Value, control: Iterable[int], *, rows: int, columns: int) -> Value:
+        """A matrix product of two values, of so many rows of the first and columns of the second."""
         for kept, written in ((left, right), (right, left)):
             if self._mixes_streams(kept.labels, written.labels):
                 return of_node(self.node("sum", operands=[kept.labels, written.labels], how=Flag.PRODUCT))
-        return of_node(self.node("contraction", operands=[left.labels, right.labels], control=tuple(sorted(control))))
+        return of_node(
+            self.node(
+                "contraction",
+                operands=[left.labels, right.labels],
+                rows=rows,
+                columns=columns,
+                control=tuple(sorted(control)),
+            )
+        )
 
     def _sum(self, one: Value, other: Value, mixed: Flag) -> Value | None:
         """The residual sum of two values, or None where neither was computed from the other."""
