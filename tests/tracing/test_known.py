@@ -175,7 +175,7 @@ OPERATIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "in place": lambda x: (x + 0).transpose(0, 2).mul_(3),
     "glu": lambda x: functional.glu(torch.cat([x, x], -1)),
     "convolution": lambda x: functional.conv1d(x, x.new_zeros(3, x.shape[1], 1)),
-    "scalars": lambda x: (x * 1, x * 1.0, x * True),
+    "scalars": lambda x: ((x > 0) * 1, (x > 0) * 1.0, (x > 0) * True),
     "attention": lambda x: functional.scaled_dot_product_attention(x, x, x),
 }
 

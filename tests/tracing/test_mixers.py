@@ -49,3 +49,12 @@ def test_a_product_of_values_that_writes_nowhere_is_no_mixer() -> None:
     draw.weight("aside", draw.times(draw.weight("a", stream), draw.weight("b", stream)))
     found = roles(draw.graph(draw.weight("head", stream)))
     assert not {"a", "b", "aside"} & found.keys()
+
+
+def test_the_largest_of_a_product_chooses_nothing() -> None:
+    def block(draw: Sketch, x: Edges) -> Edges:
+        product = draw.times(draw.weight("k", x), draw.weight("v", x))
+        draw.choose(product, "max")
+        return draw.weight("out", draw.times(draw.weight("q", x), product))
+
+    assert decided(block) == {"q": "mixer.in", "k": "mixer.in", "v": "mixer.in", "out": "mixer.out"}

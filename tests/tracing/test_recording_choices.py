@@ -65,6 +65,7 @@ def test_made_up_choices_reach_every_expert_of_a_loop(function: Callable[[Any, A
     assert [one.name for one in experts] == [f"experts.{number}.weight" for number in range(EXPERTS)]
     (choice, *_) = [index for index, one in enumerate(graph.nodes) if one.kind == "choice"]
     assert all(choice in one.control for one in experts)
+    assert all(edge.every & Flag.CHOSEN for one in experts for edge in one.operands[0])
     assert [edge.source for edge in graph.nodes[choice].operands[0]] == [1]
     assert graph.nodes[1].name == "router.weight"
 

@@ -98,6 +98,9 @@ def test_settings_of_torch_are_as_they_were(enabled: bool, fails: bool) -> None:
     try:
         torch.backends.mha.set_fastpath_enabled(enabled)
         assert bool(record(Everything(fails=fails), "forward", {"ids": IDS}).failure) is fails
+        inside: list[bool] = []
+        record(Expression(lambda m, x: inside.append(torch.backends.mha.get_fastpath_enabled())), "forward", {"x": IDS})
+        assert inside == [False]
         assert torch.backends.mha.get_fastpath_enabled() is enabled
         assert torch.distributions.Distribution._validate_args is validates
         assert torch.is_grad_enabled()
