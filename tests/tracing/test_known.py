@@ -139,7 +139,7 @@ def test_places_of_an_unknown_mask_are_all() -> None:
 
 def test_buffers_without_numbers_get_some() -> None:
     def of(name: str, dtype: torch.dtype) -> list[Any]:
-        found: list[Any] = known.made_up_buffer(name, unknown(1, 3, dtype=dtype)).tolist()
+        found: list[Any] = known.stand_in_of_buffer(name, unknown(1, 3, dtype=dtype)).tolist()
         return found
 
     assert of("position_ids", torch.long) == [[0, 1, 2]]
@@ -147,7 +147,7 @@ def test_buffers_without_numbers_get_some() -> None:
     assert of("attention_mask", torch.long) == [[1, 1, 1]]
     assert of("causal", torch.bool) == [[True, True, True]]
     assert of("counter", torch.int) == [[0, 0, 0]]
-    assert known.made_up_buffer("position_ids", unknown(1, dtype=torch.long)).tolist() == [0]
+    assert known.stand_in_of_buffer("position_ids", unknown(1, dtype=torch.long)).tolist() == [0]
 
 
 def test_grouped_products_of_any_type() -> None:

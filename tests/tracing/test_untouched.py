@@ -200,3 +200,23 @@ def test_a_method_and_a_submodule_are_called_by_their_dotted_names() -> None:
     for method in ("inner", "inner.forward"):
         graph = record(module, method, {"x": NUMBERS})
         assert (node(graph, "inner.w.weight").rows, graph.failure) == (4, "")
+
+
+def test_a_buffer_that_its_own_code_replaces_is_put_back() -> None:
+    class Replaces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(4, 4)
+            self.register_buffer("table", torch.arange(12.0).view(3, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(3):
+                self.table = self.table.to(x.device) + self.one(x)
+            return self.table
+
+    module = Replaces()
+    before = module.table
+    graph = record(module, "forward", {"x": torch.ones(3, 4)})
+    assert not graph.failure
+    assert module.table is before
+    assert before.tolist() == torch.arange(12.0).view(3, 4).tolist()

@@ -80,8 +80,16 @@ def is_exact(tensor: torch.Tensor) -> bool:
     return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
 
 
-def made_up_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
-    """Numbers for an integer buffer whose own are not there: positions count up, masks let through, others are zero."""
+def stand_in_of_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
+    """A tensor that takes a buffer's place, as code may write to it.
+
+    It has the buffer's own numbers. Where these are not there, positions count up, masks let through, other integers
+    are zero, and what is no integer stays unknown.
+    """
+    if not buffer.is_meta:
+        return buffer.detach().to(CPU, copy=True)
+    if not is_exact(buffer):
+        return buffer.detach()
     if buffer.dtype == torch.bool or "mask" in name:
         return torch.ones(buffer.shape, dtype=buffer.dtype)
     if "position" in name and "relative" not in name and buffer.dim() and buffer.shape[-1] > 1:
@@ -210,7 +218,7 @@ def _whole_numbers(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor 
 
 
 def _chosen(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:
-    """The result of a choice with made-up integers: row t takes t·k, t·k + 1 …, modulo what there is to choose from."""
+    """The result of a choice with made-up integers: each row goes on where the one before ended, and begins anew."""
     results = list(result) if isinstance(result, tuple | list) else [result]
     place = CHOICES[name]
     if len(results) <= place or not is_exact(results[place]) or results[place].numel() > LARGEST_KNOWN:
@@ -221,6 +229,8 @@ def _chosen(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
         results[place] = torch.zeros(shape, dtype=torch.long)
     else:
         counted = torch.arange(results[place].numel())
+        if len(shape) == args[0].dim() and shape[dim] == args[0].shape[dim]:
+            counted += counted // shape[dim]  # of a full order, each row begins one further
         if len(shape) == args[0].dim():
             others = [size for place, size in enumerate(shape) if place != dim % len(shape)]
             counted = counted.view([*others, shape[dim]]).movedim(-1, dim)

@@ -1,8 +1,7 @@
 """From one call of a module to the graph of its weight uses, without weights: every ATen operation is looked at once.
 
 A `TorchDispatchMode` sees what really runs, below autograd and every wrapper: a linear layer, an einsum, an attention
-kernel and `x @ self.w` are all a few matrix products there. What is known of each tensor is kept beside it; an operation
-in place changes what is known of every view of the same memory.
+kernel and `x @ self.w` are all a few matrix products there. What is known of each tensor is kept beside it.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.tracing import known
 from lorascope.tracing.graph import Graph
+from lorascope.tracing.holding import Holder
 from lorascope.tracing.operations import Operation, label
-from lorascope.tracing.values import NOTHING, Labels, Value, of_node, union
+from lorascope.tracing.values import NOTHING, Labels, Value, of_node
 from lorascope.tracing.weaving import Weaver
 
 
@@ -53,8 +53,12 @@ def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any]) -
 
 @contextmanager
 def _settings(module: torch.nn.Module) -> Iterator[None]:
-    """No dropout, no attention in one operation that hides it, no look at whether parameters of distributions are valid."""
+    """No dropout, no attention in one operation that hides it, no look at whether parameters of distributions are valid.
+
+    Afterwards all is as before, buffers that the model's code replaced too.
+    """
     training = [part for part in module.modules() if part.training]
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
     validates = torch.distributions.Distribution._validate_args
     try:
@@ -68,6 +72,9 @@ def _settings(module: torch.nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         for part in training:
             part.training = True
+        for part, before in buffers:
+            part._buffers.clear()
+            part._buffers.update(before)
 
 
 class _Numbers(TorchFunctionMode):  # type: ignore[misc]  # torch does not say what it is
@@ -95,52 +102,34 @@ def _reason(error: Exception) -> str:
     return f"{what} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else what
 
 
-@dataclasses.dataclass(slots=True)
-class _Write:
-    """What operations in place have put into a stretch of memory.
-
-    Attributes:
-        at: Number of the last such operation.
-        first: The first element.
-        last: The last element.
-        value: What is known of what they put there.
-    """
-
-    at: int
-    first: int
-    last: int
-    value: Value
-
-
 class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say what it is
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self._weaver = Weaver({name: parameter.shape for name, parameter in module.named_parameters()})
-        self._values: dict[int, Value] = {}
-        self._made_at: dict[int, int] = {}
-        self._alive: list[torch.Tensor] = []  # an id is unique as long as its object lives
-        self._writes: dict[int, list[_Write]] = {}
+        self._holder = Holder(self._weaver.piece)
         self._stand_ins: dict[int, torch.Tensor] = {}
         self._shapes: known.Shapes = {}
         self._operations = 0
         for name, parameter in module.named_parameters():
             stand_in = known.to_meta(parameter.detach())
             self._stand_ins[id(parameter)] = stand_in
-            self._values[id(parameter)] = self._values[id(stand_in)] = Value({}, (name,))
-        for name, buffer in module.named_buffers():
-            if buffer.is_meta and known.is_exact(buffer):
-                self._stand_ins[id(buffer)] = known.made_up_buffer(name, buffer)
+            for tensor in (parameter, stand_in):
+                self._holder.hold(tensor, Value({}, (name,)))
+        # A model may replace a buffer while it runs; the old one must live, or its id would mean another tensor.
+        self._buffers = dict(module.named_buffers())
+        for name, buffer in self._buffers.items():
+            self._stand_ins[id(buffer)] = known.stand_in_of_buffer(name, buffer)
 
     def given(self, name: str, value: Any) -> Any:
         """An argument of the call, as the call gets it."""
         if isinstance(value, torch.Tensor) and not known.is_exact(value):
             unknown = known.to_meta(value.detach())
-            self._set(unknown, of_node(self._weaver.node("input", name)))
+            self._holder.hold(unknown, of_node(self._weaver.node("input", name)))
             return unknown
         if isinstance(value, torch.Tensor):
             copy = value.detach().to("cpu", copy=True)
             if not _counts_up(copy):  # such numbers are positions
-                self._set(copy, Value({}, ids=frozenset({name}), as_given=True))
+                self._holder.hold(copy, Value({}, ids=frozenset({name}), as_given=True))
             return copy
         if type(value) in (list, tuple):
             return type(value)(self.given(name, one) for one in value)
@@ -152,7 +141,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         """What was recorded."""
         found: Labels = {}
         for tensor in _leaves(outputs):
-            found |= self._value(tensor).labels
+            found |= self._holder.value(tensor).labels
         return self._weaver.graph(found, failure, self._operations)
 
     def __torch_dispatch__(
@@ -162,20 +151,24 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         name = func._overloadpacket.__name__
         self._operations += 1
         tensors = known.tensors_in([*args, *kwargs.values()])
-        values = [self._value(tensor) for tensor in tensors]
+        schema = func._schema
+        is_view = not schema.is_mutable and any(one.alias_info for one in schema.returns)
+        # What was written to a view's memory is its own matter: perhaps it lies beside it.
+        values = [(self._holder.own if is_view else self._holder.value)(tensor) for tensor in tensors]
         real_args = known.with_tensors(args, self._stand_in)
         real_kwargs = dict(zip(kwargs, known.with_tensors(kwargs.values(), self._stand_in), strict=True))
         result = known.run(func, name, real_args, real_kwargs, self._shapes)
-        if all(value is NOTHING for value in values):
-            return result
         results = known.tensors_in(result if isinstance(result, tuple | list) else [result])
-        if not results:
+        if not results or all(value is NOTHING for value in values):
             return result
         made = label(self._weaver, Operation(func, name, args, tensors, values, results))
         for tensor, value in zip(results, made, strict=True):
-            self._set(tensor, value)
-        if func._schema.is_mutable:
-            self._write(tensors[0], made[0])
+            if is_view:
+                self._holder.hold_view(tensor, value, tensors[0])
+            else:
+                self._holder.hold(tensor, value, self._operations)
+        if schema.is_mutable:
+            self._holder.write(tensors[0], made[0], self._operations)
             if not tensors[0].is_meta and any(tensor.is_meta for tensor in known.tensors_in(real_args)):
                 self._stand_ins[id(tensors[0])] = known.to_meta(tensors[0])  # its numbers no longer hold
             if isinstance(result, torch.Tensor):
@@ -185,37 +178,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
     def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._stand_ins.get(id(tensor), tensor)
 
-    # What a tensor is known to be
-
-    def _value(self, tensor: torch.Tensor) -> Value:
-        value = self._values.get(id(tensor), NOTHING)
-        writes = self._writes.get(tensor.untyped_storage()._cdata) if self._writes else None
-        if not writes:
-            return value
-        made = self._made_at.get(id(tensor), -1)
-        first, last = _extent(tensor)
-        newer = [one.value for one in writes if one.at > made and one.first <= last and first <= one.last]
-        return union([value, *newer]) if newer else value
-
-    def _set(self, tensor: torch.Tensor, value: Value) -> None:
-        if value is not NOTHING:
-            self._values[id(tensor)] = value
-            self._made_at[id(tensor)] = self._operations
-            self._alive.append(tensor)
-
-    def _write(self, target: torch.Tensor, value: Value) -> None:
-        """An operation in place: every view of the same memory that overlaps holds the new value too."""
-        self._set(target, value)
-        if id(target) not in self._values:
-            return
-        first, last = _extent(target)
-        writes = self._writes.setdefault(target.untyped_storage()._cdata, [])
-        for one in writes:  # a loop that writes row by row is one write in the end
-            if value.labels.keys() <= one.value.labels.keys() and value.control <= one.value.control:
-                one.at, one.first, one.last = self._operations, min(one.first, first), max(one.last, last)
-                return
-        writes.append(_Write(self._operations, first, last, value))
-
 
 def _counts_up(numbers: torch.Tensor) -> bool:
     """The numbers of the last dimension are 0, 1, 2 and so on."""
@@ -223,13 +185,6 @@ def _counts_up(numbers: torch.Tensor) -> bool:
         return False
     size = numbers.shape[-1] if numbers.dim() else 0
     return size > 2 and bool((numbers == torch.arange(size, dtype=numbers.dtype)).all())
-
-
-def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """The first and last element of a view within its memory."""
-    first = tensor.storage_offset()
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size)
-    return first, first + reach
 
 
 def _leaves(value: Any) -> list[torch.Tensor]:
