@@ -87,8 +87,9 @@ class Weaver:
         node = self.nodes[index]
         if node.kind == "contraction":
             sizes = (node.rows, node.columns)
-            told = sizes.index(size) if sizes.count(size) == 1 else int(innermost)
-            self._scored.setdefault(index, told)
+            # A dimension of one has any place in memory.
+            by_size = 1 in sizes and sizes.count(size) == 1
+            self._scored.setdefault(index, sizes.index(size) if by_size else int(innermost))
 
     # Parameters
 
