@@ -115,7 +115,7 @@ class Trace:
         guess: That one is a guess.
         flow: The role by dataflow; None unless status is `executed`. Facts that dataflow leaves open are empty.
         status: See `Status`.
-        evidence: One sentence on what was seen, such as "its output is the second factor of the scores in 32 attentions".
+        evidence: One sentence on what was seen, such as "its output is what an attention's softmax weighs".
         confidence: See `Confidence`.
         disagrees: Name and dataflow contradict each other.
     """
