@@ -331,7 +331,7 @@ COUNTS = {
     ("causal-lm", 2): (254, 12),
     ("causal-lm", 3): (257, 9),
     ("causal-lm", 4): (241, 18),
-    ("image-text-to-text", 0): (230, 1),
+    ("image-text-to-text", 0): (231, 0),
     ("image-text-to-text", 1): (216, 8),
     ("image-text-to-text", 2): (220, 4),
     ("seq2seq-lm", 0): (257, 2),

@@ -79,7 +79,7 @@ class Operation:
     results: Sequence[torch.Tensor]
 
 
-def label(weaver: Weaver, operation: Operation) -> list[Value]:
+def label_results(weaver: Weaver, operation: Operation) -> list[Value]:
     """What is known of each result.
 
     Args:

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lorascope.tracing import known
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.holding import Holder
-from lorascope.tracing.operations import Operation, label
+from lorascope.tracing.operations import Operation, label_results
 from lorascope.tracing.values import NOTHING, Labels, Value, of_node
 from lorascope.tracing.weaving import Weaver
 
@@ -161,7 +161,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         results = known.tensors_in(result if isinstance(result, tuple | list) else [result])
         if not results or all(value is NOTHING for value in values):
             return result
-        made = label(self._weaver, Operation(func, name, args, tensors, values, results))
+        made = label_results(self._weaver, Operation(func, name, args, tensors, values, results))
         for tensor, value in zip(results, made, strict=True):
             if is_view:
                 self._holder.hold_view(tensor, value, tensors[0])
