@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,10 @@ def test_names_and_dataflow_agree_on_a_llama(tmp_path: Path, capsys: pytest.Capt
     assert main(["plan", made, "--trace", "--prove", "-o", str(tmp_path / "plan")]) == 0
     assert "adapts 4 weights" in capsys.readouterr().err
     assert {trace.confidence for trace in ls.load_plan(tmp_path / "plan").model.traces} == {"high"}
+
+
+def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(LorascopeError, match="torch is not installed") as caught:
+        inspect("llama", trace=True)
+    assert "pip install 'lorascope[torch]'" in str(caught.value)

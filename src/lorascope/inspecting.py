@@ -19,6 +19,7 @@ from lorascope.sources.configurations import (
     configuration,
     means_gallery,
     read_json,
+    transformers_library,
 )
 from lorascope.sources.gallery import PREFERRED, from_gallery
 
@@ -204,6 +205,7 @@ def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, Mode
     """The model of transformers' default configuration of a model type of the gallery."""
     from lorascope.sources.skeleton import build_for_head, map_module
 
+    transformers_library()
     try:
         module, head = build_for_head(configuration(model_type), recorded.head)
     except LorascopeError as error:

@@ -39,7 +39,7 @@ def configuration(source: str, *, revision: str | None = None, trust_remote_code
     """
     path = Path(source)
     if means_gallery(source):
-        transformers = _transformers()
+        transformers = transformers_library()
         try:
             return transformers.AutoConfig.for_model(source)
         except Exception as error:  # some defaults do not pass the checks of their own class
@@ -104,7 +104,7 @@ def _folder_config(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _hub_config(name: str, revision: str | None, trust_remote_code: bool) -> Any:
-    _transformers()
+    transformers_library()
     import huggingface_hub
 
     endpoint = huggingface_hub.constants.ENDPOINT
@@ -193,7 +193,7 @@ def _check_known(config: Mapping[str, Any], where: str) -> None:
             where=where,
             hint="Read that code; if you trust it, pass --trust-remote-code.",
         )
-    transformers = _transformers()
+    transformers = transformers_library()
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if model_type not in known:
         raise LorascopeError(
@@ -231,7 +231,7 @@ def _count_faults(data: Mapping[str, Any]) -> Iterator[str]:
 
 def _read_config(name: str, where: str, hint: str, trust_remote_code: bool, **arguments: Any) -> Any:
     try:
-        return _transformers().AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **arguments)
+        return transformers_library().AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **arguments)
     except Exception as error:  # what a cache and a configuration class can raise has no common base
         raise LorascopeError(
             f"the configuration cannot be read: {error_text(error)}", where=where, hint=hint
@@ -245,7 +245,12 @@ def error_text(error: Exception) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
-def _transformers() -> Any:
+def transformers_library() -> Any:
+    """The installed transformers, silenced.
+
+    Raises:
+        LorascopeError: It, or torch, is not installed.
+    """
     try:
         import torch  # noqa: F401
         import transformers
