@@ -72,13 +72,14 @@ def _shrink(values: dict[str, Any], width: int) -> None:
         elif isinstance(value, dict) and key not in _NOT_SIZES:
             _shrink(value, width)
     values |= _small(values, width, mine) | counts
-    _merge(values, _SET.get(values.get("model_type", ""), {}))
+    merge_into(values, _SET.get(values.get("model_type", ""), {}))
 
 
-def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+def merge_into(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set keys of a configuration, those of inner ones one by one."""
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
+            merge_into(values[key], value)
         else:
             values[key] = value
 

@@ -5,11 +5,10 @@ Other tests build the small models and convert or save them; none of that needs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from architectures import Entry
-from shrinking import shrunk
+from shrinking import merge_into, shrunk
 
 _SECTIONS = {"text_config": {"rope_parameters": {"mrope_section": [2, 3, 3]}}}
 _POOLED = {"mm_tokens_per_image": 49}
@@ -91,17 +90,9 @@ def runnable(entry: Entry) -> Any:
     changes = CHANGES.get(entry.model_type)
     if changes:
         values = config.to_dict()
-        _merge(values, changes)
+        merge_into(values, changes)
         config = type(config).from_dict(values)
     cls = getattr(transformers, entry.architecture)
     if cls.config_class is not None and cls.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config()  # as the Auto classes do for the text model of a composite
     return cls._from_config(config, dtype=torch.float32).eval()
-
-
-def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value

@@ -74,9 +74,7 @@ def _past_mixed_heads(reading: Reading, factor: Edges) -> Edges:
             inner = reading.origins(node.operands[0]) if node.kind == "weight" else ()
             # Products of scores alone, and as many rows as columns: not an output or a value.
             if inner and node.rows == node.columns and all(_is_of_scores(reading, one) for one in inner):
-                found += [
-                    dataclasses.replace(one, some=one.some | edge.some, every=one.every | edge.every) for one in inner
-                ]
+                found += [one.then(edge) for one in inner]
             else:
                 found.append(edge)
         factor = tuple(found)
@@ -108,7 +106,7 @@ def _attention(board: Board, attention: Attention) -> None:
         board.claim(edge.source, "attention", variant, "v", "its output is what an attention's softmax weighs")
     queries = {edge.source for side, _ in sides for edge in board.weights(side)}
     for edge in board.weights(attention.weighing):
-        if {one.source for one in board.weights(board.nodes[edge.source].operands[0])} & queries:
+        if {one.source for one in board.weights_into(edge.source)} & queries:
             why = "it multiplies the queries, and the result is added to an attention's scores"
             board.claim(edge.source, "attention", variant, "position", why)
         else:
@@ -200,7 +198,7 @@ def _output(board: Board, mixed: int, variant: str, factors: set[tuple[int, Piec
         if board.nodes[index].kind != "weight":
             continue
         board.claim(index, "attention", variant, "o", "it reads an attention's output")
-        for edge in board.weights(board.nodes[index].operands[0]):
+        for edge in board.weights_into(index):
             if (edge.source, edge.piece) in factors:
                 continue
             if Flag.PRODUCT in edge.some:
@@ -243,8 +241,8 @@ def _low_rank(board: Board, attentions: Sequence[dict[int, set[str]]]) -> None:
     feeds: dict[int, dict[int, set[int]]] = {}
     for place, read in enumerate(attentions):
         for second in read:
-            for edge in board.weights(board.nodes[second].operands[0]):
-                narrows = board.nodes[edge.source].rows < board.nodes[edge.source].columns
+            for edge in board.weights_into(second):
+                narrows = board.narrows(edge.source)
                 if narrows or Flag.ACTIVATION not in edge.some:
                     feeds.setdefault(edge.source, {}).setdefault(place, set()).add(second)
     for first, fed in feeds.items():
@@ -254,7 +252,7 @@ def _low_rank(board: Board, attentions: Sequence[dict[int, set[str]]]) -> None:
         parts = {part for second in seconds for part in attentions[place][second]}
         if parts >= {"q", "k", "v"} and not any(_pieces_apart(board, first, seconds)):
             continue
-        narrows = board.nodes[first].rows < board.nodes[first].columns
+        narrows = board.narrows(first)
         if narrows and not any(board.nodes[second].rows > board.nodes[second].columns for second in seconds):
             continue  # a bottleneck that nothing widens again
         if not narrows and (len(seconds) > 1 or len(parts) > 1):
@@ -275,9 +273,9 @@ def _low_rank(board: Board, attentions: Sequence[dict[int, set[str]]]) -> None:
 
 
 def _low_rank_gate(board: Board, second: int) -> None:
-    for edge in board.weights(board.nodes[second].operands[0]):
+    for edge in board.weights_into(second):
         first = edge.source
-        if not board.of(first) and _can_narrow(board, first) and board.nodes[first].rows < board.nodes[first].columns:
+        if not board.of(first) and _can_narrow(board, first) and board.narrows(first):
             board.claim(first, "attention", "", "gate_a", "its output of low rank feeds a gate of an attention")
             board.claim(second, "attention", "", "gate_b", "it widens an output of low rank")
 
@@ -291,4 +289,4 @@ def _can_narrow(board: Board, first: int) -> bool:
 def _pieces_apart(board: Board, first: int, seconds: Iterable[int]) -> Iterable[bool]:
     """Per weight that reads the first, whether it reads a piece of its output only."""
     for second in seconds:
-        yield any(edge.source == first and edge.piece for edge in board.weights(board.nodes[second].operands[0]))
+        yield any(edge.source == first and edge.piece for edge in board.weights_into(second))

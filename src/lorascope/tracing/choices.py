@@ -17,7 +17,7 @@ def claim_choices(board: Board) -> None:
 
 
 def _choice(board: Board, index: int) -> None:
-    origins = board.reading.origins(board.nodes[index].operands[0])
+    origins = board.inputs(index)
     products = [edge.source for edge in origins if board.nodes[edge.source].kind == "contraction"]
     controlled = board.controlled.get(index, [])
     if not controlled and board.nodes[index].name in EXTREMES:
@@ -61,7 +61,7 @@ def _router(board: Board, index: int) -> None:
     if board.of(index):
         return
     board.claim(index, "router", "", "", "its output decides which experts take part")
-    for edge in board.weights(board.nodes[index].operands[0]):  # a router of several layers
+    for edge in board.weights_into(index):  # a router of several layers
         if not board.of(edge.source) and not board.reading.writes_to(edge.source):
             _router(board, edge.source)
 

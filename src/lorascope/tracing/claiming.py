@@ -76,6 +76,10 @@ class Board:
         """What a weight multiplies."""
         return self.reading.origins(self.nodes[index].operands[0])
 
+    def weights_into(self, index: int) -> list[Edge]:
+        """The weights whose output a weight multiplies."""
+        return self.weights(self.nodes[index].operands[0])
+
     def narrows(self, index: int) -> bool:
         """A weight gives fewer features than it reads."""
         return self.nodes[index].rows < self.nodes[index].columns

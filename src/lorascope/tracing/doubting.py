@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from lorascope.tracing.attentions import find_attentions
+from lorascope.tracing.attentions import Attention, find_attentions
 from lorascope.tracing.claiming import Claim
 from lorascope.tracing.graph import Flag, Graph
 from lorascope.tracing.reading import STARTS, Reading
@@ -30,16 +30,23 @@ def doubts(graph: Graph, claims: Sequence[Claim]) -> dict[int, str]:
         Index of a use to the reason.
     """
     reading = Reading(graph)
+    attentions = tuple(find_attentions(reading))
     by_node: dict[int, list[Claim]] = {}
     for claim in claims:
         by_node.setdefault(claim.node, []).append(claim)
-    return {**_incomplete(reading, by_node), **_not_narrower(reading, by_node), **_mixed_up(reading)}
+    return {
+        **_incomplete(reading, attentions, by_node),
+        **_not_narrower(reading, by_node),
+        **_mixed_up(reading, attentions),
+    }
 
 
-def _incomplete(reading: Reading, claims: Mapping[int, Sequence[Claim]]) -> dict[int, str]:
+def _incomplete(
+    reading: Reading, attentions: Sequence[Attention], claims: Mapping[int, Sequence[Claim]]
+) -> dict[int, str]:
     """An attention that runs has queries, keys, values and an output."""
     found: dict[int, str] = {}
-    for attention in find_attentions(reading):
+    for attention in attentions:
         sides = [reading.origins(edges) for score in attention.scores for edges in reading.nodes[score].operands]
         values = reading.origins(attention.values)
         outputs = [
@@ -79,10 +86,10 @@ def _not_narrower(reading: Reading, claims: Mapping[int, Sequence[Claim]]) -> di
     return found
 
 
-def _mixed_up(reading: Reading) -> dict[int, str]:
+def _mixed_up(reading: Reading, attentions: Sequence[Attention]) -> dict[int, str]:
     """Two weights that are joined before they become queries and keys: which gives which does not show."""
     found: dict[int, str] = {}
-    for attention in find_attentions(reading):
+    for attention in attentions:
         for score in attention.scores:
             joined = [
                 {edge.source for edge in reading.of_kind(edges, "weight") if Flag.JOINED in edge.some}

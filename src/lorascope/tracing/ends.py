@@ -43,13 +43,7 @@ def _single(board: Board, index: int, node: Node, vocabularies: frozenset[int]) 
         board.claim(index, "embedding", "", "", "it reads what the model is given")
     elif board.reading.is_output[index] and board.features:
         for one in (index, *before):
-            board.claim(
-                one,
-                "embedding",
-                "",
-                "" if of_input else "projection",
-                "its output is what another part of the model reads",
-            )
+            board.claim(one, "embedding", "", "projection", "its output is what another part of the model reads")
     elif board.reading.is_output[index]:
         rows = {board.nodes[table].rows for table in vocabularies}
         board.claim(index, "head", "", "lm" if node.rows in rows else "", "the call returns its output")

@@ -105,12 +105,12 @@ def _variant(board: Board, last: int, block: _Firsts) -> str | None:
     """Which kind of block it is, by where its output goes and what chose its input; None where it is none."""
     firsts = [edge.source for edge in block.edges]
     sums = [index for index in _written(board, last) if board.nodes[index].how is not Flag.PRODUCT]
-    sums += _closes(board, last, firsts)
+    read = {edge.source for index in firsts for edge in board.nodes[index].operands[0]}
+    sums += _closes(board, last, read)
     if not sums and not _ends_otherwise(board, last, block):
         return None
     if any(_routed(board, index) for index in (last, *firsts)) or _mixed_by_routers(board, last):
         return "expert"
-    read = {edge.source for index in firsts for edge in board.nodes[index].operands[0]}
     for index in sums:
         written = [edge for one in _sums_of_block(board, index, read) for edge in board.nodes[one].operands[1]]
         origins = board.reading.origins(written)
@@ -177,9 +177,8 @@ def _sums_of_block(board: Board, index: int, read: set[int]) -> list[int]:
         found.append(here)
 
 
-def _closes(board: Board, last: int, firsts: Sequence[int]) -> list[int]:
+def _closes(board: Board, last: int, read: set[int]) -> list[int]:
     """The sums that add its output to just what the block read: a residual block, of a stream or not."""
-    read = {edge.source for index in firsts for edge in board.nodes[index].operands[0]}
     return [
         reader.node
         for reader in board.reading.readers[last]
@@ -192,7 +191,7 @@ def _closes(board: Board, last: int, firsts: Sequence[int]) -> list[int]:
 
 def _routed(board: Board, index: int) -> bool:
     """A router's choice decides on which rows it works, or with which matrix, or scales what it reads."""
-    before = [edge.source for edge in board.weights(board.nodes[index].operands[0])]
+    before = [edge.source for edge in board.weights_into(index)]
     return any(_is_routed(board, one) for one in (index, *before))
 
 

@@ -52,6 +52,10 @@ class Edge:
     some: Flag = Flag.NONE
     every: Flag = Flag.NONE
 
+    def then(self, later: Edge) -> Edge:
+        """The same origin after what happened on a later edge too."""
+        return dataclasses.replace(self, some=self.some | later.some, every=self.every | later.every)
+
 
 Edges = tuple[Edge, ...]
 

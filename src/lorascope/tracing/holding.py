@@ -80,7 +80,6 @@ class Holder:
     def hold_view(self, view: torch.Tensor, value: Value, source: torch.Tensor) -> None:
         """Note what a view holds by itself; what was written to the memory of its source is found when it is asked for."""
         self.hold(view, value, self._made_at.get(id(source), -1))
-        self._alive.append(view)
 
     def write(self, target: torch.Tensor, value: Value, at: int) -> None:
         """An operation in place: every view of the same memory that overlaps holds the new value too."""

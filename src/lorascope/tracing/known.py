@@ -8,6 +8,7 @@ for an integer that weights would decide, such as a router's choice, one is made
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -78,6 +79,12 @@ def to_meta(tensor: torch.Tensor) -> torch.Tensor:
 def is_exact(tensor: torch.Tensor) -> bool:
     """Integers and truth values: what code branches on and indexes with."""
     return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+
+
+@cache
+def is_view(func: Any) -> bool:
+    """An operation gives another view of its operand's memory, and writes nothing."""
+    return not func._schema.is_mutable and any(one.alias_info is not None for one in func._schema.returns)
 
 
 def stand_in_of_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ def claim_mixers(board: Board) -> None:
 
 def _mixer(board: Board, last: int) -> None:
     """A weight that reads a product of values, a scan or a recurrence, and the weights that this was made of."""
-    origins = board.reading.origins(board.nodes[last].operands[0])
+    origins = board.inputs(last)
     mixed = [edge for edge in origins if board.nodes[edge.source].kind == "contraction"]
     weights = [edge for edge in origins if board.nodes[edge.source].kind == "weight"]
     if (

@@ -92,8 +92,7 @@ def label_results(weaver: Weaver, operation: Operation) -> list[Value]:
         return _chosen(weaver, name, value, results)
     if name in known.CHOICES:
         value = dataclasses.replace(value, labels=flagged(value.labels, Flag.REDUCED), as_given=False)
-    schema = operation.func._schema
-    narrows = name in _COPIES_PIECES or (not schema.is_mutable and any(one.alias_info for one in schema.returns))
+    narrows = name in _COPIES_PIECES or known.is_view(operation.func)
     made = []
     for place, tensor in enumerate(results):
         mine = value

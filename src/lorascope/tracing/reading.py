@@ -104,10 +104,7 @@ class Reading:
         if edge.source not in self._origins:
             self._origins[edge.source] = ()  # a graph has no cycles; this keeps a broken one from hanging
             self._origins[edge.source] = self.origins((*node.operands[0], *node.operands[1]))
-        return tuple(
-            dataclasses.replace(inner, some=inner.some | edge.some, every=inner.every | edge.every)
-            for inner in self._origins[edge.source]
-        )
+        return tuple(inner.then(edge) for inner in self._origins[edge.source])
 
     def of_kind(self, edges: Iterable[Edge], *kinds: str) -> list[Edge]:
         """The origins that are of one of the kinds."""

@@ -151,8 +151,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         name = func._overloadpacket.__name__
         self._operations += 1
         tensors = known.tensors_in([*args, *kwargs.values()])
-        schema = func._schema
-        is_view = not schema.is_mutable and any(one.alias_info for one in schema.returns)
+        is_view = known.is_view(func)
         # What was written to a view's memory is its own matter: perhaps it lies beside it.
         values = [(self._holder.own if is_view else self._holder.value)(tensor) for tensor in tensors]
         real_args = known.with_tensors(args, self._stand_in)
@@ -167,7 +166,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
                 self._holder.hold_view(tensor, value, tensors[0])
             else:
                 self._holder.hold(tensor, value, self._operations)
-        if schema.is_mutable:
+        if func._schema.is_mutable:
             self._holder.write(tensors[0], made[0], self._operations)
             if not tensors[0].is_meta and any(tensor.is_meta for tensor in known.tensors_in(real_args)):
                 self._stand_ins[id(tensors[0])] = known.to_meta(tensors[0])  # its numbers no longer hold
