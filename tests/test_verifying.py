@@ -55,7 +55,7 @@ def test_to_peft_and_back(name: str, rules: tuple[str, ...]) -> None:
 def test_defaults_are_pefts() -> None:
     resolution = verify(sample("llama"), {})
     assert {one.name.rpartition(".")[2] for one in resolution.adapted} == {"q_proj", "v_proj"}
-    assert "target_modules is missing" in resolution.warnings[0]
+    assert "target_modules is missing" in resolution.warnings[0].message
     assert adapter_config({}) == adapter_config(peft.LoraConfig())
 
 

@@ -58,9 +58,9 @@ def _findings(model: ModelMap, resolution: Resolution, where: str) -> Iterator[F
     hit = [weight for weight in model.weights if weight.name in names]
     blocked = _grouped((weight for weight in hit if obstacle(model, weight)), lambda weight: obstacle(model, weight))
     for warning in resolution.warnings:
-        if not any(reason[1:] in warning for reason in blocked):  # said below, once for all weights
+        if not any(reason[1:] in warning.message for reason in blocked):  # said below, once for all weights
             fix = "Write what is meant: lorascope plan gives the form."
-            yield Finding("peft-behaviour", "warning", where, warning, fix)
+            yield Finding("peft-behaviour", "warning", where, warning.message, fix)
     for reason, weights in blocked.items():
         places = ", ".join(fold(weight.name for weight in weights))
         yield Finding("dead-or-crashing", "error", places, reason, "Take them out of the targets.")

@@ -25,6 +25,9 @@ Basis = Literal["code", "names"]
 # conv: nn.Conv1d/2d/3d. parameter: a bare nn.Parameter of a module that is none of the others.
 Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "parameter"]
 
+# How much a finding matters, see `Finding`.
+Severity = Literal["error", "warning", "note"]
+
 # What came of tracing one weight. ambiguous: a self-check refused the role; unexecuted: no call reached it.
 Status = Literal["executed", "ambiguous", "unexecuted"]
 
@@ -258,6 +261,24 @@ class Adapted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Behaviour:
+    """Something that PEFT does silently or only warns about, and that the owner of a configuration should know.
+
+    Attributes:
+        code: The code of the finding that it makes, see `Finding`.
+        message: What PEFT does.
+        names: The entries, keys or modules that it does it with.
+    """
+
+    code: str
+    message: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Resolution:
     """What PEFT does with a configuration on a model.
 
@@ -266,6 +287,7 @@ class Resolution:
         trainable: All trainable parameters, with biases and saved modules.
         saved: Modules that are copied and trained in full (`modules_to_save`).
         error: Why PEFT raises, in its sense if not in its words; empty if it does not.
+        cause: The code of the finding that an error makes, where it is of a known kind; see `Finding`.
         warnings: What PEFT warns about or does silently and the user should know.
     """
 
@@ -273,7 +295,8 @@ class Resolution:
     trainable: int = 0
     saved: tuple[str, ...] = ()
     error: str = ""
-    warnings: tuple[str, ...] = ()
+    cause: str = ""
+    warnings: tuple[Behaviour, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -392,14 +415,15 @@ class Finding:
 
     Attributes:
         code: Which kind of finding it is; stable.
-        severity: `error` (training fails or trains nothing there), or `warning` (it does something else than meant).
+        severity: `error` (training fails or trains nothing there), `warning` (it does something else than most people
+            mean by it), or `note` (worth knowing, and no reason to stop).
         where: The file or the weights.
         message: What is so.
         fix: What to do.
     """
 
     code: str
-    severity: Literal["error", "warning"]
+    severity: Severity
     where: str
     message: str
     fix: str

@@ -36,7 +36,7 @@ def compare(name: str, config: AdapterConfig) -> str:
         return "refused"
     assert not ours.error, f"PEFT takes {config}"
     assert {weight.name: (weight.rank, weight.alpha, weight.scale) for weight in ours.adapted} == truth, config
-    if any(warning.startswith(ESTIMATED) for warning in ours.warnings):
+    if any(warning.message.startswith(ESTIMATED) for warning in ours.warnings):
         return "estimated"
     assert ours.trainable == trainable, config
     return "adapted"

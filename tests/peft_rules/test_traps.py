@@ -275,7 +275,7 @@ def test_trap(label: str) -> None:
         assert len(found.adapted) == one.adapted
     if one.trainable is not None:
         assert found.trainable == one.trainable
-    assert one.says in found.error + " ".join(found.warnings)
+    assert one.says in found.error + " ".join(map(str, found.warnings))
 
 
 def test_all_traps_are_here() -> None:

@@ -3,44 +3,50 @@
 from __future__ import annotations
 
 from lorascope.peft_rules.versioning import Release, parsed_version
-from lorascope.records import AdapterConfig, ModelMap
+from lorascope.records import AdapterConfig, Behaviour, ModelMap
 
 _TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 _GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 
-def fault_of(model: ModelMap, config: AdapterConfig, release: Release) -> str:
-    """Why PEFT refuses this configuration on any weights of this model; empty if it does not."""
+def fault_of(model: ModelMap, config: AdapterConfig, release: Release) -> Behaviour | None:
+    """Why PEFT refuses this configuration on any weights of this model; None if it does not."""
     if model.refusal:
-        return model.refusal
+        return Behaviour("refused", model.refusal)
     if config.task_type is not None and config.task_type not in _TASK_TYPES:
-        return f'"{config.task_type}" is no task type of PEFT: {", ".join(_TASK_TYPES)}.'
+        return Behaviour("task-type", f'"{config.task_type}" is no task type of PEFT: {", ".join(_TASK_TYPES)}.')
     if isinstance(config.target_parameters, str):
-        return "target_parameters must be a list of names; a string is not supported."
+        return Behaviour("string-not-list", "target_parameters must be a list of names; a string is not supported.")
     if isinstance(config.target_modules, str):
         if config.layers_to_transform is not None:
-            return "layers_to_transform does not go with a string in target_modules. Give a list."
+            return Behaviour(
+                "layers-with-string", "layers_to_transform does not go with a string in target_modules. Give a list."
+            )
         if config.layers_pattern is not None:
-            return "layers_pattern does not go with a string in target_modules. Give a list."
+            return Behaviour(
+                "layers-with-string", "layers_pattern does not go with a string in target_modules. Give a list."
+            )
     layers = config.layers_to_transform
     # Up to 0.20 PEFT asks for truth and so refuses layer 0 alone and an empty list.
     absent = layers is None or (release < (0, 21) and not layers)
     if config.layers_pattern and absent:
-        return "layers_pattern needs layers_to_transform."
+        return Behaviour("layers-pattern", "layers_pattern needs layers_to_transform.")
     if config.lora_bias and config.use_dora:
-        return "lora_bias=True and use_dora=True exclude each other."
+        return Behaviour("dora", "lora_bias=True and use_dora=True exclude each other.")
     if not (config.bias in ("none", "all") or config.bias.endswith("_only")):
-        return f'bias="{config.bias}" is none of "none", "all" and "lora_only".'
+        return Behaviour("bias", f'bias="{config.bias}" is none of "none", "all" and "lora_only".')
     if config.task_type in _GENERATING and not model.prepares_generation:
-        return (
+        return Behaviour(
+            "task-type",
             f"{model.architecture} has no prepare_inputs_for_generation, which PEFT needs for "
-            f'task_type="{config.task_type}". Leave task_type out, or use "FEATURE_EXTRACTION".'
+            f'task_type="{config.task_type}". Leave task_type out, or use "FEATURE_EXTRACTION".',
         )
     transformers = parsed_version(model.versions.get("transformers", ""))
     # PEFT asks the model for a method that transformers dropped in 5.18; 0.21.2 no longer does.
     if config.task_type == "SEQ_2_SEQ_LM" and release < (0, 21, 2) and (transformers or ()) >= (5, 18):
-        return (
+        return Behaviour(
+            "task-type",
             'PEFT before 0.21.2 cannot wrap a model of transformers 5.18 or later with task_type="SEQ_2_SEQ_LM". '
-            "Update PEFT, or leave task_type out."
+            "Update PEFT, or leave task_type out.",
         )
-    return ""
+    return None

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from lorascope.peft_rules.matching import ALL_LINEAR, ModuleMatcher, all_linear_targets, parameter_names
 from lorascope.peft_rules.versioning import Release
-from lorascope.records import AdapterConfig, ModelMap
+from lorascope.records import AdapterConfig, Behaviour, ModelMap
 
 # Old name -> the parameter that holds it now; per conversion pattern of transformers.
 _RENAMED: Mapping[str, Mapping[str, str]] = {
@@ -48,7 +48,7 @@ class Targets:
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     error: str = ""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Behaviour, ...] = ()
 
 
 def rewritten_name(model: ModelMap, name: str) -> str:
@@ -81,18 +81,21 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
     renamed = _RENAMED.get(model.moe_conversion)
     if renamed is None:
         return given
-    warnings: list[str] = []
+    warnings: list[Behaviour] = []
     modules = given.modules
     if isinstance(modules, str):
         modules = _resolved_string(model, config, modules, saved, release)
         if modules is None:
             return given
-        warnings.append(_string_warning(config, release))
+        warnings.append(Behaviour("moe-rewrite", _string_warning(config, release)))
     elif modules is None:
         modules = frozenset()
         warnings.append(
-            f"PEFT's defaults do not apply to {model.model_type}: on this model type its rewrite for fused experts "
-            "turns a missing target_modules into an empty list. Name the modules."
+            Behaviour(
+                "default-targets",
+                f"PEFT's defaults do not apply to {model.model_type}: on this model type its rewrite for fused experts "
+                "turns a missing target_modules into an empty list. Name the modules.",
+            )
         )
 
     moved = {target: target.rpartition(".")[2] for target in modules if target.rpartition(".")[2] in renamed}
@@ -114,9 +117,13 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
     if moved:
         new = sorted({renamed[old] for old in moved.values()})
         warnings.append(
-            f"PEFT rewrites {_listed(sorted(moved))} for {model.model_type} into target_parameters {_listed(new)}: "
-            "no module of that name gets an adapter, every parameter of the new name does"
-            + (f", {_FUSED} at twice the rank and alpha." if halves else ".")
+            Behaviour(
+                "moe-rewrite",
+                f"PEFT rewrites {_listed(sorted(moved))} for {model.model_type} into target_parameters {_listed(new)}: "
+                "no module of that name gets an adapter, every parameter of the new name does"
+                + (f", {_FUSED} at twice the rank and alpha." if halves else "."),
+                tuple(sorted(moved)),
+            )
         )
     return Targets(
         modules=modules - moved.keys(),

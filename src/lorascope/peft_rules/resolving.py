@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.peft_rules import checking, conversion, copying, counting, matching
 from lorascope.peft_rules.matching import Match, ModuleMatcher, NameSet
@@ -11,11 +11,15 @@ from lorascope.peft_rules.patterns import BadPatternError
 from lorascope.peft_rules.ranking import PatternTable
 from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba, unbuildable
 from lorascope.peft_rules.versioning import Release, release_of
-from lorascope.records import Adapted, AdapterConfig, ModelMap, Module, Resolution
+from lorascope.records import Adapted, AdapterConfig, Behaviour, ModelMap, Module, Resolution
 
 
 class _RefusalError(Exception):
-    """PEFT stops here; the text says why."""
+    """PEFT stops here; the text says why, the code which kind of finding that is."""
+
+    def __init__(self, text: str, code: str = "refused") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Resolution:
@@ -36,8 +40,12 @@ def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Res
     release = release_of(peft)
     try:
         return _Resolver(model, config, release).resolution()
-    except (_RefusalError, BadPatternError, counting.UncountableError) as refusal:
-        return Resolution(error=str(refusal))
+    except _RefusalError as refusal:
+        return Resolution(error=str(refusal), cause=refusal.code)
+    except BadPatternError as refusal:
+        return Resolution(error=str(refusal), cause="bad-pattern")
+    except counting.UncountableError as refusal:
+        return Resolution(error=str(refusal), cause="unsupported")
 
 
 class _Resolver:
@@ -47,20 +55,23 @@ class _Resolver:
         self.model = model
         self.config = config
         self.release = release
-        self.warnings: list[str] = []
+        self.warnings: list[Behaviour] = []
         self.adapted: list[Adapted] = []
         self.adapted_modules: list[Module] = []
         # Modules that carry an adapter, of their own or of their parameters, with the number of wrappers around each.
         self.wraps: dict[str, int] = {}
         self.parameter_owners: set[str] = set()
 
+    def _warn(self, code: str, message: str, names: Iterable[str] = ()) -> None:
+        self.warnings.append(Behaviour(code, message, tuple(names)))
+
     def resolution(self) -> Resolution:
         if fault := checking.fault_of(self.model, self.config, self.release):
-            raise _RefusalError(fault)
+            raise _RefusalError(fault.message, fault.code)
         saved_first = copying.names_before_matching(self.config.modules_to_save, self.config.task_type)
         targets = conversion.converted_targets(self.model, self.config, saved_first, self.release)
         if targets.error:
-            raise _RefusalError(targets.error)
+            raise _RefusalError(targets.error, "moe-rewrite")
         self.warnings += targets.warnings
         self._ranks: PatternTable[int] = PatternTable(targets.rank_pattern)
         self._alphas: PatternTable[float] = PatternTable(targets.alpha_pattern)
@@ -70,7 +81,7 @@ class _Resolver:
         fan_in_fan_out = self._fan_in_fan_out()
         self._adapt_parameters(targets.parameters or frozenset(), fan_in_fan_out)
         if not self.adapted and modules != matching.DUMMY_TARGET:
-            raise _RefusalError(self._nothing_matched(modules, targets.parameters))
+            raise _RefusalError(self._nothing_matched(modules, targets.parameters), "no-match")
         self._warn_of_patterns(targets)
         self._warn_of_ties()
 
@@ -92,13 +103,15 @@ class _Resolver:
             if asked is None and not targets.parameters:
                 raise _RefusalError(
                     f'PEFT has no default for model type "{self.model.model_type}". '
-                    "Give target_modules or target_parameters."
+                    "Give target_modules or target_parameters.",
+                    "default-targets",
                 )
             if asked is not None:
                 shown = asked if isinstance(asked, str) else sorted(asked)
-                self.warnings.append(
+                self._warn(
+                    "default-targets",
                     f"target_modules is missing, so PEFT adapts its default for {self.model.model_type}: {shown}"
-                    + (", besides the target_parameters." if targets.parameters else ".")
+                    + (", besides the target_parameters." if targets.parameters else "."),
                 )
         if isinstance(asked, str) and asked.lower() == matching.ALL_LINEAR:
             asked = matching.all_linear_targets(self.model, self.config.task_type)
@@ -106,9 +119,10 @@ class _Resolver:
             names = ["", *(module.name for module in self.model.modules)]
             condensed = matching.condensed_targets(asked, names)
             if condensed is not asked and self.config.layers_to_transform is not None:
-                self.warnings.append(
+                self._warn(
+                    "condensed",
                     f"PEFT shortens a list of {matching.CONDENSED_FROM} or more names to suffixes, and a suffix is "
-                    "subject to layers_to_transform while a full name is not."
+                    "subject to layers_to_transform while a full name is not.",
                 )
             asked = condensed
         return asked
@@ -141,39 +155,51 @@ class _Resolver:
         if isinstance(targets, frozenset) and self.adapted:
             unknown = sorted(targets - used)
             if unknown:
-                self.warnings.append(f"No module is called {_listed(unknown)}: PEFT ignores such entries silently.")
+                self._warn(
+                    "no-match", f"No module is called {_listed(unknown)}: PEFT ignores such entries silently.", unknown
+                )
         if dropped:
-            self.warnings.append(
+            self._warn(
+                "layers-dropped",
                 f"{_listed(dropped)} match target_modules but lie in no layer that PEFT finds, so layers_to_transform "
-                "drops them silently. Give their full names, or a layers_pattern."
+                "drops them silently. Give their full names, or a layers_pattern.",
+                dropped,
             )
         if exact:
-            self.warnings.append(
-                f"{_listed(exact)} are given by full name, for which PEFT ignores layers_to_transform."
+            self._warn(
+                "layers-ignored",
+                f"{_listed(exact)} are given by full name, for which PEFT ignores layers_to_transform.",
+                exact,
             )
         if layers_seen and (absent := sorted(matcher.layers.wanted - layers_seen)):
-            self.warnings.append(f"layers_to_transform names layers without a target, ignored silently: {absent}.")
+            self._warn(
+                "layers-absent",
+                f"layers_to_transform names layers without a target, ignored silently: {absent}.",
+                [str(layer) for layer in absent],
+            )
         if self.config.exclude_modules and not excluded:
-            self.warnings.append("exclude_modules matches no module.")
+            self._warn("exclude-unmatched", "exclude_modules matches no module.")
 
     def _adapt_module(self, module: Module) -> None:
         config, name = self.config, module.name
         if guarded_by_mamba(self.model, name, self.release):
             raise _RefusalError(
                 f'PEFT refuses "{name}": on {self.model.model_type} no module called out_proj or conv1d may be '
-                "adapted. Leave it out of target_modules, or exclude it."
+                "adapted. Leave it out of target_modules, or exclude it.",
+                "unsupported",
             )
         if module.kind == "other":
             raise _RefusalError(
                 f'target_modules matches "{name}", a {module.class_name}, for which PEFT has no adapter. Name the '
-                "linear layers within it, or its parameters in target_parameters."
+                "linear layers within it, or its parameters in target_parameters.",
+                "unsupported",
             )
         rank = self._ranks.value(name, config.r)
         alpha = self._alphas.value(name, config.lora_alpha)
         self._check_rank(name, rank)
         self._check_kind(module, rank)
         if not 0 <= max(config.lora_dropout, 0.0) <= 1:
-            raise _RefusalError(f"lora_dropout={config.lora_dropout} is no probability.")
+            raise _RefusalError(f"lora_dropout={config.lora_dropout} is no probability.", "dropout")
         count = counting.module_count(module, rank, dora=config.use_dora, lora_bias=config.lora_bias)
         self._add(name, rank, alpha, count)
         self.adapted_modules.append(module)
@@ -181,38 +207,42 @@ class _Resolver:
         if module.kind == "multihead_attention":
             self.wraps.setdefault(f"{name}.out_proj", 1)
         if config.lora_bias and counting.stored_shape(module, "bias") is None:
-            self.warnings.append("lora_bias=True on layers without a bias: such adapters cannot be merged.")
+            self._warn("bias", "lora_bias=True on layers without a bias: such adapters cannot be merged.")
         trouble = dead_or_crashing(module)
         if trouble:
-            self.warnings.append(f"{name}: {trouble}")
+            self._warn("dead-or-crashing", f"{name}: {trouble}", [name])
 
     def _check_rank(self, name: str, rank: int) -> None:
         if rank <= 0:
             raise _RefusalError(
-                f'The rank of "{name}" is {rank}; PEFT takes positive ranks only. To leave it out, exclude it.'
+                f'The rank of "{name}" is {rank}; PEFT takes positive ranks only. To leave it out, exclude it.',
+                "rank-invalid",
             )
 
     def _check_kind(self, module: Module, rank: int) -> None:
         config, name = self.config, module.name
         if trouble := unbuildable(module):
-            raise _RefusalError(f'target_modules matches "{name}". {trouble}')
+            raise _RefusalError(f'target_modules matches "{name}". {trouble}', "unsupported")
         if module.kind == "embedding" and config.lora_bias:
-            raise _RefusalError(f'lora_bias=True is not supported for embeddings such as "{name}".')
+            raise _RefusalError(f'lora_bias=True is not supported for embeddings such as "{name}".', "bias")
         if module.kind == "conv":
             if rank % module.groups:
                 raise _RefusalError(
                     f'"{name}" is a convolution with {module.groups} groups: its rank must be a multiple of that, not '
-                    f"{rank}."
+                    f"{rank}.",
+                    "rank-invalid",
                 )
             if module.groups > 1:
-                self.warnings.append(f'"{name}" has {module.groups} groups: its adapter cannot be merged.')
+                self._warn("unmergeable", f'"{name}" has {module.groups} groups: its adapter cannot be merged.', [name])
                 if config.use_dora:
-                    raise _RefusalError(f'DoRA does not work for "{name}", a convolution with groups.')
+                    raise _RefusalError(f'DoRA does not work for "{name}", a convolution with groups.', "dora")
         if module.kind == "multihead_attention":
             if counting.stored_shape(module, "in_proj_weight") is None:
-                raise _RefusalError(f'"{name}" has other widths for keys and values, which PEFT does not support.')
+                raise _RefusalError(
+                    f'"{name}" has other widths for keys and values, which PEFT does not support.', "unsupported"
+                )
             if config.use_dora:
-                raise _RefusalError(f'DoRA is not supported for "{name}", a MultiheadAttention.')
+                raise _RefusalError(f'DoRA is not supported for "{name}", a MultiheadAttention.', "dora")
 
     # Parameters.
 
@@ -237,36 +267,43 @@ class _Resolver:
             used.update(names.hits(key))
             self._adapt_parameter(owner, name, shape, fan_in_fan_out)
         if used and (unknown := sorted(entries - used)):
-            self.warnings.append(f"No parameter is called {_listed(unknown)}: PEFT ignores such entries silently.")
+            self._warn(
+                "no-match", f"No parameter is called {_listed(unknown)}: PEFT ignores such entries silently.", unknown
+            )
         if not used and self.adapted:
-            self.warnings.append(f"target_parameters {_listed(sorted(entries))} match no parameter.")
+            names_given = sorted(entries)
+            self._warn("no-match", f"target_parameters {_listed(names_given)} match no parameter.", names_given)
         if used and (self.config.layers_to_transform is not None or self.config.exclude_modules):
-            self.warnings.append(
+            self._warn(
+                "layers-ignored",
                 "layers_to_transform and exclude_modules do not apply to target_parameters: every match is adapted. "
-                "Spell the layer in the entry: layers.3.mlp.experts.down_proj"
+                "Spell the layer in the entry: layers.3.mlp.experts.down_proj",
             )
 
     def _adapt_parameter(self, owner: str, name: str, shape: tuple[int, ...], fan_in_fan_out: bool) -> None:
         config = self.config
         if not owner:
             # 0.19 does not raise here: its adapter is dead, and saving it runs into endless recursion.
-            raise _RefusalError(f'"{name}" is a parameter of the model itself, which PEFT cannot wrap.')
+            raise _RefusalError(f'"{name}" is a parameter of the model itself, which PEFT cannot wrap.', "unsupported")
         module = self.model.module_by_name[owner]
         if owner in self._wrapped_modules:
             raise _RefusalError(
                 f'"{owner}" would be adapted as a module and through its parameter "{name}". Take it out of '
-                "target_modules (an empty list adapts no module) or out of target_parameters."
+                "target_modules (an empty list adapts no module) or out of target_parameters.",
+                "twice",
             )
         above = next((part for part in _ancestors(owner) if part in self.parameter_owners), "")
         if above:
             raise _RefusalError(
                 f'PEFT cannot adapt "{name}" after a parameter of "{above}": it no longer finds the way through the '
-                "wrapper. Leave one of them out."
+                "wrapper. Leave one of them out.",
+                "twice",
             )
         if guarded_by_mamba(self.model, owner, self.release):
             raise _RefusalError(
                 f'PEFT refuses "{name}": on {self.model.model_type} nothing of a module called out_proj or conv1d may '
-                "be adapted."
+                "be adapted.",
+                "unsupported",
             )
         obstacles = {
             "lora_dropout other than 0": bool(config.lora_dropout),
@@ -276,10 +313,14 @@ class _Resolver:
         }
         for obstacle, present in obstacles.items():
             if present:
-                raise _RefusalError(f'target_parameters matches "{name}", and parameters do not go with {obstacle}.')
+                raise _RefusalError(
+                    f'target_parameters matches "{name}", and parameters do not go with {obstacle}.',
+                    "parameters-options",
+                )
         if len(shape) not in (2, 3):
             raise _RefusalError(
-                f'target_parameters matches "{name}" of shape {shape}; PEFT adapts 2-D and 3-D parameters only.'
+                f'target_parameters matches "{name}" of shape {shape}; PEFT adapts 2-D and 3-D parameters only.',
+                "unsupported",
             )
         rank = self._ranks.value(name, config.r)
         self._check_rank(name, rank)
@@ -288,10 +329,12 @@ class _Resolver:
         self.parameter_owners.add(owner)
         leaf = name.rpartition(".")[2]
         if "bias" in leaf:
-            self.warnings.append(f'"{name}" is a bias of shape {shape}, which PEFT adapts as if it were a weight.')
+            self._warn(
+                "bias", f'"{name}" is a bias of shape {shape}, which PEFT adapts as if it were a weight.', [name]
+            )
         trouble = dead_or_crashing(module)
         if trouble:
-            self.warnings.append(f"{name}: {trouble}")
+            self._warn("dead-or-crashing", f"{name}: {trouble}", [name])
 
     @property
     def _wrapped_modules(self) -> Mapping[str, None]:
@@ -325,14 +368,20 @@ class _Resolver:
                 continue
             unmatched = table.unmatched(modules + parameters)
             if unmatched:
-                self.warnings.append(f"{label} has keys that match nothing adapted: {_listed(unmatched)}.")
+                self._warn(
+                    "pattern-unmatched",
+                    f"{label} has keys that match nothing adapted: {_listed(unmatched)}.",
+                    unmatched,
+                )
             if parameters and self.release >= (0, 21):
                 # The check came with 0.21 and knows module names only.
                 false_alarm = sorted(set(table.unmatched(modules)) - set(unmatched))
                 if false_alarm:
-                    self.warnings.append(
+                    self._warn(
+                        "pattern-false-alarm",
                         f"PEFT will warn that the {label} keys {_listed(false_alarm)} were ignored. They were not: "
-                        "they match parameters."
+                        "they match parameters.",
+                        false_alarm,
                     )
 
     def _warn_of_ties(self) -> None:
@@ -342,9 +391,11 @@ class _Resolver:
             hit = [owner for owner in owners if owner in adapted]
             if hit:
                 others = sorted(set(owners) - set(hit))
-                self.warnings.append(
+                self._warn(
+                    "tied",
                     f"{_listed(sorted(set(hit)))} shares its weight with {_listed(others) or 'another adapted module'}:"
-                    " only the named module is adapted, and merging changes or unties the shared weight."
+                    " only the named module is adapted, and merging changes or unties the shared weight.",
+                    sorted(set(hit)),
                 )
 
     def _save(self) -> tuple[tuple[str, ...], int]:
@@ -353,7 +404,7 @@ class _Resolver:
         entries = copying.names_in_the_end(config.modules_to_save, config.task_type)
         saved = copying.copied_modules(self.model, entries, self.wraps)
         if saved.error:
-            raise _RefusalError(saved.error)
+            raise _RefusalError(saved.error, "saved")
         if not (saved.modules or config.modules_to_save or counting.may_train_base(self.model, config, self.release)):
             return (), 0
         tensors = counting.Tensors(self.model)
@@ -362,27 +413,36 @@ class _Resolver:
         frozen: set[str] = set().union(*(below[name] for name in saved.modules))
         biases = counting.trained_biases(self.model, config, self.wraps, tensors, self.release) - frozen
         if saved.nested:
-            self.warnings.append(
+            self._warn(
+                "saved-nested",
                 f"{copying.ESTIMATED}: {_listed(list(saved.nested))} lie within modules that modules_to_save copies "
-                "whole, and PEFT may train a second copy that is never used. Name the outer modules only."
+                "whole, and PEFT may train a second copy that is never used. Name the outer modules only.",
+                saved.nested,
             )
             if config.task_type in copying.SAVING_TWICE:
                 # Such task types save twice, and the second round copies what lies within the first one's copies.
                 copies += sum(tensors.size(below[name]) for name in saved.nested)
         if config.task_type in copying.SAVING_TWICE and "base_model.model".endswith(entries):
-            self.warnings.append(
+            self._warn(
+                "saved-nested",
                 f"{copying.ESTIMATED}: with task_type={config.task_type} PEFT also takes its own name base_model.model "
-                "for an entry of modules_to_save and copies the whole model. Name the modules below it."
+                "for an entry of modules_to_save and copies the whole model. Name the modules below it.",
             )
         loose = [name for name in saved.modules if not NameSet(entries).has(name)]
         if loose:
-            self.warnings.append(
-                f"modules_to_save goes by the end of the name, without a dot: it also copies {_listed(loose)}."
+            self._warn(
+                "saved-loose",
+                f"modules_to_save goes by the end of the name, without a dot: it also copies {_listed(loose)}.",
+                loose,
             )
         own = config.modules_to_save or ()
         absent = [entry for entry in own if not any(name.endswith(entry) for name in saved.modules + saved.nested)]
         if absent:
-            self.warnings.append(f"modules_to_save entries that match no module, ignored silently: {_listed(absent)}.")
+            self._warn(
+                "saved-unmatched",
+                f"modules_to_save entries that match no module, ignored silently: {_listed(absent)}.",
+                absent,
+            )
         return tuple(sorted(set(saved.modules))), copies + tensors.size(biases)
 
 
