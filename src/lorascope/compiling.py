@@ -104,13 +104,13 @@ def compile_targets(model: ModelMap, targets: Sequence[Target], options: Options
             # Conv1D stores (in, out). PEFT finds out by itself, with a warning for each.
             fan_in_fan_out=all(target.weight.kind == "conv1d" for target in targets),
             task_type=task_type(model),
-            target_parameters=_shortest_endings(parameters, _all_parameters(model)) if parameters else None,
+            target_parameters=shortest_endings(parameters, _all_parameters(model)) if parameters else None,
         ),
         sizes,
         headline,
     )
     reasons: list[str] = []
-    for form in _forms(model, modules):
+    for form in module_forms(model, modules):
         config = dataclasses.replace(base, **form)
         reasons = [reason for peft in SUPPORTED_PEFT if (reason := _difference(model, config, sizes, peft))]
         if not reasons:
@@ -161,20 +161,31 @@ def size_difference(resolution: Resolution, sizes: Mapping[str, Size], peft: str
     return ""
 
 
-def _forms(model: ModelMap, modules: set[str]) -> Iterator[dict[str, Any]]:
-    """Ways to say `modules` to PEFT, the shortest first."""
+def module_forms(
+    model: ModelMap, modules: set[str], *, layers: bool = True, excludes: bool = True, regex: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Ways to say `modules` to PEFT, the shortest first: what differs between them of an `AdapterConfig`.
+
+    Args:
+        model: The map.
+        modules: Names of modules that PEFT can adapt.
+        layers: Ways with `layers_to_transform` are among them.
+        excludes: Ways with `exclude_modules` are among them.
+        regex: The one with a regular expression in `target_modules` is among them.
+    """
     if not modules:
         # An empty list keeps PEFT from adding its default targets to the parameters.
         yield {"target_modules": ()}
         return
     names = [module.name for module in model.modules]
     layer_of = LayerFilter((0,), None, release_of(NEWEST)).index
-    for layered in (False, True):
-        for excluding in (False, True):
+    for layered in (False, True) if layers else (False,):
+        for excluding in (False, True) if excludes else (False,):
             form = _endings_form(names, modules, layer_of if layered else None, excluding)
             if form is not None:
                 yield form
-    yield {"target_modules": _regex(modules, names)}
+    if regex:
+        yield {"target_modules": full_match(modules, names)}
     yield {"target_modules": tuple(sorted(modules))}
 
 
@@ -198,11 +209,11 @@ def _endings_form(
             return None
         form["exclude_modules"] = _either(sorted(branches)) + r"\..*"
         considered = [name for name in considered if not any(name.startswith(f"{branch}.") for branch in branches)]
-    endings = _shortest_endings(sorted(modules), considered, numbers=False)
+    endings = shortest_endings(sorted(modules), considered, numbers=False)
     return {"target_modules": endings, **form} if endings else None
 
 
-def _shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bool = True) -> tuple[str, ...] | None:
+def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bool = True) -> tuple[str, ...] | None:
     """The shortest dotted endings that match all of `wanted` and nothing else of `names`, sorted.
 
     None if some name has no such ending without a number in it and `numbers` is off.
@@ -250,7 +261,7 @@ def _all_parameters(model: ModelMap) -> list[str]:
     return [f"{module.name}.{name}" for module in model.modules for name, _ in module.parameters]
 
 
-def _regex(wanted: Iterable[str], names: Iterable[str]) -> str:
+def full_match(wanted: Iterable[str], names: Iterable[str]) -> str:
     """One regular expression whose full matches among `names` are `wanted`."""
     numbers_of = _numbers_by_pieces(names)
     leaves_of: dict[str, list[str]] = {}
@@ -331,10 +342,10 @@ def _with_sizes(config: AdapterConfig, sizes: Mapping[str, Size], headline: Size
 
 
 def _pattern_keys(names: Sequence[str], sizes: Mapping[str, Size]) -> list[str]:
-    endings = _shortest_endings(names, sizes, numbers=False)
+    endings = shortest_endings(names, sizes, numbers=False)
     if endings is not None:
         return [re.escape(ending) for ending in endings]
-    pattern = _regex(names, sizes)
+    pattern = full_match(names, sizes)
     return [f"^({pattern})" if "|" in pattern else f"^{pattern}"]
 
 

@@ -1,0 +1,183 @@
+"""A plan as another tool's configuration: refused where that tool cannot say it, and read back before it is given out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+from lorascope.compiling import as_parameter
+from lorascope.errors import LorascopeError
+from lorascope.planning import plan as make_plan
+from lorascope.records import Plan, Resolution, Rule
+from lorascope.selecting import own_components
+from lorascope.trainers.registry import trainer_called
+from lorascope.trainers.surface import Job, Trainer
+
+_CLOSE = 1e-9
+
+
+def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str = "lora-output") -> str:
+    """The text of a configuration that makes another tool adapt exactly the targets of a plan.
+
+    Args:
+        plan: The plan.
+        to: The tool: `peft`, `peft-python`, `axolotl`, `llamafactory`, `ms-swift`, `trl`, `unsloth`, `torchtune`,
+            `mlx-lm`.
+        base: The model that it trains, a Hub id or a folder; the one that the plan was made for if not given.
+        data: What it trains on, in the tool's own way to name data; its own demonstration data if not given.
+        output: The folder that it writes to.
+
+    Raises:
+        LorascopeError: There is no such tool, or it cannot say what the plan says: with everything that would be lost,
+            and the nearest plan that it can run.
+    """
+    trainer = trainer_called(to)
+    job = Job(base or _base_of(plan), data, output)
+    losses = trainer.losses(plan)
+    if losses:
+        raise LorascopeError(
+            *(f"{trainer.title} would lose {loss}" for loss in losses),
+            where=f"export to {to}",
+            hint=_advice(plan, trainer),
+        )
+    text = trainer.write(plan, job)
+    difference = _difference(plan, trainer, text)
+    if difference:
+        raise LorascopeError(
+            f"{trainer.title} {trainer.release} would not do the plan: {difference}",
+            where=f"export to {to}",
+            hint=_advice(plan, trainer),
+        )
+    return text
+
+
+def _base_of(plan: Plan) -> str:
+    """The model that a plan was made for, where it is known by a name that a trainer can load."""
+    return plan.model.model if plan.model.source in ("config", "headers") else ""
+
+
+def _difference(plan: Plan, trainer: Trainer, text: str) -> str:
+    """How what the tool does with the text differs from the plan; empty if it does not."""
+    outcome = trainer.resolve(plan.model, trainer.read(text, f"export to {trainer.name}"))
+    done = outcome.resolution
+    if done.error:
+        return done.error
+    wanted, found = _sizes(plan.resolution), _sizes(done)
+    for name in sorted(wanted.keys() | found.keys()):
+        one, other = wanted.get(name), found.get(name)
+        if one is None or other is None or one[0] != other[0] or not math.isclose(one[1], other[1], rel_tol=_CLOSE):
+            return f"{name} gets (rank, scale) {other} where the plan has {one}"
+    if done.trainable != plan.resolution.trainable:
+        return f"{done.trainable:,} parameters are trained where the plan has {plan.resolution.trainable:,}"
+    if outcome.config is not None and outcome.config.lora_dropout != plan.config.lora_dropout:
+        return f"dropout is {outcome.config.lora_dropout:g} where the plan has {plan.config.lora_dropout:g}"
+    return ""
+
+
+def _sizes(resolution: Resolution) -> dict[str, tuple[int, float]]:
+    return {one.name: (one.rank, one.scale) for one in resolution.adapted}
+
+
+def _advice(plan: Plan, trainer: Trainer) -> str:
+    near = nearest_plan(plan, trainer)
+    if near is None:
+        return f"No plan near this one can be run by {trainer.title}. Export to peft, which takes every plan."
+    said, made = near
+    return f"The nearest that it can run is {said}: {plan_command(made)}"
+
+
+def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
+    """The plan that gives up least and that the trainer can run, with what it gives up; None if there is none near."""
+    for changes in _fewest_first():
+        changed = plan
+        for change in changes:
+            changed = _CHANGES[change](changed)
+        try:
+            options = changed.options
+            made = make_plan(
+                changed.model,
+                *(str(rule) for rule in changed.rules),
+                rank=options.rank,
+                alpha=None if options.scale is not None else options.alpha,
+                scale=options.scale,
+                dropout=options.dropout,
+                bias=options.bias,
+                rslora=options.rslora,
+                dora=options.dora,
+                layers=options.layers,
+                exclude=[str(rule) for rule in options.exclude],
+            )
+            if not trainer.losses(made) and not _difference(made, trainer, trainer.write(made, Job())):
+                return " and ".join(changes), made
+        except LorascopeError:
+            continue
+    return None
+
+
+def plan_command(plan: Plan) -> str:
+    """The command that makes a plan."""
+    options = plan.options
+    words = [f"lorascope plan {plan.model.model}", *(_quoted(str(rule)) for rule in plan.rules)]
+    if any(rule.rank is None for rule in plan.rules):
+        words.append(f"--rank {options.rank}")
+    if options.scale is not None:
+        words.append(f"--scale {options.scale:g}")
+    elif options.alpha is not None:
+        words.append(f"--alpha {options.alpha:g}")
+    words.append(f"--dropout {options.dropout:g}")
+    words += [f"--{name}" for name in ("rslora", "dora") if getattr(options, name)]
+    words += [f"--bias {options.bias}"] if options.bias != "none" else []
+    words += [f"--layers={options.layers}"] if options.layers else []
+    words += [f"--exclude {_quoted(str(rule))}" for rule in options.exclude]
+    return " ".join(words)
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if set(text) & set("[]") else text
+
+
+def _fewest_first() -> Iterator[tuple[str, ...]]:
+    for count in range(1, len(_CHANGES) + 1):
+        yield from itertools.combinations(_CHANGES, count)
+
+
+def _plain(plan: Plan) -> Plan:
+    options = dataclasses.replace(plan.options, dora=False, rslora=False, bias="none")
+    return dataclasses.replace(plan, options=options)
+
+
+def _one_size(plan: Plan) -> Plan:
+    """Every rule at the rank and alpha of the plan's first."""
+    rank, alpha = plan.config.r, plan.config.lora_alpha
+    rules = tuple(dataclasses.replace(rule, rank=rank, alpha=None) for rule in plan.rules)
+    return dataclasses.replace(
+        plan, rules=rules, options=dataclasses.replace(plan.options, rank=rank, alpha=float(alpha), scale=None)
+    )
+
+
+def _modules_alone(plan: Plan) -> Plan:
+    """Without what PEFT reaches as parameters."""
+    bare = [target.weight for target in plan.targets if as_parameter(plan.model, target.weight)]
+    own = own_components(plan.model)
+    roles = dict.fromkeys((w.role.component, w.role.block, w.role.variant) for w in bare)
+    exclude = [
+        Rule(tuple((word,) for word in (component if component not in own else "", block, variant) if word))
+        for component, block, variant in roles
+    ]
+    options = dataclasses.replace(plan.options, exclude=(*plan.options.exclude, *exclude))
+    return dataclasses.replace(plan, options=options)
+
+
+def _every_layer(plan: Plan) -> Plan:
+    rules = tuple(dataclasses.replace(rule, layers="") for rule in plan.rules)
+    return dataclasses.replace(plan, rules=rules, options=dataclasses.replace(plan.options, layers=""))
+
+
+_CHANGES = {
+    "one rank and alpha for all": _one_size,
+    "plain LoRA without DoRA, rsLoRA and biases": _plain,
+    "every layer": _every_layer,
+    "only what PEFT reaches as modules": _modules_alone,
+}

@@ -1,0 +1,1 @@
+"""What servers take of an adapter."""

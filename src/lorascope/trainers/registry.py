@@ -1,0 +1,30 @@
+"""Every trainer by its name, and which of them a file or command line is for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.trainers.peft_files import PeftFile, PeftPython
+from lorascope.trainers.surface import Trainer
+
+TRAINERS: Mapping[str, Trainer] = {trainer.name: trainer for trainer in (PeftFile(), PeftPython())}
+
+
+def trainer_called(name: str) -> Trainer:
+    """The trainer of a name.
+
+    Raises:
+        LorascopeError: There is none.
+    """
+    if name not in TRAINERS:
+        hint = did_you_mean(name, TRAINERS) or f"They are {', '.join(TRAINERS)}."
+        raise LorascopeError(f"{name!r} is no trainer that is known here", hint=hint)
+    return TRAINERS[name]
+
+
+def trainers_marked(keys: Collection[str]) -> list[Trainer]:
+    """The trainers that a configuration with these keys can be for: those that most of their own marks speak for."""
+    counts = {trainer.name: len(trainer.marks & set(keys)) for trainer in TRAINERS.values()}
+    most = max(counts.values())
+    return [TRAINERS[name] for name, count in counts.items() if count == most > 0]
