@@ -64,8 +64,8 @@ def test_what_peft_refuses_is_no_error_of_ours() -> None:
 
 
 def test_older_rules() -> None:
-    with fails("The rules of PEFT 0.18.0 are not known: they start at 0.19", "pip install -U peft"):
-        verify(sample("llama"), {}, peft="0.18.0")
+    with fails("The rules of PEFT 0.17.1 are not known: they start at 0.18", "pip install -U peft"):
+        verify(sample("llama"), {}, peft="0.17.1")
     with fails('"new" is not a version of PEFT'):
         verify(sample("llama"), {}, peft="new")
 

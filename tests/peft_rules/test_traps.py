@@ -19,6 +19,8 @@ from lorascope.peft_rules.versioning import release_of
 from lorascope.records import AdapterConfig, Resolution
 
 RELEASE = release_of(peft.__version__)
+# 0.18 adapts what is called so, and knows nothing of fused experts.
+REWRITES = RELEASE >= (0, 19)
 FULL = "model.layers.{}.self_attn.{}_proj"
 FULL_NAMES = [FULL.format(layer, part) for layer in range(3) for part in "qkvo"]
 NINE_MORE = [f"model.layers.{layer}.mlp.{part}_proj" for layer in range(3) for part in ("gate", "up", "down")]
@@ -215,6 +217,9 @@ CASES: dict[str, Case] = {
         "gpt2", None, target_modules=["c_attn"], target_parameters=["mlp.c_fc.weight"], says="Conv1D"
     ),
     "though by themselves": case("gpt2", 3, target_modules=[], target_parameters=["mlp.c_fc.weight"]),
+    "not in an attention with other widths before 0.19": case(
+        "plain", 1 if RELEASE >= (0, 19) else None, target_modules=[], target_parameters=["other_width.q_proj_weight"]
+    ),
     "not as a module and a parameter": case(
         "llama", None, target_modules=["q_proj"], target_parameters=["q_proj.weight"], says="as a module"
     ),
@@ -232,22 +237,30 @@ CASES: dict[str, Case] = {
     ),
     # The rewrite for fused experts.
     "no default there": case("qwen3_moe", None),
-    "one half of a fused pair": case("qwen3_moe", None, target_modules=["gate_proj"], says="up_proj"),
+    "one half of a fused pair": case(
+        "qwen3_moe", None if REWRITES else 1, target_modules=["gate_proj"], says="up_proj" if REWRITES else ""
+    ),
     "both halves at twice the rank": case(
-        "mixtral", 2, trainable=2 * 4 * 16 * (16 + 48), target_modules=["w1", "w3"], says="twice"
+        "mixtral",
+        2 if REWRITES else None,
+        trainable=2 * 4 * 16 * (16 + 48) if REWRITES else None,
+        target_modules=["w1", "w3"],
+        says="twice" if REWRITES else "match nothing",
     ),
     "full names of dense layers turn into experts": case(
         "qwen3_moe",
         2,
-        trainable=2 * 4 * 16 * (16 + 16),
+        trainable=2 * 4 * 16 * (16 + 16) if REWRITES else 2 * 8 * (16 + 24),
         target_modules=["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj"],
-        says="rewrites",
+        says="rewrites" if REWRITES else "",
     ),
     "the router comes along with all-linear": case(
-        "qwen3_moe", 12 + 3 * 2 if RELEASE >= (0, 20) else None, target_modules="all-linear"
+        "qwen3_moe",
+        {18: 12 + 3, 19: None}.get(RELEASE[1], 12 + 3 * 2),
+        target_modules="all-linear",
     ),
     "a string loses its layers": case(
-        "qwen3_moe", 3 if RELEASE >= (0, 20) else None, target_modules=r".*layers\.1\.self_attn\.q_proj"
+        "qwen3_moe", {18: 1, 19: None}.get(RELEASE[1], 3), target_modules=r".*layers\.1\.self_attn\.q_proj"
     ),
     "a list with layers keeps them": case("qwen3_moe", 1, target_modules=["q_proj"], layers_to_transform=[1]),
     "full names of attention keep them": case("qwen3_moe", 1, target_modules=[FULL.format(1, "q")]),
@@ -279,11 +292,11 @@ def test_trap(label: str) -> None:
 
 
 def test_all_traps_are_here() -> None:
-    assert len(CASES) >= 85
+    assert len(CASES) >= 91
 
 
 def test_a_parameter_of_the_model_itself() -> None:
-    """0.19 wraps it without an error; its adapter does nothing. The rules refuse it with every release."""
+    """0.18 and 0.19 wrap it without an error; its adapter does nothing. The rules refuse it with every release."""
     config = AdapterConfig(target_modules=(), target_parameters=("queries",))
     assert "itself" in resolve(zoo.mapped("plain"), config, peft.__version__).error
     if RELEASE >= (0, 20):

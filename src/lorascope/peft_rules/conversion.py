@@ -79,7 +79,7 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
         alpha_pattern=config.alpha_pattern,
     )
     renamed = _RENAMED.get(model.moe_conversion)
-    if renamed is None:
+    if renamed is None or release < (0, 19):  # The rewrite came with 0.19.
         return given
     warnings: list[Behaviour] = []
     modules = given.modules

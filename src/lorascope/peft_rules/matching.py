@@ -92,6 +92,8 @@ def default_targets(model_type: str, release: Release) -> str | frozenset[str] |
     """What PEFT adapts by itself for a model type, or None where its table has no row."""
     if model_type == "nemotron_h" and release >= (0, 20):  # The row came with 0.20.
         return frozenset(_NEMOTRON)
+    if model_type == "gemma4" and release < (0, 19):  # The row came with 0.19.
+        return None
     row = _DEFAULTS.get(model_type)
     return frozenset(row) if isinstance(row, tuple) else row
 

@@ -237,12 +237,15 @@ class _Resolver:
                 if config.use_dora:
                     raise _RefusalError(f'DoRA does not work for "{name}", a convolution with groups.', "dora")
         if module.kind == "multihead_attention":
-            if counting.stored_shape(module, "in_proj_weight") is None:
-                raise _RefusalError(
-                    f'"{name}" has other widths for keys and values, which PEFT does not support.', "unsupported"
-                )
+            self._check_widths(module)
             if config.use_dora:
                 raise _RefusalError(f'DoRA is not supported for "{name}", a MultiheadAttention.', "dora")
+
+    def _check_widths(self, attention: Module) -> None:
+        if counting.stored_shape(attention, "in_proj_weight") is None:
+            raise _RefusalError(
+                f'"{attention.name}" has other widths for keys and values, which PEFT does not support.', "unsupported"
+            )
 
     # Parameters.
 
@@ -283,7 +286,7 @@ class _Resolver:
     def _adapt_parameter(self, owner: str, name: str, shape: tuple[int, ...], fan_in_fan_out: bool) -> None:
         config = self.config
         if not owner:
-            # 0.19 does not raise here: its adapter is dead, and saving it runs into endless recursion.
+            # Before 0.20 PEFT does not raise: its adapter is dead, and saving it runs into endless recursion.
             raise _RefusalError(f'"{name}" is a parameter of the model itself, which PEFT cannot wrap.', "unsupported")
         module = self.model.module_by_name[owner]
         if owner in self._wrapped_modules:
@@ -305,6 +308,9 @@ class _Resolver:
                 "be adapted.",
                 "unsupported",
             )
+        # 0.18 asks for the features of the module around the parameter before it looks at the parameter itself.
+        if self.release < (0, 19) and module.kind == "multihead_attention":
+            self._check_widths(module)
         obstacles = {
             "lora_dropout other than 0": bool(config.lora_dropout),
             "fan_in_fan_out, which PEFT also sets by itself once it has adapted a Conv1D": fan_in_fan_out,

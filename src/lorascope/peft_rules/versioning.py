@@ -12,7 +12,7 @@ from lorascope.errors import LorascopeError
 
 Release = tuple[int, ...]
 
-OLDEST: Release = (0, 19)
+OLDEST: Release = (0, 18)
 
 
 @functools.lru_cache(maxsize=64)
