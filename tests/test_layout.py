@@ -32,6 +32,7 @@ ROOMS = (
     ("saving", "tutorial", "reporting.tables"),
     ("reporting.traces",),
     ("reporting.terminal", "reporting.contract"),
+    ("reporting.checks",),
     ("cli",),
 )
 # Rooms of one folder may import each other.

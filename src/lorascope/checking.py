@@ -47,7 +47,7 @@ def check(
     else:
         config = adapter_config(adapter)
     resolution = verify(model, config, peft=peft)
-    return Check(model, config, resolution, tuple(_findings(model, resolution, where)))
+    return Check(model, where, config, resolution, tuple(_findings(model, resolution, where)), peft=peft)
 
 
 def _findings(model: ModelMap, resolution: Resolution, where: str) -> Iterator[Finding]:

@@ -35,10 +35,22 @@ _EXAMPLES = {
 rules are SELECTOR[LAYERS]=RANK/ALPHA; a later one wins, weight by weight
 recipes are qv, qv+ffn, attention, ffn, all""",
     "check": """examples:
-  lorascope check mistral ./my-adapter           exit code 1 if there is something to say
-  lorascope check ./my-model ./my-adapter/adapter_config.json --json""",
+  lorascope check mistral ./my-adapter           exit code 1 if there is something that matters
+  lorascope check mixtral q_proj v_proj gate_proj up_proj down_proj
+  lorascope check ./my-model 'model\\.layers\\.\\d+\\.self_attn\\.(q|v)_proj'
+  lorascope check ./my-model org/adapter --serve vllm
+  lorascope check qwen2_vl axolotl.yaml          what axolotl would adapt
+  lorascope check mistral --as trl -- --lora_target_modules q_proj v_proj --lora_r 16""",
+    "export": """examples:
+  lorascope plan mistral qv+ffn -o my-plan
+  lorascope export my-plan --to axolotl -o axolotl.yaml
+  lorascope export my-plan --to trl --base mistralai/Mistral-7B-v0.3 --data trl-lib/Capybara
+  lorascope export my-plan --to peft-python""",
 }
 
+
+# What `--to` takes: the names in trainers.registry, which a parser of arguments need not load.
+_TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "ms-swift", "trl", "unsloth", "torchtune", "mlx-lm")
 
 # Options whose values may begin with a dash, and how such values begin.
 _SIGNED = ("--layers", "--rank", "--alpha", "--scale", "--dropout")
@@ -56,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        code = {"inspect": _inspect, "plan": _plan, "check": _check}[options.command](options)
+        code = {"inspect": _inspect, "plan": _plan, "check": _check, "export": _export}[options.command](options)
         sys.stdout.flush()
         return code
     except LorascopeError as error:
@@ -143,13 +155,39 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--exclude", action="append", default=[], metavar="SELECTOR", help="take these out; repeatable")
     plan.add_argument("--prove", action="store_true", help="run the installed PEFT on the meta device and compare")
     plan.add_argument("-o", "--output", metavar="DIR", help="write adapter_config.json and plan.json there")
+    plan.add_argument("--serve", default="", metavar="SERVER", help="will it load there: vllm, sglang, or vllm==0.20.0")
     _source_options(plan)
 
-    check = _command(commands, "check", "tell what an existing adapter configuration really does on a model")
+    check = _command(commands, "check", "tell what an adapter, names or a trainer's configuration really do on a model")
     check.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
-    check.add_argument("adapter", help="folder with an adapter_config.json, or that file")
-    check.add_argument("--peft", default="0.21.2", help="whose rules to apply: 0.19 to 0.21 (default: 0.21.2)")
+    check.add_argument(
+        "adapter",
+        nargs="+",
+        metavar="ADAPTER|NAME|FILE",
+        help="an adapter's folder, file or Hub id; a trainer's configuration; names, or one regular expression",
+    )
+    check.add_argument(
+        "--as", default="", dest="trainer", metavar="TRAINER", help="whose configuration it is (default: found out)"
+    )
+    check.add_argument("--peft", default="", help="whose rules to apply: 0.18 to 0.21 (default: the newest)")
+    check.add_argument("--rank", type=_number, default=8, help="rank of names (default: 8)")
+    check.add_argument("--alpha", type=_number, default=16, help="alpha of names (default: 16)")
+    check.add_argument(
+        "--serve", default="", metavar="SERVER", help="will it load there: vllm, sglang, or vllm==0.20.0"
+    )
     _source_options(check)
+
+    export = _command(commands, "export", "write a plan as another tool's configuration")
+    export.add_argument("plan", help="a saved plan: a folder with a plan.json, or that file")
+    export.add_argument("--to", required=True, metavar="TOOL", help=f"one of {', '.join(_TOOLS)}")
+    export.add_argument("--base", default="", help="the model to train: Hub id or folder (default: the plan's)")
+    export.add_argument(
+        "--data", default="", help="what to train on, as the tool names data (default: its demonstration)"
+    )
+    export.add_argument(
+        "--output-dir", default="lora-output", metavar="DIR", help="where the tool writes (default: lora-output)"
+    )
+    export.add_argument("-o", "--output", metavar="FILE", help="write it there instead of to stdout")
     return parser
 
 
@@ -296,14 +334,24 @@ def _plan(options: argparse.Namespace) -> int:
 
         for path in save_plan(made, options.output):
             _say(f"wrote {path}")
-    if options.json:
-        from lorascope.reporting.contract import plan_json
+    serving = None
+    if options.serve:
+        from lorascope.serving.serving import serve
 
-        _print_json(plan_json(made))
+        serving = serve(model, made.config, made.resolution, options.serve)
+        code = max(code, 1 if serving.answer == "no" else 0)
+    if options.json:
+        from lorascope.reporting.contract import plan_json, serving_json
+
+        _print_json({**plan_json(made), "serving": serving_json(serving) if serving else None})
     else:
         from lorascope.reporting.terminal import plan_text
 
         print(plan_text(made))
+        if serving:
+            from lorascope.reporting.checks import serving_text
+
+            print(f"\n{serving_text(serving)}")
     return code
 
 
@@ -311,16 +359,37 @@ def _check(options: argparse.Namespace) -> int:
     from lorascope.checking import check
 
     model = _model(options)
-    done = check(model, options.adapter, peft=options.peft)
+    done = check(
+        model,
+        *options.adapter,
+        peft=options.peft,
+        trainer=options.trainer,
+        rank=options.rank,
+        alpha=options.alpha,
+        serve=options.serve,
+    )
     if options.json:
         from lorascope.reporting.contract import check_json
 
         _print_json(check_json(done))
     else:
-        from lorascope.reporting.terminal import check_text
+        from lorascope.reporting.checks import check_text
 
         print(check_text(done))
-    return 1 if done.findings else 0
+    return 1 if done.matters else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from lorascope.exporting import export
+    from lorascope.saving import load_plan, save_text
+
+    made = load_plan(options.plan)
+    text = export(made, options.to, base=options.base, data=options.data, output=options.output_dir)
+    if options.output:
+        _say(f"wrote {save_text(text, options.output)}")
+    else:
+        print(text, end="")
+    return 0
 
 
 def _say(text: str) -> None:

@@ -429,16 +429,76 @@ class Finding:
     fix: str
 
 
+# Whether something works. depends: it does for some releases, models or flags, and the reason says for which.
+Verdict = Literal["yes", "no", "depends"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """One question about serving an adapter, answered.
+
+    Attributes:
+        question: What is asked: `rank`, `targets`, `experts`, `options`, …
+        answer: See `Verdict`.
+        reason: Why, with the releases, weights and flags that it turns on.
+        source: What the answer rests on: the server's release and file.
+    """
+
+    question: str
+    answer: Verdict
+    reason: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Serving:
+    """What a server does with an adapter.
+
+    Attributes:
+        server: `vllm` or `sglang`.
+        release: The release whose rules were applied.
+        answer: The worst of the answers.
+        answers: Every question, in the order of their weight.
+        flags: With which the server must be started, `--max-lora-rank 16` among them.
+    """
+
+    server: str
+    release: str
+    answer: Verdict
+    answers: tuple[Answer, ...]
+    flags: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """What an adapter configuration does on a model, and the findings."""
+    """What an adapter, a list of names or a trainer's configuration does on a model, and the findings.
+
+    Attributes:
+        model: The map.
+        subject: What was checked, as messages call it.
+        config: What PEFT is given; None where a trainer does not use PEFT.
+        resolution: The adapted weights, and what they cost.
+        findings: What there is to say, errors first.
+        trainer: The trainer whose configuration it is, with its release; empty for PEFT itself.
+        peft: The release of PEFT whose rules were applied; empty where a trainer does not use PEFT.
+        serving: What a server does with it, if that was asked.
+    """
 
     model: ModelMap
-    config: AdapterConfig
+    subject: str
+    config: AdapterConfig | None
     resolution: Resolution
     findings: tuple[Finding, ...]
+    trainer: str = ""
+    peft: str = ""
+    serving: Serving | None = None
 
     def __str__(self) -> str:
-        from lorascope.reporting.terminal import check_text
+        from lorascope.reporting.checks import check_text
 
         return check_text(self)
+
+    @property
+    def matters(self) -> bool:
+        """Some finding is more than a note: the exit code of `check` is 1."""
+        return any(finding.severity != "note" for finding in self.findings)

@@ -154,6 +154,16 @@ def save_map(model: ModelMap, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def save_text(text: str, path: str | os.PathLike[str]) -> Path:
+    """Writes a text to a file of any name.
+
+    Raises:
+        LorascopeError: The file cannot be written; nothing is left half-written.
+    """
+    _write({Path(path): text.removesuffix("\n")})
+    return Path(path)
+
+
 def _write(texts: Mapping[Path, str]) -> None:
     """Writes every text beside its place, and moves them there once all are written."""
     written: list[tuple[Path, Path]] = []

@@ -102,10 +102,16 @@ def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["peft"]["target_modules"] == ["kv_a_proj_with_mqa", "kv_b_proj", "q_a_proj", "q_b_proj"]
 
 
+CHECK_KEYS = {
+    *("model", "subject", "trainer", "peft", "targets", "saved", "trainable", "total", "matters", "findings", "serving")
+}
+
+
 def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ls.save_plan(ls.plan(ls.inspect("mistral")), tmp_path)
     found = printed(capsys, "check", "mistral", str(tmp_path))
-    assert found.keys() == {"targets", "trainable", "findings"}
+    assert found.keys() == CHECK_KEYS
+    assert (found["peft"], found["trainer"], found["serving"], found["matters"]) == ("0.21.2", None, None, False)
     assert found["findings"] == []
     assert (len(found["targets"]), found["trainable"]) == (64, 3_407_872)
     wrong = {"peft_type": "LORA", "target_modules": ["c_attn"], "task_type": "CAUSAL_LM"}

@@ -12,7 +12,7 @@ from typing import Any
 from lorascope.compiling import peft_arguments, peft_name
 from lorascope.folding import fold
 from lorascope.peft_rules.reaching import obstacle
-from lorascope.records import Adapted, Check, ModelMap, Plan, Role, Trace, Weight
+from lorascope.records import Adapted, Check, ModelMap, Plan, Role, Serving, Trace, Weight
 from lorascope.remarking import left_out
 
 Json = dict[str, Any]
@@ -46,21 +46,25 @@ def plan_json(plan: Plan) -> Json:
 
 
 def check_json(check: Check) -> Json:
-    """`check --json`: what PEFT adapts, what that costs, and the findings."""
+    """`check --json`: what is adapted, what that costs, the findings, and what a server takes."""
     return {
+        "model": _model(check.model),
+        "subject": check.subject,
+        "trainer": check.trainer or None,
+        "peft": check.peft or None,
         "targets": [_target(one, one.name) for one in check.resolution.adapted],
+        "saved": list(check.resolution.saved),
         "trainable": check.resolution.trainable,
-        "findings": [
-            {
-                "code": finding.code,
-                "severity": finding.severity,
-                "where": finding.where,
-                "message": finding.message,
-                "fix": finding.fix,
-            }
-            for finding in check.findings
-        ],
+        "total": check.model.figures.parameters,
+        "matters": check.matters,
+        "findings": [dataclasses.asdict(finding) for finding in check.findings],
+        "serving": serving_json(check.serving) if check.serving else None,
     }
+
+
+def serving_json(serving: Serving) -> Json:
+    """`--serve`: every question with its answer."""
+    return {**dataclasses.asdict(serving), "flags": list(serving.flags)}
 
 
 def _model(model: ModelMap) -> Json:

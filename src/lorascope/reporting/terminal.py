@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases, weight_of
+from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases
 from lorascope.folding import fold, listed, spans
 from lorascope.peft_rules.reaching import obstacle
-from lorascope.records import Adapted, Check, Figures, ModelMap, Plan, Weight
+from lorascope.records import Figures, ModelMap, Plan, Weight
 from lorascope.remarking import label, quantised
 from lorascope.reporting.tables import bullets, one_line, percent, short, shown, table
 from lorascope.reporting.traces import traces_text
@@ -29,7 +29,7 @@ def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
         component: Only weights of this component.
     """
     weights = [weight for weight in model.weights if component in ("", weight.role.component)]
-    parts = [_heading(model), figures_text(model.figures), ""]
+    parts = [heading(model), figures_text(model.figures), ""]
     parts.append({"role": _by_role, "layer": _by_layer, "module": _by_module}[by](model, weights))
     if model.traces:
         parts += ["", traces_text(model, weights)]
@@ -73,7 +73,7 @@ def figures_text(figures: Figures) -> str:
 def plan_text(plan: Plan) -> str:
     """The plan's targets by role, the totals, the configuration and everything that must be said."""
     resolution = plan.resolution
-    parts = [_heading(plan.model), f"rules: {'  '.join(str(rule) for rule in plan.rules)}", _policy(plan), ""]
+    parts = [heading(plan.model), f"rules: {'  '.join(str(rule) for rule in plan.rules)}", _policy(plan), ""]
     parts.append(_targets(plan))
     total = percent(resolution.trainable, plan.model.figures.parameters)
     parts.append("")
@@ -89,37 +89,8 @@ def plan_text(plan: Plan) -> str:
     return shown("\n".join(parts))
 
 
-def check_text(check: Check) -> str:
-    """What the configuration adapts, by role, and the findings."""
-    resolution = check.resolution
-    groups: dict[tuple[str, int, float], list[Adapted]] = {}
-    for one in resolution.adapted:
-        weight = weight_of(check.model, one.name)
-        groups.setdefault((label(weight) if weight else "?", one.rank, one.scale), []).append(one)
-    rows = [
-        (
-            role,
-            str(len(ones)),
-            str(rank),
-            f"{scale:g}",
-            f"{sum(o.trainable for o in ones):,}",
-            ", ".join(fold(o.name for o in ones)),
-        )
-        for (role, rank, scale), ones in groups.items()
-    ]
-    parts = [_heading(check.model), ""]
-    if rows:
-        parts.append(table(("role", "weights", "rank", "scale", "trainable", "names"), rows, right=(1, 2, 3, 4)))
-    total = percent(resolution.trainable, check.model.figures.parameters)
-    parts += ["", f"{resolution.trainable:,} trainable parameters, {total} of {short(check.model.figures.parameters)}"]
-    if check.findings:
-        parts.append(_notes(f"{f.severity} ({f.code}): {f.where}: {f.message} → {f.fix}" for f in check.findings))
-    else:
-        parts.append("\nnothing to report")
-    return shown("\n".join(parts))
-
-
-def _heading(model: ModelMap) -> str:
+def heading(model: ModelMap) -> str:
+    """What was read and from where, in one line."""
     versions = (f"{name} {model.versions[name][:12]}" for name in ("transformers", "commit") if name in model.versions)
     where = ", ".join((model.source, *(("traced",) if model.traces else ()), *versions))
     return one_line(f"model {model.model}: {model.architecture} ({model.head}; {where})")
