@@ -359,24 +359,31 @@ def _check(options: argparse.Namespace) -> int:
     from lorascope.checking import check
 
     model = _model(options)
-    done = check(
-        model,
-        *options.adapter,
-        peft=options.peft,
-        trainer=options.trainer,
-        rank=options.rank,
-        alpha=options.alpha,
-        serve=options.serve,
-    )
+    words = options.adapter
+    # Several files are checked one by one, as a pre-commit hook gives them; several words are names.
+    each = [(word,) for word in words] if len(words) > 1 and all(map(os.path.exists, words)) else [tuple(words)]
+    done = [
+        check(
+            model,
+            *given,
+            peft=options.peft,
+            trainer=options.trainer,
+            rank=options.rank,
+            alpha=options.alpha,
+            serve=options.serve,
+        )
+        for given in each
+    ]
     if options.json:
         from lorascope.reporting.contract import check_json
 
-        _print_json(check_json(done))
+        said = [check_json(one) for one in done]
+        _print_json(said if len(said) > 1 else said[0])
     else:
         from lorascope.reporting.checks import check_text
 
-        print(check_text(done))
-    return 1 if done.matters else 0
+        print("\n\n".join(check_text(one) for one in done))
+    return 1 if any(one.matters for one in done) else 0
 
 
 def _export(options: argparse.Namespace) -> int:
