@@ -36,8 +36,8 @@ def parse_yaml(text: str, where: str, hint: str = _HINT) -> dict[str, Any]:
     """
     if len(text.encode("utf-8", "replace")) > MOST_BYTES:
         raise LorascopeError(f"has more than the {MOST_BYTES} bytes that are read", where=where, hint=hint)
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         faults = first_faults(_faults(node)) if node is not None else []
         if faults:
@@ -56,8 +56,6 @@ def parse_yaml(text: str, where: str, hint: str = _HINT) -> dict[str, Any]:
             raise
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise LorascopeError(f"is not YAML: {said}", where=where, hint=hint) from error
-    finally:
-        loader.dispose()
     if not isinstance(value, dict):
         found = "nothing" if value is None else f"a {type(value).__name__}"
         raise LorascopeError(f"holds {found}, not keys with values", where=where, hint=hint)

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from lorascope.errors import LorascopeError
 
 _CONTINUED = re.compile(r"\\\r?\n")
-_ENDS = frozenset({";", "&&", "||", "|", "&", ";;", "(", ")"})
+_ENDS = frozenset({";", "&&", "||", "|", "&", ";;"})
 # A script is some hundred lines.
 MOST_BYTES = 2**20
 
@@ -33,7 +33,7 @@ def command_words(text: str, where: str, programs: Iterable[str]) -> list[str]:
     wanted = frozenset(programs)
     faults: list[str] = []
     for number, line in enumerate(_CONTINUED.sub(" ", text).splitlines(), 1):
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
         lexer.whitespace_split = True
         try:
             words = list(lexer)
