@@ -176,21 +176,20 @@ class LayerFilter:
         self.wanted = frozenset([layers]) if isinstance(layers, int) else frozenset(layers or ())
         # An empty list means all layers, as None does; the number 0 means layer 0.
         self.active = layers is not None and (isinstance(layers, int) or len(layers) > 0)
-        self._regexes = [compiled(text) for text in self._texts(pattern, release)] if self.active else []
+        self._given = [pattern] if isinstance(pattern, str) and pattern else list(pattern or ())
+        self._regexes = [compiled(text) for text in self._texts(release)] if self.active else []
         # Up to 0.20 PEFT reads the first group, which is the user's own if the pattern has one; 0.21 names its group.
         self._group: int | str = "idx" if release >= (0, 21) else 1
 
-    @staticmethod
-    def _texts(pattern: str | tuple[str, ...] | None, release: Release) -> list[str]:
-        # 0.19 takes the last number (on unfused experts that is the expert), later releases the first; up to 0.20 a
-        # pattern at the very start of the name ("layers.0.…") is not found.
+    def _texts(self, release: Release) -> list[str]:
+        # Up to 0.19 PEFT takes the last number (on unfused experts that is the expert), later the first; up to 0.20 it
+        # does not find a pattern at the very start of the name ("layers.0.…").
         lead = r".*" if release < (0, 20) else r".*?"
         index = r"(?P<idx>\d+)" if release >= (0, 21) else r"(\d+)"
-        if not pattern:
+        if not self._given:
             return [rf"{lead}\.[^.]*\.{index}\."]
-        given = [pattern] if isinstance(pattern, str) else list(pattern)
         start = r"(?:^|.*?\.)" if release >= (0, 21) else rf"{lead}\."
-        return [rf"{start}{text}\.{index}\." for text in given]
+        return [rf"{start}{text}\.{index}\." for text in self._given]
 
     def index(self, name: str) -> int | None:
         """The layer that PEFT reads from a name, or None if it finds none.
@@ -205,7 +204,8 @@ class LayerFilter:
                 try:
                     return int(text)
                 except (TypeError, ValueError) as error:
-                    raise BadPatternError(f'layers_pattern "{pattern.pattern}" yields {text!r}, no layer.') from error
+                    given = ", ".join(self._given)
+                    raise BadPatternError(f'layers_pattern "{given}" yields {text!r}, no layer.') from error
         return None
 
 

@@ -362,6 +362,8 @@ class _Resolver:
         text += " match nothing that is not excluded."
         if isinstance(modules, str) and modules.replace("_", "").isalnum():
             text += f' A string is a regular expression for the whole name: give ["{modules}"] or ".*\\.{modules}".'
+        elif self.config.layers_pattern and self.release < (0, 21):
+            text += " PEFT before 0.21 does not find a layers_pattern at the very start of a name."
         elif self.config.layers_to_transform is not None:
             text += " layers_to_transform may have dropped all; a layers_pattern says where the layer number stands."
         return text
