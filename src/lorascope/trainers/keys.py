@@ -16,7 +16,7 @@ from lorascope.records import Finding, Severity
 @functools.lru_cache(maxsize=16)
 def known_keys(trainer: str) -> frozenset[str]:
     """The keys of a trainer's configuration file or the options of its command line, without dashes."""
-    text = files("lorascope.data").joinpath("trainer_keys", f"{trainer}.txt").read_text(encoding="utf-8")
+    text = (files("lorascope") / "data" / "trainer_keys" / f"{trainer}.txt").read_text(encoding="utf-8")
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
