@@ -13,8 +13,9 @@ from peft_rules import zoo
 
 from lorascope.errors import LorascopeError
 from lorascope.folding import unfold
-from lorascope.peft_rules.releases import COMPARED, ReleaseDifference, read_differently
+from lorascope.peft_rules.releases import COMPARED, read_differently
 from lorascope.peft_rules.resolving import resolve
+from lorascope.peft_rules.versioning import OLDEST, release_of
 from lorascope.records import AdapterConfig, Figures, ModelMap, Module
 
 BEFORE_21 = ("0.18.1", "0.19.1", "0.20.0")
@@ -100,11 +101,29 @@ def test_names_alone_when_it_is_all_or_none() -> None:
 
 def test_a_rank_that_the_rewrite_doubles() -> None:
     """Both releases adapt the parameter, at other sizes: named as such in 0.18, by the rewrite later."""
-    found = told("mixtral", target_modules=("w1", "w3", "w2", "q_proj"), target_parameters=("gate_up_proj",), r=4)
-    assert found["0.18.1",] == (
+    config = AdapterConfig(target_modules=("w1", "w3", "w2", "q_proj"), target_parameters=("gate_up_proj",), r=4)
+    sizes, factors = read_differently(zoo.mapped("mixtral"), config, "0.21.2")
+    assert "swaps the shapes" in str(factors)
+    assert str(sizes) == (
         "PEFT 0.18.1 adapts 4 weights, not 6: model.layers.{0-1}.mlp.experts.down_proj are not adapted; "
         "model.layers.{0-1}.mlp.experts.gate_up_proj have rank 4, not 8 and alpha 8, not 16."
     )
+
+
+def test_factors_of_fused_experts() -> None:
+    """What 0.18.1 saves for Mixtral's experts does not load in 0.21.2, nor the other way round: sizes mismatch."""
+    config = {"target_modules": ("q_proj",), "target_parameters": ("experts.down_proj",)}
+    names = "model.layers.{0-1}.mlp.experts.down_proj"
+    (found,) = read_differently(zoo.mapped("mixtral"), AdapterConfig(**config), "0.21.2")
+    assert str(found) == (
+        f"PEFT 0.18.1 swaps the shapes of the two factors of {names}: an adapter saved by the one does not fit the other."
+    )
+    assert list(found.names) == unfold(names)
+    assert told("mixtral", "0.18.0", **config) == {
+        ("0.19.1", "0.20.0", "0.21.2"): str(found).replace("0.18.1 swaps", "0.19.1 to 0.21.2 swap")
+    }
+    assert told("gpt_oss", **config) == {}  # which stores (experts, in, out)
+    assert told("mixtral", target_modules=("q_proj",), target_parameters=("mlp.gate.weight",)) == {}
 
 
 def test_the_default_of_gemma4_and_of_nemotron_h() -> None:
@@ -169,11 +188,16 @@ def test_braces_in_a_name_are_left_alone() -> None:
     assert "target_modules=['q_proj', '{take}']" in found
 
 
+def test_the_name_that_stands_for_nothing() -> None:
+    found = told("qwen3_moe", "0.19.1", target_modules="dummy-target-modules")
+    assert found == {("0.18.1", "0.20.0", "0.21.2"): "PEFT 0.18.1, 0.20.0 and 0.21.2 take it and adapt nothing."}
+
+
 def test_an_unknown_release() -> None:
     with pytest.raises(LorascopeError, match=r"start at 0\.18"):
         read_differently(zoo.mapped("llama"), AdapterConfig(), "0.17.0")
 
 
-def test_every_release_is_the_last_of_its_minor_version() -> None:
-    assert len(COMPARED) == 4
-    assert ReleaseDifference(("0.18.1",), "it").names == ()
+def test_every_minor_version_is_compared() -> None:
+    assert [release_of(release)[:2] for release in COMPARED] == [(0, minor) for minor in range(18, 22)]
+    assert release_of(COMPARED[0])[:2] == OLDEST

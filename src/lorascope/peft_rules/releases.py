@@ -10,16 +10,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from lorascope.folding import listed
+from lorascope.peft_rules.matching import parameter_names
 from lorascope.peft_rules.resolving import resolve
 from lorascope.peft_rules.versioning import release_of
 from lorascope.records import Adapted, AdapterConfig, ModelMap, Resolution
 
-# One release of each minor version, oldest first, because the rules differ between them and not within them.
+# One release of each minor version, oldest first: within one, only the wrapper of a task type ever changed.
 COMPARED = ("0.18.1", "0.19.1", "0.20.0", "0.21.2")
 
 _MOST_NAMES = 3
 _MOST_SIZES = 2
-_VERBS = ("refuse", "take", "adapt", "train")
+_VERBS = ("refuse", "take", "adapt", "train", "swap")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class _Told:
 def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple[ReleaseDifference, ...]:
     """Each way in which the other releases of `COMPARED` differ from one, oldest first.
 
-    Compared are the adapted weights with their ranks and alphas, the number of trainable parameters, and whether PEFT
-    refuses. Two releases that refuse for different reasons do the same.
+    Compared are the adapted weights with their ranks and alphas, the number of trainable parameters, whether PEFT
+    refuses, and whether the factors have the same shapes. Two releases that refuse for different reasons do the same.
 
     Args:
         model: The map of the model.
@@ -68,8 +69,11 @@ def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple
     for release in COMPARED:
         if release_of(release) == release_of(peft):
             continue
-        told = _difference(_of_wrapped(model, config, release), own)
-        if told is not None:
+        other = _of_wrapped(model, config, release)
+        found = [_difference(other, own)]
+        if _swaps_factors(release) != _swaps_factors(peft):
+            found.append(_swapped(model, other, own))
+        for told in filter(None, found):
             groups.setdefault(told, []).append(release)
     return tuple(
         ReleaseDifference(tuple(releases), _sentence(told, releases), told.names) for told, releases in groups.items()
@@ -92,7 +96,8 @@ def _difference(other: Resolution, own: Resolution) -> _Told | None:
         if other.error:
             return _Told("{refuse} it", f": {other.error}")
         names = [weight.name for weight in other.adapted]
-        return _Told("{take} it and {adapt}", f" {_counted(len(names))}: {listed(names, _MOST_NAMES)}.")
+        what = f"{_counted(len(names))}: {listed(names, _MOST_NAMES)}" if names else "nothing"
+        return _Told("{take} it and {adapt}", f" {what}.")
     theirs = {weight.name: weight for weight in other.adapted}
     ours = {weight.name: weight for weight in own.adapted}
     lost, gained = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
@@ -114,6 +119,29 @@ def _difference(other: Resolution, own: Resolution) -> _Told | None:
     else:
         which = "other weights" if lost else "the same weights otherwise"
     return _Told("{adapt}", f" {which}: {'; '.join(parts)}.", tuple(sorted({*lost, *gained, *resized})))
+
+
+def _swaps_factors(peft: str) -> bool:
+    """The release takes every 3-D parameter for one that is stored (experts, in, out), as few are.
+
+    From 0.19 on it is (experts, out, in) unless the module says `is_transposed` (PEFT, tuners/lora/layer.py,
+    `ParamWrapper`). Saved by 0.18.1, an adapter of Mixtral's experts does not load in 0.21.2, nor the other way round.
+    """
+    return release_of(peft) < (0, 19)
+
+
+def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Told | None:
+    """That only one of two releases swaps the factors of some weights; None if they both adapt no such weight."""
+    adapted = {weight.name for weight in other.adapted} & {weight.name for weight in own.adapted}
+    names = sorted(
+        name
+        for owner, name, shape in parameter_names(model)
+        if name in adapted and len(shape) == 3 and not model.module_by_name[owner].transposed
+    )
+    if not names:
+        return None
+    which = f" the shapes of the two factors of {listed(names, _MOST_NAMES)}"
+    return _Told("{swap}", f"{which}: an adapter saved by the one does not fit the other.", tuple(names))
 
 
 def _size(weight: Adapted) -> tuple[int, float]:
