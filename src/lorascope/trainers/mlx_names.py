@@ -1,0 +1,111 @@
+"""What mlx-lm calls the weights of a map: its own classes name, split and leave out some of them.
+
+The table was made by `tools/build_mlx_names.py`, which follows numbers through mlx-lm's own loading, not names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+from lorascope.records import ModelMap, Weight
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MlxModel:
+    """A map as mlx-lm has it.
+
+    Attributes:
+        blocks: Name of the list of blocks that `num_layers` counts and that keys are relative to.
+        layers: How many blocks there are.
+        modules: For each weight that mlx-lm can adapt, the names of its modules that hold it: several where it splits it.
+        absent: Weights that no module of mlx-lm that it could adapt holds, with the reason.
+        others: Patterns of modules that mlx-lm can adapt and the map has no weight for, `#` for a number.
+    """
+
+    blocks: str
+    layers: int
+    modules: Mapping[str, tuple[str, ...]]
+    absent: Mapping[str, str]
+    others: tuple[str, ...]
+
+    def relative(self, name: str) -> str:
+        """A module's name within its block; empty outside of blocks."""
+        match = re.match(rf"{re.escape(self.blocks)}\.\d+\.", name)
+        return name[match.end() :] if match else ""
+
+    def layer(self, name: str) -> int | None:
+        """The block of a module."""
+        match = re.match(rf"{re.escape(self.blocks)}\.(\d+)\.", name)
+        return int(match.group(1)) if match else None
+
+
+def mlx_types() -> tuple[str, ...]:
+    """The model types whose names are known."""
+    return tuple(_table()["types"])
+
+
+def as_mlx(model: ModelMap) -> MlxModel | None:
+    """A map as mlx-lm has it; None where the names of its type are not known."""
+    told = _table()["types"].get(model.model_type)
+    if told is None:
+        return None
+    found = {weight.name: _filled(told["names"].get(_pattern(weight.name)), weight) for weight in model.weights}
+    holders = Counter(name for names in found.values() for name in names or ())
+    absent = dict(_absences(model, found, holders))
+    modules = {name: names for name, names in found.items() if names and name not in absent}
+    numbers = re.compile(rf"{re.escape(told['blocks'])}\.(\d+)\.")
+    layers = {int(match.group(1)) for name in holders if (match := numbers.match(name))}
+    return MlxModel(told["blocks"], max(layers, default=-1) + 1, modules, absent, tuple(told["others"]))
+
+
+def _absences(
+    model: ModelMap, found: Mapping[str, tuple[str, ...] | None], holders: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Weights that mlx-lm cannot adapt, each with the reason."""
+    tied = {name.rpartition(".")[0] for group in model.ties for name in group}
+    heads = {weight.name for weight in model.weights if weight.role.block == "head"}
+    for name, names in found.items():
+        weight = model.weight_by_name[name]
+        if name in tied and name in heads:
+            yield name, "shares its weight with the embedding, and mlx-lm has no module of its own for it"
+        elif names is None:
+            yield name, "is in no module of mlx-lm's model"
+        elif not names:
+            yield name, "is in modules that mlx-lm has no adapter for, or joined with others"
+        elif any(holders[one] > 1 for one in names):
+            yield name, f"is joined with others in mlx-lm's {names[0]}"
+        elif weight.kind == "embedding" and weight.role.block == "embedding" and (name in tied or not _own_head(found, heads)):
+            yield name, "is mlx-lm's output layer too, so that its adapter would act there as well"
+
+
+def _own_head(found: Mapping[str, tuple[str, ...] | None], heads: set[str]) -> bool:
+    return any(found[head] for head in heads)
+
+
+def _pattern(name: str) -> str:
+    return _NUMBER.sub("#", name)
+
+
+def _filled(patterns: list[str] | None, weight: Weight) -> tuple[str, ...] | None:
+    """Patterns with the numbers of a weight's name in place of each `#`."""
+    if patterns is None:
+        return None
+    return tuple(functools.reduce(_put, _NUMBER.findall(weight.name), pattern) for pattern in patterns)
+
+
+def _put(pattern: str, number: str) -> str:
+    return pattern.replace("#", number, 1)
+
+
+@functools.cache
+def _table() -> Any:
+    return json.loads(files("lorascope.data").joinpath("mlx_names.json").read_text(encoding="utf-8"))
