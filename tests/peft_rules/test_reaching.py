@@ -175,3 +175,11 @@ def test_the_guard_for_nemotron_came_with_0_20() -> None:
     weight = Weight(module.name, module.name, "linear", (4, 4), Role())
     assert obstacle(model, weight, "0.19.1") == ""
     assert "refuses" in obstacle(model, weight, "0.20.0")
+
+
+def test_parameters_of_an_attention_with_other_widths_since_0_19() -> None:
+    plain = zoo.mapped("plain")
+    weight = weight_of(plain, "other_width.q_proj_weight")
+    assert "same width" in obstacle(plain, weight, "0.18.1")
+    assert obstacle(plain, weight, "0.19.1") == ""
+    assert "same width" in obstacle(plain, weight_of(plain, "other_width"), "0.19.1")

@@ -89,7 +89,8 @@ def obstacle(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> str:
             "PEFT cannot wrap a parameter of the model itself, because there is no module around it. Train it in full "
             "in your own code, or leave it out."
         )
-    if guarded_by_mamba(model, weight.module, release_of(peft)):
+    release = release_of(peft)
+    if guarded_by_mamba(model, weight.module, release):
         return (
             f"PEFT refuses every module called out_proj or conv1d on {model.model_type}, because the fused kernels "
             "read those weights past an adapter. Adapt in_proj or x_proj instead."
@@ -102,17 +103,19 @@ def obstacle(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> str:
     trouble = unbuildable(module) or dead_or_crashing(module)
     if trouble:
         return trouble[0].upper() + trouble[1:]
+    apart = module.kind == "multihead_attention" and all(name != "in_proj_weight" for name, _ in module.parameters)
+    # From 0.19 on the parameters of such an attention can be adapted one by one.
+    if apart and (weight.kind != "parameter" or release < (0, 19)):
+        return (
+            "PEFT adapts a MultiheadAttention only where queries, keys and values have the same width. Train it in "
+            "full with modules_to_save, or leave it out."
+        )
     if weight.kind == "parameter":
         return _parameter_obstacle(weight, module)
     if module.kind == "other":
         return (
             f"PEFT has no adapter for a {module.class_name}. Where it has a 2-D or 3-D parameter of its own, that can "
             "be adapted through target_parameters; otherwise train it in full with modules_to_save."
-        )
-    if module.kind == "multihead_attention" and not any(name == "in_proj_weight" for name, _ in module.parameters):
-        return (
-            "PEFT adapts a MultiheadAttention only where queries, keys and values have the same width. Train it in "
-            "full with modules_to_save, or leave it out."
         )
     if module.kind == "conv" and module.groups >= _full_rank(module) > 0 and module.groups > 1:
         return (
