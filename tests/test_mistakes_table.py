@@ -32,7 +32,7 @@ _CODES = set(
         no-match regex-in-list string-not-list digit-name unsupported default-targets
         outside router head left-out moe-rewrite tied condensed
         pattern-unmatched pattern-shadowed pattern-prefix rank-invalid scale
-        layers-absent layers-dropped layers-ignored layers-towers layers-with-string
+        layers-absent layers-dropped layers-ignored layers-towers layers-with-string layers-pattern
         parameters-options exclude-unmatched saved-unmatched saved-loose saved-shadows saved-copy task-type dora bias
         version-dependent ignored-key trainer-filter
         """,

@@ -1,0 +1,66 @@
+"""Everything that a configuration's own settings give to say, in order of consequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorascope.findings.asked import asked_targets
+from lorascope.findings.case import Case
+from lorascope.findings.coverage import coverage_findings
+from lorascope.findings.entries import entry_findings
+from lorascope.findings.layers import layer_findings
+from lorascope.findings.options import option_findings
+from lorascope.findings.reach import reach_findings
+from lorascope.findings.rewrite import rewrite_findings
+from lorascope.findings.saved import saved_findings
+from lorascope.findings.sizes import size_findings
+from lorascope.findings.unmatched import planning_command, unmatched_findings
+from lorascope.findings.versions import version_findings
+from lorascope.records import Finding
+
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+def configuration_findings(case: Case) -> Iterator[Finding]:
+    """The findings on a configuration, errors first; `refused` before the findings that explain it.
+
+    Nothing that PEFT's rules report is lost: what no room speaks of is told in their own words.
+    """
+    asked = asked_targets(case)
+    found: list[Finding] = []
+    for room in (
+        unmatched_findings,
+        entry_findings,
+        option_findings,
+        size_findings,
+        layer_findings,
+        rewrite_findings,
+        reach_findings,
+        coverage_findings,
+        saved_findings,
+    ):
+        found += room(case, asked)
+    codes = {finding.code for finding in found}
+    for one in case.resolution.warnings:
+        if one.code not in _ONLY_WHERE_IT_MATTERS and not codes & {one.code, *_TOLD_AS.get(one.code, ())}:
+            fix = f"Write what is meant: {planning_command(case)} gives the form."
+            found.append(Finding(one.code, "warning", ", ".join(one.names[:3]) or case.where, one.message, fix))
+    found += version_findings(case)
+    found = list(dict.fromkeys(found))
+    if case.resolution.error:
+        explaining = list(dict.fromkeys(finding.code for finding in found if finding.severity == "error"))
+        fix = f"Start from: {planning_command(case)}"
+        message = f"PEFT raises: {case.resolution.error}"
+        if explaining:
+            fix = f"What to do is said with {' and '.join(explaining)}."
+        if any(case.resolution.error in finding.message for finding in found):
+            message = "PEFT refuses the configuration."
+        yield Finding("refused", "error", case.where, message, fix)
+    yield from sorted(found, key=lambda finding: _ORDER[finding.severity])
+
+
+# What the rules report of every such configuration, and a finding says only where it matters: where a parameter escapes
+# the layers or the exclusions, and where the rewrite changed what is adapted.
+_ONLY_WHERE_IT_MATTERS = frozenset({"layers-ignored", "moe-rewrite"})
+# Codes of the rules that findings tell under more special ones.
+_TOLD_AS = {"no-match": ("regex-in-list", "string-not-list"), "pattern-unmatched": ("pattern-prefix",)}

@@ -1,0 +1,122 @@
+"""Weights that do what adapted ones do, and are left out: experts beside a dense FFN, above all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from lorascope.compiling import peft_name
+from lorascope.findings.asked import Asked
+from lorascope.findings.case import Case, places
+from lorascope.findings.layers import excluded_by
+from lorascope.findings.meaning import fix_for, place_of_weights
+from lorascope.findings.rewrite import taken_by_rewrite
+from lorascope.findings.unmatched import planning_command
+from lorascope.folding import template
+from lorascope.peft_rules.patterns import BadPatternError
+from lorascope.peft_rules.reaching import obstacle
+from lorascope.records import Finding, Severity, Weight
+from lorascope.selecting import CONTENTS
+
+_PLANNED = ("attention", "ffn", "mixer")
+_SAID = {
+    "expert": "the routed experts",
+    "shared": "the shared experts",
+    "dense": "the dense feed-forward layers",
+    "linear": "the linear attention",
+    "cross": "the cross-attention",
+    "self": "the self-attention",
+}
+
+
+def coverage_findings(case: Case, asked: Asked) -> Iterator[Finding]:
+    """`left-out`."""
+    if not case.hit:
+        return
+    by_block: dict[tuple[str, str], list[Weight]] = {}
+    for weight in _missed(case, asked):
+        by_block.setdefault((weight.role.block, weight.role.variant), []).append(weight)
+    for (block, variant), weights in by_block.items():
+        whole = sum(w.size for w in case.model.weights if w.role.component in case.own and w.role.block == block)
+        share = sum(weight.size for weight in weights) / whole if whole else 0.0
+        who = _SAID.get(variant, f"the {block}")
+        parts = ", ".join(sorted({weight.role.part for weight in weights} - {""}))
+        title = {"ffn": "FFN"}.get(block, block)
+        message = (
+            f"{len(weights)} weights of {who} ({parts}), {share:.1%} of the {title}, do what adapted ones do and are "
+            "not adapted."
+        )
+        severity: Severity = "warning" if _likely_unmeant(case, asked, weights) else "note"
+        selector = ".".join(word for word in (block, variant) if word)
+        place = place_of_weights(case.model, weights)
+        fix = (
+            fix_for(case.model, place, planning_command(case, selector))
+            + " Nothing to do if they are meant to stay out."
+        )
+        yield Finding("left-out", severity, places(weights), message, fix)
+
+
+def _missed(case: Case, asked: Asked) -> list[Weight]:
+    """Weights of the roles that are adapted, as far as nothing in the configuration says that they are not meant."""
+    own = [weight for weight in case.hit if weight.role.component in case.own and weight.role.block in _PLANNED]
+    names = {weight.name for weight in case.hit}
+    taken = taken_by_rewrite(case)  # Said by the finding on the rewrite.
+    templates = {template(name) for name in names}
+    layers = {weight.layer for weight in own} if case.config.layers_to_transform is not None else None
+    parts = _parts(own)
+    candidates = [
+        weight
+        for weight in case.model.weights
+        if weight.name not in names
+        and weight.name not in taken
+        and weight.role.component in case.own
+        and weight.role.block in _PLANNED
+        # Some layers of many: whoever names them means them.
+        and template(weight.name) not in templates
+        and (layers is None or weight.layer is None or weight.layer in layers)
+        and (asked.form == "all-linear" or _shares(weight, parts))
+    ]
+    excluded: set[str] = set()
+    if case.config.exclude_modules:
+        try:
+            excluded = set(excluded_by(case.config.exclude_modules, [weight.name for weight in candidates]))
+        except BadPatternError:
+            return []
+    return [weight for weight in candidates if weight.name not in excluded and not obstacle(case.model, weight)]
+
+
+def _parts(weights: Iterable[Weight]) -> dict[str, set[str]]:
+    """The parts of each block that are asked for: those that stand alone where there are any, else what is in fused."""
+    plain: dict[str, set[str]] = {}
+    fused: dict[str, set[str]] = {}
+    for weight in weights:
+        part = weight.role.part
+        if part in CONTENTS:
+            fused.setdefault(weight.role.block, set()).update(CONTENTS[part])
+        else:
+            plain.setdefault(weight.role.block, set()).add(part)
+    return {**fused, **plain}
+
+
+def _shares(weight: Weight, parts: dict[str, set[str]]) -> bool:
+    own = {weight.role.part, *CONTENTS.get(weight.role.part, ())}
+    return bool(own & parts.get(weight.role.block, set()))
+
+
+def _likely_unmeant(case: Case, asked: Asked, weights: Iterable[Weight]) -> bool:
+    """The entries that adapt their like are the short names that people paste, not names that tell one from another."""
+    if asked.form == "all-linear":
+        return True
+    if asked.form == "string":
+        return False
+    blocks = {weight.role.block for weight in weights}
+    pieces = {piece for w in weights for piece in (w.role.part, *CONTENTS.get(w.role.part, ()))}
+    like = {
+        peft_name(case.model, w): w
+        for w in case.hit
+        if w.role.block in blocks and w.role.part not in CONTENTS and w.role.part in pieces
+    }
+    if any(name in like for entry in asked.parameters for name in entry.parameters):
+        return False  # Who writes target_parameters knows that there are such.
+    return any(
+        "." not in entry.text and any(module.name in like for module in entry.targeted) for entry in asked.modules
+    )

@@ -1,0 +1,218 @@
+"""Entries of the targets that match other things than layers, or nothing that another entry does not match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from lorascope.findings.asked import MOST_SPELLED, Asked, Entry, endings_or_names, in_quotes, resolved_with
+from lorascope.findings.case import Case
+from lorascope.findings.meaning import fix_for, place_in
+from lorascope.findings.unmatched import planning_command
+from lorascope.folding import NUMBER, listed
+from lorascope.peft_rules.matching import parameter_names
+from lorascope.peft_rules.patterns import BadPatternError, compiled
+from lorascope.records import Finding, Module, Severity
+
+_MOST_NAMED = 3
+
+
+def entry_findings(case: Case, asked: Asked) -> Iterator[Finding]:
+    """`bad-pattern`, `digit-name`, `unsupported`, `default-targets`, `twice` and `covered`."""
+    yield from _bad_patterns(case)
+    yield from _unsupported(case, asked)
+    yield from _digits(case, asked)
+    yield from _default(case, asked)
+    yield from _twice(case, asked)
+    yield from _covered(asked)
+
+
+def _bad_patterns(case: Case) -> Iterator[Finding]:
+    config = case.config
+    patterns: dict[str, Sequence[str]] = {
+        "target_modules": [config.target_modules] if isinstance(config.target_modules, str) else [],
+        "exclude_modules": [config.exclude_modules] if isinstance(config.exclude_modules, str) else [],
+        "layers_pattern": [config.layers_pattern]
+        if isinstance(config.layers_pattern, str)
+        else list(config.layers_pattern or ()),
+        "rank_pattern": list(config.rank_pattern),
+        "alpha_pattern": list(config.alpha_pattern),
+        "modules_to_save": list(config.modules_to_save or ()),
+    }
+    told = False
+    for setting, texts in patterns.items():
+        for text in texts:
+            try:
+                compiled(text)
+            except BadPatternError as error:
+                told = True
+                fix = f'Write it as one, such as ".*[.]{_last_word(text)}", or escape what stands for itself.'
+                severity: Severity = "error" if case.resolution.error else "warning"
+                yield Finding("bad-pattern", severity, setting, str(error), fix)
+    if case.resolution.cause == "bad-pattern" and not told:
+        fix = 'Give a layers_pattern without groups of its own, such as layers_pattern="layers".'
+        yield Finding("bad-pattern", "error", "target_modules, layers_pattern", case.resolution.error, fix)
+
+
+def _last_word(text: str) -> str:
+    words = re.findall(r"\w+", text)
+    return words[-1] if words else "q_proj"
+
+
+def _unsupported(case: Case, asked: Asked) -> Iterator[Finding]:
+    """Modules of a class that PEFT has no adapter for: it raises at the first one."""
+    told = False
+    for entry in asked.modules:
+        refused = [module for module in entry.targeted if module.kind == "other"]
+        if not refused or entry.text.rpartition(".")[2].isdecimal():
+            continue
+        told = True
+        classes = ", ".join(dict.fromkeys(module.class_name for module in refused))
+        subject = "The regular expression" if asked.form == "string" else f'"{entry.text}"'
+        names = listed((module.name for module in refused), _MOST_NAMED)
+        message = (
+            f"{subject} matches {len(refused)} modules that are no layers ({classes}): {names}. PEFT refuses them."
+        )
+        yield Finding("unsupported", "error", "target_modules", message, _within(case, asked, entry, refused))
+    if case.resolution.cause == "unsupported" and not told and not _digit_entries(asked):
+        error = case.resolution.error
+        yield Finding("unsupported", "error", "the targets", error, _excluding(case))
+
+
+def _excluding(case: Case) -> str:
+    """Exclusions with which PEFT takes the rest, tried: it names one module after the other."""
+    given = case.config.exclude_modules
+    if isinstance(given, str):
+        return "Take it out of the targets."
+    names, resolution = list(given or ()), case.resolution
+    while resolution.error and len(names) < MOST_SPELLED:
+        name = re.search(r'"([\w.-]+)"', resolution.error)
+        leaf = name[1].rpartition(".")[2] if name else ""
+        if resolution.cause != "unsupported" or not leaf or leaf in names:
+            return "Take it out of the targets."
+        names.append(leaf)
+        resolution = resolved_with(case, exclude_modules=tuple(names))
+    return (
+        "Take it out of the targets."
+        if resolution.error
+        else f"Give exclude_modules=[{in_quotes(names)}]: PEFT takes the rest."
+    )
+
+
+def _within(case: Case, asked: Asked, entry: Entry, refused: Sequence[Module]) -> str:
+    """The layers within modules that PEFT refuses, as entries."""
+    model = case.model
+    inside = tuple(f"{module.name}." for module in refused)
+    layers = [w for w in model.weights if w.name.startswith(inside) and w.kind != "parameter"]
+    bare = [w for w in model.weights if w.name.startswith(inside) and w.kind == "parameter"]
+    matched = [module.name for module in entry.targeted if module.kind != "other"]
+    ways = []
+    if layers or matched:
+        wanted = [weight.name for weight in layers] + matched
+        names = [module.name for module in model.modules]
+        endings = endings_or_names(set(wanted), names)
+        if not endings:  # An entry may match more than is within: names of the last word alone.
+            leaves = dict.fromkeys(NUMBER.sub("", name).rpartition(".")[2] for name in wanted)
+            endings = tuple(leaf for leaf in leaves if leaf)[:MOST_SPELLED]
+        ways.append(f"name the layers: {in_quotes(endings)}")
+    if bare:
+        ends = endings_or_names((weight.name for weight in bare), [name for _, name, _ in parameter_names(model)])
+        shown = in_quotes(ends or [weight.name for weight in bare[:_MOST_NAMED]])
+        ways.append(f"give target_parameters=[{shown}] with lora_dropout=0")
+    if not ways:
+        leaf = refused[0].name.rpartition(".")[2]
+        ways = [f'take it out; to train it in full, give modules_to_save=["{leaf}"]']
+    text = ", and ".join(ways)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _digit_entries(asked: Asked) -> list[Entry]:
+    if asked.form not in ("list", "default"):
+        return []
+    return [entry for entry in asked.modules if entry.text.rpartition(".")[2].isdecimal() and entry.modules]
+
+
+def _digits(case: Case, asked: Asked) -> Iterator[Finding]:
+    """A number as a name matches every member of that number, layers among them."""
+    for entry in _digit_entries(asked):
+        number = entry.text.rpartition(".")[2]
+        refused = [module for module in entry.modules if module.kind == "other"]
+        layers = [module for module in entry.modules if module.kind != "other"]
+        classes = ", ".join(dict.fromkeys(module.class_name for module in entry.modules))
+        places = listed((module.name for module in entry.modules), _MOST_NAMED)
+        raising = ", and PEFT refuses what is no layer" if refused else ""
+        if "." in entry.text and not refused:
+            continue
+        message = (
+            f'"{entry.text}" is a number, and matches {len(entry.modules)} modules ({classes}): {places}{raising}.'
+        )
+        if layers:
+            owners = listed((f'"{module.name}"' for module in layers), _MOST_NAMED)
+            fix = f"Name the layers that are meant by more than the number: {owners}."
+        else:
+            fix = f"For the layer of that number, name what is in it and give layers_to_transform=[{number}]."
+        severity: Severity = "error" if any(module.kind == "other" for module in entry.targeted) else "warning"
+        yield Finding("digit-name", severity, "target_modules", message, fix)
+
+
+def _default(case: Case, asked: Asked) -> Iterator[Finding]:
+    """No `target_modules` at all."""
+    if case.config.target_modules is not None:
+        return
+    told = [one for one in case.resolution.warnings if one.code == "default-targets"]
+    place = place_in(case.model, (("attention", "q"), ("attention", "v")))
+    command = planning_command(case, "qv")
+    fix = (
+        fix_for(case.model, place, command) if place else f"Name them, or let them be written: {planning_command(case)}"
+    )
+    for one in told:
+        severity: Severity = "warning" if case.config.target_parameters or asked.form == "none" else "note"
+        if case.config.target_parameters:
+            fix = "Give target_modules=[] if the parameters alone are meant."
+        elif severity == "note":
+            fix = "Nothing to do if that is meant. Otherwise name the modules."
+        yield Finding("default-targets", severity, "target_modules", one.message, fix)
+    if not told and case.resolution.error and not case.config.target_parameters:
+        if asked.form == "none":
+            on = f"on {case.model.model_type or 'this model'}"
+            why = (
+                "its rewrite for fused experts turns that into an empty list"
+                if case.model.moe_conversion
+                else "its table has no default for it"
+            )
+            message = f"target_modules is missing, and PEFT adapts nothing by itself {on}: {why}."
+            yield Finding("default-targets", "error", "target_modules", message, fix)
+        else:
+            message = f"target_modules is missing, so that PEFT takes its default: {in_quotes(e.text for e in asked.modules)}."
+            yield Finding("default-targets", "warning", "target_modules", message, fix)
+
+
+def _twice(case: Case, asked: Asked) -> Iterator[Finding]:
+    """One layer as a module and through its parameter."""
+    if case.resolution.cause != "twice":
+        return
+    owners = {name.rpartition(".")[0] for entry in asked.parameters for name in entry.parameters}
+    both = [entry.text for entry in asked.modules if any(module.name in owners for module in entry.targeted)]
+    fix = f"Take {in_quotes(both[:MOST_SPELLED])} out of target_modules." if both else "Leave one of them out."
+    yield Finding("twice", "error", "target_modules, target_parameters", case.resolution.error, fix)
+
+
+def _covered(asked: Asked) -> Iterator[Finding]:
+    """Entries of a list all of whose modules another entry matches too."""
+    if asked.form != "list" or len(asked.modules) < 2:
+        return
+    by_text = {entry.text: entry for entry in asked.modules}
+    covered: dict[str, list[str]] = {}
+    for entry in asked.modules:
+        words = entry.text.split(".")
+        for start in range(1, len(words)):
+            outer = by_text.get(".".join(words[start:]))
+            if outer is not None and entry.modules:
+                covered.setdefault(outer.text, []).append(entry.text)
+                break
+    for outer_text, texts in covered.items():
+        shown = listed((f"{text}" for text in texts), _MOST_NAMED)
+        verb = "is" if len(texts) == 1 else "are"
+        message = f'{shown} {verb} matched by "{outer_text}" anyway, which also matches all others of that name.'
+        fix = f'Take "{outer_text}" out if only those are meant, and them otherwise.'
+        yield Finding("covered", "note", "target_modules", message, fix)
