@@ -8,7 +8,6 @@ is taken out of them.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -93,6 +92,20 @@ def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution
     )
 
 
+def base_tensor_names(
+    model: ModelMap, config: AdapterConfig, resolution: Resolution, peft: str = "0.21.2"
+) -> frozenset[str]:
+    """The names, as in `saved_tensors`, of the base model's own parameters that are not saved with a copied module.
+
+    A tensor of such a name in an adapter's file is loaded over the base model's.
+
+    Raises:
+        LorascopeError: The version is unknown.
+    """
+    saving = _Saving(model, config, resolution.adapted, peft)
+    return frozenset(f"{PREFIX}{saving.place(name)}" for name, _ in saving.base() if not saving.copy_above(name))
+
+
 class _Saving:
     """One configuration on one model, with the wrappers that PEFT puts around its modules."""
 
@@ -151,7 +164,7 @@ class _Saving:
         owner, dot, leaf = name.rpartition(".")
         return f"{self.path(owner)}{WRAPPED * self.wraps.get(owner, 0)}.{leaf}" if dot else leaf
 
-    def _copy_above(self, name: str) -> str:
+    def copy_above(self, name: str) -> str:
         """The saved module that a name lies in, the outermost; empty if none."""
         return next((copy for copy in self.copies if name == copy or name.startswith(f"{copy}.")), "")
 
@@ -187,7 +200,7 @@ class _Saving:
             yield SavedTensor(f"{stem}.lora_B.bias", (outer,), "up_bias", name)
         if self.config.use_dora:
             # PEFT takes ".weight" off this name, but not within what modules_to_save copies.
-            ending = ".weight" if self._copy_above(name) else ""
+            ending = ".weight" if self.copy_above(name) else ""
             shape = (1, outer, *ones) if kernel else (outer,)
             yield SavedTensor(f"{stem}.lora_magnitude_vector{ending}", shape, "magnitude", name)
         if module.kind == "multihead_attention":
@@ -208,7 +221,7 @@ class _Saving:
         yield SavedTensor(f"{stem}.lora_A.weight", (ranks, inner), "down", name, 0, rank)
         yield SavedTensor(f"{stem}.lora_B.weight", (outer, ranks), "up", name, 1, rank)
 
-    def _base_tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def base(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Every parameter of the base model under each of its names."""
         shapes = {name: shape for _, name, shape in parameter_names(self.model)}
         yield from shapes.items()
@@ -218,18 +231,18 @@ class _Saving:
                 yield from ((name, shape) for name in group if name not in shapes)
 
     def _copies(self) -> Iterator[SavedTensor]:
-        for name, shape in self._base_tensors() if self.copies else ():
-            if copy := self._copy_above(name):
+        for name, shape in self.base() if self.copies else ():
+            if copy := self.copy_above(name):
                 yield SavedTensor(f"{PREFIX}{self.place(name)}", shape, "copy", copy)
 
     def _biases(self) -> Iterator[SavedTensor]:
         if self.config.bias == "none":
             return
-        for name, shape in self._base_tensors():
+        for name, shape in self.base():
             owner, _, leaf = name.rpartition(".")
             if leaf != "bias" or (self.config.bias != "all" and owner not in self.wraps):
                 continue
-            copy = self._copy_above(name)
+            copy = self.copy_above(name)
             place = self.place(name)
             if not copy:
                 yield SavedTensor(PREFIX + place, shape, "bias", owner)
@@ -266,12 +279,3 @@ class _Saving:
         if isinstance(asked, frozenset):
             asked = matching.condensed_targets(asked, ["", *(module.name for module in self.model.modules)])
         return asked
-
-
-_FACTOR = re.compile(r"\.lora_(?:(?:embedding_)?[AB]|magnitude_vector|bias)(?:\.|$)")
-
-
-def module_of(name: str) -> str:
-    """The module that a tensor of an adapter's file belongs to, as the file names it; empty if it is no factor."""
-    match = _FACTOR.search(name)
-    return name[: match.start()] if match else ""

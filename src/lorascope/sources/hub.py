@@ -22,6 +22,8 @@ _GAP = 16 * 2**10
 # The headers of the largest model of all are some 20 MB; with a first guess of 100 kB a shard, 2,000 shards fit.
 _MOST_IN_ALL = 512 * 2**20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# A repository has the first if it is a model's, the second if it is an adapter's.
+_CONFIGURATIONS = ("config.json", "adapter_config.json")
 _ORDINARY = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
 
@@ -282,11 +284,14 @@ def _snapshot(name: str, revision: str | None) -> Folder | None:
     """The folder of the cache that holds a revision's configuration, and with it what else was fetched of it."""
     from huggingface_hub import try_to_load_from_cache
 
-    try:
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-    except (OSError, ValueError):  # a revision that no file name can hold
-        return None
-    return open_folder(Path(found).parent) if isinstance(found, str) else None
+    for configuration in _CONFIGURATIONS:
+        try:
+            found = try_to_load_from_cache(name, configuration, revision=revision)
+        except (OSError, ValueError):  # a revision that no file name can hold
+            return None
+        if isinstance(found, str):
+            return open_folder(Path(found).parent)
+    return None
 
 
 def _from_cache(name: str, revision: str | None, why: str) -> Repository | None:
