@@ -12,6 +12,7 @@ from lorascope.errors import LorascopeError
 from lorascope.folding import listed
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, Finding, ModelMap, Plan
+from lorascope.selecting import own_components
 from lorascope.sources.json_text import quoted
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml
@@ -453,11 +454,12 @@ def _called_linear(class_name: str) -> bool:
 def _expanded(model: ModelMap, names: Sequence[str], trainable: int) -> list[str]:
     """The modules of every n-th layer (`find_expanded_modules`, LLaMA-Pro)."""
     layers = model.figures.layers
-    if not layers:
+    if not layers or _towers(model):
+        # It looks for num_hidden_layers at the top of the configuration, where models of several parts have none.
         raise LorascopeError(
-            "use_llama_pro needs the number of layers, which this map does not have",
+            f"use_llama_pro needs a number of layers of the model itself, which {model.architecture} does not have",
             where=_TITLE,
-            hint="Make the map from a config.json.",
+            hint="Leave it out, and choose layers by full names in lora_target.",
         )
     if trainable <= 0 or layers % trainable:
         raise LorascopeError(
@@ -520,11 +522,16 @@ def _patched(
     return kept
 
 
+def _towers(model: ModelMap) -> list[str]:
+    """Linear layers of towers and of what joins them with the language model."""
+    own = own_components(model)
+    parts = [weight for weight in model.weights if weight.role.component not in own and weight.kind == "linear"]
+    return [weight.name for weight in parts]
+
+
 def _unprotected(model: ModelMap, settings: Mapping[str, Any], *, everything: bool) -> Iterator[Finding]:
     """A model with towers that its table does not have, and for which its switches therefore do nothing."""
-    towers = [
-        w.name for w in model.weights if w.role.component in ("vision", "audio", "connector") and w.kind == "linear"
-    ]
+    towers = _towers(model)
     asked = [key for key in ("freeze_vision_tower", "freeze_multi_modal_projector") if settings.get(key)]
     if settings.get("freeze_language_model"):
         asked.append("freeze_language_model")

@@ -301,12 +301,11 @@ def _default_finding(mlx: MlxModel, layers: int, settings: Mapping[str, Any]) ->
     where = "lora_parameters.keys"
     blocks = f"the last {layers} of {mlx.layers} blocks" if layers > 0 else f"all {mlx.layers} blocks"
     said = "" if settings.get("num_layers") is not None else " num_layers is not given either, and 16 is its default."
-    more = f" {len(mlx.others)} of them are in no weight of the map: {listed(mlx.others, _MOST_NAMED)}." if mlx.others else ""
     return Finding(
         "default-targets",
         "note",
         where,
-        f"no keys are given: mlx-lm adapts every layer that it can in {blocks}, routers included, and no head.{said}{more}",
+        f"no keys are given: mlx-lm adapts every layer that it can in {blocks}, routers included, and no head.{said}",
         "Name the keys if that is not meant.",
     )
 
@@ -343,6 +342,10 @@ def _outcome(
         count = _count(model, weight, rank, len(pieces), dora)
         adapted.append(Adapted(weight.name, rank, scale * rank, scale, count))
     findings.extend(_tied_findings(mlx, model, keys))
+    others = [pattern for pattern in mlx.others if mlx.relative(pattern.replace("#", "0", 1)) in set(keys)]
+    if others:
+        said = f"mlx-lm also adapts modules that the map has no weight for, which are not counted here: {listed(others, _MOST_NAMED)}"
+        findings.append(Finding("trainer-filter", "warning", "lora_parameters.keys", said, "Give whole names of the modules."))
     if not adapted:
         error = f"Nothing is adapted: no module has the name {listed(keys, _MOST_NAMED) or 'of an empty list'}."
         return Outcome(Resolution(error=error, cause="no-match"), None, tuple(_without_repeats(findings)))

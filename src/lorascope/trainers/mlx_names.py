@@ -28,7 +28,7 @@ class MlxModel:
         layers: How many blocks there are.
         modules: For each weight that mlx-lm can adapt, the names of its modules that hold it: several where it splits it.
         absent: Weights that no module of mlx-lm that it could adapt holds, with the reason.
-        others: Patterns of modules that mlx-lm can adapt and the map has no weight for, `#` for a number.
+        others: Patterns of modules that mlx-lm can adapt and the map has no weight for in some block, `#` for a number.
     """
 
     blocks: str

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.trainers.axolotl import Axolotl
+from lorascope.trainers.llamafactory import LlamaFactory
+from lorascope.trainers.mlx_lm import MlxLm
+from lorascope.trainers.ms_swift import MsSwift
 from lorascope.trainers.peft_files import PeftFile, PeftPython
 from lorascope.trainers.surface import Trainer
+from lorascope.trainers.torchtune import Torchtune
+from lorascope.trainers.trl import Trl
 
-TRAINERS: Mapping[str, Trainer] = {trainer.name: trainer for trainer in (PeftFile(), PeftPython())}
+TRAINERS: Mapping[str, Trainer] = {
+    trainer.name: trainer
+    for trainer in (PeftFile(), PeftPython(), Axolotl(), LlamaFactory(), Trl(), MsSwift(), MlxLm(), Torchtune())
+}
 
 
 def trainer_called(name: str) -> Trainer:

@@ -1,0 +1,105 @@
+"""Exports: refusals say everything that would be lost and a plan that works, and what is written does the plan."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from samples import fails, sample
+
+import lorascope as ls
+from lorascope.cli import _TOOLS, main
+from lorascope.exporting import export, nearest_plan, plan_command
+from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
+
+
+def test_the_command_line_names_every_trainer() -> None:
+    assert tuple(TRAINERS) == _TOOLS
+
+
+def test_names_are_those_under_which_they_stand() -> None:
+    for name, trainer in TRAINERS.items():
+        assert trainer.name == name
+        assert trainer.release and trainer.title and trainer.marks
+        assert trainer.form in ("json", "yaml", "command", "python")
+
+
+def test_an_unknown_trainer_is_told_the_nearest() -> None:
+    with fails("'axolot' is no trainer", 'Did you mean "axolotl"?'):
+        trainer_called("axolot")
+
+
+@pytest.mark.parametrize("name", _TOOLS)
+def test_the_frugal_plan_of_a_plain_model_goes_everywhere(name: str) -> None:
+    text = export(ls.plan(sample("llama"), "qv"), name, base="org/model")
+    assert "org/model" in text
+    assert text.endswith("\n")
+
+
+@pytest.mark.parametrize("name", [name for name in _TOOLS if not name.startswith("peft")])
+def test_what_is_written_is_recognised(name: str) -> None:
+    """A file that was exported is known for its trainer's, without being told."""
+    import re
+
+    text = export(ls.plan(sample("llama"), "qv"), name)
+    assert TRAINERS[name] in trainers_marked(set(re.findall(r"[\w-]+", text)))
+
+
+@pytest.mark.parametrize("name", ["llamafactory", "ms-swift", "trl", "torchtune", "mlx-lm"])
+def test_ranks_that_differ_are_refused_with_a_plan_that_works(name: str) -> None:
+    plan = ls.plan(sample("llama"), "qv+ffn")
+    with fails(f"export to {name}: ", "would lose", "lorascope plan llama") as caught:
+        export(plan, name)
+    command = caught.value.hint.rpartition(": ")[2]
+    words = shlex.split(command)
+    assert words[:3] == ["lorascope", "plan", "llama"]
+    near = nearest_plan(plan, TRAINERS[name])
+    assert near is not None and plan_command(near[1]) == command
+    assert export(near[1], name)
+    assert {target.weight.name for target in near[1].targets} == {target.weight.name for target in plan.targets}
+
+
+def test_a_command_makes_the_plan_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tried = 0
+    for rules, options in (
+        (["qv+ffn"], {}),
+        (["attention.q,v=8/32", "ffn[-8:]=4"], {"dropout": 0.0}),
+        (["all"], {"scale": 2.0, "rslora": True, "layers": "-4:"}),
+        (["attention"], {"dora": True, "bias": "all", "exclude": ["attention.o"]}),
+        (["attention.q", "ffn=2"], {"rank": 32, "alpha": 64}),
+    ):
+        plan = ls.plan(sample("llama"), *rules, **options)  # type: ignore[arg-type]
+        folder = tmp_path / str(tried)
+        assert main([*shlex.split(plan_command(plan))[1:], "-o", str(folder)]) == 0
+        again = ls.load_plan(folder)
+        assert (again.config, again.targets) == (plan.config, plan.targets)
+        tried += 1
+    assert tried == 5
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ls.save_plan(ls.plan(sample("mistral"), "qv"), tmp_path / "plan")
+    assert main(["export", str(tmp_path / "plan"), "--to", "axolotl", "--base", "org/model"]) == 0
+    out = capsys.readouterr().out
+    assert "base_model: org/model\n" in out
+    assert main(["export", str(tmp_path / "plan"), "--to", "axolotl", "--base", "org/model", "-o", "x.yaml"]) == 0
+    assert Path("x.yaml").read_text(encoding="utf-8") == out
+    Path("x.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing", "--to", "peft"], "nothing"),
+        (["plan", "--to", "axolot"], 'Did you mean "axolotl"?'),
+        (["plan", "--to", "peft", "-o", "plan"], "cannot be written"),
+    ],
+)
+def test_mistakes(arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ls.save_plan(ls.plan(sample("mistral"), "qv"), "plan")
+    assert main(["export", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.out == ""
