@@ -8,13 +8,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from hub_server import Huge, Repo, Server, connected
 from huggingface_hub import constants
 from samples import fails
 from writing import frame, write_file
 
-from lorascope.sources import hub_requests
 from lorascope.sources.adapters import CONFIG, TENSORS, read_adapter
 
 NAME = "someone/adapter"
@@ -209,6 +209,7 @@ def test_links_out_of_the_folder_and_pipes(name: str, folder: Path, tmp_path: Pa
 
 
 def adapter_repo(folder: Path, **arguments: Any) -> Repo:
+    """A repository of a folder's files, zeros for the numbers."""
     return Repo.of_folder(folder, **arguments)
 
 
@@ -240,17 +241,23 @@ def test_weights_are_never_fetched(folder: Path, tmp_path: Path) -> None:
 
 def test_a_repository_from_the_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no config.json, by which models are found there."""
-    monkeypatch.setattr(hub_requests, "_PAUSES", ())
     with Server({NAME: adapter_repo(folder)}) as hub, connected(hub.endpoint, tmp_path / "cache"):
-        read_adapter(NAME)
+        huggingface_hub.hf_hub_download(NAME, CONFIG)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         found = read_adapter(NAME)
-        assert found.config == SETTINGS
-        assert found.commit == Repo({}).commit
-        assert any("HF_HUB_OFFLINE is set: what is in the cache is read" in note for note in found.notes)
-        # Of the tensors only the header was fetched, which the cache does not keep: that is said, not taken for none.
-        assert found.tensors is None
-        assert any(f"{TENSORS} is not in the cache" in note for note in found.notes)
+        assert (found.config, found.tensors, found.commit) == (SETTINGS, None, Repo({}).commit)
+        assert len(found.notes) == 2
+        assert found.notes[0].startswith("HF_HUB_OFFLINE is set: what is in the cache is read")
+        assert found.notes[1].startswith(f"{TENSORS} is not in the cache")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        huggingface_hub.hf_hub_download(NAME, TENSORS)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        before = len(hub.requests)
+        found = read_adapter(NAME)
+        assert found.tensors is not None
+        assert set(found.tensors) == set(SHAPES)
+        assert len(found.notes) == 1
+        assert len(hub.requests) == before
 
 
 def test_repositories_that_hold_no_adapter(folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from lorascope.sources.configurations import HUB_ID
 from lorascope.sources.json_text import quoted
 
 _MOST_NAMED = 6
+# An owner and a name of at most 96 characters, as huggingface_hub has it.
+_LONGEST_ID = 200
 # What people append to the name of a copy with the same weights, quantised or converted.
 _COPY = re.compile(r"(-(unsloth|bnb|nf4|4bit|8bit|gptq|awq|int4|int8|w4a16|fp8|bf16|fp16|hf|dynamic|quantized|mlx))+$")
 # Task types whose models have a head of their own, and the heads with which that cannot be.
@@ -66,7 +68,8 @@ def _other_model(case: Case, tensors: Mapping[str, Tensor] | None) -> Iterator[F
 
 
 def _is_hub_id(name: str) -> bool:
-    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+    """It can be one, and is no path; a relative path of two parts looks the same."""
+    return len(name) <= _LONGEST_ID and HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _plain(name: str) -> str:
@@ -87,7 +90,7 @@ def _other_class(case: Case) -> Iterator[Finding]:
         case.where,
         f"The adapter was trained on a {quoted(named)} and it is looked at on a {here}: the names of their modules may "
         "differ, and PEFT ignores tensors whose name it does not find.",
-        f"Load a {named} for it, or look at it there: lorascope inspect has --head.",
+        "Load the class that it was trained on, or look at that: lorascope inspect has --head.",
     )
 
 

@@ -83,7 +83,11 @@ def read_adapter(
 
     repository = open_repository(text, revision, progress=progress)
     found = _of_files(repository, ())
-    return dataclasses.replace(found, notes=(*repository.notes, *found.notes), commit=repository.commit)
+    notes = (*repository.notes, *found.notes)
+    if repository.notes and TENSORS not in repository.names:
+        # Headers alone, as this reads them, are not kept there.
+        notes += (f"{TENSORS} is not in the cache, and its tensors are not checked. To fetch it: hf download {text}",)
+    return dataclasses.replace(found, notes=notes, commit=repository.commit)
 
 
 def _of_file(path: Path) -> Adapter:
