@@ -96,7 +96,9 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
         (["plan", "--to", "peft", "-o", "plan"], "cannot be written"),
     ],
 )
-def test_mistakes(arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     ls.save_plan(ls.plan(sample("mistral"), "qv"), "plan")
     assert main(["export", *arguments]) == 2

@@ -188,7 +188,9 @@ def as_uploaded(folder: Path, model_type: str) -> None:
 
     rename: dict[str, Callable[[str], str]] = {
         "gpt2": lambda name: name.removeprefix("transformer."),
-        "gpt_oss": lambda name: f"{name}.weight" if name.endswith(("experts.gate_up_proj", "experts.down_proj")) else name,
+        "gpt_oss": lambda name: (
+            f"{name}.weight" if name.endswith(("experts.gate_up_proj", "experts.down_proj")) else name
+        ),
     }
     if model_type in rename:
         file = folder / "model.safetensors"
@@ -221,7 +223,9 @@ def names_of(entry: Entry) -> tuple[str, dict[str, Any]]:
         names = [name for name, adaptable, _ in pieces if adaptable]
         whole = sum(math.prod(shape) for _, _, shape in pieces) == weight.size
         same = all(_NUMBER.findall(name) == own for name in names)
-        value = sorted({_NUMBER.sub("#", name) for name in names}) if len(names) == len(pieces) and whole and same else []
+        value = (
+            sorted({_NUMBER.sub("#", name) for name in names}) if len(names) == len(pieces) and whole and same else []
+        )
         if found.setdefault(pattern, value) != value:
             found[pattern] = None
     blocks = blocks_of(mlx)
@@ -233,7 +237,8 @@ def names_of(entry: Entry) -> tuple[str, dict[str, Any]]:
     others = {
         pattern
         for name, can, _, inside in held
-        if can and name.startswith(f"{blocks}.")
+        if can
+        and name.startswith(f"{blocks}.")
         and ((pattern := _NUMBER.sub("#", name)) not in known or not inside <= {float(number) for number in weights})
     }
     return model.model_type, {"blocks": blocks, "names": told, "others": sorted(others)}

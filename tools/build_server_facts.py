@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -48,9 +49,9 @@ def literal(node: ast.expr | None) -> Any:
 def named(tree: ast.AST, name: str) -> Iterator[ast.expr]:
     """Whatever is assigned to a name anywhere in a tree."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and any(ast.unparse(target) == name for target in node.targets):
-            yield node.value
-        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None:
+        if (isinstance(node, ast.Assign) and any(ast.unparse(target) == name for target in node.targets)) or (
+            isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None
+        ):
             yield node.value
 
 
@@ -92,7 +93,9 @@ def attribute(family: list[tuple[Path, ast.ClassDef]], name: str) -> ast.expr | 
 
 def vllm_facts(package: Path) -> dict[str, Any]:
     """What a release of vLLM says about adapters."""
-    configs = [parsed(path) for path in (package / "config/lora.py", package / "config.py", package / "config/__init__.py")]
+    configs = [
+        parsed(path) for path in (package / "config/lora.py", package / "config.py", package / "config/__init__.py")
+    ]
     ranks: Any = None
     for tree in configs:
         for name in ("MaxLoRARanks", "possible_max_ranks"):
@@ -108,7 +111,7 @@ def vllm_facts(package: Path) -> dict[str, Any]:
             inits = list(literal(node.comparators[0]))
         if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.NotIn) and ast.unparse(node.left) == "m":
             saved = list(literal(node.comparators[0]))
-    loader = next((p for p in (package / "lora/lora_model.py", package / "lora/models.py") if p.is_file()))
+    loader = next(p for p in (package / "lora/lora_model.py", package / "lora/models.py") if p.is_file())
     lora_text = "".join(path.read_text(encoding="utf-8") for path in sorted((package / "lora").glob("*.py")))
     arguments = (package / "engine/arg_utils.py").read_text(encoding="utf-8")
     rules = {
@@ -167,10 +170,15 @@ def sglang_facts(package: Path) -> dict[str, Any]:
     server = package / "srt"
     trees = [
         parsed(path)
-        for path in (server / "utils/common.py", server / "utils.py", server / "server_args.py", server / "lora/utils.py")
+        for path in (
+            server / "utils/common.py",
+            server / "utils.py",
+            server / "server_args.py",
+            server / "lora/utils.py",
+        )
     ]
     values = [value for tree in trees for value in named(tree, "SUPPORTED_LORA_TARGET_MODULES")]
-    mapping = [value for value in named(trees[-1], "params_mapping")]
+    mapping = list(named(trees[-1], "params_mapping"))
     lora_text = "".join(path.read_text(encoding="utf-8") for path in sorted((server / "lora").glob("*.py")))
     rules = {
         "targets": sorted(literal(values[0])) if values else [],
@@ -249,7 +257,7 @@ def main() -> int:
         if not order:
             continue
         content: dict[str, Any] = {"releases": order, "newest": facts[order[0]], "older": {}}
-        for newer, older in zip(order, order[1:], strict=False):
+        for newer, older in itertools.pairwise(order):
             content["older"][older] = differences(facts[newer], facts[older])
         _write(DATA / f"{server}.json", content)
     if arguments.modules:

@@ -1,115 +1,124 @@
-"""What an existing adapter configuration really does on a model, and what its owner should know before training."""
+"""What an adapter, a list of names or a trainer's configuration really does on a model, and what its owner should know."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lorascope.compiling import NEWEST, weight_of
+from lorascope.compiling import NEWEST
 from lorascope.errors import LorascopeError
-from lorascope.folding import fold
-from lorascope.peft_rules.reaching import obstacle
-from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Resolution, Weight
-from lorascope.selecting import own_components
-from lorascope.sources.configurations import read_json
+from lorascope.findings.asked import asked_targets
+from lorascope.findings.base import base_findings
+from lorascope.findings.case import Case
+from lorascope.findings.configuration import configuration_findings
+from lorascope.findings.reach import reach_findings
+from lorascope.findings.tensors import tensor_findings
+from lorascope.records import AdapterConfig, Check, Finding, ModelMap
+from lorascope.subjects import Subject, subject_of
+from lorascope.trainers.keys import unknown_key_findings
 from lorascope.verifying import adapter_config, verify
 
-_PLANNED = ("attention", "ffn", "mixer")
+_SEVERITIES = ("error", "warning", "note")
 
 
 def check(
-    model: ModelMap, adapter: str | os.PathLike[str] | Mapping[str, Any] | AdapterConfig, *, peft: str = NEWEST
+    model: ModelMap,
+    *adapter: str | os.PathLike[str] | Mapping[str, Any] | AdapterConfig,
+    peft: str = "",
+    trainer: str = "",
+    rank: int = 8,
+    alpha: float = 16,
+    revision: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Check:
-    """What PEFT does with an adapter's configuration on a model, with findings.
+    """Which weights are adapted, at which rank and scale, and findings, each with its reason and what to do.
 
     Args:
         model: The map of the model.
-        adapter: A folder with an `adapter_config.json`, such a file, or its content.
-        peft: The version of PEFT whose rules to apply.
+        adapter: An adapter's folder, its `adapter_config.json`, its Hub id or the content of the file; a trainer's
+            configuration; or names as in `target_modules`, or one regular expression.
+        peft: The release of PEFT whose rules to apply, 0.18 to 0.21; the newest if not given, and that of the trainer
+            for a trainer's configuration.
+        trainer: The trainer whose configuration or options are given; found out from the file if empty.
+        rank: The rank of names.
+        alpha: The alpha of names.
+        revision: Branch, tag or commit of a Hub id.
+        progress: Called with the number of parts read of a Hub adapter, and of all.
 
     Raises:
-        LorascopeError: There is no such configuration, or it uses something that the rules do not cover.
+        LorascopeError: There is nothing of that name, it cannot be read, or it uses something that the rules do not
+            cover.
     """
-    where = "adapter configuration"
-    if isinstance(adapter, str | os.PathLike):
-        path = Path(adapter)
-        file = path / "adapter_config.json" if path.is_dir() else path
-        if not file.is_file():
-            raise LorascopeError(
-                "there is no adapter_config.json", where=str(adapter), hint="Give an adapter's folder, or that file."
-            )
-        where, data = str(file), read_json(file)
-        if not isinstance(data, dict):
-            raise LorascopeError(f"holds a {type(data).__name__}, not an object", where=where)
-        config = adapter_config(data)
+    if not adapter:
+        raise LorascopeError("nothing is given to check", hint="Try: lorascope check mistral q_proj v_proj")
+    if len(adapter) == 1 and not isinstance(adapter[0], str | os.PathLike):
+        given = adapter[0]
+        subject = Subject("adapter configuration", given if isinstance(given, Mapping) else {"": given})
+        if not isinstance(given, Mapping):
+            return _of_peft(model, subject, adapter_config(given), peft)
     else:
-        config = adapter_config(adapter)
-    resolution = verify(model, config, peft=peft)
-    return Check(model, where, config, resolution, tuple(_findings(model, resolution, where)), peft=peft)
+        words = [word for word in adapter if isinstance(word, str | os.PathLike)]
+        if len(words) < len(adapter):
+            raise LorascopeError("several configurations are given", hint="Check one at a time.")
+        subject = subject_of(
+            model, words, trainer=trainer, rank=rank, alpha=alpha, revision=revision, progress=progress
+        )
+    if subject.trainer is not None:
+        return _of_trainer(model, subject, peft)
+    return _of_peft(model, subject, None, peft)
 
 
-def _findings(model: ModelMap, resolution: Resolution, where: str) -> Iterator[Finding]:
-    if resolution.error:
-        yield Finding("refused", "error", where, f"PEFT raises: {resolution.error}", "Start from: lorascope plan")
-        return
-    names = {weight.name for one in resolution.adapted if (weight := weight_of(model, one.name))}
-    hit = [weight for weight in model.weights if weight.name in names]
-    blocked = _grouped((weight for weight in hit if obstacle(model, weight)), lambda weight: obstacle(model, weight))
-    for warning in resolution.warnings:
-        if not any(reason[1:] in warning.message for reason in blocked):  # said below, once for all weights
-            fix = "Write what is meant: lorascope plan gives the form."
-            yield Finding("peft-behaviour", "warning", where, warning.message, fix)
-    for reason, weights in blocked.items():
-        places = ", ".join(fold(weight.name for weight in weights))
-        yield Finding("dead-or-crashing", "error", places, reason, "Take them out of the targets.")
-    own = own_components(model)
-    yield from _outside(
-        [weight for weight in hit if weight.role.component not in own or weight.role.block not in _PLANNED]
+def _of_peft(model: ModelMap, subject: Subject, config: AdapterConfig | None, peft: str) -> Check:
+    """What PEFT does with its own configuration."""
+    release = peft or NEWEST
+    settings: Mapping[str, Any] = subject.settings if config is None else {}
+    unknown = list(
+        unknown_key_findings(
+            "peft", settings, subject.where, consequence="PEFT raises, or drops it when it loads an adapter"
+        )
     )
-    yield from _left_out(model, hit, own)
+    if config is None:
+        told = {finding.message.partition(" ")[0] for finding in unknown}
+        config = adapter_config({key: value for key, value in settings.items() if key not in told})
+    case = Case(model, config, verify(model, config, peft=release), subject.where, release, settings)
+    findings = [*unknown, *configuration_findings(case), *base_findings(case, subject.tensors)]
+    if subject.tensors is not None:
+        findings += tensor_findings(case, subject.tensors)
+    return _check(case, subject, findings, config=config, peft=release)
 
 
-def _outside(weights: Iterable[Weight]) -> Iterator[Finding]:
-    """Adapted weights that no one means by attention, FFN or mixers of the model itself."""
-    for place, group in _grouped(weights, lambda weight: f"{weight.role.component} {weight.role.block}").items():
-        yield Finding(
-            "outside",
-            "warning",
-            ", ".join(fold(weight.name for weight in group)),
-            f"{len(group)} weights of the {place} are adapted too",
-            "Exclude them with exclude_modules if that is not meant.",
+def _of_trainer(model: ModelMap, subject: Subject, peft: str) -> Check:
+    """What a trainer does with its configuration."""
+    trainer, asked = subject.trainer, subject.asked
+    assert trainer is not None
+    assert asked is not None
+    if peft:
+        raise LorascopeError(
+            f"{trainer.title} {trainer.release} runs with PEFT {trainer.peft}" if trainer.peft else "it uses no PEFT",
+            where=f"--peft {peft}",
+            hint="Leave out --peft for a trainer's configuration.",
         )
+    outcome = trainer.resolve(model, asked)
+    config = outcome.config or AdapterConfig()
+    case = Case(model, config, outcome.resolution, subject.where, trainer.peft or NEWEST)
+    findings = [*asked.findings, *outcome.findings]
+    findings += (
+        configuration_findings(case) if outcome.config is not None else reach_findings(case, asked_targets(case))
+    )
+    said = f"{trainer.title} {trainer.release}"
+    return _check(case, subject, findings, config=outcome.config, peft=trainer.peft, trainer=said)
 
 
-def _left_out(model: ModelMap, hit: list[Weight], own: frozenset[str]) -> Iterator[Finding]:
-    """Weights that do what adapted ones do, and are not adapted: experts beside a dense FFN, above all."""
-    names = {weight.name for weight in hit}
-    parts = {(weight.role.block, weight.role.part) for weight in hit if weight.role.component in own}
-    pieces = {"gate_up"} if {("ffn", "gate"), ("ffn", "up")} & parts else set()
-    missed = [
-        weight
-        for weight in model.weights
-        if weight.name not in names
-        and weight.role.component in own
-        and weight.role.block in _PLANNED
-        and ((weight.role.block, weight.role.part) in parts or weight.role.part in pieces)
-    ]
-    for block, group in _grouped(missed, lambda weight: weight.role.block).items():
-        whole = sum(w.size for w in model.weights if w.role.component in own and w.role.block == block)
-        share = sum(weight.size for weight in group) / whole
-        yield Finding(
-            "left-out",
-            "warning",
-            ", ".join(fold(weight.name for weight in group)),
-            f"{len(group)} weights, {share:.1%} of the {block}, do what adapted ones do and are not adapted",
-            f"Plan them: lorascope plan SOURCE {block}",
-        )
-
-
-def _grouped(weights: Iterable[Weight], key: Callable[[Weight], str]) -> dict[str, list[Weight]]:
-    groups: dict[str, list[Weight]] = {}
-    for weight in weights:
-        groups.setdefault(key(weight), []).append(weight)
-    return groups
+def _check(
+    case: Case,
+    subject: Subject,
+    findings: list[Finding],
+    *,
+    config: AdapterConfig | None,
+    peft: str,
+    trainer: str = "",
+) -> Check:
+    found = [*findings, *(Finding("origin", "note", subject.where, note, "") for note in subject.notes)]
+    ordered = sorted(dict.fromkeys(found), key=lambda finding: _SEVERITIES.index(finding.severity))
+    return Check(case.model, subject.where, config, case.resolution, tuple(ordered), trainer, peft)

@@ -38,7 +38,7 @@ recipes are qv, qv+ffn, attention, ffn, all""",
   lorascope check mistral ./my-adapter           exit code 1 if there is something that matters
   lorascope check mixtral q_proj v_proj gate_proj up_proj down_proj
   lorascope check ./my-model 'model\\.layers\\.\\d+\\.self_attn\\.(q|v)_proj'
-  lorascope check ./my-model org/adapter --serve vllm
+  lorascope check ./my-model org/adapter         an adapter on the Hub
   lorascope check qwen2_vl axolotl.yaml          what axolotl would adapt
   lorascope check mistral --as trl -- --lora_target_modules q_proj v_proj --lora_r 16""",
     "export": """examples:
@@ -155,7 +155,6 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--exclude", action="append", default=[], metavar="SELECTOR", help="take these out; repeatable")
     plan.add_argument("--prove", action="store_true", help="run the installed PEFT on the meta device and compare")
     plan.add_argument("-o", "--output", metavar="DIR", help="write adapter_config.json and plan.json there")
-    plan.add_argument("--serve", default="", metavar="SERVER", help="will it load there: vllm, sglang, or vllm==0.20.0")
     _source_options(plan)
 
     check = _command(commands, "check", "tell what an adapter, names or a trainer's configuration really do on a model")
@@ -334,24 +333,14 @@ def _plan(options: argparse.Namespace) -> int:
 
         for path in save_plan(made, options.output):
             _say(f"wrote {path}")
-    serving = None
-    if options.serve:
-        from lorascope.serving.serving import serve
-
-        serving = serve(model, made.config, made.resolution, options.serve)
-        code = max(code, 1 if serving.answer == "no" else 0)
     if options.json:
-        from lorascope.reporting.contract import plan_json, serving_json
+        from lorascope.reporting.contract import plan_json
 
-        _print_json({**plan_json(made), "serving": serving_json(serving) if serving else None})
+        _print_json(plan_json(made))
     else:
         from lorascope.reporting.terminal import plan_text
 
         print(plan_text(made))
-        if serving:
-            from lorascope.reporting.checks import serving_text
-
-            print(f"\n{serving_text(serving)}")
     return code
 
 
@@ -370,7 +359,6 @@ def _check(options: argparse.Namespace) -> int:
             trainer=options.trainer,
             rank=options.rank,
             alpha=options.alpha,
-            serve=options.serve,
         )
         for given in each
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,18 @@ import pytest
 import torch
 from oracle import peft_kwargs
 from peft_rules import zoo
-from peft_rules.saving import CONFIGS, Tensors, dead, loaded, real, resave, save
+from peft_rules.saving import CONFIGS, Tensors, dead, loaded, real, resave, save, state_shapes
+from peft_rules.test_saved_tensors import PER_MODEL, at_random
+from torch import nn
 
 from lorascope.findings.base import base_findings
 from lorascope.findings.case import Case
 from lorascope.findings.tensors import tensor_findings
 from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.saved_tensors import PREFIX
-from lorascope.records import Finding
+from lorascope.peft_rules.saved_tensors import PREFIX, saved_tensors
+from lorascope.records import AdapterConfig, Finding
 from lorascope.sources.adapters import read_adapter
+from lorascope.sources.checkpoints import Span, Tensor
 from lorascope.verifying import adapter_config
 
 pytestmark = pytest.mark.slow
@@ -52,6 +56,24 @@ def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
             shutil.rmtree(folder)
             tried += 1
     assert tried >= SAVED
+
+
+def test_nothing_is_found_under_random_configurations() -> None:
+    def look(name: str, model: nn.Module, config: AdapterConfig) -> str:
+        case = Case(zoo.mapped(name), config, resolve(zoo.mapped(name), config))
+        if case.resolution.error:
+            return "refused"
+        shapes = state_shapes(model, config)
+        tensors = {key: Tensor(key, "F32", shape, Span("", 0, 0)) for key, shape in shapes.items()}
+        found = list(tensor_findings(case, tensors))
+        assert found == [] or not saved_tensors(case.model, config, case.resolution).exact, config
+        return "inexact" if found else "saved"
+
+    results: collections.Counter[str] = collections.Counter()
+    for name in zoo.NAMES:
+        results += at_random(name, look)
+    assert results["saved"] >= len(zoo.NAMES) * PER_MODEL // 3, results
+    assert results["inexact"] <= 5, results  # what PEFT makes of copies within copies
 
 
 Change = Callable[[Tensors], Tensors]

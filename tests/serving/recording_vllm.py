@@ -29,10 +29,23 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 GALLERY = ROOT / "src/lorascope/data/gallery"
-EMPTY = (
-    "xgrammar llguidance lmformatenforcer outlines_core flashinfer tilelang mcp anthropic numpydoc "
-    "model_hosting_container_standards quack cutlass PyNvVideoCodec prometheus_fastapi_instrumentator uvloop"
-).split()
+EMPTY = [
+    "xgrammar",
+    "llguidance",
+    "lmformatenforcer",
+    "outlines_core",
+    "flashinfer",
+    "tilelang",
+    "mcp",
+    "anthropic",
+    "numpydoc",
+    "model_hosting_container_standards",
+    "quack",
+    "cutlass",
+    "PyNvVideoCodec",
+    "prometheus_fastapi_instrumentator",
+    "uvloop",
+]
 
 
 class _EmptyModule(types.ModuleType):
@@ -76,7 +89,7 @@ def start(folder: Path) -> None:
     import torch
 
     # torchvision's compiled operators may be for another torch than the one that is here.
-    operators = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+    operators = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     start.operators = operators  # type: ignore[attr-defined]

@@ -138,9 +138,7 @@ def test_pieces_of_a_joined_weight_are_each_adapted() -> None:
     assert outcome.resolution.trainable == 32 * 8 * (3 * 3072 + 3 * 3072)
     assert [finding.code for finding in outcome.findings] == ["trainer-filter"]
     with fails("q_proj are a part of model.layers.0.self_attn.qkv_proj"):
-        TORCHTUNE.resolve(
-            model, TORCHTUNE.read(model_file("phi3.lora_phi3_mini", lora_attn_modules=["q_proj"]), "f")
-        )
+        TORCHTUNE.resolve(model, TORCHTUNE.read(model_file("phi3.lora_phi3_mini", lora_attn_modules=["q_proj"]), "f"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,7 +194,7 @@ def test_files_and_commands_mean_to_trl_what_is_told(python: Path, tmp_path: Pat
 def test_what_trl_does_with_unknown_keys(python: Path, site: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({**HERE, "use_peft": True, "lora_rr": 8}), encoding="utf-8")
-    found = [finding for finding in Trl().read(file.read_text(encoding="utf-8"), "c.yaml").findings]
+    found = list(Trl().read(file.read_text(encoding="utf-8"), "c.yaml").findings)
     assert [(finding.code, "lora_rr" in finding.message) for finding in found] == [("unknown-key", True)]
     assert "trl stops at it" in found[0].message
     with pytest.raises(AssertionError, match="unrecognized arguments: --lora_rr"):

@@ -27,12 +27,14 @@ from lorascope.trainers.torchtune_builders import BUILDERS  # noqa: E402
 
 
 def adapted_by(model: Any) -> dict[str, Any]:
-    """torchtune's names of what has an adapter, with rank, alpha, dropout and class, and the trainable parameters."""
+    """torchtune's names of what has an adapter, with rank, scale, dropout and class, and the trainable parameters."""
     found = {}
     for name, module in model.named_modules():
         if hasattr(module, "lora_a"):
             dropout = getattr(module.dropout, "p", 0.0)
-            found[name] = [module.rank, module.alpha, dropout, type(module).__name__]
+            rank = module.lora_a.out_features
+            scale = module.scaling if hasattr(module, "scaling") else module.alpha / module.rank
+            found[name] = [rank, scale, dropout, type(module).__name__]
     return {"adapted": found, "trainable": sum(value.numel() for value in get_adapter_params(model).values())}
 
 

@@ -117,9 +117,13 @@ class _Comparison:
                 return table[spelling]
         return self.wanted.vocabulary.get(name)
 
+    def _copied(self, name: str) -> bool:
+        """It lies in a module that is saved whole."""
+        return any(name.startswith(f"{copy}.") for copy in self.wanted.copies)
+
     def _may_be(self, name: str) -> bool:
         """A tensor that PEFT saves too and that a map cannot know: a buffer of a copied module, an odd bias."""
-        if any(name.startswith(f"{copy}.") for copy in self.wanted.copies) and not _COPY_NAME.search(name):
+        if self._copied(name) and not (self.wanted.exact and _COPY_NAME.search(name)):
             return True
         # Up to 0.20 whatever has "bias" in its name was saved, buffers too.
         return self.case.config.bias == "all" and "bias" in name and not _OF_FACTOR.search(name)
@@ -345,6 +349,8 @@ class _Comparison:
         elsewhere = {place for odd in self._causes.values() for _, place in odd}
         program = any(cause.message.startswith("have names of") for cause in self._causes)
         missing = [one for name, one in self.wanted.tensors.items() if name not in self.found and name not in elsewhere]
+        if not self.wanted.exact:
+            missing = [one for one in missing if not self._copied(one.name)]
         factors = [one for one in missing if one.part in _FACTORS]
         if self.seen.uneven or (program and not any(self.wanted.tensors[n].rank for n in self.found)):
             factors = []

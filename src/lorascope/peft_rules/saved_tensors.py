@@ -136,7 +136,7 @@ class _Saving:
         copied = copied_modules(model, entries, self.wraps)
         self.copies = tuple(dict.fromkeys(copied.modules)) + tuple(self._aliases(entries))
         twice = config.task_type in copying.SAVING_TWICE
-        self.exact = not (copied.nested and (twice or config.bias != "none"))
+        self.exact = not copied.nested
         if twice and "base_model.model".endswith(entries):
             self.exact = False  # PEFT then copies the whole model by its own name for it
 

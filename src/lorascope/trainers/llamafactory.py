@@ -454,7 +454,7 @@ def _called_linear(class_name: str) -> bool:
 def _expanded(model: ModelMap, names: Sequence[str], trainable: int) -> list[str]:
     """The modules of every n-th layer (`find_expanded_modules`, LLaMA-Pro)."""
     layers = model.figures.layers
-    if not layers or _towers(model):
+    if not layers or model.model_type in PARTS or _towers(model):
         # It looks for num_hidden_layers at the top of the configuration, where models of several parts have none.
         raise LorascopeError(
             f"use_llama_pro needs a number of layers of the model itself, which {model.architecture} does not have",

@@ -111,10 +111,14 @@ class MlxLm:
         whole = [key for key in keys if mlx.relative(key) or key in _outside(mlx)]
         remarks = {
             "model": "" if job.base else "Your model: a Hub id or a folder.",
-            "num_layers": "All blocks." if layers == -1 else "The last blocks only; keys within a block count there alone.",
+            "num_layers": "All blocks."
+            if layers == -1
+            else "The last blocks only; keys within a block count there alone.",
             "lora_parameters": "The scale is what others call alpha / rank. Keys are exact names within a block"
             + (", or within the whole model." if whole else "."),
-            "data": "" if job.data else "Your data: a folder with train.jsonl and valid.jsonl, or a data set of the Hub.",
+            "data": ""
+            if job.data
+            else "Your data: a folder with train.jsonl and valid.jsonl, or a data set of the Hub.",
         }
         return commented_yaml(heading, settings, {key: said for key, said in remarks.items() if said})
 
@@ -271,7 +275,9 @@ def _key_findings(settings: Mapping[str, Any], where: str) -> Iterator[Finding]:
     for key in _ON_THE_COMMAND_LINE:
         if settings.get(key):
             said = f"mlx-lm does not read {key} from a file"
-            yield Finding("ignored-key", "warning", where, said, f"Give it on the command line: --{key.replace('_', '-')}")
+            yield Finding(
+                "ignored-key", "warning", where, said, f"Give it on the command line: --{key.replace('_', '-')}"
+            )
 
 
 # Resolving.
@@ -337,7 +343,9 @@ def _outcome(
             )
         if len(pieces) > 1:
             said = f"mlx-lm splits {weight.name} into {' and '.join(pieces)} and gives each its own adapter"
-            findings.append(Finding("trainer-filter", "note", weight.name, said, "Nothing to do; PEFT has one for both."))
+            findings.append(
+                Finding("trainer-filter", "note", weight.name, said, "Nothing to do; PEFT has one for both.")
+            )
         rank, scale = parameters["rank"], float(parameters["scale"])
         count = _count(model, weight, rank, len(pieces), dora)
         adapted.append(Adapted(weight.name, rank, scale * rank, scale, count))
@@ -345,7 +353,9 @@ def _outcome(
     others = [pattern for pattern in mlx.others if mlx.relative(pattern.replace("#", "0", 1)) in set(keys)]
     if others:
         said = f"mlx-lm also adapts modules that the map has no weight for, which are not counted here: {listed(others, _MOST_NAMED)}"
-        findings.append(Finding("trainer-filter", "warning", "lora_parameters.keys", said, "Give whole names of the modules."))
+        findings.append(
+            Finding("trainer-filter", "warning", "lora_parameters.keys", said, "Give whole names of the modules.")
+        )
     if not adapted:
         error = f"Nothing is adapted: no module has the name {listed(keys, _MOST_NAMED) or 'of an empty list'}."
         return Outcome(Resolution(error=error, cause="no-match"), None, tuple(_without_repeats(findings)))
@@ -371,8 +381,12 @@ def _without_repeats(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 def _tied_findings(mlx: MlxModel, model: ModelMap, keys: Sequence[str]) -> Iterator[Finding]:
     for name, reason in mlx.absent.items():
-        if model.weight_by_name[name].kind == "embedding" and any(key.rpartition(".")[2] in name for key in keys if "embed" in key):
-            yield Finding("tied", "warning", name, f"{name} {reason}; it is not counted here", "Leave it out of the keys.")
+        if model.weight_by_name[name].kind == "embedding" and any(
+            key.rpartition(".")[2] in name for key in keys if "embed" in key
+        ):
+            yield Finding(
+                "tied", "warning", name, f"{name} {reason}; it is not counted here", "Leave it out of the keys."
+            )
 
 
 def _unmatched(mlx: MlxModel, keys: Sequence[str], hit: set[str]) -> Iterator[Behaviour]:
@@ -396,7 +410,9 @@ def _count(model: ModelMap, weight: Weight, rank: int, pieces: int, dora: bool) 
 
 def _unknown_type(model: ModelMap, lead: str = "") -> str:
     shown = model.model_type or model.architecture
-    return f"{lead}The names that {_TITLE} {_RELEASE} gives the modules of {shown} are not known, or it has no such model"
+    return (
+        f"{lead}The names that {_TITLE} {_RELEASE} gives the modules of {shown} are not known, or it has no such model"
+    )
 
 
 def _types_hint() -> str:

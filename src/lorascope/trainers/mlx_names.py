@@ -83,7 +83,11 @@ def _absences(
             yield name, "is in modules that mlx-lm has no adapter for, or joined with others"
         elif any(holders[one] > 1 for one in names):
             yield name, f"is joined with others in mlx-lm's {names[0]}"
-        elif weight.kind == "embedding" and weight.role.block == "embedding" and (name in tied or not _own_head(found, heads)):
+        elif (
+            weight.kind == "embedding"
+            and weight.role.block == "embedding"
+            and (name in tied or not _own_head(found, heads))
+        ):
             yield name, "is mlx-lm's output layer too, so that its adapter would act there as well"
 
 

@@ -334,9 +334,7 @@ def _value_fault(key: str, value: Any) -> Iterator[str]:
         yield f"{key} is {quoted(value)}, not true or false"
 
 
-def _key_findings(
-    data: Mapping[str, Any], model: Mapping[str, Any], path: str, where: str
-) -> Iterator[Finding]:
+def _key_findings(data: Mapping[str, Any], model: Mapping[str, Any], path: str, where: str) -> Iterator[Finding]:
     keys = [f"{path}.{key}" for key in model if key != "_component_"]
     yield from unknown_key_findings("torchtune", keys, where, consequence="torchtune stops at it")
     for key in data:
@@ -385,9 +383,7 @@ def _sizes_given(settings: Mapping[str, Any]) -> Sizes | None:
         return None
     head = given["head_dim"] or given["embed_dim"] // given["num_heads"]
     queries, keys = head * given["num_heads"], head * given["num_kv_heads"]
-    return Sizes(
-        given["num_layers"], given["vocab_size"], given["embed_dim"], queries, keys, given["intermediate_dim"]
-    )
+    return Sizes(given["num_layers"], given["vocab_size"], given["embed_dim"], queries, keys, given["intermediate_dim"])
 
 
 def _has_head(model: ModelMap, settings: Mapping[str, Any], path: str) -> bool:
@@ -424,10 +420,14 @@ def _outcome(
         adapted.append(Adapted(weight.name, rank, alpha, alpha / rank, count))
     told = list(findings)
     if split:
-        said = f"torchtune splits {len(split)} weights ({listed(split, _MOST_NAMED)}) and gives each piece its own adapter"
+        said = (
+            f"torchtune splits {len(split)} weights ({listed(split, _MOST_NAMED)}) and gives each piece its own adapter"
+        )
         told.append(Finding("trainer-filter", "note", "model", said, "Nothing to do; PEFT has one for all pieces."))
     unknown = tuple(name for name in attention if name not in ATTENTION_PARTS)
-    warnings = [Behaviour("no-match", f"lora_attn_modules has {', '.join(unknown)}, passed over.", unknown)] if unknown else []
+    warnings = (
+        [Behaviour("no-match", f"lora_attn_modules has {', '.join(unknown)}, passed over.", unknown)] if unknown else []
+    )
     adapted.sort(key=lambda one: one.name)
     if not adapted:
         error = f"Nothing is adapted: none of lora_attn_modules is one of {', '.join(ATTENTION_PARTS)}."
