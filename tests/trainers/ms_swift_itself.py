@@ -169,8 +169,11 @@ def done(model: Any, text: str) -> dict[str, Any]:
     import torch
     from oracle import adapted_weights, restored
     from swift.pipelines.train.tuner import prepare_adapter
+    from swift.utils import HfConfigFactory
 
     found = arguments(text)
+    if model.model_meta.model_type is None and HfConfigFactory.is_multimodal(model.config):
+        return {"error": "get_model_info_meta stops", "adapted": {}, "trainable": 0}
     found.model_meta, found.training_args = model.model_meta, types.SimpleNamespace()
     with restored(model), torch.device("meta"):
         model.requires_grad_(False)  # TunerMixin.prepare_model
