@@ -21,6 +21,8 @@ from lorascope.sources.checkpoints import Tensor
 from lorascope.sources.json_text import quoted
 
 _MOST_NAMED = 6
+# Real files have one or two; a hostile one has as many as it likes.
+_MOST_CAUSES = 8
 _FACTORS = ("down", "up", "magnitude", "up_bias")
 _ADAPTER_NAME = re.compile(
     r"(\.lora_(?:(?:embedding_)?[AB]|magnitude_vector))\.(?!(?:weight|bias)$)([^.]+)(\.(?:weight|bias))?$"
@@ -322,8 +324,9 @@ class _Comparison:
         )
 
     def names(self) -> Iterator[Finding]:
-        """Findings on names that PEFT has no place for."""
-        for cause, odd in self._causes.items():
+        """Findings on names that PEFT has no place for, those of most tensors first."""
+        causes = sorted(self._causes.items(), key=lambda item: -len(item[1]))
+        for cause, odd in causes[:_MOST_CAUSES]:
             sources = [source for arrival, _ in odd for source in arrival.sources]
             yield Finding(
                 "tensor-unexpected",
@@ -331,6 +334,16 @@ class _Comparison:
                 listed(dict.fromkeys(map(_holder, sources)), _MOST_NAMED),
                 f"{_tensors(len(sources))} of the file {cause.message}, such as {quoted(sources[0])}: {cause.effect}.",
                 cause.fix,
+            )
+        rest = [source for _, odd in causes[_MOST_CAUSES:] for arrival, _ in odd for source in arrival.sources]
+        if rest:
+            yield Finding(
+                "tensor-unexpected",
+                "error",
+                listed(dict.fromkeys(map(_holder, rest)), _MOST_NAMED),
+                f"{_tensors(len(rest))} more have names that PEFT has no place for, for {len(causes) - _MOST_CAUSES} further "
+                "reasons.",
+                "Look at the findings before: a file with so many kinds of names was not saved by PEFT.",
             )
 
     # What is not there.
@@ -440,7 +453,7 @@ class _Comparison:
 
 
 def _of_adapter(adapter: str) -> _Cause:
-    said = f'have an adapter\'s name, "{adapter}", in theirs'
+    said = f"have an adapter's name, {quoted(adapter)}, in theirs"
     if adapter == "default":
         # Without a name given, PEFT calls the adapter so and finds them by chance.
         return _Cause(
@@ -462,7 +475,7 @@ def _of_prefix(name: str, only_copy: bool) -> _Cause:
 
 
 def _of_front(front: str, right: str, converts: bool) -> _Cause:
-    said = f'begin with "{PREFIX}{front}" where those of this model begin with "{PREFIX}{right}"'
+    said = f'begin with "{PREFIX}{_cut(front)}" where those of this model begin with "{PREFIX}{right}"'
     if converts:
         said += ", which is none of the earlier names that PEFT renames, as far as these are known here"
     return _Cause(
