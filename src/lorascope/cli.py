@@ -50,7 +50,7 @@ recipes are qv, qv+ffn, attention, ffn, all""",
 
 
 # What `--to` takes: the names in trainers.registry, which a parser of arguments need not load.
-_TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "ms-swift", "trl", "unsloth", "torchtune", "mlx-lm")
+_TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "trl", "ms-swift", "mlx-lm", "torchtune")
 
 # Options whose values may begin with a dash, and how such values begin.
 _SIGNED = ("--layers", "--rank", "--alpha", "--scale", "--dropout")

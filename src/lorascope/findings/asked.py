@@ -87,7 +87,7 @@ def asked_targets(case: Case) -> Asked:
     parameters = [name for owner, name, _ in parameter_names(case.model) if owner]
     given = case.config.target_parameters
     # PEFT refuses a string there, which some callers' types do not keep out.
-    listed = () if isinstance(given, str) else tuple(dict.fromkeys(given or ()))
+    listed: tuple[str, ...] = () if isinstance(given, str) else tuple(dict.fromkeys(given or ()))
     own = _by_entry(listed, parameters)
     below = tuple(Entry(text, parameters=tuple(own.get(text, ()))) for text in listed)
     if targets is None or targets == DUMMY_TARGET:
@@ -97,8 +97,8 @@ def asked_targets(case: Case) -> Asked:
         verdicts = {module.name: matcher.match(module.name) for module in case.model.modules}
         pattern = compiled(targets) if isinstance(targets, str) else None
     except BadPatternError:
-        entries = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
-        return Asked(form, tuple(map(Entry, entries)), below, faulty=True)
+        texts = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
+        return Asked(form, tuple(map(Entry, texts)), below, faulty=True)
     by_name = case.model.module_by_name
     if pattern is not None:
         named = [name for name in by_name if pattern.fullmatch(name)]
@@ -110,7 +110,7 @@ def asked_targets(case: Case) -> Asked:
     moved = {text: _rewritten(case, text) for text in order}
     stacks = _by_entry([name for name in moved.values() if name], parameters)
     found = _by_entry(order, by_name)
-    entries = []
+    entries: list[Entry] = []
     for text in order:
         entry = _entry(text, found.get(text, ()), by_name, verdicts)
         if moved[text]:

@@ -176,6 +176,7 @@ def excluding_fix(case: Case, adapted: Sequence[str], modules: Sequence[str]) ->
         modules: Their names as modules.
     """
     unwanted = set(adapted)
+    them = "them" if len(unwanted) > 1 else "it"
     before = {one.name: (one.rank, one.alpha) for one in case.resolution.adapted}
     wanted = {name: size for name, size in before.items() if name not in unwanted}
     if not wanted:
@@ -195,10 +196,10 @@ def excluding_fix(case: Case, adapted: Sequence[str], modules: Sequence[str]) ->
         after = resolved_with(case, exclude_modules=value)
         if {one.name: (one.rank, one.alpha) for one in after.adapted} == wanted:
             shown = f'"{value}"' if isinstance(value, str) else f"[{in_quotes(value)}]"
-            return f"To leave them out, give exclude_modules={shown}."
+            return f"To leave {them} out, give exclude_modules={shown}."
     if written := _written(case, wanted):
-        return f"To leave them out, give {written}."
-    return f"To leave them out, name what is meant: {planning_command(case)} writes it."
+        return f"To leave {them} out, give {written}."
+    return f"To leave {them} out, name what is meant: {planning_command(case)} writes it."
 
 
 def _written(case: Case, sizes: Mapping[str, tuple[int, float]]) -> str:
@@ -257,13 +258,31 @@ def _dots(name: str) -> Iterator[int]:
 
 
 def _ties(case: Case) -> Iterator[Finding]:
-    for one in case.resolution.warnings:
-        if one.code == "tied":
-            fix = excluding_fix(case, one.names, one.names)
-            fix += (
-                " To keep it, do not merge the adapter, or untie the model before training (tie_word_embeddings=False)."
-            )
-            yield Finding("tied", "warning", listed(one.names, 3), one.message, fix)
+    adapted = {name for one in case.resolution.warnings if one.code == "tied" for name in one.names}
+    alone: dict[str, str] = {}
+    together: dict[str, None] = {}
+    for group in case.model.ties if adapted else ():
+        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in group))
+        hit = [owner for owner in owners if owner in adapted]
+        others = [owner for owner in owners if owner not in adapted]
+        if others:
+            alone.update(dict.fromkeys(hit, others[0]))
+        else:
+            together.update(dict.fromkeys(hit))
+    keep = "To keep them, leave the adapter unmerged, or untie the model before training (tie_word_embeddings=False)."
+    if alone:
+        message = (
+            f"{listed(alone, 2)}: the tensor is that of {listed(alone.values(), 2)} too. Only what is named is adapted, and "
+            "merging changes both or unties them."
+        )
+        yield Finding("tied", "warning", listed(alone, 3), message, f"{excluding_fix(case, [*alone], [*alone])} {keep}")
+    if together:
+        message = (
+            f"{len(together)} modules share their tensors and get an adapter each; merging adds all to the one tensor."
+        )
+        planned = all(w.role.block in _PLANNED for n in together if (w := case.model.weight_by_name.get(n)) is not None)
+        fix = "Leave the adapter unmerged."
+        yield Finding("tied", "note" if planned else "warning", listed(together, 3), message, fix)
     saved = set(case.resolution.saved)
     for group in case.model.ties:
         owners = [name.rpartition(".")[0] for name in group]
@@ -274,7 +293,7 @@ def _ties(case: Case) -> Iterator[Finding]:
         beside = (
             f", and {listed(others, 2)} keeps the old one" if others else ", so that they are two tensors from then on"
         )
-        message = f"{listed(hit, 2)} is copied by modules_to_save, and its tensor is shared: the copy is not{beside}."
+        message = f"modules_to_save copies {listed(hit, 2)}, whose tensor is shared: a copy is not{beside}."
         fix = "Take it out of modules_to_save, or untie the model before training (tie_word_embeddings=False)."
         yield Finding("tied", "warning", listed(hit, 2), message, fix)
 

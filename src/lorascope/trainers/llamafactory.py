@@ -19,6 +19,7 @@ from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, surface_losses
 from lorascope.trainers.keys import unknown_key_findings
 from lorascope.trainers.llamafactory_towers import PARTS, Parts
+from lorascope.trainers.loaded_classes import whole_class
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "LLaMA-Factory"
@@ -211,11 +212,15 @@ def _model_losses(model: ModelMap) -> Iterator[str]:
         yield f"the head of {model.architecture}: {_TITLE} loads language models without one for {model.head}"
     if model.model_type in _THINKERS:
         yield f"the names of {model.architecture}: {_TITLE} trains its thinker alone, under names without thinker"
+    if whole := whole_class(model):
+        yield f"the names of {model.architecture}: from such a configuration {_TITLE} loads {whole}"
 
 
 def _model_faults(model: ModelMap) -> Iterator[str]:
     if model.model_type in _THINKERS:
         yield f"it trains the thinker of {model.model_type} alone, whose names are not those of this map"
+    if whole := whole_class(model):
+        yield f"it loads {whole} from such a configuration, whose names are not those of {model.architecture}"
 
 
 def _settings(plan: Plan) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from lorascope.trainers import ms_swift_search as searching
 from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys
+from lorascope.trainers.loaded_classes import whole_class
 from lorascope.trainers.ms_swift_models import ModelType, Towers, model_types, types_for
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
@@ -110,6 +111,8 @@ _NOT_ON_MAMBA = frozenset({"out_proj", "conv1d"})
 _LEFT_ALONE = "NonDynamicallyQuantizableLinear"
 # Heads of models that it loads: AutoModelForCausalLM, a class of its own for models with towers, and for classification.
 _HEADS = ("causal-lm", "image-text-to-text", "sequence-classification", "unknown")
+# Language models alone whose configurations have a text_config, by which ms-swift takes them for models of several parts.
+_OF_PARTS = frozenset({"gemma4_assistant"})
 # Matches no name, and keeps it from searching for linear layers.
 _NOTHING = "(?!)"
 
@@ -282,10 +285,17 @@ def _continued(lines: Sequence[str]) -> list[str]:
 def _model_losses(model: ModelMap) -> Iterator[str]:
     if model.head not in _HEADS:
         yield f"the model: {_TITLE} does not load {model.architecture} ({model.head})"
-    elif (
-        _has_towers(model) and model.head != "unknown" and not any(k.multimodal for k in types_for(model.architecture))
-    ):
-        yield f"the model: none of {_TITLE}'s model types is for {model.architecture}, which has towers"
+    elif _stops_at(model) and not any(kind.multimodal for kind in types_for(model.architecture)):
+        yield f"the model: none of {_TITLE}'s model types is for {model.architecture}, which has several parts"
+    elif whole := whole_class(model):
+        yield f"the names of {model.architecture}: from such a configuration {_TITLE} loads {whole}"
+
+
+def _stops_at(model: ModelMap) -> bool:
+    """It does not load a model of this kind without a model type for its class (`get_model_info_meta`)."""
+    if model.head == "unknown":
+        return False
+    return model.head == "image-text-to-text" or model.model_type in _OF_PARTS or _has_towers(model)
 
 
 def _has_towers(model: ModelMap) -> bool:
@@ -458,10 +468,14 @@ def _kind(
         return model_types()[name], ""
     kinds = types_for(model.architecture)
     towers = _has_towers(model)
+    if whole := whole_class(model):
+        error = f"from such a configuration it loads {whole}, whose names are not those of {model.architecture}"
+        raise LorascopeError(error, where=_TITLE, hint="Check it on a map of that class: --head image-text-to-text")
     if not kinds:
-        if towers and model.head != "unknown":
+        if _stops_at(model):
             return ModelType(""), (
-                f"ms-swift stops: none of its model types is for {model.architecture}, which has towers. Give --model_type"
+                f"ms-swift stops: none of its model types is for {model.architecture}, which has several parts. Give "
+                "--model_type"
             )
         return ModelType("", multimodal=towers), ""
     if len(kinds) > 1:
