@@ -116,6 +116,7 @@ def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert (len(found["targets"]), found["trainable"]) == (64, 3_407_872)
     wrong = {"peft_type": "LORA", "target_modules": ["c_attn"], "task_type": "CAUSAL_LM"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(wrong), encoding="utf-8")
-    (finding,) = printed(capsys, "check", "mistral", str(tmp_path), code=1)["findings"]
+    finding, *explaining = printed(capsys, "check", "mistral", str(tmp_path), code=1)["findings"]
+    assert [one["code"] for one in explaining] == ["no-match"]
     fits(finding, FINDING)
     assert (finding["code"], finding["severity"]) == ("refused", "error")

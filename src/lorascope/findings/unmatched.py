@@ -49,8 +49,7 @@ def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
     if asked.form == "string":
         yield from _string(case, asked.modules[0], severity)
     if isinstance(case.config.target_parameters, str):
-        fix = f'Give a list of names: target_parameters=["{case.config.target_parameters.rpartition(".")[2]}"].'
-        yield Finding("string-not-list", "error", "target_parameters", case.resolution.error, fix)
+        yield _parameter_string(case, case.config.target_parameters)
     answers: dict[tuple[str, _Answer], list[str]] = {}
     if asked.form in ("list", "default"):
         for entry in asked.modules:
@@ -69,6 +68,14 @@ def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
         why = answer.why or _known_why(case, texts, answer)
         message = f"{shown} {verb} no {kind} of {case.model.model}{ignored}. {why}".rstrip()
         yield Finding(answer.code, severity, setting, message, answer.fix)
+
+
+def _parameter_string(case: Case, text: str) -> Finding:
+    names = [name for _, name, _ in parameter_names(case.model)]
+    found = _named(text, names) or [name for name in names if (p := _safely(text)) is not None and p.fullmatch(name)]
+    endings = endings_or_names(found, names) if found else ()
+    fix = f"Give a list of names: target_parameters=[{in_quotes(endings or (text,))}]."
+    return Finding("string-not-list", "error", "target_parameters", case.resolution.error, fix)
 
 
 def _known_why(case: Case, texts: Sequence[str], answer: _Answer) -> str:
@@ -259,6 +266,8 @@ def _parameter_answer(case: Case, text: str) -> _Answer:
     ends = NameSet([text])
     modules = [module for module in model.modules if ends.has(module.name)]
     own = [f"{module.name}.{name}" for module in modules for name, shape in module.parameters if len(shape) in (2, 3)]
+    # Biases of stacked experts have two dimensions as well.
+    own = [name for name in own if (w := model.weight_by_name.get(name)) is None or w.role.block != "other"]
     all_names = [name for _, name, _ in parameter_names(model)]
     if modules and own:
         endings = endings_or_names(own, all_names)
