@@ -19,7 +19,6 @@ from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, surface_losses
 from lorascope.trainers.keys import unknown_key_findings
 from lorascope.trainers.llamafactory_towers import PARTS, Parts
-from lorascope.trainers.loaded_classes import whole_class
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "LLaMA-Factory"
@@ -139,13 +138,14 @@ class LlamaFactory:
     def write(self, plan: Plan, job: Job) -> str:
         """The YAML file's text."""
         adapter = _settings(plan) or {}
-        transformers = plan.model.versions.get("transformers", "")
+        release = plan.model.versions.get("transformers", "")
         heading = [
             f"Made for LLaMA-Factory {self.release}. Run it with: llamafactory-cli train THIS_FILE.yaml",
             f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.",
-            *([f"Names of modules are those of transformers {transformers}. "] if transformers else []),
+            f"Names of modules are those of {plan.model.architecture}"
+            + (f" in transformers {release}." if release else ".")
+            + " LLaMA-Factory runs with transformers up to 5.6.0.",
         ]
-        heading[-1] += "LLaMA-Factory runs with transformers up to 5.6.0."
         settings = {
             "model_name_or_path": job.base or PLACEHOLDER,
             "stage": "sft",
@@ -171,11 +171,11 @@ class LlamaFactory:
             "lora_alpha": "Left out, it would be twice the rank.",
             "freeze_vision_tower": "These three decide where LoRA may go at all.",
             "dataset": (
-                "A name from dataset_info.json in the folder data."
+                "A name from dataset_info.json in the folder data. "
                 if job.data
-                else "LLaMA-Factory's own demonstration data, in the folder data of its repository."
-            ),
-            "cutoff_len": "Without the key template, the chat template is the tokenizer's own.",
+                else "LLaMA-Factory's own demonstration data, in the folder data of its repository. "
+            )
+            + "Without a key template, the chat template is the tokenizer's own.",
         }
         return commented_yaml(heading, settings, remarks)
 
@@ -212,15 +212,11 @@ def _model_losses(model: ModelMap) -> Iterator[str]:
         yield f"the head of {model.architecture}: {_TITLE} loads language models without one for {model.head}"
     if model.model_type in _THINKERS:
         yield f"the names of {model.architecture}: {_TITLE} trains its thinker alone, under names without thinker"
-    if whole := whole_class(model):
-        yield f"the names of {model.architecture}: from such a configuration {_TITLE} loads {whole}"
 
 
 def _model_faults(model: ModelMap) -> Iterator[str]:
     if model.model_type in _THINKERS:
         yield f"it trains the thinker of {model.model_type} alone, whose names are not those of this map"
-    if whole := whole_class(model):
-        yield f"it loads {whole} from such a configuration, whose names are not those of {model.architecture}"
 
 
 def _settings(plan: Plan) -> dict[str, Any] | None:

@@ -23,7 +23,6 @@ from lorascope.trainers import ms_swift_search as searching
 from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys
-from lorascope.trainers.loaded_classes import whole_class
 from lorascope.trainers.ms_swift_models import ModelType, Towers, model_types, types_for
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
@@ -159,8 +158,9 @@ class MsSwift:
     def write(self, plan: Plan, job: Job) -> str:
         """The command."""
         adapter = _settings(plan) or {}
-        transformers = plan.model.versions.get("transformers", "")
-        names = f"Names of modules are those of transformers {transformers}. " if transformers else ""
+        release = plan.model.versions.get("transformers", "")
+        names = f"Names of modules are those of {plan.model.architecture}"
+        names += f" in transformers {release}." if release else "."
         types = [kind.name for kind in types_for(plan.model.architecture)]
         options: dict[str, Any] = {
             "model": job.base or PLACEHOLDER,
@@ -179,16 +179,15 @@ class MsSwift:
         remarks = [
             f"Made for ms-swift {self.release}.",
             f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.",
-            f"{names}ms-swift {self.release} runs with transformers up to 5.19.",
+            f"{names} ms-swift {self.release} runs with transformers up to 5.19.",
             "use_hf: models and data come from Hugging Face, not from ModelScope.",
         ]
         if not job.base:
             remarks.append("model: your model, a Hub id or a folder.")
-        if len(types) > 1:
-            remarks.append(
-                "Where ms-swift does not know the model by its name, it stops and asks for --model_type, one of: "
-                + ", ".join(types)
-            )
+        remarks.append(
+            "Where ms-swift does not know the model by its name, it may stop and ask for --template"
+            + (f" and --model_type, one of: {', '.join(types)}" if len(types) > 1 else "")
+        )
         if "target_regex" in adapter and "target_parameters" in adapter and adapter["target_regex"] == _NOTHING:
             remarks.append(
                 f"target_regex {_NOTHING} matches no module: without it, every linear layer would be adapted too."
@@ -287,8 +286,6 @@ def _model_losses(model: ModelMap) -> Iterator[str]:
         yield f"the model: {_TITLE} does not load {model.architecture} ({model.head})"
     elif _stops_at(model) and not any(kind.multimodal for kind in types_for(model.architecture)):
         yield f"the model: none of {_TITLE}'s model types is for {model.architecture}, which has several parts"
-    elif whole := whole_class(model):
-        yield f"the names of {model.architecture}: from such a configuration {_TITLE} loads {whole}"
 
 
 def _stops_at(model: ModelMap) -> bool:
@@ -468,9 +465,6 @@ def _kind(
         return model_types()[name], ""
     kinds = types_for(model.architecture)
     towers = _has_towers(model)
-    if whole := whole_class(model):
-        error = f"from such a configuration it loads {whole}, whose names are not those of {model.architecture}"
-        raise LorascopeError(error, where=_TITLE, hint="Check it on a map of that class: --head image-text-to-text")
     if not kinds:
         if _stops_at(model):
             return ModelType(""), (
