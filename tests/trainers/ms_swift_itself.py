@@ -70,7 +70,7 @@ def main() -> None:
         "versions": {"peft": peft.__version__, "transformers": transformers.__version__},
         "models": {f"{head}/{model_type}": of_model(head, model_type) for head, model_type in asked["entries"]},
         "commands": [parsed(text) for text in asked["commands"]],
-        "multimodal": multimodal() if asked.get("multimodal") else {},
+        "stops": stops(),
     }
     answers.write_text(json.dumps(found), encoding="utf-8")
 
@@ -108,16 +108,20 @@ def parsed(text: str) -> dict[str, Any]:
     return {"error": "", **{key: getattr(found, key) for key in (*keys, *more)}}
 
 
-def multimodal() -> dict[str, bool]:
-    """Whether it takes each architecture's configuration for one of a model with towers."""
+def stops() -> dict[str, bool]:
+    """Whether it stops at each architecture's configuration if none of its model types is for the class."""
     from swift.utils import HfConfigFactory
+    from transformers import AutoModelForCausalLM
 
     found = {}
     for entry in architectures.entries("causal-lm", "image-text-to-text"):
         try:
-            found[f"{entry.head}/{entry.model_type}"] = HfConfigFactory.is_multimodal(entry.config())
+            config = entry.config()
         except Exception:  # a default that this transformers cannot make
             continue
+        # get_model_info_meta, then the class that ModelLoader takes.
+        loaded = type(config) in AutoModelForCausalLM._model_mapping
+        found[f"{entry.head}/{entry.model_type}"] = HfConfigFactory.is_multimodal(config) or not loaded
     return found
 
 

@@ -75,9 +75,10 @@ def test_plans_are_written_exactly_or_refused_with_one_that_can_be() -> None:
             refused += 1
             with fails(*losses, "export to llamafactory"):
                 export(made, "llamafactory")
-            if head in ("masked-lm", "sequence-classification"):
-                continue
             found = nearest_plan(made, FACTORY)
+            # A head that it does not load has no near plan, nor has an attention of torch's with its output within it.
+            unloaded = any(loss.startswith("the head") for loss in losses)
+            assert (found is None) == (unloaded or (model_type == "gemma3" and "vision" in rules[0])), losses
             if found is not None:
                 near += 1
                 export(found[1], "llamafactory")
@@ -213,7 +214,7 @@ def test_every_fault_is_said() -> None:
         "use_rslora is None",
         "additional_target is [1]",
         "freeze_trainable_layers is 2.5",
-        "OmegaConf",
+        "a reference that LLaMA-Factory does not follow",
         "model_name_or_path is missing",
         "11 faults",
     ):

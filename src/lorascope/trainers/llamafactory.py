@@ -277,7 +277,7 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[str]:
             continue
         texts = value if isinstance(value, list) else [value]
         if any(isinstance(text, str) and "${" in text for text in texts):
-            yield f"{key} is {quoted(value)}, which OmegaConf fills in when it reads the file: write the value out"
+            yield f"{key} is {quoted(value)}, a reference that LLaMA-Factory does not follow: write the value out"
         elif not _IS[_KINDS[key]](value):
             note = ", which counts as true there" if _KINDS[key] == _TRUTH and isinstance(value, str) else ""
             yield f"{key} is {quoted(value)}, not {_KINDS[key]}{note}"

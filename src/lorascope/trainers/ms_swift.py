@@ -285,7 +285,7 @@ def _model_losses(model: ModelMap) -> Iterator[str]:
     if model.head not in _HEADS:
         yield f"the model: {_TITLE} does not load {model.architecture} ({model.head})"
     elif _stops_at(model) and not any(kind.multimodal for kind in types_for(model.architecture)):
-        yield f"the model: none of {_TITLE}'s model types is for {model.architecture}, which has several parts"
+        yield f"the model: none of {_TITLE}'s model types is for {model.architecture}, which it does not load without one"
 
 
 def _stops_at(model: ModelMap) -> bool:
@@ -468,8 +468,8 @@ def _kind(
     if not kinds:
         if _stops_at(model):
             return ModelType(""), (
-                f"ms-swift stops: none of its model types is for {model.architecture}, which has several parts. Give "
-                "--model_type"
+                f"ms-swift stops: none of its model types is for {model.architecture}, which it does not load without one. "
+                "Give --model_type"
             )
         return ModelType("", multimodal=towers), ""
     if len(kinds) > 1:
