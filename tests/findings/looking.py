@@ -41,7 +41,9 @@ class Example:
 
 def configured(arguments: dict[str, Any]) -> AdapterConfig:
     """The configuration of PEFT's keyword arguments."""
-    return AdapterConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
+    return AdapterConfig(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    )
 
 
 def looked(model: ModelMap, arguments: dict[str, Any], peft: str = NEWEST) -> list[Finding]:

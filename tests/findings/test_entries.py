@@ -57,7 +57,13 @@ EXAMPLES = {
         {"target_modules": ["q_proj", "v_proj"]},
     ),
     "upper case": Example(
-        "llama", {"target_modules": ["Q_proj"]}, "no-match", "error", ("case",), ('"q_proj"',), {"target_modules": ["q_proj"]}
+        "llama",
+        {"target_modules": ["Q_proj"]},
+        "no-match",
+        "error",
+        ("case",),
+        ('"q_proj"',),
+        {"target_modules": ["q_proj"]},
     ),
     "the prefix of a saved adapter": Example(
         "llama",
@@ -199,7 +205,7 @@ EXAMPLES = {
         {"target_modules": ["q_proj", "mlp"]},
         "unsupported",
         "error",
-        ("LlamaMLP", "3 modules"),
+        ("LlamaMLP", "3 modules", "PEFT refuses it"),
         ('"down_proj", "gate_proj", "up_proj"',),
         {"target_modules": ["q_proj", "down_proj", "gate_proj", "up_proj"]},
     ),

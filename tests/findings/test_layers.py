@@ -163,9 +163,19 @@ def test_every_code_of_the_room_has_its_mistake() -> None:
         ("llama", {"target_modules": ["q_proj"], "layers_to_transform": 1}),
         ("llama", {"target_modules": ["q_proj"], "layers_to_transform": []}),
         ("llama-bare", {"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": "layers"}),
-        ("mixtral", {"target_modules": [], "target_parameters": ["layers.1.mlp.experts.down_proj"], "layers_to_transform": [1]}),
+        (
+            "mixtral",
+            {"target_modules": [], "target_parameters": ["layers.1.mlp.experts.down_proj"], "layers_to_transform": [1]},
+        ),
         # Who spells the layer of a parameter means that one.
-        ("mixtral", {"target_modules": ["q_proj"], "target_parameters": ["layers.0.mlp.experts.down_proj"], "layers_to_transform": [1]}),
+        (
+            "mixtral",
+            {
+                "target_modules": ["q_proj"],
+                "target_parameters": ["layers.0.mlp.experts.down_proj"],
+                "layers_to_transform": [1],
+            },
+        ),
         ("llava", {"target_modules": ["q_proj"], "layers_to_transform": [0], "exclude_modules": ".*vision_tower.*"}),
         ("llama", {"target_modules": FULL}),
     ],

@@ -36,7 +36,13 @@ EXAMPLES = {
         {"rank_pattern": {}},
     ),
     "a convolution with groups": Example(
-        "plain", {"target_modules": ["grouped"], "r": 6}, "rank-invalid", "error", ("4 groups",), ("multiple of 4",), {"r": 8}
+        "plain",
+        {"target_modules": ["grouped"], "r": 6},
+        "rank-invalid",
+        "error",
+        ("4 groups",),
+        ("multiple of 4",),
+        {"r": 8},
     ),
     "a key with the wrapper's prefix": Example(
         "llama",
@@ -127,10 +133,21 @@ EXAMPLES = {
         ("They are not",),
     ),
     "a scale of nothing": Example(
-        "llama", {"target_modules": ["q_proj"], "lora_alpha": 0}, "scale", "error", ("by 0",), ("lora_alpha=8",), {"lora_alpha": 8}
+        "llama",
+        {"target_modules": ["q_proj"], "lora_alpha": 0},
+        "scale",
+        "error",
+        ("by 0",),
+        ("lora_alpha=8",),
+        {"lora_alpha": 8},
     ),
     "the default alpha at a high rank": Example(
-        "llama", {"target_modules": ["q_proj"], "r": 64}, "scale", "note", ("0.125", "default alpha"), ("lora_alpha=64",)
+        "llama",
+        {"target_modules": ["q_proj"], "r": 64},
+        "scale",
+        "note",
+        ("0.125", "default alpha"),
+        ("lora_alpha=64",),
     ),
     "scales far apart": Example(
         "llama",
@@ -159,11 +176,13 @@ def test_every_code_of_the_room_has_its_mistake() -> None:
     ("model", "arguments"),
     [
         ("llama", {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 4}}),
-        ("llama", {"target_modules": ["q_proj"], "rank_pattern": {FULL: 16, "k_proj": 8, "q_proj": 16}, "r": 16, "lora_alpha": 16})
-        if False
-        else ("llama", {"target_modules": ["q_proj"], "rank_pattern": {FULL: 4, "q_proj": 4}}),
+        # An earlier key of the same rank hides nothing.
+        ("llama", {"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 4, FULL: 4}}),
         ("llama", {"target_modules": ["q_proj"], "rank_pattern": {f"^{FULL}": 16}, "alpha_pattern": {f"^{FULL}": 16}}),
-        ("llama", {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"v_proj": 2}}),
+        (
+            "llama",
+            {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"v_proj": 2}},
+        ),
         ("gpt2", {"target_modules": ["c_attn"], "r": 64, "lora_alpha": 64}),
     ],
 )

@@ -60,7 +60,8 @@ def configuration_findings(case: Case) -> Iterator[Finding]:
 
 
 # What the rules report of every such configuration, and a finding says only where it matters: where a parameter escapes
-# the layers or the exclusions, and where the rewrite changed what is adapted.
-_ONLY_WHERE_IT_MATTERS = frozenset({"layers-ignored", "moe-rewrite"})
+# the layers or the exclusions, where a name that is not the model's own is dropped beside others, and where the rewrite
+# changed what is adapted.
+_ONLY_WHERE_IT_MATTERS = frozenset({"layers-dropped", "layers-ignored", "moe-rewrite"})
 # Codes of the rules that findings tell under more special ones.
 _TOLD_AS = {"no-match": ("regex-in-list", "string-not-list"), "pattern-unmatched": ("pattern-prefix",)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lorascope.compiling import peft_name
-from lorascope.findings.asked import Asked
+from lorascope.findings.asked import Asked, counted
 from lorascope.findings.case import Case, places
 from lorascope.findings.layers import excluded_by
 from lorascope.findings.meaning import fix_for, place_of_weights
@@ -42,8 +42,8 @@ def coverage_findings(case: Case, asked: Asked) -> Iterator[Finding]:
         parts = ", ".join(sorted({weight.role.part for weight in weights} - {""}))
         title = {"ffn": "FFN"}.get(block, block)
         message = (
-            f"{len(weights)} weights of {who} ({parts}), {share:.1%} of the {title}, do what adapted ones do and are "
-            "not adapted."
+            f"Not adapted: {counted(len(weights), 'weight')} of {who} ({parts}), {share:.1%} of the {title}, though others "
+            "that do the same are."
         )
         severity: Severity = "warning" if _likely_unmeant(case, asked, weights) else "note"
         selector = ".".join(word for word in (block, variant) if word)
@@ -61,7 +61,10 @@ def _missed(case: Case, asked: Asked) -> list[Weight]:
     names = {weight.name for weight in case.hit}
     taken = taken_by_rewrite(case)  # Said by the finding on the rewrite.
     templates = {template(name) for name in names}
-    layers = {weight.layer for weight in own} if case.config.layers_to_transform is not None else None
+    layers: dict[str, set[int | None]] = {}
+    for weight in own:
+        layers.setdefault(weight.role.block, set()).add(weight.layer)
+    everywhere = case.config.layers_to_transform is None
     parts = _parts(own)
     candidates = [
         weight
@@ -72,7 +75,7 @@ def _missed(case: Case, asked: Asked) -> list[Weight]:
         and weight.role.block in _PLANNED
         # Some layers of many: whoever names them means them.
         and template(weight.name) not in templates
-        and (layers is None or weight.layer is None or weight.layer in layers)
+        and (everywhere or weight.layer is None or weight.layer in layers.get(weight.role.block, ()))
         and (asked.form == "all-linear" or _shares(weight, parts))
     ]
     excluded: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from lorascope.findings.asked import MOST_SPELLED, Asked, Entry, endings_or_names, in_quotes, resolved_with
+from lorascope.findings.asked import MOST_SPELLED, Asked, Entry, counted, endings_or_names, in_quotes, resolved_with
 from lorascope.findings.case import Case
 from lorascope.findings.meaning import fix_for, place_in
 from lorascope.findings.unmatched import planning_command
@@ -70,11 +70,10 @@ def _unsupported(case: Case, asked: Asked) -> Iterator[Finding]:
         classes = ", ".join(dict.fromkeys(module.class_name for module in refused))
         subject = "The regular expression" if asked.form == "string" else f'"{entry.text}"'
         names = listed((module.name for module in refused), _MOST_NAMED)
-        message = (
-            f"{subject} matches {len(refused)} modules that are no layers ({classes}): {names}. PEFT refuses them."
-        )
+        message = f"{subject} matches what is no layer ({counted(len(refused), 'module')}, {classes}): {names}. PEFT refuses it."
         yield Finding("unsupported", "error", "target_modules", message, _within(case, asked, entry, refused))
-    if case.resolution.cause == "unsupported" and not told and not _digit_entries(asked):
+    numbers = any(module.kind == "other" for entry in _digit_entries(asked) for module in entry.targeted)
+    if case.resolution.cause == "unsupported" and not told and not numbers:
         error = case.resolution.error
         yield Finding("unsupported", "error", "the targets", error, _excluding(case))
 
@@ -143,9 +142,7 @@ def _digits(case: Case, asked: Asked) -> Iterator[Finding]:
         raising = ", and PEFT refuses what is no layer" if refused else ""
         if "." in entry.text and not refused:
             continue
-        message = (
-            f'"{entry.text}" is a number, and matches {len(entry.modules)} modules ({classes}): {places}{raising}.'
-        )
+        message = f'"{entry.text}" is a number, and matches {counted(len(entry.modules), "module")} ({classes}): {places}{raising}.'
         if layers:
             owners = listed((f'"{module.name}"' for module in layers), _MOST_NAMED)
             fix = f"Name the layers that are meant by more than the number: {owners}."

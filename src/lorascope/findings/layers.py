@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.compiling import weight_of
-from lorascope.findings.asked import MOST_SPELLED, Asked, endings_or_names, in_quotes, release_in, resolved_with
+from lorascope.findings.asked import (
+    MOST_SPELLED,
+    Asked,
+    counted,
+    endings_or_names,
+    in_quotes,
+    release_in,
+    resolved_with,
+)
 from lorascope.findings.case import Case
 from lorascope.findings.unmatched import planning_command
 from lorascope.folding import NUMBER, listed, spans
@@ -76,7 +84,7 @@ def _dropped(case: Case, asked: Asked) -> Iterator[Finding]:
     severity: Severity = "warning" if case.resolution.adapted else "error"
     if numbered:
         found = listed(numbered, _MOST_NAMED)
-        message = f"PEFT finds no layer number in {found}, so that layers_to_transform drops {len(numbered)} modules."
+        message = f"PEFT finds no layer number in {found}, so that layers_to_transform drops {counted(len(numbered), 'module')}."
         yield Finding("layers-dropped", severity, _SETTING, message, _pattern_fix(case, numbered))
     if outside:
         message = (

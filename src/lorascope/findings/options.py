@@ -7,13 +7,13 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from lorascope.compiling import task_type
-from lorascope.findings.asked import Asked, in_quotes, pattern_of, plain_pattern, release_in
+from lorascope.findings.asked import Asked, counted, in_quotes, pattern_of, plain_pattern, release_in
 from lorascope.findings.case import Case
 from lorascope.findings.layers import excluded_by
 from lorascope.folding import NUMBER, listed
 from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.counting import Tensors, trained_biases
-from lorascope.peft_rules.matching import CONDENSED_FROM, DUMMY_TARGET, ModuleMatcher
+from lorascope.peft_rules.matching import CONDENSED_FROM, DUMMY_TARGET, Match, ModuleMatcher
 from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import Finding, Severity, Weight
 
@@ -95,6 +95,17 @@ def _excluding(case: Case, asked: Asked) -> Iterator[Finding]:
         )
     except BadPatternError:
         return
+    left = any(entry.targeted or entry.parameters for entry in asked.modules)
+    gone = [
+        module.name
+        for entry in asked.modules
+        for module in entry.modules
+        if asked.verdicts[module.name] is Match.EXCLUDED
+    ]
+    if case.resolution.cause == "no-match" and gone and not left:
+        who = "exclude_modules and modules_to_save take" if saved else "exclude_modules takes"
+        message = f"{who} out every target ({listed(gone, 2)}): nothing is left to adapt."
+        yield Finding("no-match", "error", "exclude_modules", message, "Exclude less, or name other targets.")
     for text, taken in entries:
         if not taken:
             why, fix = _no_effect(case, text, names, isinstance(exclude, str))
@@ -113,18 +124,18 @@ def _no_effect(case: Case, text: str, targets: list[str], is_text: bool) -> tupl
         why = "Entries of a list are names or their endings, never regular expressions."
         hit = [name for name in targets if pattern and pattern.fullmatch(name)]
         if hit:
-            return why, f'Give it as a text: exclude_modules="{text}", which takes out {len(hit)} targets.'
+            return why, f'Give it as a text: exclude_modules="{text}", which takes out {counted(len(hit), "target")}.'
         whole = f".*{text}.*"
         hit = _full(whole, targets)
         if hit:
-            return why, f'Give exclude_modules="{whole}", which takes out {len(hit)} targets.'
+            return why, f'Give exclude_modules="{whole}", which takes out {counted(len(hit), "target")}.'
         return why, "As one it would exclude nothing either. Take it out."
     if is_text:
         for whole in (f"(.*[.])?{text}", f"(.*[.])?{text}[.].*", f".*{text}.*"):
             hit = _full(whole, targets)
             if hit:
                 why = "A text is one regular expression for the whole name."
-                return why, f'Give exclude_modules="{whole}", which takes out {len(hit)} targets.'
+                return why, f'Give exclude_modules="{whole}", which takes out {counted(len(hit), "target")}.'
     else:
         below = f"(.*[.])?{plain_pattern(text)}[.].*"
         hit = _full(below, targets)
@@ -246,7 +257,7 @@ def _biases(case: Case) -> Iterator[Finding]:
         yield Finding("bias", "note", "bias", message, 'Give bias="none".')
     else:
         message = (
-            f'bias="{config.bias}" trains {len(trained)} biases of the base model ({tensors.size(trained):,} parameters), '
+            f'bias="{config.bias}" trains {len(trained)} of the biases of the base model ({tensors.size(trained):,} parameters), '
             "so that the model is another one even where the adapter is switched off."
         )
         yield Finding("bias", "note", "bias", message, 'Nothing to do if that is meant; otherwise give bias="none".')

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from lorascope.compiling import compile_targets, peft_arguments, peft_name, weight_of
 from lorascope.errors import LorascopeError
-from lorascope.findings.asked import Asked, Entry, in_quotes, pattern_of, plain_pattern, resolved_with
+from lorascope.findings.asked import Asked, Entry, counted, in_quotes, pattern_of, plain_pattern, resolved_with
 from lorascope.findings.case import Case, places
 from lorascope.findings.unmatched import planning_command
 from lorascope.folding import NUMBER, listed, template
@@ -27,7 +27,6 @@ def reach_findings(case: Case, asked: Asked) -> Iterator[Finding]:
     """`dead-or-crashing`, `outside`, `router`, `head`, `tied`, `unmergeable`, `quantised` and what the map doubts."""
     yield from _dead(case)
     yield from _beyond(case, asked)
-    yield from _uncharted(case, asked)
     yield from _ties(case)
     for one in case.resolution.warnings:
         if one.code == "unmergeable":
@@ -74,25 +73,28 @@ def _beyond(case: Case, asked: Asked) -> Iterator[Finding]:
         return {"router": "router", "head": "head", "embedding": "head"}.get(weight.role.block, "inner")
 
     groups = _grouped(case.hit, place)
+    uncharted = _uncharted(case)
+    foreign = [name for name, component in uncharted.items() if component not in case.own]
     beside = [weight for where, weights in groups.items() if where.startswith("outside") for weight in weights]
     for where, weights in groups.items():
         if not where:
             continue
         code, _, component = where.partition(" ")
+        are = "are" if len(weights) > 1 else "is"
         severity: Severity = "note" if _meant(case, asked, weights) else "warning"
         names = [peft_name(case.model, weight) for weight in weights]
         cost = sum(one.trainable for one in case.resolution.adapted if one.name in set(names))
         share = (
             f"{cost / case.resolution.trainable:.1%} of the trainable parameters" if case.resolution.trainable else ""
         )
-        fix = _all_out(case, beside if code == "outside" else weights)
+        fix = _all_out(case, beside, foreign) if code == "outside" else _all_out(case, weights)
         if code == "outside":
             blocks = ", ".join(dict.fromkeys(weight.role.block for weight in weights))
             part = f"connector ({blocks})" if component == "connector" else f"{component} tower ({blocks})"
-            message = f"{len(weights)} weights of the {part} are adapted too, {share}."
+            message = f"{counted(len(weights), 'weight')} of the {part} {are} adapted too, {share}."
             yield Finding("outside", severity, places(weights), message, fix)
         elif code == "router":
-            message = f"{len(weights)} routers are adapted, {share}: which expert a token goes to changes in training."
+            message = f"{counted(len(weights), 'router')} {are} adapted, {share}: which expert a token goes to changes in training."
             yield Finding("router", severity, places(weights), message, fix)
         elif code == "head":
             kinds = " and ".join(dict.fromkeys(_head_word(weight) for weight in weights))
@@ -103,12 +105,16 @@ def _beyond(case: Case, asked: Asked) -> Iterator[Finding]:
                 fix = 'Give task_type="SEQ_CLS": PEFT then trains it in full and saves it.'
             yield Finding("head", severity, places(weights), message, fix)
         else:
-            message = f"{len(weights)} weights are adapted that are neither attention nor FFN, {share}."
+            message = f"{counted(len(weights), 'weight')} {are} adapted beside attention and FFN, {share}."
             yield Finding("outside", "note", places(weights), message, fix)
+    if uncharted:
+        fix = _all_out(case, beside, foreign) if foreign else excluding_fix(case, [*uncharted], [*uncharted])
+        yield _no_linear(case, asked, uncharted, fix)
 
 
-def _all_out(case: Case, weights: Sequence[Weight]) -> str:
-    return excluding_fix(case, [peft_name(case.model, weight) for weight in weights], [w.name for w in weights])
+def _all_out(case: Case, weights: Sequence[Weight], others: Sequence[str] = ()) -> str:
+    adapted = [peft_name(case.model, weight) for weight in weights]
+    return excluding_fix(case, [*adapted, *others], [*(weight.name for weight in weights), *others])
 
 
 def _head_word(weight: Weight) -> str:
@@ -147,24 +153,23 @@ def _speaks_of(case: Case, entry: Entry, names: set[str]) -> bool:
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", entry.text) for word in words if not word.isdecimal())
 
 
-def _uncharted(case: Case, asked: Asked) -> Iterator[Finding]:
-    """Adapted modules that hold no matrix of the map: convolutions above all."""
+def _uncharted(case: Case) -> dict[str, str]:
+    """Adapted modules that hold no matrix of the map, convolutions above all, and their components."""
     known = {peft_name(case.model, weight) for weight in case.hit} | {weight.name for weight in case.hit}
-    rest = [one.name for one in case.resolution.adapted if one.name not in known]
     dead = {name for one in case.resolution.warnings if one.code in ("dead-or-crashing", "bias") for name in one.names}
-    rest = [name for name in rest if name not in dead]
-    if not rest:
-        return
+    names = [one.name for one in case.resolution.adapted if one.name not in known and one.name not in dead]
+    return {name: read(template(name), "conv", case.model.model_type)[0].component for name in names}
+
+
+def _no_linear(case: Case, asked: Asked, modules: Mapping[str, str], fix: str) -> Finding:
     classes = dict.fromkeys(
         case.model.module_by_name[name].class_name if name in case.model.module_by_name else "parameter"
-        for name in rest
+        for name in modules
     )
-    components = {read(template(name), "conv", case.model.model_type)[0].component for name in rest}
-    severity: Severity = (
-        "note" if components <= case.own or (asked.form == "list" and len(asked.modules) == 1) else "warning"
-    )
-    message = f"{len(rest)} modules are adapted that are no linear layers ({', '.join(classes)})."
-    yield Finding("outside", severity, listed(rest, 3), message, excluding_fix(case, rest, rest))
+    named = asked.form == "list" and len(asked.modules) == 1
+    severity: Severity = "note" if named or case.own.issuperset(modules.values()) else "warning"
+    message = f"{counted(len(modules), 'module')} adapted that are no linear layers ({', '.join(classes)})."
+    return Finding("outside", severity, listed(modules, 3), message, fix)
 
 
 def excluding_fix(case: Case, adapted: Sequence[str], modules: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from lorascope.compiling import NEWEST, as_parameter, weight_of
-from lorascope.findings.asked import MOST_SPELLED, Asked, in_quotes, release_in
+from lorascope.findings.asked import MOST_SPELLED, Asked, counted, in_quotes, release_in
 from lorascope.findings.case import Case, places
 from lorascope.findings.meaning import place_of_weights
 from lorascope.findings.unmatched import planning_command
@@ -47,11 +47,13 @@ def rewrite_findings(case: Case, asked: Asked) -> Iterator[Finding]:
     elif asked.form in ("string", "all-linear"):
         parts.append("It keeps only the last words of the names that the text matches.")
     if lost:
-        parts.append(f"Not adapted, though named: {len(lost)} weights ({places(lost)}).")
+        parts.append(f"Not adapted, though named: {counted(len(lost), 'weight')} ({places(lost)}).")
     if experts:
-        parts.append(f"Adapted instead: {len(experts)} stacks of experts{_size(case, experts)} ({places(experts)}).")
+        parts.append(
+            f"Adapted instead: {counted(len(experts), 'stack')} of experts{_size(case, experts)} ({places(experts)})."
+        )
     if others:
-        parts.append(f"Adapted, though not named: {len(others)} weights ({places(others)}).")
+        parts.append(f"Adapted, though not named: {counted(len(others), 'weight')} ({places(others)}).")
     severity: Severity = "warning" if lost or others or (asked.form == "string" and experts) else "note"
     if severity == "note" and not experts and not plain.error:
         return  # It changed nothing.

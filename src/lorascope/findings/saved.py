@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from lorascope.findings.asked import Asked, in_quotes, release_in
+from lorascope.findings.asked import Asked, counted, in_quotes, release_in
 from lorascope.findings.case import Case
 from lorascope.folding import NUMBER, listed
 from lorascope.peft_rules.copying import names_before_matching
@@ -121,11 +121,12 @@ def _shadows(case: Case, asked: Asked) -> Iterator[Finding]:
             by_entry.setdefault(entry or in_quotes(sorted(explicit)), []).append(name)
     for entry, names in by_entry.items():
         message = (
-            f"modules_to_save takes {len(names)} targets away ({listed(names, 2)}): what is in a module called {entry} "
+            f"modules_to_save takes {counted(len(names), 'target')} away ({listed(names, 2)}): what is in a module called {entry} "
             "is trained in full and gets no adapter."
         )
         fix = f'Take "{entry}" out of modules_to_save if adapters are meant, and the targets out otherwise.'
-        yield Finding("saved-shadows", "warning", _SETTING, message, fix)
+        severity: Severity = "error" if case.resolution.cause == "no-match" else "warning"
+        yield Finding("saved-shadows", severity, _SETTING, message, fix)
 
 
 def _copies(case: Case) -> Iterator[Finding]:

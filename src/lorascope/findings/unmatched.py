@@ -46,6 +46,10 @@ def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
     severity: Severity = "error" if nothing else "warning"
     if asked.faulty:
         return
+    if asked.form == "list" and not entries and case.resolution.cause == "no-match":
+        message = "target_modules is empty, and no parameter is named either: there is nothing to adapt."
+        fix = f"Name the weights, or let them be written: {planning_command(case)}"
+        yield Finding("no-match", "error", "target_modules", message, fix)
     if asked.form == "string":
         yield from _string(case, asked.modules[0], severity)
     if isinstance(case.config.target_parameters, str):

@@ -1,0 +1,178 @@
+"""All findings on a configuration together: in order, none lost, none without an explanation, whatever is written."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from findings.looking import codes, configured, looked, on_tiny, told
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from peft_rules import test_traps, zoo
+from peft_rules.configs import configurations
+
+import lorascope
+from lorascope.findings.case import Case
+from lorascope.findings.configuration import configuration_findings
+from lorascope.peft_rules.resolving import resolve
+from lorascope.records import AdapterConfig, Finding, Resolution
+
+RULES = Path(lorascope.__file__).parent / "peft_rules"
+PER_MODEL = 40
+# What the rules report, and the other codes under which a finding may tell it.
+OTHERWISE = {
+    "no-match": {"regex-in-list", "string-not-list", "bad-pattern"},
+    "pattern-unmatched": {"pattern-prefix"},
+    "twice": {"unsupported"},
+}
+# Reported of every such configuration, told only where some weight escapes what was meant.
+ONLY_WHERE_IT_MATTERS = {"layers-dropped", "layers-ignored", "moe-rewrite"}
+
+
+def findings(name: str, config: AdapterConfig) -> tuple[Resolution, list[Finding]]:
+    resolution = resolve(zoo.mapped(name), config)
+    return resolution, list(configuration_findings(Case(zoo.mapped(name), config, resolution)))
+
+
+def check_whole(resolution: Resolution, found: list[Finding]) -> None:
+    """What must hold of the findings on any configuration."""
+    order = [("error", "warning", "note").index(finding.severity) for finding in found]
+    assert order == sorted(order)
+    assert len(set(found)) == len(found), "told twice"
+    assert all(f.code and f.where and f.message and f.fix for f in found)
+    assert bool(told(found, "refused")) == bool(resolution.error)
+    if resolution.error:
+        assert found[0].code == "refused"
+        explaining = set(codes(found, "error")) - {"refused"}
+        assert explaining, (resolution.cause, resolution.error)
+        assert all(code in found[0].fix for code in explaining)
+    said = set(codes(found))
+    for behaviour in resolution.warnings:
+        if behaviour.code not in ONLY_WHERE_IT_MATTERS:
+            assert said & {behaviour.code, *OTHERWISE.get(behaviour.code, set())}, behaviour
+
+
+@pytest.mark.parametrize("trap", test_traps.CASES.values(), ids=test_traps.CASES.keys())
+def test_nothing_is_lost_of_what_surprises_people(trap: test_traps.Case) -> None:
+    check_whole(*findings(trap.model, trap.config))
+
+
+def test_enough_traps() -> None:
+    assert len(test_traps.CASES) >= 90
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("llama", "mixtral", "llava", "plain") else pytest.mark.slow)
+        for name in zoo.NAMES
+    ],
+)
+def test_nothing_is_lost_of_any_configuration(name: str) -> None:
+    counts: collections.Counter[str] = collections.Counter()
+
+    @settings(
+        max_examples=PER_MODEL,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        resolution, found = findings(name, data.draw(configurations(zoo.mapped(name))))
+        check_whole(resolution, found)
+        counts["refused" if resolution.error else "adapted"] += 1
+
+    run()
+    assert sum(counts.values()) >= PER_MODEL
+    assert counts["adapted"] >= PER_MODEL // 10
+
+
+def test_every_code_of_the_rules_is_told_by_a_room() -> None:
+    """The codes that stand in the rules' source, as first arguments of what reports and what refuses."""
+    found: set[str] = set()
+    for path in RULES.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func).rpartition(".")[2]
+                texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+                if name in ("Behaviour", "_warn") and texts:
+                    found.add(texts[0])
+                elif name == "_RefusalError" and len(node.args) == 2:
+                    found.update(texts[-1:])
+    found -= {"refused"}
+    rooms = "".join(path.read_text(encoding="utf-8") for path in (RULES.parent / "findings").glob("*.py"))
+    assert len(found) >= 20
+    assert {code for code in found if f'"{code}"' not in rooms} == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "explaining"),
+    [
+        ({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}, "no-match"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["self_attn"]}, "saved-shadows"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "layers-absent"),
+        ({"target_modules": []}, "no-match"),
+        ({"target_modules": [], "target_parameters": []}, "no-match"),
+        ({"target_modules": [""]}, "no-match"),
+        ({"target_modules": ""}, "no-match"),
+        ({"target_modules": ["q_proj"], "exclude_modules": "("}, "bad-pattern"),
+    ],
+)
+def test_a_refusal_is_explained(arguments: dict[str, Any], explaining: str) -> None:
+    found = on_tiny("llama", **arguments)
+    check_whole(resolve(zoo.mapped("llama"), configured(arguments)), found)
+    assert explaining in codes(found, "error")
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"target_modules": ["\x00", "\n", "q_proj\n", "…", "🦙", "q_proj"]},
+    {"target_modules": ["." * 50, "q_proj.", ".q_proj", "q..proj", "q_proj"]},
+    {"target_modules": ["\\", "[", "(?P<n>", "**", "+", "q_proj"]},
+    {"target_modules": ["x" * 10_000, "q_proj"]},
+    {"target_modules": [f"no.{n}" for n in range(3_000)] + ["q_proj"]},
+    {"target_modules": "(" * 200},
+    {"target_modules": "q_proj", "exclude_modules": "\\"},
+    {"target_modules": ["q_proj"], "rank_pattern": {"(": 1, "": 2, "*": 3, "\\": 4}},
+    {"target_modules": ["q_proj"], "alpha_pattern": {".*": -1.0, "x" * 5_000: 1e300}},
+    {"target_modules": ["q_proj"], "modules_to_save": ["", "(", "."]},
+    {"target_modules": ["q_proj"], "modules_to_save": ["🦙" * 100]},
+    {"target_modules": ["q_proj"], "layers_to_transform": [-5, 10**18, 0]},
+    {"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": ["(", "(a)(b)"]},
+    {"target_modules": ["q_proj"], "r": -(10**9), "lora_alpha": float("nan")},
+    {"target_modules": ["q_proj"], "lora_alpha": float("inf")},
+    {"target_modules": ["q_proj"], "lora_dropout": float("nan")},
+    {"target_modules": ["q_proj"], "target_parameters": ["", ".", "\\", "x" * 5_000]},
+    {"target_modules": ["q_proj"], "task_type": "\n", "bias": ""},
+]
+
+
+@pytest.mark.parametrize("arguments", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_no_one_means_is_told_like_the_rest(arguments: dict[str, Any]) -> None:
+    check_whole(resolve(zoo.mapped("llama"), configured(arguments)), on_tiny("llama", **arguments))
+
+
+def test_a_model_that_peft_cannot_wrap_says_why() -> None:
+    import dataclasses
+
+    model = dataclasses.replace(zoo.mapped("llama"), refusal="It has no forward.")
+    (finding,) = told(looked(model, {"target_modules": ["q_proj"]}), "refused")
+    assert "no forward" in finding.message
+
+
+def test_no_fix_speaks_of_a_form_that_cannot_be_copied() -> None:
+    """Expressions in fixes hold no backslash, which JSON, YAML and Python read differently."""
+    for model, arguments in (
+        ("llava", {"target_modules": "all-linear"}),
+        ("llama", {"target_modules": ["q_proj"], "exclude_modules": ["layers.0"]}),
+        ("qwen2_vl", {"target_modules": "all-linear"}),
+    ):
+        fixes = [finding.fix for finding in on_tiny(model, **arguments)]
+        assert any("exclude_modules=" in fix for fix in fixes)
+        assert not any(re.search(r"exclude_modules=\S*\\", fix) for fix in fixes)

@@ -1,0 +1,143 @@
+"""The plans that lorascope compiles itself raise no finding that matters: over the whole gallery."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Sequence
+
+import pytest
+from findings.looking import told
+
+from lorascope.errors import LorascopeError
+from lorascope.findings import configuration
+from lorascope.findings.case import Case
+from lorascope.findings.configuration import configuration_findings
+from lorascope.planning import plan
+from lorascope.recipes import RECIPES
+from lorascope.records import Finding, ModelMap
+from lorascope.sources.gallery import from_gallery, gallery
+
+PAIRS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
+# Classifiers whose head is called otherwise than PEFT looks for, so that its SEQ_CLS neither trains nor saves it; a plan
+# does not say so in modules_to_save.
+UNSAVED_HEADS = frozenset(["bart", "bigbird_pegasus", "flaubert", "mbart", "mt5", "mvp", "perceiver", "plbart", "t5", "umt5", "xlm", "xlnet"])
+
+# Rules beyond the recipes, that name all of a kind and so leave no doubt of what is meant.
+ODD = (
+    ("attention[0]",),
+    ("attention.q[:1]=4", "ffn[-1:]=2/8"),
+    ("attention.o",),
+    ("ffn.down=64",),
+    ("mixer",),
+    ("router",),
+    ("attention.cross",),
+    ("vision",),
+    ("connector",),
+    ("ffn.expert",),
+)
+# Rules whose configuration is the one that others write by mistake, and what is said of it then. The configuration alone
+# does not tell them apart.
+DOUBTFUL = {
+    ("head",): {"tied"},
+    ("embedding.token",): {"tied"},
+    ("ffn.shared",): {"left-out"},
+    ("attention.self",): {"left-out"},
+    ("attention.q,v", "vision.attention"): {"outside"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _of_this_release_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other releases make of a plan is a note at most, and takes most of the time."""
+    monkeypatch.setattr(configuration, "version_findings", lambda case: iter(()))
+
+
+def checked(model: ModelMap, rules: Sequence[str]) -> list[Finding] | None:
+    """The findings on a plan of rules or of a recipe; None if the model has no such weights."""
+    try:
+        made = plan(model, *rules)
+    except LorascopeError:
+        return None
+    return list(configuration_findings(Case(model, made.config, made.resolution)))
+
+
+def grave(findings: list[Finding], model_type: str, head: str) -> Iterator[Finding]:
+    """Those that matter, save for what is known of classifiers' heads."""
+    for finding in findings:
+        known = finding.code == "task-type" and head == "sequence-classification" and model_type in UNSAVED_HEADS
+        if finding.severity != "note" and not known:
+            yield finding
+
+
+def run(pairs: Sequence[tuple[str, str]], many: Sequence[Sequence[str]]) -> collections.Counter[str]:
+    """Asserts that no plan of any rules on any map has a finding that matters; counts plans, and notes by code."""
+    counts: collections.Counter[str] = collections.Counter()
+    for model_type, head in pairs:
+        model = from_gallery(model_type, head)
+        for rules in many:
+            found = checked(model, rules)
+            if found is None:
+                continue
+            wrong = list(grave(found, model_type, head))
+            assert wrong == [], (model_type, head, rules, wrong)
+            counts["plans"] += 1
+            counts.update({finding.code for finding in found})
+    return counts
+
+
+def test_recipes_on_a_sample() -> None:
+    counts = run(PAIRS[::25], [(recipe,) for recipe in RECIPES])
+    assert counts["plans"] >= 92
+
+
+def test_odd_rules_on_a_sample() -> None:
+    counts = run(PAIRS[::40], ODD)
+    assert counts["plans"] >= 60
+
+
+@pytest.mark.slow
+def test_recipes_on_every_architecture() -> None:
+    assert len(PAIRS) == 496
+    counts = run(PAIRS, [(recipe,) for recipe in RECIPES])
+    assert counts["plans"] == 2441
+    assert counts["scale"] > 100  # notes are there
+
+
+@pytest.mark.slow
+def test_odd_rules_on_every_architecture() -> None:
+    counts = run(PAIRS, ODD)
+    assert counts["plans"] >= 2000
+
+
+@pytest.mark.parametrize("rules", DOUBTFUL, ids=" ".join)
+def test_what_cannot_be_told_from_a_mistake_is_told_as_one(rules: tuple[str, ...]) -> None:
+    codes: set[str] = set()
+    for model_type in (
+        "llama",
+        "gpt2",
+        "gemma2",
+        "bart",
+        "qwen2_moe",
+        "llama4_text",
+        "qwen3_next",
+        "llava",
+        "internvl",
+    ):
+        model = from_gallery(model_type)
+        for finding in grave(checked(model, rules) or [], model_type, model.head):
+            codes.add(finding.code)
+    assert codes == DOUBTFUL[rules]
+
+
+def test_heads_that_a_plan_does_not_save() -> None:
+    """The exceptions above are exactly those; each finding names the modules to save."""
+    found = set()
+    tried = 0
+    for model_type, head in PAIRS:
+        if head == "sequence-classification":
+            tried += 1
+            findings = checked(from_gallery(model_type, head), ["ffn"]) or []
+            if any("modules_to_save" in finding.fix for finding in told(findings, "task-type")):
+                found.add(model_type)
+    assert tried >= 80
+    assert found == UNSAVED_HEADS
