@@ -75,7 +75,7 @@ def _missed(case: Case, asked: Asked) -> list[Weight]:
         and weight.role.block in _PLANNED
         # Some layers of many: whoever names them means them.
         and template(weight.name) not in templates
-        and (everywhere or weight.layer is None or weight.layer in layers.get(weight.role.block, ()))
+        and (everywhere or weight.layer in layers.get(weight.role.block, ()))
         and (asked.form == "all-linear" or _shares(weight, parts))
     ]
     excluded: set[str] = set()

@@ -71,12 +71,14 @@ def _pattern(case: Case) -> Iterator[Finding]:
 def _dropped(case: Case, asked: Asked) -> Iterator[Finding]:
     """Modules of the targets in whose names PEFT finds no layer, where an entry has no others or the model's own are."""
     dropped: dict[str, None] = {}
+    wholly = False
     for entry in asked.modules:
         names = [module.name for module in entry.modules if asked.verdicts[module.name] is Match.NO_LAYER]
         weights = [weight for name in names if (weight := case.model.weight_by_name.get(name)) is not None]
         own = any(w.role.component in case.own and w.role.block in _PLANNED for w in weights)
-        if not entry.targeted or own:
+        if names and (not entry.targeted or own):
             dropped.update(dict.fromkeys(names))
+            wholly = wholly or not entry.targeted
     if not dropped:
         return
     numbered = [name for name in dropped if NUMBER.search(name)]
@@ -94,7 +96,7 @@ def _dropped(case: Case, asked: Asked) -> Iterator[Finding]:
         fix = f"Give the full name, to which layers do not apply: {in_quotes(outside[:_MOST_NAMED])}."
         if len(case.config.target_modules or ()) >= CONDENSED_FROM:
             fix = f"Let it be written: {planning_command(case)}"
-        yield Finding("layers-dropped", severity, _SETTING, message, fix)
+        yield Finding("layers-dropped", severity if wholly else "note", _SETTING, message, fix)
 
 
 def _pattern_fix(case: Case, names: Sequence[str]) -> str:

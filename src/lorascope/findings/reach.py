@@ -184,6 +184,10 @@ def excluding_fix(case: Case, adapted: Sequence[str], modules: Sequence[str]) ->
     them = "them" if len(unwanted) > 1 else "it"
     before = {one.name: (one.rank, one.alpha) for one in case.resolution.adapted}
     wanted = {name: size for name, size in before.items() if name not in unwanted}
+    if {one.name for one in resolved_with(case).adapted} != before.keys():  # It is not PEFT that this was asked of.
+        return (
+            f"Name other weights, in the trainer's own keys: lorascope export writes them from {planning_command(case)}"
+        )
     if not wanted:
         return "Nothing to do if only they are meant; otherwise name other weights."
     branches = _branches([*modules], wanted)
@@ -285,9 +289,11 @@ def _ties(case: Case) -> Iterator[Finding]:
         message = (
             f"{len(together)} modules share their tensors and get an adapter each; merging adds all to the one tensor."
         )
-        planned = all(w.role.block in _PLANNED for n in together if (w := case.model.weight_by_name.get(n)) is not None)
+        # Two stacks that share all their layers are adapted together; an embedding and its head seldom are.
+        blocks = {w.role.block for name in together if (w := case.model.weight_by_name.get(name)) is not None}
+        inner = blocks.isdisjoint(("head", "embedding"))
         fix = "Leave the adapter unmerged."
-        yield Finding("tied", "note" if planned else "warning", listed(together, 3), message, fix)
+        yield Finding("tied", "note" if inner else "warning", listed(together, 3), message, fix)
     saved = set(case.resolution.saved)
     for group in case.model.ties:
         owners = [name.rpartition(".")[0] for name in group]
