@@ -17,7 +17,7 @@ from peft_rules.configs import configurations
 
 import lorascope
 from lorascope.findings.case import Case
-from lorascope.findings.configuration import configuration_findings
+from lorascope.findings.configuration import configuration_findings, trainer_findings
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, Finding, Resolution
 
@@ -176,3 +176,17 @@ def test_no_fix_speaks_of_a_form_that_cannot_be_copied() -> None:
         fixes = [finding.fix for finding in on_tiny(model, **arguments)]
         assert any("exclude_modules=" in fix for fix in fixes)
         assert not any(re.search(r"exclude_modules=\S*\\", fix) for fix in fixes)
+
+
+def test_a_trainer_without_peft_is_told_what_it_adapts() -> None:
+    """Nothing, a tower too, experts not; no fix speaks of PEFT's keys."""
+    nothing = Resolution(error="Nothing is adapted: no module has the name q.", cause="no-match")
+    (finding,) = trainer_findings(Case(zoo.mapped("llama"), AdapterConfig(), nothing))
+    assert (finding.code, finding.severity) == ("no-match", "error")
+    done = resolve(zoo.mapped("llava"), AdapterConfig(target_modules=("q_proj",)))
+    (finding,) = trainer_findings(Case(zoo.mapped("llava"), AdapterConfig(), done))
+    assert finding.code == "outside"
+    assert "exclude_modules" not in finding.fix
+    done = resolve(zoo.mapped("qwen3_next"), AdapterConfig(target_modules=("q_proj", "v_proj")))
+    found = list(trainer_findings(Case(zoo.mapped("qwen3_next"), AdapterConfig(), done)))
+    assert codes(found) == ["left-out"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from lorascope.findings.asked import asked_targets
@@ -57,6 +58,16 @@ def configuration_findings(case: Case) -> Iterator[Finding]:
             message = "PEFT refuses the configuration."
         yield Finding("refused", "error", case.where, message, fix)
     yield from sorted(found, key=lambda finding: _ORDER[finding.severity])
+
+
+def trainer_findings(case: Case) -> Iterator[Finding]:
+    """The findings on what a trainer adapts that does not use PEFT: that it is nothing, too much, or too little."""
+    asked = asked_targets(case)
+    if case.resolution.error:
+        fix = f"Name weights that there are: lorascope export writes them from {planning_command(case)}"
+        yield Finding(case.resolution.cause or "refused", "error", case.where, case.resolution.error, fix)
+    yield from reach_findings(case, asked)
+    yield from coverage_findings(case, dataclasses.replace(asked, form="none", modules=(), parameters=()))
 
 
 # What the rules report of every such configuration, and a finding says only where it matters: where a parameter escapes

@@ -65,6 +65,7 @@ def _missed(case: Case, asked: Asked) -> list[Weight]:
     for weight in own:
         layers.setdefault(weight.role.block, set()).add(weight.layer)
     everywhere = case.config.layers_to_transform is None
+    everything = _asks_for_everything(case, asked)
     parts = _parts(own)
     candidates = [
         weight
@@ -76,7 +77,7 @@ def _missed(case: Case, asked: Asked) -> list[Weight]:
         # Some layers of many: whoever names them means them.
         and template(weight.name) not in templates
         and (everywhere or weight.layer in layers.get(weight.role.block, ()))
-        and (asked.form == "all-linear" or _shares(weight, parts))
+        and (everything or _shares(weight, parts))
     ]
     excluded: set[str] = set()
     if case.config.exclude_modules:
@@ -85,6 +86,20 @@ def _missed(case: Case, asked: Asked) -> list[Weight]:
         except BadPatternError:
             return []
     return [weight for weight in candidates if weight.name not in excluded and not obstacle(case.model, weight)]
+
+
+def _asks_for_everything(case: Case, asked: Asked) -> bool:
+    """All linear layers are asked for, by `all-linear` or by an expression that takes every one of the model's own."""
+    if asked.form == "all-linear":
+        return True
+    if asked.form != "string":
+        return False
+    hit = {weight.name for weight in case.hit}
+    return all(
+        weight.name in hit
+        for weight in case.model.weights
+        if weight.kind in ("linear", "conv1d") and weight.role.component in case.own and weight.role.block in _PLANNED
+    )
 
 
 def _parts(weights: Iterable[Weight]) -> dict[str, set[str]]:

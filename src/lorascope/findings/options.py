@@ -202,22 +202,16 @@ def _task(case: Case) -> Iterator[Finding]:
         message = f"{said}, so that {name}, which is new in {model.architecture}, {state} and is not saved in full."
         fix = f'Give task_type="{task}", or modules_to_save=["{name}"].' if heads else f'Give task_type="{task}".'
         yield Finding("task-type", "warning", "task_type", message, fix)
-    elif given in _SAVING and not heads and not case.resolution.saved and model.head != "unknown":
+    elif given == "SEQ_CLS" and classifier and not heads and not case.resolution.saved:
         own = [w for w in model.weights if w.role.block == "head" and w.role.component in case.own]
         message = (
             f'task_type="{given}" trains a new head in full where it is called classifier or score, and '
             f"{model.architecture} has no such module: its head stays random."
         )
-        if not classifier:
-            message = f'task_type="{given}" trains a new head in full, and {model.architecture} has none.'
-        fix = f'Give task_type="{fits}".' if fits else "Load the model with its classification head."
-        if classifier and own:
+        fix = "Give modules_to_save the head's name too."
+        if own:
             fix = f"Give modules_to_save=[{in_quotes(_roots(own, model.weights))}] too."
         yield Finding("task-type", "warning", "task_type", message, fix)
-    elif given and fits and given != fits and given not in (*_SAVING, "FEATURE_EXTRACTION"):
-        severity: Severity = "note"
-        message = f'task_type="{given}" is not what {model.architecture} is for.'
-        yield Finding("task-type", severity, "task_type", message, f'Give task_type="{fits}".')
 
 
 def _roots(heads: Sequence[Weight], weights: Sequence[Weight]) -> list[str]:
