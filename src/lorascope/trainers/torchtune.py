@@ -98,6 +98,8 @@ class Torchtune:
             lost.append(f"scales that differ: {', '.join(f'{s:g}' for s in scales)}. {_TITLE} has one alpha for all")
         if plan.config.bias != "none":
             lost.append(f"the biases that are trained ({plan.config.bias}). {_TITLE} trains none")
+        if plan.config.lora_dropout and builders[0].family == "mistral" and _adapts_output(plan):
+            lost.append(f"dropout on the output layer. {builders[0].path} gives that adapter none")
         if plan.config.use_dora and not builders[0].dora:
             lost.append(f"DoRA. {builders[0].path} has no such setting")
         return tuple(lost)
@@ -229,6 +231,10 @@ def _places_lost(plan: Plan, builder: Builder) -> Iterator[str]:
         builder.head and _untied(plan.model, places["output"][0])
     ):
         yield f"the output layer. {_TITLE} has no LoRA for one that shares the embedding's weight"
+
+
+def _adapts_output(plan: Plan) -> bool:
+    return any("output" in torchtune_part(target.weight) for target in plan.targets)
 
 
 def _places(model: ModelMap) -> dict[str, list[Weight]]:
