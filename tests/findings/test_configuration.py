@@ -190,3 +190,11 @@ def test_a_trainer_without_peft_is_told_what_it_adapts() -> None:
     done = resolve(zoo.mapped("qwen3_next"), AdapterConfig(target_modules=("q_proj", "v_proj")))
     found = list(trainer_findings(Case(zoo.mapped("qwen3_next"), AdapterConfig(), done)))
     assert codes(found) == ["left-out"]
+
+
+def test_a_list_of_thousands_is_not_explained_entry_by_entry() -> None:
+    many = [f"no_{number}_proj" for number in range(20_000)]
+    found = on_tiny("llama", target_modules=[*many, "q_proj"], exclude_modules=many, target_parameters=many)
+    assert codes(found)[0] == "no-match"
+    assert len(found) < 100
+    assert any("19,9" in finding.message or "1995" in finding.message for finding in told(found, "no-match"))

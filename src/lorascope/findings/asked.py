@@ -30,6 +30,8 @@ Form = Literal["list", "string", "all-linear", "default", "none"]
 
 # So many entries or names are spelled out in a finding.
 MOST_SPELLED = 8
+# So many entries or keys of one setting are looked into one by one; nobody reads more, and a file may have thousands.
+MOST_EXPLAINED = 40
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from lorascope.compiling import task_type
-from lorascope.findings.asked import Asked, counted, in_quotes, pattern_of, plain_pattern, release_in
+from lorascope.findings.asked import MOST_EXPLAINED, Asked, counted, in_quotes, pattern_of, plain_pattern, release_in
 from lorascope.findings.case import Case
 from lorascope.findings.layers import excluded_by
 from lorascope.folding import NUMBER, listed
@@ -91,7 +91,7 @@ def _excluding(case: Case, asked: Asked) -> Iterator[Finding]:
         entries: list[tuple[str, list[str]]] = (
             [(exclude, excluded_by(exclude, names))]
             if isinstance(exclude, str)
-            else [(entry, excluded_by([entry], names)) for entry in exclude]
+            else [(entry, excluded_by([entry], names)) for entry in exclude[:MOST_EXPLAINED]]
         )
     except BadPatternError:
         return

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from lorascope.compiling import peft_name
-from lorascope.findings.asked import Asked, in_quotes
+from lorascope.findings.asked import MOST_EXPLAINED, Asked, in_quotes
 from lorascope.findings.case import Case
 from lorascope.folding import listed
 from lorascope.peft_rules.patterns import BadPatternError, compiled
@@ -77,7 +77,10 @@ def _pattern(case: Case, asked: Asked, setting: str) -> Iterator[Finding]:
         used = {key for name in names if (key := table.key(name)) is not None}
     except BadPatternError:  # Said by its own finding.
         return
-    for key in unmatched:
+    if rest := unmatched[MOST_EXPLAINED:]:
+        message = f"{in_quotes(rest[:_MOST_NAMED])} and {max(0, len(rest) - _MOST_NAMED):,} more match no adapted weight either."
+        yield Finding("pattern-unmatched", "warning", setting, message, "Take them out.")
+    for key in unmatched[:MOST_EXPLAINED]:
         why, fix = _unmatched(case, asked, key, names)
         message = f'"{key}" matches no adapted weight, so that none gets {given[key]:g}. {why}'.rstrip()
         yield Finding("pattern-unmatched", "warning", setting, message, fix)

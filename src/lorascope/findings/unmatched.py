@@ -9,7 +9,16 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from lorascope.findings.asked import MOST_SPELLED, Asked, Entry, counted, endings_or_names, in_quotes, pattern_of
+from lorascope.findings.asked import (
+    MOST_EXPLAINED,
+    MOST_SPELLED,
+    Asked,
+    Entry,
+    counted,
+    endings_or_names,
+    in_quotes,
+    pattern_of,
+)
 from lorascope.findings.case import Case, places
 from lorascope.findings.meaning import fix_for, meanings_of, place_in, said_lack, said_meaning, said_place, selector_of
 from lorascope.folding import NUMBER, listed, spans, template
@@ -55,13 +64,16 @@ def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
     if isinstance(case.config.target_parameters, str):
         yield _parameter_string(case, case.config.target_parameters)
     answers: dict[tuple[str, _Answer], list[str]] = {}
+    unexplained = _Answer("no-match", "", f"Look at the names with: lorascope inspect {shlex.quote(case.model.model)}")
     if asked.form in ("list", "default"):
-        for entry in asked.modules:
-            if not entry.modules and not entry.rewritten:
-                answers.setdefault(("target_modules", _module_answer(case, asked, entry.text)), []).append(entry.text)
-    for entry in asked.parameters:
-        if not entry.parameters:
-            answers.setdefault(("target_parameters", _parameter_answer(case, entry.text)), []).append(entry.text)
+        lost = [entry.text for entry in asked.modules if not entry.modules and not entry.rewritten]
+        for place, text in enumerate(lost):
+            answer = _module_answer(case, asked, text) if place < MOST_EXPLAINED else unexplained
+            answers.setdefault(("target_modules", answer), []).append(text)
+    lost = [entry.text for entry in asked.parameters if not entry.parameters]
+    for place, text in enumerate(lost):
+        answer = _parameter_answer(case, text) if place < MOST_EXPLAINED else unexplained
+        answers.setdefault(("target_parameters", answer), []).append(text)
     for (setting, answer), texts in answers.items():
         shown = in_quotes(texts[:MOST_SPELLED]) + (
             f" and {len(texts) - MOST_SPELLED} more" if texts[MOST_SPELLED:] else ""
