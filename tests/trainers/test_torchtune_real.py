@@ -135,7 +135,7 @@ def test_written_files_do_what_the_plans_say(work: tuple[dict[str, Any], dict[st
             assert math.isclose(scale, first.scale, rel_tol=1e-9)
             assert dropout == made.config.lora_dropout
             assert kind == ("DoRALinear" if made.config.use_dora else "LoRALinear")
-    assert len(files) == 275
+    assert len(files) == 329
 
 
 def test_files_of_users_do_what_is_said(work: tuple[dict[str, Any], dict[str, Any], dict[str, ModelMap]]) -> None:
