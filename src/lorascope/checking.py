@@ -8,11 +8,9 @@ from typing import Any
 
 from lorascope.compiling import NEWEST
 from lorascope.errors import LorascopeError
-from lorascope.findings.asked import asked_targets
 from lorascope.findings.base import base_findings
 from lorascope.findings.case import Case
-from lorascope.findings.configuration import configuration_findings
-from lorascope.findings.reach import reach_findings
+from lorascope.findings.configuration import configuration_findings, trainer_findings
 from lorascope.findings.tensors import tensor_findings
 from lorascope.records import AdapterConfig, Check, Finding, ModelMap
 from lorascope.subjects import Subject, subject_of
@@ -103,9 +101,7 @@ def _of_trainer(model: ModelMap, subject: Subject, peft: str) -> Check:
     config = outcome.config or AdapterConfig()
     case = Case(model, config, outcome.resolution, subject.where, trainer.peft or NEWEST)
     findings = [*asked.findings, *outcome.findings]
-    findings += (
-        configuration_findings(case) if outcome.config is not None else reach_findings(case, asked_targets(case))
-    )
+    findings += configuration_findings(case) if outcome.config is not None else trainer_findings(case)
     said = f"{trainer.title} {trainer.release}"
     return _check(case, subject, findings, config=outcome.config, peft=trainer.peft, trainer=said)
 

@@ -34,7 +34,6 @@ PENDING = {
     "llamafactory-6081": "the finding does not say that the class is Conv1D",
     "torchtune-1486": "torchtune's code for a name that matches nothing is another one",
     "torchtune-2985": "torchtune's code for a name that matches nothing is another one",
-    "mlx-lm-90": "that nothing is adapted is no finding where a trainer does not use PEFT",
     "mlx-lm-lora-19": "that nothing is adapted is no finding where a trainer does not use PEFT",
 }
 

@@ -171,6 +171,9 @@ CASES: dict[str, Case] = {
     "a convolution with groups": case(
         "plain", 1, trainable=8 * 8 * 3 + 8 * 2, target_modules=["grouped"], says="cannot be merged"
     ),
+    "with DoRA too": case(
+        "plain", 1, trainable=8 * 8 * 3 + 8 * 2 + 8, target_modules=["grouped"], use_dora=True, says="do not fit"
+    ),
     "whose rank must fit": case("plain", None, target_modules=["grouped"], r=6, says="multiple"),
     "torch's attention gets both projections": case("siglip", 1, trainable=6 * 8 * 16, target_modules=["attention"]),
     "its output projection alone is dead": case("siglip", 1, target_modules=["head.attention.out_proj"], says="dead"),

@@ -27,6 +27,7 @@ class PatternTable(Generic[Number]):
         # Last component of a key -> (length, wildcard positions, anchored) -> masked key -> its places in the order.
         self._literal: dict[str, dict[tuple[int, tuple[int, ...], bool], dict[str, list[int]]]] = {}
         self._regular: list[int] = []
+        self._compiled: dict[int, re.Pattern[str]] = {}
         for place, key in enumerate(self._keys):
             if _LITERAL_KEY.fullmatch(key):
                 self._add(key, place)
@@ -85,7 +86,10 @@ class PatternTable(Generic[Number]):
         return sorted(self._keys[place] for place in left)
 
     def _regex(self, place: int) -> re.Pattern[str]:
-        return compiled(rf"(.*\.)?({self._keys[place]})$")
+        # Kept here: a table can have more keys than a cache for all tables has places.
+        if place not in self._compiled:
+            self._compiled[place] = compiled(rf"(.*\.)?({self._keys[place]})$")
+        return self._compiled[place]
 
     def _literal_places(self, name: str) -> Iterator[int]:
         for leaf, shapes in self._literal.items():

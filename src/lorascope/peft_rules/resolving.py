@@ -235,7 +235,12 @@ class _Resolver:
             if module.groups > 1:
                 self._warn("unmergeable", f'"{name}" has {module.groups} groups: its adapter cannot be merged.', [name])
                 if config.use_dora:
-                    raise _RefusalError(f'DoRA does not work for "{name}", a convolution with groups.', "dora")
+                    self._warn(
+                        "dora",
+                        f'"{name}" has {module.groups} groups: PEFT takes its norms for DoRA over matrices that do not '
+                        "fit them.",
+                        [name],
+                    )
         if module.kind == "multihead_attention":
             self._check_widths(module)
             if config.use_dora:
