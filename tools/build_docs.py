@@ -27,6 +27,8 @@ HELD_OUT = ROOT / "tests" / "tracing" / "held_out.json"
 for folder in ("src", "tests", "tests/tracing", "tests/conformance", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
+from mistakes_page import mistakes_page  # noqa: E402
+
 from lorascope.compiling import peft_arguments  # noqa: E402
 from lorascope.errors import LorascopeError  # noqa: E402
 from lorascope.planning import plan  # noqa: E402
@@ -345,6 +347,7 @@ def measure_models_without_names() -> None:
 
 
 PAGES = {
+    "mistakes.md": mistakes_page,
     "target-names.md": target_names,
     "conformance.md": conformance,
     "checkpoints.md": checkpoints,

@@ -32,8 +32,6 @@ AT_THE_DOOR = {"peft-3735": "target_parameters is", "mlx-lm-1670": "lora_paramet
 # What a trainer's room does not say yet; a row that it says leaves this table.
 PENDING = {
     "llamafactory-6081": "the finding does not say that the class is Conv1D",
-    "torchtune-1486": "torchtune's code for a name that matches nothing is another one",
-    "torchtune-2985": "torchtune's code for a name that matches nothing is another one",
     "mlx-lm-lora-19": "that nothing is adapted is no finding where a trainer does not use PEFT",
 }
 

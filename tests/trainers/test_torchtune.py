@@ -176,7 +176,7 @@ def test_what_reading_notices() -> None:
     assert [(one.code, one.severity) for one in found] == [
         ("unknown-key", "error"),
         ("ignored-key", "error"),
-        ("unmatched", "error"),
+        ("no-match", "error"),
     ]
     assert "lora_rank" in found[0].fix
 

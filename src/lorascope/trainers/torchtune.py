@@ -351,7 +351,7 @@ def _key_findings(data: Mapping[str, Any], model: Mapping[str, Any], path: str, 
         if name not in ATTENTION_PARTS:
             fix = did_you_mean(str(name), ATTENTION_PARTS) or f"They are {', '.join(ATTENTION_PARTS)}."
             said = f"{name} is no layer of torchtune's attention, and torchtune passes over it silently"
-            yield Finding("unmatched", "error", where, said, fix)
+            yield Finding("no-match", "error", where, said, fix)
 
 
 # Resolving.

@@ -1,0 +1,34 @@
+"""`docs/mistakes.md`: what people got wrong in public threads, and the findings that it makes here."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MISTAKES = ROOT / "tests" / "mistakes.toml"
+
+
+def mistakes_page() -> str:
+    """The page's text."""
+    rows = tomllib.loads(MISTAKES.read_text(encoding="utf-8"))["mistake"]
+    threads = len({row["url"] for row in rows})
+    lines = [
+        "# Mistakes that people made",
+        "",
+        f"{len(rows)} mistakes in LoRA configurations from {threads} public threads, each with the findings that `lorascope check`",
+        "gives for it. The tests hold every row to them (`tests/mistakes.toml`, `tests/findings/test_mistakes.py`, where the few",
+        "that are still open are named). The model is the nearest one of the gallery. What the findings mean:",
+        "[checking](checking.md#findings).",
+        "",
+        "This page is generated: `python tools/build_docs.py`.",
+        "",
+        "| thread | mistake | model | findings |",
+        "|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: row["id"]):
+        model = row["model"] + (f", {row['trainer']}" if "trainer" in row else "")
+        codes = ", ".join(f"`{code}`" for code in dict.fromkeys(row["findings"]))
+        mistake = row["mistake"].replace("|", "\\|")
+        lines.append(f"| [{row['id']}]({row['url']}) | {mistake} | {model} | {codes} |")
+    return "\n".join(lines) + "\n"
