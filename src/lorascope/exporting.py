@@ -85,7 +85,7 @@ def _advice(plan: Plan, trainer: Trainer) -> str:
     if near is None:
         return f"No plan near this one can be run by {trainer.title}. Export to peft, which takes every plan."
     said, made = near
-    return f"The nearest that it can run is {said}: {plan_command(made)}"
+    return f"The nearest that it can run, with {said}: {plan_command(made)}"
 
 
 def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
@@ -175,9 +175,18 @@ def _every_layer(plan: Plan) -> Plan:
     return dataclasses.replace(plan, rules=rules, options=dataclasses.replace(plan.options, layers=""))
 
 
+def _blocks_alone(plan: Plan) -> Plan:
+    """Without embeddings and heads."""
+    exclude = (Rule((("embedding",),)), Rule((("head",),)))
+    present = {target.weight.role.block for target in plan.targets}
+    kept = tuple(rule for rule in exclude if rule.facts[0][0] in present)
+    return dataclasses.replace(plan, options=dataclasses.replace(plan.options, exclude=(*plan.options.exclude, *kept)))
+
+
 _CHANGES = {
     "one rank and alpha for all": _one_size,
     "plain LoRA without DoRA, rsLoRA and biases": _plain,
     "every layer": _every_layer,
+    "no embeddings and heads": _blocks_alone,
     "only what PEFT reaches as modules": _modules_alone,
 }
