@@ -183,18 +183,24 @@ def _parts_as_released(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_uploaded(folder: Path, model_type: str) -> None:
-    """Gives a saved checkpoint the tensor names of the released ones, where transformers saves others."""
+    """Gives a saved checkpoint the tensors of the released ones, where transformers saves others."""
     from safetensors.torch import load_file, save_file
 
-    rename: dict[str, Callable[[str], str]] = {
-        "gpt2": lambda name: name.removeprefix("transformer."),
-        "gpt_oss": lambda name: (
-            f"{name}.weight" if name.endswith(("experts.gate_up_proj", "experts.down_proj")) else name
-        ),
-    }
-    if model_type in rename:
-        file = folder / "model.safetensors"
-        save_file({rename[model_type](name): value for name, value in load_file(file).items()}, file)
+    file = folder / "model.safetensors"
+    if model_type == "gpt2":
+        save_file({name.removeprefix("transformer."): value for name, value in load_file(file).items()}, file)
+    elif model_type == "gpt_oss":
+        # The released experts are in MXFP4, rows first, under names with an ending.
+        experts = ("experts.gate_up_proj", "experts.down_proj")
+        save_file(
+            {
+                f"{name}.weight" if name.endswith(experts) else name: value.transpose(1, 2).contiguous()
+                if name.endswith(experts)
+                else value
+                for name, value in load_file(file).items()
+            },
+            file,
+        )
 
 
 def names_of(entry: Entry) -> tuple[str, dict[str, Any]]:

@@ -207,7 +207,7 @@ def test_what_trl_does_with_unknown_keys(python: Path, site: dict[str, str], tmp
 def test_adapters_that_trl_trained_are_those_of_the_plan(python: Path, site: dict[str, str], tmp_path: Path) -> None:
     data = conversations(tmp_path / "data.jsonl")
     rules = {
-        "mixtral": ("attention.q,v", "ffn"),
+        "mixtral": ("attention.q,v", "ffn.expert"),
         "llama": ("attention.q", "ffn.down"),
         "qwen3": ("attention[1].o",),
         "qwen3_moe": ("attention.o", "ffn.expert.down"),
