@@ -209,7 +209,7 @@ def test_adapters_that_trl_trained_are_those_of_the_plan(python: Path, site: dic
     rules = {
         "mixtral": ("attention.q,v", "ffn.expert"),
         "llama": ("attention.q", "ffn.down"),
-        "qwen3": ("attention[1].o",),
+        "qwen3": ("attention.o[1]",),
         "qwen3_moe": ("attention.o", "ffn.expert.down"),
     }
     made, files = {}, []
