@@ -11,7 +11,6 @@ from lorascope.errors import LorascopeError
 from lorascope.findings.base import base_findings
 from lorascope.findings.case import Case
 from lorascope.findings.configuration import configuration_findings, trainer_findings
-from lorascope.findings.tensors import tensor_findings
 from lorascope.records import AdapterConfig, Check, Finding, ModelMap
 from lorascope.subjects import Subject, subject_of
 from lorascope.trainers.keys import unknown_key_findings
@@ -82,6 +81,8 @@ def _of_peft(model: ModelMap, subject: Subject, config: AdapterConfig | None, pe
     case = Case(model, config, verify(model, config, peft=release), subject.where, release, settings)
     findings = [*unknown, *configuration_findings(case), *base_findings(case, subject.tensors)]
     if subject.tensors is not None:
+        from lorascope.findings.tensors import tensor_findings  # with what reads tables of names
+
         findings += tensor_findings(case, subject.tensors)
     return _check(case, subject, findings, config=config, peft=release)
 

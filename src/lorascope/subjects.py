@@ -7,19 +7,19 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lorascope.compiling import NEWEST, task_type
+from lorascope.compiling import task_type
 from lorascope.errors import LorascopeError
 from lorascope.records import ModelMap
 from lorascope.sources.adapters import read_adapter
 from lorascope.sources.checkpoints import Tensor
-from lorascope.sources.json_text import parse_json
-from lorascope.sources.yaml_text import MOST_BYTES, parse_yaml
-from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
-from lorascope.trainers.surface import Asked, Trainer
+from lorascope.sources.configurations import HUB_ID
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+if TYPE_CHECKING:
+    from lorascope.trainers.recognising import TrainerFile
+    from lorascope.trainers.surface import Asked, Trainer
+
 # What a name of a module never holds, and a regular expression nearly always does.
 _REGULAR = frozenset("*+?[](){}|^$\\")
 _PATHLIKE = re.compile(r"[~.]?[/\\]|\.\.|.*\.(?:json|ya?ml|sh|py|toml|txt)\Z", re.IGNORECASE)
@@ -75,14 +75,16 @@ def subject_of(
         LorascopeError: There is no such file, it cannot be read, or nobody can tell what it is.
     """
     if trainer:
-        return _of_trainer(trainer_called(trainer), words)
+        from lorascope.trainers.recognising import read_as  # with every trainer's room, which names do not need
+
+        return _of_trainer(read_as(trainer, [os.fspath(word) for word in words]))
     if len(words) == 1:
         word = os.fspath(words[0])
         path = Path(word)
         if _exists(path):
             file = path / "adapter_config.json" if path.is_dir() else path
             return _adapter(path) if path.is_dir() or file.name == "adapter_config.json" else _of_file(path)
-        if _HUB_ID.fullmatch(word):
+        if HUB_ID.fullmatch(word):
             return _adapter(word, revision=revision, progress=progress)
         if _PATHLIKE.match(word):
             raise LorascopeError(
@@ -129,79 +131,13 @@ def _names_in(word: str) -> list[str]:
     return [name.strip() for name in word.split(",") if name.strip()] or [word]
 
 
-def _of_trainer(trainer: Trainer, words: Sequence[str | os.PathLike[str]]) -> Subject:
-    where = " ".join(os.fspath(word) for word in words)
-    if len(words) == 1 and _exists(Path(words[0])):
-        return _read_by(trainer, _text(Path(words[0])), where)
-    if trainer.form == "command" or any(where.startswith(start) for start in ("--", trainer.name)):
-        import shlex
-
-        return _read_by(trainer, shlex.join(os.fspath(word) for word in words), f"options of {trainer.title}")
-    raise LorascopeError(
-        "there is no such file",
-        where=where,
-        hint=f"Give a configuration of {trainer.title}, or its options after --: --as {trainer.name} -- --option …",
-    )
-
-
 def _of_file(path: Path) -> Subject:
-    """A trainer's file, or an adapter's or a plan's under a name of its own, told by its keys."""
-    text = _text(path)
-    where = str(path)
-    suffix = path.suffix.lower()
-    if suffix in (".yaml", ".yml"):
-        return _read_by(_one_of(trainers_marked(parse_yaml(text, where).keys()), where), text, where)
-    if suffix == ".json":
-        data = parse_json(text.encode(), where, "Give an adapter_config.json or a trainer's configuration.")
-        if not isinstance(data, dict):
-            raise LorascopeError(f"holds a {type(data).__name__}, not an object", where=where)
-        inner = data.get("adapter_config")
-        if isinstance(inner, dict):  # a saved plan
-            return Subject(where, inner)
-        if "peft_type" in data or "target_modules" in data:
-            return Subject(where, data)
-        return _read_by(_one_of(trainers_marked(data.keys()), where), text, where)
-    forms = ("python",) if suffix == ".py" else ("command",)
-    marks = set(re.findall(r"[\w-]+", text))
-    found = [one for one in TRAINERS.values() if one.form in forms or forms == ("command",)]
-    return _read_by(_one_of([one for one in trainers_marked(marks) if one in found], where), text, where)
+    """A trainer's file, or an adapter's or a plan's under a name of its own."""
+    from lorascope.trainers.recognising import read_file
+
+    found = read_file(path)
+    return Subject(str(path), found) if isinstance(found, Mapping) else _of_trainer(found)
 
 
-def _one_of(found: Sequence[Trainer], where: str) -> Trainer:
-    if len(found) == 1:
-        return found[0]
-    said = (
-        f"can be a configuration of {' or '.join(one.title for one in found)}"
-        if found
-        else "is no configuration of a trainer that is known here, and no adapter's"
-    )
-    raise LorascopeError(said, where=where, hint=f"Say which with --as: {', '.join(TRAINERS)}")
-
-
-def _read_by(trainer: Trainer, text: str, where: str) -> Subject:
-    return Subject(where, {}, trainer=trainer, asked=trainer.read(text, where))
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise LorascopeError("is neither a file nor a folder", where=str(path), hint="Give a configuration file.")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise LorascopeError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if len(data) > MOST_BYTES:
-        raise LorascopeError(
-            f"has more than the {MOST_BYTES} bytes that are read", where=str(path), hint="Is this a configuration?"
-        )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LorascopeError(
-            f"is not text: byte {error.start + 1} is not UTF-8", where=str(path), hint="Is this a configuration?"
-        ) from error
-
-
-def default_peft(subject: Subject) -> str:
-    """The release of PEFT that a subject is judged by unless the user names one."""
-    return (subject.trainer.peft if subject.trainer else "") or NEWEST
+def _of_trainer(read: TrainerFile) -> Subject:
+    return Subject(read.where, {}, trainer=read.trainer, asked=read.asked)

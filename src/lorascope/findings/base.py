@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lorascope.compiling import NEWEST
 from lorascope.findings.case import Case
-from lorascope.findings.tensors import other_sizes
 from lorascope.folding import listed
 from lorascope.peft_rules.resolving import resolve
 from lorascope.peft_rules.versioning import OLDEST, parsed_version
@@ -55,7 +54,7 @@ def _other_model(case: Case, tensors: Mapping[str, Tensor] | None) -> Iterator[F
         return
     said = f'The adapter was trained on {quoted(named)}, and it is looked at on "{model}"'
     fix = f"Look at it on its own base: lorascope check {named} ADAPTER"
-    if tensors is not None and other_sizes(case, tensors):
+    if tensors is not None and _other_sizes(case, tensors):
         yield Finding("other-base", "error", case.where, f"{said}, whose weights are of other sizes.", fix)
     elif _plain(named) == _plain(model):
         note = f"{said}, by its name a copy of it: of the same weights, or else the adapter does something else here."
@@ -65,6 +64,12 @@ def _other_model(case: Case, tensors: Mapping[str, Tensor] | None) -> Iterator[F
         yield Finding(
             "other-base", "warning", case.where, f"{said}: on other weights it does something else.{sizes}", fix
         )
+
+
+def _other_sizes(case: Case, tensors: Mapping[str, Tensor]) -> int:
+    from lorascope.findings.tensors import other_sizes  # with what reads tables of names
+
+    return other_sizes(case, tensors)
 
 
 def _is_hub_id(name: str) -> bool:
