@@ -78,7 +78,7 @@ def subject_of(
         from lorascope.trainers.recognising import read_as  # with every trainer's room, which names do not need
 
         return _of_trainer(read_as(trainer, [os.fspath(word) for word in words]))
-    if len(words) == 1:
+    if len(words) == 1 and os.fspath(words[0]).strip():
         word = os.fspath(words[0])
         path = Path(word)
         if _exists(path):
