@@ -57,6 +57,7 @@ def adapted(outcome: Outcome) -> set[str]:
     return {re.sub(r"\d+", "#", one.name) for one in outcome.resolution.adapted}
 
 
+@pytest.mark.slow
 def test_plans_are_written_exactly_or_refused_with_one_that_can_be() -> None:
     written = refused = near = 0
     for model_type, head in MODELS:

@@ -72,6 +72,7 @@ def words(text: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_plans_are_written_exactly_or_refused_with_one_that_can_be() -> None:
     written = refused = near = 0
     for model_type, head in MODELS:
