@@ -384,7 +384,7 @@ def _departures(settings: Mapping[str, Any]) -> list[str]:
 
 def _sizes_given(settings: Mapping[str, Any]) -> Sizes | None:
     """The sizes that the arguments of a function for all sizes give; None where one is left to it."""
-    given = {key: settings.get(key) for key in _COUNTS}
+    given: dict[str, Any] = {key: settings.get(key) for key in _COUNTS}
     if any(given[key] is None for key in _COUNTS if key != "head_dim"):
         return None
     head = given["head_dim"] or given["embed_dim"] // given["num_heads"]
