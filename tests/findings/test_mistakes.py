@@ -31,7 +31,6 @@ SUFFIXES = {"json": ".json", "yaml": ".yaml", "command": ".sh", "python": ".py"}
 AT_THE_DOOR = {"peft-3735": "target_parameters is", "mlx-lm-1670": "lora_parameters has no scale"}
 # What a trainer's room does not say yet; a row that it says leaves this table.
 PENDING = {
-    "llamafactory-6081": "the finding does not say that the class is Conv1D",
     "mlx-lm-lora-19": "that nothing is adapted is no finding where a trainer does not use PEFT",
 }
 

@@ -202,11 +202,8 @@ class Axolotl:
             said = f"trains with the adapter {adapter!r}" if adapter else "trains every weight of the model"
             error = f"{_TITLE} makes no LoRA adapter: the file {said}. Set adapter: lora"
             return Outcome(Resolution(error=error, cause="no-adapter"), None, asked.findings)
-        findings = list(asked.findings)
-        targets, said = _targets(model, settings)
-        findings += said
-        parameters, said = _parameters(model, settings)
-        findings += said
+        targets, of_modules = _targets(model, settings)
+        parameters, of_parameters = _parameters(model, settings)
         config = adapter_config(
             {
                 "r": settings["lora_r"],
@@ -227,10 +224,10 @@ class Axolotl:
                 **{name: settings.get(key) for key, name in _PASSED_ON.items()},
             }
         )
-        resolution, said = _loaded(model, config, settings)
-        findings += said
-        resolution, said = _frozen(resolution, settings)
-        return Outcome(resolution, config, (*findings, *said))
+        resolution, of_peft = _loaded(model, config, settings)
+        resolution, of_freezing = _frozen(resolution, settings)
+        findings = (*asked.findings, *of_modules, *of_parameters, *of_peft, *of_freezing)
+        return Outcome(resolution, config, findings)
 
 
 def _as_handed(plan: Plan) -> Plan:
@@ -501,11 +498,11 @@ def _parameters(model: ModelMap, settings: Mapping[str, Any]) -> tuple[str | lis
 
 
 def _loaded(model: ModelMap, config: AdapterConfig, settings: Mapping[str, Any]) -> tuple[Resolution, list[Finding]]:
-    findings = []
+    findings: list[Finding] = []
     clippable = {module.name for module in model.modules if module.class_name == _CLIPPABLE}
     seen = _with_clippable(model, clippable) if clippable else model
     resolution = resolve(seen, config, _PEFT)
-    if resolution.cause == "dropout" and config.lora_dropout and not config.target_parameters:
+    if resolution.cause == "parameters-options" and config.lora_dropout and not config.target_parameters:
         # PEFT's rewrite for fused experts made target_parameters: axolotl then lets the experts go without dropout.
         if settings.get("rl") in _WRAPPED_LATER:
             return resolution, findings

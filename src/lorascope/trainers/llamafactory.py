@@ -434,14 +434,16 @@ def _all_linear(model: ModelMap, freeze_vision_tower: bool, findings: list[Findi
                 "Name them in lora_target where they are meant.",
             )
         )
-    unseen = [weight.name for weight in model.weights if weight.kind in ("conv1d", "parameter")]
+    unseen = [weight for weight in model.weights if weight.kind in ("conv1d", "parameter")]
     if unseen:
+        kinds = sorted({"Conv1D modules" if weight.kind == "conv1d" else "bare parameters" for weight in unseen})
         findings.append(
             Finding(
                 "trainer-filter",
                 "warning",
-                listed(unseen, _MOST_NAMED),
-                f"lora_target: all goes by the word Linear in a module's class and does not see these {len(unseen)} weights",
+                listed([weight.name for weight in unseen], _MOST_NAMED),
+                f"lora_target: all goes by the word Linear in a module's class and does not see these {len(unseen)} weights, "
+                f"which are {' and '.join(kinds)}",
                 "Name modules in lora_target; LLaMA-Factory has no key for bare parameters.",
             )
         )

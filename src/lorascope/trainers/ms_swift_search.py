@@ -67,7 +67,7 @@ def norm_endings(modules: Sequence[Named]) -> list[str]:
 def _endings(modules: Sequence[Named], wanted: Callable[[str, Module], bool]) -> list[str]:
     """For each wanted name the shortest ending that no other name has, numbers before a dot counting as equal."""
     others = {_NUMBER.sub("{}.", name) for name, module in modules if not wanted(name, module)}
-    found = {}
+    found: dict[str, None] = {}
     for name, module in modules:
         if wanted(name, module):
             found[_ending(name, others)] = None

@@ -287,8 +287,7 @@ def _unwrapped(modules: Any) -> Any:
 
 
 def _of_command(text: str, where: str) -> Asked:
-    words = command_words(text, where, _PROGRAMS)
-    script, words = _script(words)
+    script, words = _script(command_words(text, where, _PROGRAMS))
     options = options_of(words)
     faults: list[str] = []
     known = known_keys("trl")
@@ -321,16 +320,16 @@ def _of_command(text: str, where: str) -> Asked:
     findings = list(
         unknown_key_findings("trl", [key for key in given if key not in _BESIDE], where, consequence=consequence)
     )
-    values = {key: words[0] if len(words) == 1 else words for key, words in given.items()}
+    single = {key: values[0] if len(values) == 1 else values for key, values in given.items()}
     if "config" in given:
-        said = f"--config {quoted(values['config'])} gives values to what the command leaves out, and is not read here"
+        said = f"--config {quoted(single['config'])} gives values to what the command leaves out, and is not read here"
         findings.append(
             Finding(
                 "ignored-key", "warning", where, said, "Check that file, with the command's own values written into it."
             )
         )
-    base = _text(values.get("model_name_or_path"))
-    return Asked(base, settings, (*findings, *_findings(settings, values, where)))
+    base = _text(single.get("model_name_or_path"))
+    return Asked(base, settings, (*findings, *_findings(settings, single, where)))
 
 
 def _script(words: Sequence[str]) -> tuple[str, Sequence[str]]:
