@@ -23,6 +23,18 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "src" / "lorascope" / "data" / "servers"
 
+LAYERS = {
+    "QKVParallelLinear",
+    "MergedColumnParallelLinear",
+    "ColumnParallelLinear",
+    "RowParallelLinear",
+    "ReplicatedLinear",
+    "VocabParallelEmbedding",
+    "ParallelLMHead",
+}
+# What an adapter's names are never in need of: transformers' renaming of checkpoints older than its modules.
+UNUSED = ("orig_to_new_renaming",)
+
 Classes = dict[str, list[tuple[Path, ast.ClassDef]]]
 
 
@@ -33,7 +45,7 @@ def release_key(release: str) -> tuple[int, ...]:
 
 def parsed(path: Path) -> ast.Module:
     """The syntax tree of a file; an empty one if it is not there."""
-    return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+    return ast.parse(path.read_text(encoding="utf-8-sig")) if path.is_file() else ast.Module([], [])
 
 
 def literal(node: ast.expr | None) -> Any:
@@ -49,10 +61,13 @@ def literal(node: ast.expr | None) -> Any:
 def named(tree: ast.AST, name: str) -> Iterator[ast.expr]:
     """Whatever is assigned to a name anywhere in a tree."""
     for node in ast.walk(tree):
-        if (isinstance(node, ast.Assign) and any(ast.unparse(target) == name for target in node.targets)) or (
-            isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None
-        ):
-            yield node.value
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            yield from (node.value for target in targets if ast.unparse(target) == name)
 
 
 def classes_of(folders: list[Path]) -> Classes:
@@ -99,8 +114,8 @@ def vllm_facts(package: Path) -> dict[str, Any]:
     ranks: Any = None
     for tree in configs:
         for name in ("MaxLoRARanks", "possible_max_ranks"):
-            for node in named(tree, name):
-                ranks = ranks or literal(node.slice if isinstance(node, ast.Subscript) else node)
+            for value in named(tree, name):
+                ranks = ranks or literal(value.slice if isinstance(value, ast.Subscript) else value)
     helper_tree = parsed(package / "lora/peft_helper.py")
     helper = next(n for n in ast.walk(helper_tree) if isinstance(n, ast.ClassDef) and n.name == "PEFTHelper")
     fields = [ast.unparse(s.target) for s in helper.body if isinstance(s, ast.AnnAssign)]
@@ -122,6 +137,7 @@ def vllm_facts(package: Path) -> dict[str, Any]:
         "regex": "is_regex_target_modules" in loader.read_text(encoding="utf-8"),
         "fused_experts": "base_layer" in loader.read_text(encoding="utf-8"),
         "mixed_experts": "enable_mixed_moe_lora_format" in lora_text,
+        "bias_flag": "--enable-lora-bias" in arguments,
         "tower_flag": "--enable-tower-connector-lora" in arguments,
         "text_names": "_get_text_lora_names" in lora_text,
         "extra_vocabulary": "lora_extra_vocab_size" in "".join(map(ast.unparse, configs)),
@@ -134,10 +150,10 @@ def vllm_facts(package: Path) -> dict[str, Any]:
     for node in ast.walk(registry):
         if not isinstance(node, ast.Dict):
             continue
-        for key, value in zip(node.keys, node.values, strict=True):
-            if not (isinstance(key, ast.Constant) and isinstance(value, ast.Tuple) and len(value.elts) == 2):
+        for key, entry in zip(node.keys, node.values, strict=True):
+            if not (isinstance(key, ast.Constant) and isinstance(entry, ast.Tuple) and len(entry.elts) == 2):
                 continue
-            where, name = (literal(one) for one in value.elts)
+            where, name = (literal(one) for one in entry.elts)
             if isinstance(key.value, str) and isinstance(name, str) and isinstance(where, str):
                 if where == "transformers" or where.startswith("transformers"):
                     backend.append(key.value)
@@ -198,7 +214,7 @@ def sglang_facts(package: Path) -> dict[str, Any]:
             for node in value.elts if isinstance(value, ast.List | ast.Tuple) else [value]:
                 name = ast.unparse(node)
                 own = next((n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name), None)
-                row: dict[str, Any] = {}
+                row: dict[str, Any] = {"layers": sorted(set(layers_of(tree)))}
                 if own is not None:
                     methods = {s.name for s in own.body if isinstance(s, ast.FunctionDef)}
                     chosen = literal(next(named(own, "supported_lora_modules"), None))
@@ -207,6 +223,15 @@ def sglang_facts(package: Path) -> dict[str, Any]:
                     row["filter"] = "should_apply_lora" in methods
                 table[name] = {key: value for key, value in row.items() if value}
     return {"rules": rules, "models": dict(sorted(table.items()))}
+
+
+def layers_of(tree: ast.Module) -> Iterator[str]:
+    """Names under which the classes of a file hold SGLang's own linear layers, embeddings and heads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and len(node.targets) == 1:
+            target, made = node.targets[0], ast.unparse(node.value.func)
+            if isinstance(target, ast.Attribute) and made in LAYERS:
+                yield target.attr
 
 
 def differences(newer: dict[str, Any], older: dict[str, Any]) -> dict[str, Any]:
@@ -231,6 +256,8 @@ def small_modules(paths: list[Path]) -> dict[str, Any]:
         for architecture, row in json.loads(path.read_text(encoding="utf-8")).items():
             if "modules" in row and "modules" not in found.get(architecture, {}):
                 kept = {k: v for k, v in row.items() if v not in ({}, [], False) and k != "class"}
+                if "mapper" in kept:
+                    kept["mapper"] = {k: v for k, v in kept["mapper"].items() if k not in UNUSED}
                 kept["modules"] = sorted(row["modules"])
                 if "towers" in row:
                     kept["towers"] = sorted(row["towers"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lorascope.compiling import NEWEST
@@ -11,7 +11,9 @@ from lorascope.errors import LorascopeError
 from lorascope.findings.base import base_findings
 from lorascope.findings.case import Case
 from lorascope.findings.configuration import configuration_findings, trainer_findings
-from lorascope.records import AdapterConfig, Check, Finding, ModelMap
+from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Serving
+from lorascope.serving.facts import server_facts
+from lorascope.serving.serving import serve as serve_adapter
 from lorascope.subjects import Subject, subject_of
 from lorascope.trainers.keys import unknown_key_findings
 from lorascope.verifying import adapter_config, verify
@@ -27,6 +29,7 @@ def check(
     rank: int = 8,
     alpha: float = 16,
     revision: str | None = None,
+    serve: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Check:
     """Which weights are adapted, at which rank and scale, and findings, each with its reason and what to do.
@@ -41,19 +44,22 @@ def check(
         rank: The rank of names.
         alpha: The alpha of names.
         revision: Branch, tag or commit of a Hub id.
+        serve: Also tell whether this server takes the adapter: `vllm`, `sglang`, or a release such as `vllm==0.20.2`.
         progress: Called with the number of parts read of a Hub adapter, and of all.
 
     Raises:
-        LorascopeError: There is nothing of that name, it cannot be read, or it uses something that the rules do not
-            cover.
+        LorascopeError: There is nothing of that name, it cannot be read, it uses something that the rules do not
+            cover, or the server is unknown or asked for what is no adapter of PEFT.
     """
+    if serve:
+        server_facts(serve)  # an unknown server is told before anything is read
     if not adapter:
         raise LorascopeError("nothing is given to check", hint="Try: lorascope check mistral q_proj v_proj")
     if len(adapter) == 1 and not isinstance(adapter[0], str | os.PathLike):
         given = adapter[0]
         subject = Subject("adapter configuration", given if isinstance(given, Mapping) else {"": given})
         if not isinstance(given, Mapping):
-            return _of_peft(model, subject, adapter_config(given), peft)
+            return _of_peft(model, subject, adapter_config(given), peft, serve)
     else:
         words = [word for word in adapter if isinstance(word, str | os.PathLike)]
         if len(words) < len(adapter):
@@ -62,11 +68,11 @@ def check(
             model, words, trainer=trainer, rank=rank, alpha=alpha, revision=revision, progress=progress
         )
     if subject.trainer is not None:
-        return _of_trainer(model, subject, peft)
-    return _of_peft(model, subject, None, peft)
+        return _of_trainer(model, subject, peft, serve)
+    return _of_peft(model, subject, None, peft, serve)
 
 
-def _of_peft(model: ModelMap, subject: Subject, config: AdapterConfig | None, peft: str) -> Check:
+def _of_peft(model: ModelMap, subject: Subject, config: AdapterConfig | None, peft: str, serve: str) -> Check:
     """What PEFT does with its own configuration."""
     release = peft or NEWEST
     settings: Mapping[str, Any] = subject.settings if config is None else {}
@@ -84,10 +90,10 @@ def _of_peft(model: ModelMap, subject: Subject, config: AdapterConfig | None, pe
         from lorascope.findings.tensors import tensor_findings  # with what reads tables of names
 
         findings += tensor_findings(case, subject.tensors)
-    return _check(case, subject, findings, config=config, peft=release)
+    return _check(case, subject, findings, config=config, peft=release, serve=serve)
 
 
-def _of_trainer(model: ModelMap, subject: Subject, peft: str) -> Check:
+def _of_trainer(model: ModelMap, subject: Subject, peft: str, serve: str) -> Check:
     """What a trainer does with its configuration."""
     trainer, asked = subject.trainer, subject.asked
     assert trainer is not None
@@ -99,12 +105,18 @@ def _of_trainer(model: ModelMap, subject: Subject, peft: str) -> Check:
             hint="Leave out --peft for a trainer's configuration.",
         )
     outcome = trainer.resolve(model, asked)
+    if serve and outcome.config is None:
+        raise LorascopeError(
+            f"{trainer.title} {trainer.release} writes no adapter of PEFT, and nothing is known of what servers do with it",
+            where=f"--serve {serve}",
+            hint="Leave out --serve, or check the adapter_config.json that it is converted to.",
+        )
     config = outcome.config or AdapterConfig()
     case = Case(model, config, outcome.resolution, subject.where, trainer.peft or NEWEST)
     findings = [*asked.findings, *outcome.findings]
     findings += configuration_findings(case) if outcome.config is not None else trainer_findings(case)
     said = f"{trainer.title} {trainer.release}"
-    return _check(case, subject, findings, config=outcome.config, peft=trainer.peft, trainer=said)
+    return _check(case, subject, findings, config=outcome.config, peft=trainer.peft, trainer=said, serve=serve)
 
 
 def _check(
@@ -115,7 +127,23 @@ def _check(
     config: AdapterConfig | None,
     peft: str,
     trainer: str = "",
+    serve: str = "",
 ) -> Check:
+    serving: Serving | None = None
+    if serve and config is not None:
+        # What else a trainer writes into its adapter_config.json is not among what its room reads.
+        extras = None if trainer else case.given
+        serving = serve_adapter(case.model, config, case.resolution, serve, extras=extras)
+        findings = [*findings, *_not_servable(serving, subject.where)]
     found = [*findings, *(Finding("origin", "note", subject.where, note, "") for note in subject.notes)]
     ordered = sorted(dict.fromkeys(found), key=lambda finding: _SEVERITIES.index(finding.severity))
-    return Check(case.model, subject.where, config, case.resolution, tuple(ordered), trainer, peft)
+    return Check(case.model, subject.where, config, case.resolution, tuple(ordered), trainer, peft, serving)
+
+
+def _not_servable(serving: Serving, where: str) -> Iterator[Finding]:
+    """An error for everything that a server does not take."""
+    for one in serving.answers:
+        if one.answer == "no":
+            message = f"{serving.server} {serving.release}, {one.question}: {one.reason}"
+            fix = "Change that, or merge the adapter into the model and serve the merged one."
+            yield Finding("not-servable", "error", where, message, fix)

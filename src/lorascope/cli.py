@@ -31,6 +31,7 @@ _EXAMPLES = {
   lorascope plan mistral                         query and value at rank 8
   lorascope plan mistral qv+ffn                  and the FFN at rank 4
   lorascope plan mixtral attention.q,v=8 'ffn[-8:]=4/16' -o my-adapter
+  lorascope plan mistral attention --serve vllm  and whether vLLM takes it, with which flags
 
 rules are SELECTOR[LAYERS]=RANK/ALPHA; a later one wins, weight by weight
 recipes are qv, qv+ffn, attention, ffn, all""",
@@ -40,6 +41,7 @@ recipes are qv, qv+ffn, attention, ffn, all""",
   lorascope check ./my-model 'model\\.layers\\.\\d+\\.self_attn\\.(q|v)_proj'
   lorascope check ./my-model org/adapter         an adapter on the Hub
   lorascope check qwen2_vl axolotl.yaml          what axolotl would adapt
+  lorascope check mistral ./my-adapter --serve sglang
   lorascope check mistral --as trl -- --lora_target_modules q_proj v_proj --lora_r 16""",
     "export": """examples:
   lorascope plan mistral qv+ffn -o my-plan
@@ -51,6 +53,8 @@ recipes are qv, qv+ffn, attention, ffn, all""",
 
 # What `--to` takes: the names in trainers.registry, which a parser of arguments need not load.
 _TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "trl", "ms-swift", "mlx-lm", "torchtune")
+
+_SERVE = "will a server take it: vllm, sglang, or a release of them, such as vllm==0.20.2"
 
 # Options whose values may begin with a dash, and how such values begin.
 _SIGNED = ("--layers", "--rank", "--alpha", "--scale", "--dropout")
@@ -153,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--dora", action="store_true", help="train a magnitude per output too")
     plan.add_argument("--layers", default="", help="layers of rules that name none: 0:4, -8:, 1,3,5")
     plan.add_argument("--exclude", action="append", default=[], metavar="SELECTOR", help="take these out; repeatable")
+    plan.add_argument("--serve", default="", metavar="SERVER", help=_SERVE)
     plan.add_argument("--prove", action="store_true", help="run the installed PEFT on the meta device and compare")
     plan.add_argument("-o", "--output", metavar="DIR", help="write adapter_config.json and plan.json there")
     _source_options(plan)
@@ -171,9 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--peft", default="", help="whose rules to apply: 0.18 to 0.21 (default: the newest)")
     check.add_argument("--rank", type=_number, default=8, help="rank of names (default: 8)")
     check.add_argument("--alpha", type=_number, default=16, help="alpha of names (default: 16)")
-    check.add_argument(
-        "--serve", default="", metavar="SERVER", help="will it load there: vllm, sglang, or vllm==0.20.0"
-    )
+    check.add_argument("--serve", default="", metavar="SERVER", help=_SERVE)
     _source_options(check)
 
     export = _command(commands, "export", "write a plan as another tool's configuration")
@@ -319,6 +322,12 @@ def _plan(options: argparse.Namespace) -> int:
         exclude=options.exclude,
     )
     code = 0
+    serving = None
+    if options.serve:
+        from lorascope.serving.serving import serve
+
+        serving = serve(model, made.config, made.resolution, options.serve)
+        code = 1 if serving.answer == "no" else 0
     if options.prove:
         from lorascope.proving import prove, rebuild
 
@@ -327,20 +336,24 @@ def _plan(options: argparse.Namespace) -> int:
             _say(f"proof: {difference}")
         verdict = "exactly the plan" if proof.exact else f"{len(proof.differences)} differences"
         _say(f"proof: PEFT {proof.peft} adapts {proof.weights} weights, {proof.trainable:,} trainable: {verdict}")
-        code = 0 if proof.exact else 1
+        code = code if proof.exact else 1
     if options.output:
         from lorascope.saving import save_plan
 
         for path in save_plan(made, options.output):
             _say(f"wrote {path}")
     if options.json:
-        from lorascope.reporting.contract import plan_json
+        from lorascope.reporting.contract import plan_json, serving_json
 
-        _print_json(plan_json(made))
+        _print_json({**plan_json(made), "serving": serving_json(serving) if serving else None})
     else:
         from lorascope.reporting.terminal import plan_text
 
         print(plan_text(made))
+        if serving is not None:
+            from lorascope.reporting.checks import serving_text
+
+            print(f"\n{serving_text(serving)}")
     return code
 
 
@@ -359,6 +372,7 @@ def _check(options: argparse.Namespace) -> int:
             trainer=options.trainer,
             rank=options.rank,
             alpha=options.alpha,
+            serve=options.serve,
         )
         for given in each
     ]

@@ -15,6 +15,7 @@ how adapters are loaded.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -155,11 +156,13 @@ def configuration(model_type: str, architecture: str, layers: int | None) -> Any
     if layers is not None:
         for one in (config, *(v for v in vars(config).values() if hasattr(v, "to_dict"))):
             for name in ("num_hidden_layers", "n_layer", "num_layers", "depth"):
-                if isinstance(getattr(one, name, None), int):
-                    setattr(one, name, layers)
+                with contextlib.suppress(AttributeError):  # another name of the same number
+                    if isinstance(getattr(one, name, None), int):
+                        setattr(one, name, layers)
             for name in ("layer_types", "mlp_layer_types", "no_rope_layers", "attn_type_list"):
-                if isinstance(getattr(one, name, None), list):
-                    setattr(one, name, getattr(one, name)[:layers])
+                with contextlib.suppress(AttributeError):
+                    if isinstance(getattr(one, name, None), list):
+                        setattr(one, name, getattr(one, name)[:layers])
             if isinstance(getattr(one, "first_k_dense_replace", None), int):
                 one.first_k_dense_replace = min(1, one.first_k_dense_replace)
     return config
@@ -281,7 +284,8 @@ def record_modules(target: Path, shard: int, shards: int) -> None:
             signal.alarm(0)
         found[architecture]["model_type"] = data["model_type"]
         print(architecture, "ok" if "modules" in found[architecture] else str(found[architecture])[:160], flush=True)
-        target.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        # Unsorted: a mapper's tables are applied in their order.
+        target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def record_loads(target: Path) -> None:

@@ -1,0 +1,107 @@
+"""Where the tensors of a saved adapter end up in vLLM's own model: taken by a module, left out silently, or refused.
+
+Restates vLLM 0.33.0, lora/lora_model.py (`check_unexpected_modules`), lora/utils.py (`parse_fine_tuned_lora_name`),
+lora/model_manager.py (`_create_merged_loras_inplace`) and model_executor/models/utils.py (`WeightsMapper`). Every fate is
+compared in the tests with what that code did with saved adapters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+# taken: a module of the language model gets it; tower: one of a tower does if it is told to; fused: one of a fused expert
+# weight whose experts are served as such; apart: the same where experts are served one by one; dropped: no module asks
+# for it; refused: vLLM raises.
+Fate = Literal["taken", "tower", "fused", "apart", "dropped", "refused"]
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_FACTOR = re.compile(r"\.lora_(?:[AB]\.weight|embedding_[AB])$")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """What became of the two factors of one weight.
+
+    Attributes:
+        name: Its name in the adapter, without `base_model.model.`
+        place: Its name in vLLM's model, numbers as `*`.
+        fate: See `Fate`.
+    """
+
+    name: str
+    place: str
+    fate: Fate
+
+
+def vllm_places(tensors: Iterable[str], row: Mapping[str, Any]) -> tuple[Place, ...]:
+    """The fate of every pair of factors.
+
+    Args:
+        tensors: Names of a saved adapter's tensors; those that are no factors of LoRA are passed over.
+        row: What is recorded of the architecture.
+    """
+    packed: Mapping[str, list[str]] = row.get("packed", {})
+    expected = {part for module in row["supported"] for part in packed.get(module, [module])}
+    if "experts" in row["supported"]:
+        expected.add("experts")
+    modules, towers = frozenset(row["modules"]), frozenset(row.get("towers", ()))
+    found: dict[str, Place] = {}
+    for tensor in tensors:
+        if not _FACTOR.search(tensor):
+            continue
+        bare = tensor.removeprefix("base_model.model.")
+        numbered = _FACTOR.sub("", _renamed(bare, row.get("mapper", {})))
+        place = _NUMBER.sub("*", numbered)
+        name = _FACTOR.sub("", bare)
+        fate: Fate = "dropped"
+        if _unexpected(tensor, numbered, expected):
+            fate = "refused"
+        elif place.removesuffix(".base_layer").endswith(".experts"):
+            if place.removesuffix(".base_layer") in modules:
+                fate = "fused" if row.get("three_d") else "apart"
+        elif _held(place, modules, packed):
+            fate = "taken"
+        elif _held(place, towers, packed):
+            fate = "tower"
+        found[name] = Place(name, place, fate)
+    return tuple(found.values())
+
+
+def _unexpected(tensor: str, numbered: str, expected: set[str]) -> bool:
+    if "base_layer" in tensor:
+        return False
+    start = numbered.find(".experts")
+    if start >= 0:
+        return _NUMBER.sub("*", numbered[start + 1 :]) not in expected
+    return numbered.rpartition(".")[2] not in expected
+
+
+def _held(place: str, modules: frozenset[str], packed: Mapping[str, list[str]]) -> bool:
+    """A module has this name, or one of which it is a packed part."""
+    if place in modules:
+        return True
+    for module, parts in packed.items():
+        for part in parts:
+            if place == part or place.endswith(f".{part}"):
+                whole = place[: len(place) - len(part)] + module
+                if whole in modules:
+                    return True
+    return False
+
+
+def _renamed(name: str, mapper: Mapping[str, Mapping[str, str]]) -> str:
+    """The name after the mapper of the model's class, in the order in which vLLM applies its tables."""
+    for pattern, new in mapper.get("orig_to_new_regex", {}).items():
+        name = re.sub(pattern, new, name)
+    for part, new in mapper.get("orig_to_new_substr", {}).items():
+        name = name.replace(part, new, 1)
+    for prefix, new in mapper.get("orig_to_new_prefix", {}).items():
+        if name.startswith(prefix):
+            name = new + name[len(prefix) :]
+    for suffix, new in mapper.get("orig_to_new_suffix", {}).items():
+        if name.endswith(suffix):
+            name = name[: len(name) - len(suffix)] + new
+    return name

@@ -1,0 +1,250 @@
+"""What servers take of adapters: against what vLLM's own code did with saved ones, and a table of expectations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving_cases import LOADS
+
+import lorascope as ls
+from lorascope.cli import main
+from lorascope.errors import LorascopeError
+from lorascope.peft_rules.saved_tensors import saved_tensors
+from lorascope.records import Serving
+from lorascope.serving.facts import server_facts
+from lorascope.serving.serving import serve
+from lorascope.serving.vllm_names import Place, vllm_places
+from lorascope.sources.gallery import from_gallery
+from lorascope.verifying import adapter_config, verify
+
+# What vLLM 0.33.0 did with the adapters of `serving_cases`, written by `recording_vllm.py --loads`.
+RECORDED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vllm_loads.json").read_text("utf-8"))
+RAN = sorted(name for name, row in RECORDED.items() if "skipped" not in row)
+NO_ADAPTERS = sorted(name for name, row in RECORDED.items() if "LoRA is not supported" in row.get("skipped", ""))
+# Refused as it was recorded, and loaded with a flag that nobody could try.
+WITH_A_FLAG = {"deepseek-v3-experts", "qwen3-moe-experts"}
+
+
+def asked(key: str, keywords: dict[str, Any], server: str = "vllm", extras: dict[str, Any] | None = None) -> Serving:
+    model = gallery(key)
+    config = adapter_config(keywords)
+    return serve(model, config, verify(model, config), server, extras=extras or {})
+
+
+def gallery(key: str) -> ls.ModelMap:
+    head, _, model_type = key.rpartition("/")
+    return from_gallery(model_type, head)
+
+
+def places_of(key: str, keywords: dict[str, Any]) -> tuple[Place, ...]:
+    model, config = gallery(key), adapter_config(keywords)
+    tensors = saved_tensors(model, config, verify(model, config)).tensors
+    return vllm_places(tensors, server_facts("vllm").modules[model.architecture])
+
+
+def test_the_recording_is_of_every_case() -> None:
+    assert RECORDED.keys() == LOADS.keys()
+    assert (len(RAN), len(NO_ADAPTERS)) == (58, 6)
+    assert set(RECORDED) - {*RAN, *NO_ADAPTERS} == {"mamba2"}  # PEFT refuses its out_proj
+
+
+@pytest.mark.parametrize("name", RAN)
+def test_the_answer_is_what_vllms_own_code_did(name: str) -> None:
+    key, keywords, extras, towers = LOADS[name]
+    said, row = asked(key, keywords, extras=extras), RECORDED[name]
+    flag = "--enable-tower-connector-lora"
+    if name in WITH_A_FLAG:
+        assert "--enable-mixed-moe-lora-format" in row["refused"]
+        assert (said.answer, said.flags[-1]) == ("depends", "--enable-mixed-moe-lora-format")
+    elif "refused" in row:
+        assert (said.answer, said.flags) == ("no", ())
+    elif row["dropped"] and flag in said.flags:
+        assert not towers
+        assert said.answer == "yes"
+    elif row["dropped"]:
+        assert said.answer == "no"
+    else:
+        assert said.answer == "yes"
+        assert towers == (flag in said.flags)
+
+
+def test_every_weight_is_where_vllms_own_code_put_it() -> None:
+    compared = 0
+    for name in RAN:
+        key, keywords, _, towers = LOADS[name]
+        row = RECORDED[name]
+        if "refused" in row:
+            continue
+        served = {"taken", "fused", *(["tower"] if towers else [])}
+        left = {"dropped", *([] if towers else ["tower"])}
+        places = places_of(key, keywords)
+        assert {place.fate for place in places} <= served | left, name
+        assert sorted({place.place for place in places if place.fate in served}) == row["taken"], name
+        assert sorted({place.place for place in places if place.fate in left}) == row["dropped"], name
+        compared += 1
+    assert compared == 46
+
+
+@pytest.mark.parametrize("name", NO_ADAPTERS)
+def test_a_model_without_adapters(name: str) -> None:
+    key, keywords, extras, _ = LOADS[name]
+    said = asked(key, keywords, extras=extras)
+    assert said.answer == "no"
+    assert any(one.question == "model" and "takes no adapters" in one.reason for one in said.answers)
+
+
+QV = {"target_modules": ["q_proj", "v_proj"], "r": 8, "lora_alpha": 16}
+EXPERTS = {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
+# (model, configuration, other keys, server): the answer, and what is said or done.
+TABLE: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str]] = [
+    ("llama", {**QV, "r": 1}, {}, "vllm", "yes", "--max-lora-rank 1"),
+    ("llama", {**QV, "r": 1}, {}, "vllm==0.11.0", "yes", "--max-lora-rank 8"),
+    ("llama", {**QV, "r": 300}, {}, "vllm", "yes", "--max-lora-rank 320"),
+    ("llama", {**QV, "rank_pattern": {"q_proj": 65}}, {}, "vllm", "yes", "--max-lora-rank 128"),
+    ("llama", {**QV, "rank_pattern": {"q_proj": 4}}, {}, "vllm==0.31.0", "no", "reads no patterns"),
+    ("llama", {**QV, "rank_pattern": {"q_proj": 4}}, {}, "vllm==0.32.0", "yes", "read as PEFT reads"),
+    ("llama", {**QV, "rank_pattern": {"q_proj": 4}, "alpha_pattern": {"q_proj": 8}}, {}, "vllm==0.20.2", "depends", "were not tried"),
+    ("llama", {**QV, "use_dora": True}, {}, "vllm==0.8.0", "no", "DoRA"),
+    ("llama", {**QV, "bias": "all"}, {}, "vllm==0.10.2", "depends", "--enable-lora-bias"),
+    ("llama", {**QV, "lora_bias": True}, {}, "vllm==0.12.0", "no", "lora_bias"),
+    ("llama", QV, {"init_lora_weights": "pissa_niter_4"}, "vllm", "no", "init_lora_weights"),
+    ("llama", QV, {"init_lora_weights": "olora"}, "vllm==0.20.2", "depends", "does not read init_lora_weights"),
+    ("llama", QV, {"init_lora_weights": True}, "vllm", "yes", "no option"),
+    ("llama", QV, {"use_qalora": True}, "vllm", "no", "QALoRA"),
+    ("llama", QV, {"alora_invocation_tokens": [1, 2]}, "vllm==0.30.0", "depends", "alora_invocation_tokens"),
+    ("llama", QV, {"trainable_token_indices": [5]}, "vllm", "no", "trainable_token_indices"),
+    ("sequence-classification/qwen3", {**QV, "task_type": "SEQ_CLS"}, {}, "vllm==0.30.0", "no", "modules_to_save"),
+    ("sequence-classification/llama", {**QV, "task_type": "SEQ_CLS"}, {}, "vllm", "depends", "classifier"),
+    ("qwen2", QV, {}, "vllm==0.20.2", "yes", "declares the class alike"),
+    ("qwen2", QV, {}, "vllm==0.28.0", "yes", "declares the class alike"),
+    ("mistral", QV, {}, "vllm==0.20.2", "yes", "declares the class alike"),
+    ("qwen3_moe", {"target_modules": ["q_proj", "gate"]}, {}, "vllm==0.28.0", "depends", "was not tried with 0.28.0"),
+    ("qwen2", QV, {}, "vllm==0.28.5", "depends", "0.28.5 is not recorded"),
+    ("qwen2", QV, {}, "vllm==1.0", "depends", "1.0 is not recorded"),
+    ("gpt_oss", EXPERTS, {}, "vllm==0.20.2", "depends", "not tried with 0.20.2"),
+    ("qwen3_moe", EXPERTS, {}, "vllm==0.20.2", "depends", "0.22.1 has a flag"),
+    ("qwen2_vl", {"target_modules": "all-linear"}, {}, "vllm==0.13.0", "no", "before 0.14.1"),
+    ("llava", {"target_modules": "all-linear"}, {}, "vllm", "no", "left out without a word"),
+    ("t5", {"target_modules": ["q", "v"]}, {}, "vllm", "depends", "not in its registry"),
+    ("llama", {"target_modules": ["nope"]}, {}, "vllm", "no", "there is none"),
+    ("llama", QV, {}, "sglang", "yes", "--lora-target-modules q_proj v_proj"),
+    ("llama", {"target_modules": "all-linear"}, {}, "sglang", "yes", "--max-lora-rank 8"),
+    ("llama", QV, {}, "sglang==0.4.6.post5", "yes", "--lora-paths"),
+    ("llama", {**QV, "rank_pattern": {"q_proj": 4}}, {}, "sglang", "no", "every weight must have rank"),
+    ("llama", {**QV, "alpha_pattern": {"q_proj": 4}}, {}, "sglang", "no", "alpha_pattern"),
+    ("llama", {**QV, "use_rslora": True}, {}, "sglang", "no", "use_rslora"),
+    ("llama", {**QV, "use_dora": True}, {}, "sglang", "no", "refuses it"),
+    ("llama", {**QV, "use_dora": True}, {}, "sglang==0.5.9", "no", "without the magnitudes"),
+    ("llama", {**QV, "bias": "lora_only"}, {}, "sglang", "no", "biases"),
+    ("llama", {**QV, "modules_to_save": ["lm_head"]}, {}, "sglang", "no", "modules_to_save"),
+    ("llama", {**QV, "target_modules": ["k_proj"]}, {}, "sglang", "no", "joins q_proj"),
+    ("llama", {**QV, "target_modules": ["q_proj", "k_proj"]}, {}, "sglang", "no", "joins q_proj"),
+    ("llama", {**QV, "target_modules": r".*\.(q_proj|v_proj)"}, {}, "sglang", "no", "list of names"),
+    ("llama", QV, {"init_lora_weights": "pissa"}, "sglang", "depends", "does not read"),
+    ("llama", {**QV, "target_modules": ["embed_tokens"]}, {}, "sglang", "depends", "was not read"),
+    ("llama", {**QV, "target_modules": ["embed_tokens"]}, {}, "sglang==0.5.5.post3", "depends", "size of"),
+    ("mistral", QV, {}, "sglang", "depends", "was not read"),
+    ("mixtral", EXPERTS, {}, "sglang", "no", "names that PEFT gives to experts"),
+    ("mixtral", QV, {}, "sglang", "depends", "was not read"),
+    ("qwen2_vl", {"target_modules": ["qkv", "q_proj", "v_proj"]}, {}, "sglang", "no", "outside of the language model"),
+    ("gemma2", {"target_modules": ["q_proj", "v_proj"]}, {}, "sglang", "yes", "knows the layers"),
+    ("gpt_neox", {"target_modules": ["query_key_value"]}, {}, "sglang", "depends", "size of"),
+    ("gemma2", {"target_modules": ["q_proj", "v_proj", "lm_head"]}, {}, "sglang==0.5.5.post3", "no", "only"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "keywords", "extras", "server", "answer", "said"), TABLE)
+def test_the_table(
+    key: str, keywords: dict[str, Any], extras: dict[str, Any], server: str, answer: str, said: str
+) -> None:
+    serving = asked(key, keywords, server, extras)
+    text = "\n".join([*serving.flags, *(one.reason for one in serving.answers)])
+    assert serving.answer == answer, text
+    assert said in text
+    assert serving.answer == serving.answers[0].answer
+    assert all(one.reason and one.source for one in serving.answers)
+    assert bool(serving.flags) == (answer != "no")
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(TABLE) >= 50
+
+
+@pytest.mark.parametrize(
+    ("server", "message"),
+    [
+        ("tgi", "no server that is known"),
+        ("", "no server that is known"),
+        ("vllm==", "no server that is known"),
+        ("vllm==main", "no server that is known"),
+        ("vllm==9" + "9" * 5000, "no server that is known"),
+        ("vllm==0.7.3", "0.8.0 to 0.33.0 are known"),
+        ("sglang==0.3", "0.4.6.post5 to 0.5.23 are known"),
+    ],
+)
+def test_an_unknown_server(server: str, message: str) -> None:
+    with pytest.raises(LorascopeError, match=message):
+        server_facts(server)
+
+
+def test_every_recorded_release_can_be_asked_for() -> None:
+    data = Path(ls.__file__).parent / "data" / "servers"
+    asked_for = 0
+    for server in ("vllm", "sglang"):
+        for release in json.loads((data / f"{server}.json").read_text("utf-8"))["releases"]:
+            said = asked("llama", QV, f"{server}=={release}")
+            assert (said.release, said.answer) in {(release, "yes"), (release, "depends")}
+            asked_for += 1
+    assert asked_for == 61
+
+
+def test_a_check_says_what_a_server_does_not_take() -> None:
+    found = ls.check(ls.inspect("llama"), {**QV, "init_lora_weights": "pissa"}, serve="vllm")
+    assert found.serving is not None
+    assert [finding.code for finding in found.findings if finding.severity == "error"] == ["not-servable"]
+    assert found.matters
+    assert ls.check(ls.inspect("llama"), {**QV, "task_type": "CAUSAL_LM"}, serve="vllm").findings == ()
+    assert ls.check(ls.inspect("llama"), QV).serving is None
+
+
+def test_a_check_refuses_an_unknown_server_before_it_reads() -> None:
+    with pytest.raises(LorascopeError, match="no server that is known"):
+        ls.check(ls.inspect("llama"), "there-is-no-such-folder/", serve="tgi")
+
+
+def test_a_trainers_configuration(tmp_path: Path) -> None:
+    """What else the trainer writes into its adapter_config.json is not known; one without PEFT writes none."""
+    axolotl = tmp_path / "axolotl.yaml"
+    axolotl.write_text(
+        "base_model: x\nadapter: lora\nlora_r: 8\nlora_alpha: 16\nlora_target_modules: [q_proj, v_proj]\n"
+    )
+    found = ls.check(ls.inspect("llama"), axolotl, trainer="axolotl", serve="vllm")
+    assert found.serving is not None
+    assert (found.serving.answer, found.serving.answers[0].question) == ("depends", "options")
+    assert found.serving.flags == ("--enable-lora", "--max-lora-rank 8")
+    mlx = tmp_path / "mlx.yaml"
+    mlx.write_text("model: x\nfine_tune_type: lora\nlora_parameters: {rank: 8, dropout: 0.0, scale: 20.0}\n")
+    with pytest.raises(LorascopeError, match="writes no adapter of PEFT"):
+        ls.check(ls.inspect("llama"), mlx, trainer="mlx-lm", serve="vllm")
+
+
+def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama", "--serve", "vllm"]) == 0
+    assert "vllm 0.33.0 loads it\nstart it with: --enable-lora --max-lora-rank 8" in capsys.readouterr().out
+    assert main(["plan", "llama", "--dora", "--serve", "vllm", "--json"]) == 1
+    serving = json.loads(capsys.readouterr().out)["serving"]
+    assert (serving["answer"], serving["flags"]) == ("no", [])
+    assert {"question", "answer", "reason", "source"} == set(serving["answers"][0])
+    assert main(["plan", "llama", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["serving"] is None
+    assert main(["check", "llama", "q_proj", "v_proj", "--serve", "sglang"]) == 0
+    assert "sglang 0.5.23 loads it" in capsys.readouterr().out
+    assert main(["check", "llama", "k_proj", "--serve", "sglang==0.5.9", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["serving"]["release"] == "0.5.9"
+    assert "not-servable" in {finding["code"] for finding in said["findings"]}
+    assert main(["plan", "llama", "--serve", "tgi"]) == 2
+    assert "no server that is known" in capsys.readouterr().err
