@@ -298,7 +298,8 @@ def record_loads(target: Path) -> None:
         try:
             found[name] = load(data["model_type"], data["architecture"], keywords, extras, towers)
         except Exception as error:
-            found[name] = {"skipped": f"{type(error).__name__}: {' '.join(str(error).split())[:240]}"}
+            text = re.sub(r" \(/\S+\)", "", " ".join(str(error).split()))  # without the temporary folder
+            found[name] = {"skipped": f"{type(error).__name__}: {text[:200]}"}
         print(name, str(found[name])[:230], flush=True)
     target.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -201,6 +201,21 @@ def test_every_recorded_release_can_be_asked_for() -> None:
     assert asked_for == 61
 
 
+def test_a_long_name_takes_no_time() -> None:
+    row = server_facts("vllm").modules["Olmo2ForCausalLM"]
+    name = "base_model.model.model.layers." + "a." * 300 + "b.lora_A.weight"
+    (place,) = vllm_places([name], row)
+    assert place.fate == "refused"
+    (head,) = vllm_places(["base_model.model.model.layers.y.lm_head.z.lora_A.weight"], row)
+    assert head.place == "lm_head.z"
+
+
+@pytest.mark.parametrize("alpha", [-16, 0, 1e300])
+@pytest.mark.parametrize("server", ["vllm", "vllm==0.20.2", "sglang"])
+def test_a_strange_alpha(alpha: int, server: str) -> None:
+    assert asked("llama", {**QV, "lora_alpha": alpha}, server).answer in {"yes", "no"}
+
+
 def test_a_check_says_what_a_server_does_not_take() -> None:
     found = ls.check(ls.inspect("llama"), {**QV, "init_lora_weights": "pissa"}, serve="vllm")
     assert found.serving is not None

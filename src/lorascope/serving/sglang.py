@@ -66,7 +66,7 @@ def _ranks(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Answe
         reason = f"every weight must have rank r={config.r}: {listed(other, _MOST_NAMED)} has another"
         return Answer("rank", "no", reason, _source(facts, "mem_pool.py"))
     scale = config.lora_alpha / config.r
-    wrong = [one.name for one in resolution.adapted if abs(one.scale - scale) > 1e-6 * scale]
+    wrong = [one.name for one in resolution.adapted if abs(one.scale - scale) > 1e-6 * abs(scale)]
     if wrong:
         read = "use_rslora" if config.use_rslora else "alpha_pattern"
         reason = (

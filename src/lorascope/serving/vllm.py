@@ -83,7 +83,7 @@ def _patterns(facts: Facts, config: AdapterConfig, resolution: Resolution) -> It
         yield Answer("patterns", "yes", "rank_pattern and alpha_pattern are read as PEFT reads them", source)
         return
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    wrong = [one.name for one in resolution.adapted if abs(one.scale - scale) > 1e-6 * scale]
+    wrong = [one.name for one in resolution.adapted if abs(one.scale - scale) > 1e-6 * abs(scale)]
     if wrong:
         reason = (
             f"it reads no patterns and scales every weight by {scale:.4g}, which is wrong for "

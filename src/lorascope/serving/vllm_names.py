@@ -95,7 +95,8 @@ def _held(place: str, modules: frozenset[str], packed: Mapping[str, list[str]]) 
 def _renamed(name: str, mapper: Mapping[str, Mapping[str, str]]) -> str:
     """The name after the mapper of the model's class, in the order in which vLLM applies its tables."""
     for pattern, new in mapper.get("orig_to_new_regex", {}).items():
-        name = re.sub(pattern, new, name)
+        # The same words, found without trying every way to cut a long name into pieces.
+        name = re.sub(pattern.replace(r"(.+\.)*", r"(.+\.)?"), new, name)
     for part, new in mapper.get("orig_to_new_substr", {}).items():
         name = name.replace(part, new, 1)
     for prefix, new in mapper.get("orig_to_new_prefix", {}).items():
