@@ -52,7 +52,7 @@ recipes are qv, qv+ffn, attention, ffn, all""",
 
 
 # What `--to` takes: the names in trainers.registry, which a parser of arguments need not load.
-_TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "trl", "ms-swift", "mlx-lm", "torchtune")
+_TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "trl", "ms-swift", "unsloth", "mlx-lm", "torchtune")
 
 _SERVE = "will a server take it: vllm, sglang, or a release of them, such as vllm==0.20.2"
 

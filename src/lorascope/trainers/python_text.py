@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from typing import Any
 
 from lorascope.errors import LorascopeError
@@ -10,17 +11,45 @@ from lorascope.errors import LorascopeError
 MOST_BYTES = 2**20
 
 
-def call_arguments(text: str, where: str, functions: tuple[str, ...]) -> dict[str, Any]:
+def call_arguments(text: str, where: str, functions: tuple[str, ...], unread: Collection[str] = ()) -> dict[str, Any]:
     """The literal keyword arguments of the first call of one of the functions, by the last part of its name.
 
     Args:
         text: Python source.
         where: The file, for messages.
         functions: Such as `LoraConfig`; the first of them that is called at all counts.
+        unread: Arguments that may be anything, and are left out.
 
     Raises:
         LorascopeError: It is not Python, none of them is called, or an argument is no literal.
     """
+    call, function, hint = _first_call(text, where, functions)
+    return _arguments(call, function, where, hint, unread)
+
+
+def call_owner(text: str, where: str, function: str) -> tuple[str, int]:
+    """Whose method the first call of a function is, by the last part of that name, and how many arguments have no name.
+
+    Raises:
+        LorascopeError: It is not Python, or the function is not called.
+    """
+    call, _, _ = _first_call(text, where, (function,))
+    return _name(call.func.value) if isinstance(call.func, ast.Attribute) else "", len(call.args)
+
+
+def call_text(text: str, where: str, function: str, argument: str) -> str:
+    """An argument of the first call of a function, by its name or as the first; empty if it is no text written out.
+
+    Raises:
+        LorascopeError: It is not Python, or the function is not called.
+    """
+    call, _, _ = _first_call(text, where, (function,))
+    named = [keyword.value for keyword in call.keywords if keyword.arg == argument]
+    value = next(iter([*named, *call.args[:1]]), None)
+    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
+
+
+def _first_call(text: str, where: str, functions: tuple[str, ...]) -> tuple[ast.Call, str, str]:
     hint = f"Give a file that calls {functions[0]}(…) with its values written out."
     if len(text) > MOST_BYTES:
         raise LorascopeError(f"has more than the {MOST_BYTES} characters that are read", where=where, hint=hint)
@@ -34,7 +63,7 @@ def call_arguments(text: str, where: str, functions: tuple[str, ...]) -> dict[st
     for function in functions:
         call = next((call for call in calls if _name(call.func) == function), None)
         if call is not None:
-            return _arguments(call, function, where, hint)
+            return call, function, hint
     raise LorascopeError(f"does not call {' or '.join(functions)}", where=where, hint=hint)
 
 
@@ -44,15 +73,24 @@ def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _arguments(call: ast.Call, function: str, where: str, hint: str) -> dict[str, Any]:
+def _value(node: ast.expr) -> Any:
+    """A literal; `TaskType.CAUSAL_LM` of PEFT is the text of its last part."""
+    if isinstance(node, ast.Attribute) and _name(node.value) == "TaskType":
+        return node.attr
+    return ast.literal_eval(node)
+
+
+def _arguments(call: ast.Call, function: str, where: str, hint: str, unread: Collection[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     faults = []
     for keyword in call.keywords:
         if keyword.arg is None:
             faults.append(f"{function}(**…) in line {call.lineno} hides its arguments")
             continue
+        if keyword.arg in unread:
+            continue
         try:
-            found[keyword.arg] = ast.literal_eval(keyword.value)
+            found[keyword.arg] = _value(keyword.value)
         except (ValueError, TypeError, RecursionError, MemoryError):
             faults.append(f"{keyword.arg} of {function} in line {keyword.value.lineno} is no value written out")
     if faults:

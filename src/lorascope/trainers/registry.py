@@ -13,10 +13,21 @@ from lorascope.trainers.peft_files import PeftFile, PeftPython
 from lorascope.trainers.surface import Trainer
 from lorascope.trainers.torchtune import Torchtune
 from lorascope.trainers.trl import Trl
+from lorascope.trainers.unsloth import Unsloth
 
 TRAINERS: Mapping[str, Trainer] = {
     trainer.name: trainer
-    for trainer in (PeftFile(), PeftPython(), Axolotl(), LlamaFactory(), Trl(), MsSwift(), MlxLm(), Torchtune())
+    for trainer in (
+        PeftFile(),
+        PeftPython(),
+        Axolotl(),
+        LlamaFactory(),
+        Trl(),
+        MsSwift(),
+        Unsloth(),
+        MlxLm(),
+        Torchtune(),
+    )
 }
 
 

@@ -1,0 +1,129 @@
+"""PEFT as Unsloth changes it: what becomes of a configuration.
+
+Restated from Unsloth 2026.10.9: import_fixes.py (`_patch_peft_moe_target_conversion`), and models/vision.py for the layers
+that Gemma 4 wraps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lorascope.compiling import NEWEST
+from lorascope.peft_rules.conversion import converted_targets
+from lorascope.peft_rules.copying import names_before_matching
+from lorascope.peft_rules.matching import ALL_LINEAR
+from lorascope.peft_rules.patterns import compiled
+from lorascope.peft_rules.resolving import resolve
+from lorascope.peft_rules.versioning import release_of
+from lorascope.records import Adapted, AdapterConfig, ModelMap, Resolution
+
+_CLIPPABLE = "Gemma4ClippableLinear"
+# The names that PEFT's rewrite takes, of all its patterns.
+_OLD_NAMES = frozenset(("gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_proj"))
+
+
+def resolve_under_unsloth(model: ModelMap, config: AdapterConfig) -> Resolution:
+    """PEFT's rules, with Unsloth's changes to its rewrite of experts' names and to Gemma 4's wrapped layers.
+
+    Raises:
+        BadPatternError: Targets are no regular expression.
+    """
+    if model.model_type == "qwen2_moe" and not model.moe_conversion:
+        model = dataclasses.replace(model, moe_conversion="qwen2_moe")
+    if model.moe_conversion:
+        config, error = _converted(model, config)
+        if error:
+            return Resolution(error=error, cause="moe-rewrite")
+        model = dataclasses.replace(model, moe_conversion="")
+    wrapped = {module.name for module in model.modules if module.class_name == _CLIPPABLE}
+    if not wrapped:
+        return resolve(model, config, NEWEST)
+    inner = model.module_by_name
+    modules = tuple(
+        dataclasses.replace(inner[f"{module.name}.linear"], name=module.name) if module.name in wrapped else module
+        for module in model.modules
+    )
+    resolution = resolve(dataclasses.replace(model, modules=modules), config, NEWEST)
+    found: dict[str, Adapted] = {}
+    for one in resolution.adapted:
+        name = f"{one.name}.linear" if one.name in wrapped else one.name
+        found.setdefault(name, dataclasses.replace(one, name=name))
+    again = sum(one.trainable for one in resolution.adapted) - sum(one.trainable for one in found.values())
+    adapted = tuple(sorted(found.values(), key=lambda one: one.name))
+    return dataclasses.replace(resolution, adapted=adapted, trainable=resolution.trainable - again)
+
+
+def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, str]:
+    """PEFT's rewrite as Unsloth has it: import_fixes.py, `_patch_peft_moe_target_conversion`.
+
+    It keeps PEFT from rewriting wherever parameters are given, and names with dots; and it puts linear layers back
+    whose names were rewritten.
+    """
+    asked = config.target_modules
+    if config.target_parameters or (isinstance(asked, str) and "." in asked):
+        return config, ""
+    dotted: tuple[str, ...] = ()
+    rewritten = config
+    if isinstance(asked, tuple):
+        dotted = tuple(name for name in asked if "." in name)
+        bare = tuple(name for name in asked if "." not in name)
+        if dotted and not bare:
+            return config, ""
+        rewritten = dataclasses.replace(config, target_modules=bare)
+    saved = names_before_matching(config.modules_to_save, config.task_type)
+    targets = converted_targets(model, rewritten, saved, release_of(NEWEST))
+    if targets.error:
+        return config, targets.error
+    if isinstance(targets.modules, str):
+        return config, ""
+    after = frozenset(targets.modules or ()) | frozenset(dotted)
+    parameters = targets.parameters or frozenset()
+    restored = _restored(model, asked, after, parameters)
+    return (
+        dataclasses.replace(
+            config,
+            target_modules=tuple(sorted(after | restored)),
+            target_parameters=tuple(sorted(parameters)),
+            rank_pattern=targets.rank_pattern,
+            alpha_pattern=targets.alpha_pattern,
+        ),
+        "",
+    )
+
+
+def _restored(
+    model: ModelMap, asked: str | tuple[str, ...] | None, after: frozenset[str], parameters: frozenset[str]
+) -> set[str]:
+    """Targets that the rewrite took and that name linear layers (`_moe_linear_targets_to_restore`)."""
+    if asked is None:
+        return set()
+    if isinstance(asked, str):
+        candidates = set()
+        for module in model.modules:
+            leaf = module.name.rpartition(".")[2]
+            if leaf not in _OLD_NAMES or leaf in after or not _looks_linear(module.kind, module.class_name):
+                continue
+            if module.name == model.output_embeddings:
+                continue
+            if asked.lower() == ALL_LINEAR:
+                candidates.add(leaf)
+            elif compiled(asked).fullmatch(module.name):
+                candidates.add(module.name)
+    else:
+        candidates = set(asked) - after
+    restored: set[str] = set()
+    for target in candidates:
+        hit = [m for m in model.modules if m.name == target or m.name.endswith(f".{target}")]
+        linear = [
+            m.name
+            for m in hit
+            if _looks_linear(m.kind, m.class_name)
+            and not any(f".{m.name}.weight".endswith(f".{parameter}") for parameter in parameters)
+        ]
+        if linear:
+            restored |= {target} if len(linear) == len(hit) else set(linear)
+    return restored
+
+
+def _looks_linear(kind: str, class_name: str) -> bool:
+    return kind == "linear" or (kind not in ("embedding", "conv") and "Linear" in class_name)
