@@ -6,6 +6,7 @@ PEFT and lets vLLM load them instead, and writes down what became of every tenso
 
     python tests/serving/recording_vllm.py UNPACKED_VLLM --modules src/lorascope/data/servers/vllm_modules.json
     python tests/serving/recording_vllm.py UNPACKED_VLLM --loads tests/serving/vllm_loads.json
+    python tests/serving/recording_vllm.py UNPACKED_VLLM --all-linear tests/serving/vllm_all_linear.json
 
 The environment needs torch, the transformers that the release asks for, peft, and the pure Python packages that vLLM
 imports. What has no CPU build (kernels, xgrammar, llguidance …) is replaced by empty modules: none of it has a say in
@@ -288,12 +289,23 @@ def record_modules(target: Path, shard: int, shards: int) -> None:
         target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def record_loads(target: Path) -> None:
-    """Write what became of every tensor of the adapters of `serving_cases`."""
-    import serving_cases
+def all_linear() -> dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]]:
+    """An adapter on all linear layers of a model of every architecture whose modules are recorded."""
+    rows = json.loads((ROOT / "src/lorascope/data/servers/vllm_modules.json").read_text(encoding="utf-8"))["models"]
+    cases = {}
+    for file in sorted(GALLERY.glob("*/*.json")):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        row = rows.get(data["architecture"], {})
+        if "modules" in row and row["model_type"] == data["model_type"]:
+            key = f"{file.parent.name}/{file.stem}"
+            cases[key] = (key, {"target_modules": "all-linear", "r": 8, "lora_alpha": 16}, {}, "towers" in row)
+    return cases
 
+
+def record_loads(target: Path, cases: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]]) -> None:
+    """Write what became of every tensor of some adapters."""
     found = {}
-    for name, (key, keywords, extras, towers) in serving_cases.LOADS.items():
+    for name, (key, keywords, extras, towers) in cases.items():
         data = json.loads((GALLERY / f"{key}.json").read_text(encoding="utf-8"))
         try:
             found[name] = load(data["model_type"], data["architecture"], keywords, extras, towers)
@@ -360,6 +372,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--modules", type=Path)
     parser.add_argument("--loads", type=Path)
+    parser.add_argument("--all-linear", type=Path)
     parser.add_argument("--shard", type=int, nargs=2, default=(0, 1))
     arguments = parser.parse_args()
     start(arguments.folder)
@@ -367,7 +380,11 @@ def main() -> None:
     if arguments.modules:
         record_modules(arguments.modules, *arguments.shard)
     if arguments.loads:
-        record_loads(arguments.loads)
+        import serving_cases
+
+        record_loads(arguments.loads, serving_cases.LOADS)
+    if arguments.all_linear:
+        record_loads(arguments.all_linear, all_linear())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,17 @@ from lorascope.verifying import adapter_config, verify
 # What vLLM 0.33.0 did with the adapters of `serving_cases`, written by `recording_vllm.py --loads`.
 RECORDED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vllm_loads.json").read_text("utf-8"))
 RAN = sorted(name for name, row in RECORDED.items() if "skipped" not in row)
+# The same of an adapter on all linear layers, for each recorded architecture, written by `--all-linear`.
+EVERYWHERE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vllm_all_linear.json").read_text("utf-8"))
+# Models cut to two layers, none of which is one of full attention.
+CUT = {
+    "causal-lm/qwen3_5",
+    "causal-lm/qwen3_5_moe",
+    "image-text-to-text/qwen3_5",
+    "image-text-to-text/qwen3_5_moe",
+}
+# Its router is a linear layer in the transformers that vLLM ran with, and none in the one that the gallery was made with.
+OTHER_CLASS = {"causal-lm/jamba"}
 NO_ADAPTERS = sorted(name for name, row in RECORDED.items() if "LoRA is not supported" in row.get("skipped", ""))
 # Refused as it was recorded, and loaded with a flag that nobody could try.
 WITH_A_FLAG = {"deepseek-v3-experts", "qwen3-moe-experts"}
@@ -86,6 +97,33 @@ def test_every_weight_is_where_vllms_own_code_put_it() -> None:
         assert sorted({place.place for place in places if place.fate in left}) == row["dropped"], name
         compared += 1
     assert compared == 46
+
+
+def test_all_linear_layers_of_every_recorded_architecture() -> None:
+    exact = apart = cut = 0
+    for key, row in EVERYWHERE.items():
+        if "skipped" in row or key in OTHER_CLASS:
+            continue
+        places = places_of(key, {"target_modules": "all-linear", "r": 8, "lora_alpha": 16})
+        taken = {place.place for place in places if place.fate in {"taken", "tower", "fused"}}
+        dropped = {place.place for place in places if place.fate == "dropped"}
+        fates = {place.fate for place in places}
+        if "refused" in row and "apart" in fates and "refused" not in fates:
+            assert "--enable-mixed-moe-lora-format" in row["refused"], key
+            apart += 1
+        elif "refused" in row:
+            assert "refused" in fates, key
+            exact += 1
+        elif key in CUT:
+            assert set(row["taken"]) < taken, key
+            assert dropped == set(row["dropped"]), key
+            assert all(".self_attn." in place for place in taken - set(row["taken"])), key
+            cut += 1
+        else:
+            assert (taken, dropped) == (set(row["taken"]), set(row["dropped"])), key
+            assert "refused" not in fates, key
+            exact += 1
+    assert (exact, apart, cut) == (73, 9, 4)
 
 
 @pytest.mark.parametrize("name", NO_ADAPTERS)
