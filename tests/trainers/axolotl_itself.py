@@ -39,6 +39,8 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         "lora_dropout": 0.05,
     },
+    "within towers": {"lora_target_modules": r".*tower.*\.q_proj"},
+    "names and what they wrap": {"lora_target_modules": ["q_proj", "o_proj", "k_proj.linear", "q_proj.linear"]},
     "excluded": {"lora_target_modules": ["q_proj", "c_attn"], "lora_exclude_modules": ["layers.0"]},
     "layers": {"lora_target_modules": ["q_proj", "v_proj"], "peft_layers_to_transform": [0, 2]},
     "experts": {"lora_target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
@@ -48,6 +50,12 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "lora_alpha_pattern": {r"layers\.1\..*": 32},
         "peft_use_rslora": True,
     },
+    "frozen towers": {"lora_target_linear": True, "freeze_mm_modules": True},
+    "saved": {"lora_target_modules": ["q_proj", "c_attn"], "lora_modules_to_save": ["lm_head"]},
+    "a parameter as text": {"lora_target_parameters": "mlp.experts.down_proj"},
+    "no rank": {"lora_target_modules": ["q_proj", "c_attn"], "lora_r": None},
+    "no alpha": {"lora_target_modules": ["q_proj", "c_attn"], "lora_alpha": None},
+    "another adapter": {"adapter": "boft", "lora_target_modules": ["q_proj", "c_attn"]},
     "nothing": {},
 }
 RULES = {
@@ -114,8 +122,11 @@ def of_model(head: str, model_type: str) -> dict[str, str]:
     from lorascope.planning import plan
 
     try:
-        entry = next(e for e in architectures.entries(head) if e.model_type == model_type)  # type: ignore[arg-type]
-        module, model = built(entry)
+        if model_type == "gemma4 with towers":
+            module, model = gemma4_with_towers()
+        else:
+            entry = next(e for e in architectures.entries(head) if e.model_type == model_type)  # type: ignore[arg-type]
+            module, model = built(entry)
     except Exception as error:  # newer than this transformers, or it cannot build its own default
         return {"unbuilt": str(error)[:200]}
     texts = {name: json.dumps({**FILE, **written}) for name, written in WRITTEN.items()}
@@ -126,6 +137,18 @@ def of_model(head: str, model_type: str) -> dict[str, str]:
         except LorascopeError as error:
             outcomes[f"plan: {name}"] = f"no file: {error.faults[0]}"
     return {**outcomes, **{name: compared(module, model, text) for name, text in texts.items()}}
+
+
+def gemma4_with_towers() -> tuple[Any, Any]:
+    """Its default configuration has none, and in them are the modules that axolotl changes PEFT for."""
+    import transformers
+
+    from lorascope.sources.skeleton import build, map_module
+
+    parts = {f"{part}_config": {"num_hidden_layers": 3} for part in ("text", "vision", "audio")}
+    config = transformers.AutoConfig.for_model("gemma4", **parts)
+    module = build(config, architecture="Gemma4ForConditionalGeneration")
+    return module, map_module(module, model="gemma4", head="image-text-to-text")
 
 
 def compared(module: Any, model: Any, text: str) -> str:
@@ -166,6 +189,7 @@ def itself(module: Any, settings: dict[str, Any]) -> tuple[dict[str, tuple[int, 
     import torch
     from axolotl.loaders import adapter
     from axolotl.loaders.patch_manager import PatchManager
+    from axolotl.utils.freeze import freeze_mm_modules
     from oracle import adapted_weights
 
     cfg = validated(settings)
@@ -173,6 +197,8 @@ def itself(module: Any, settings: dict[str, Any]) -> tuple[dict[str, tuple[int, 
     names = adapter.find_all_linear_names(module) if cfg.lora_target_linear else None
     with torch.device("meta"):
         wrapped, _ = adapter.load_lora(module, cfg)
+    if cfg.freeze_mm_modules:  # as its train.py does
+        freeze_mm_modules(wrapped)
     trainable = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
     return adapted_weights(wrapped), trainable, names
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError
 from lorascope.folding import listed
 from lorascope.peft_rules.resolving import resolve
@@ -95,9 +96,9 @@ class Axolotl:
     """axolotl's YAML file.
 
     Run in the tests, with axolotl 0.19.0, PEFT 0.20.0 and transformers 5.16.1: its schema on every form that is written and
-    on the values that are told from faults here, its `find_all_linear_names` and its `load_lora` with all that it changes
-    in PEFT, on models of many architectures. Only read: that training goes on with that model, what `rl`, `lora_model_dir`,
-    `freeze_mm_modules` and `quantize_moe_experts` do (the last needs a GPU), and its plugins.
+    on the values that are told from faults here, its `find_all_linear_names`, its `load_lora` with all that it changes in
+    PEFT and its `freeze_mm_modules`, on models of many architectures. Only read: that training goes on with that model,
+    what `rl`, `lora_model_dir`, `unfrozen_parameters` and `quantize_moe_experts` do (the last needs a GPU), and its plugins.
     """
 
     name = "axolotl"
@@ -134,7 +135,9 @@ class Axolotl:
                 f"the class {plan.model.architecture}. axolotl hands PEFT the task type CAUSAL_LM, which needs "
                 "prepare_inputs_for_generation"
             )
-        return tuple(lost) or surface_losses(_as_handed(plan), _SURFACE)
+        said = surface_losses(_as_handed(plan), _SURFACE)
+        # That PEFT does not do the plan is no news where the model's kind or class is refused.
+        return (*lost, *(loss for loss in said if not (lost and loss.startswith("exactly these weights"))))
 
     def write(self, plan: Plan, job: Job) -> str:
         """The YAML of a plan, for `axolotl train`."""
@@ -226,7 +229,8 @@ class Axolotl:
         )
         resolution, of_peft = _loaded(model, config, settings)
         resolution, of_freezing = _frozen(resolution, settings)
-        findings = (*asked.findings, *of_modules, *of_parameters, *of_peft, *of_freezing)
+        unseen = _unseen(model, resolution) if settings.get("lora_target_linear") else ()
+        findings = (*asked.findings, *of_modules, *of_parameters, *of_peft, *of_freezing, *unseen)
         return Outcome(resolution, config, findings)
 
 
@@ -320,6 +324,8 @@ def _conflicts(data: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator
         except (re.error, OverflowError, RecursionError) as error:
             yield f"lora_target_modules has {quoted(entry)}, which is no regular expression ({error}): axolotl compiles every entry"
     if settings.get("quantize_moe_experts"):
+        if adapter not in _LORA:
+            yield "quantize_moe_experts is set without adapter: lora or qlora"
         if settings.get("lora_target_linear"):
             yield "quantize_moe_experts and lora_target_linear are both set"
         if not (data.get("load_in_4bit") or data.get("load_in_8bit")):
@@ -333,7 +339,9 @@ def _whole(value: Any) -> int | None:
         return value
     if isinstance(value, float):
         return int(value) if value == value // 1 and abs(value) < 2**63 else None
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}(\.0+)?\s*", value) else None
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}(\.0+)?\s*", value):
+        return int(value.partition(".")[0])
+    return None
 
 
 def _number(value: Any) -> float | None:
@@ -405,7 +413,7 @@ def _key_findings(data: Mapping[str, Any], settings: Mapping[str, Any], where: s
     if settings.get("adapter") not in _LORA:
         keys = [key for key in data if key.startswith(("lora_", "peft_"))]
         if keys:
-            said = f"{listed(keys, _MOST_NAMED)} have no effect without adapter: lora"
+            said = f"without adapter: lora there is no effect of {listed(keys, _MOST_NAMED)}"
             yield Finding("ignored-key", "error", where, said, "Set adapter: lora")
     if settings.get("lora_model_dir"):
         said = "lora_model_dir is set: axolotl goes on with that adapter, whose adapter_config.json counts instead of this file"
@@ -448,7 +456,11 @@ def _targets(model: ModelMap, settings: Mapping[str, Any]) -> tuple[str | list[s
         findings.append(Finding("trainer-filter", "warning", "lora_target_linear", said, "Leave out one of the two."))
         given = [given]
     names = linear_names(model)
-    said = f"axolotl looks for linear layers by the end of their names: {listed(names, 2 * _MOST_NAMED)}, in towers and everywhere else"
+    said = (
+        f"axolotl adapts everything that ends as its linear layers do ({listed(names, 2 * _MOST_NAMED)}), in towers too"
+    )
+    if not names:
+        said = "axolotl finds no linear layer"
     dropped = _OUTPUT_EMBEDDINGS.get(model.model_type, "lm_head")
     if any(module.name.rpartition(".")[2] == dropped for module in model.modules):
         said += f", and leaves out {dropped}"
@@ -459,6 +471,17 @@ def _targets(model: ModelMap, settings: Mapping[str, Any]) -> tuple[str | list[s
         said = f"among them is {listed([quoted(name) for name in odd], _MOST_NAMED)}, which PEFT also finds at the end of other modules' names"
         findings.append(Finding("trainer-filter", "warning", "lora_target_linear", said, fix))
     return sorted({*given, *names}), findings
+
+
+def _unseen(model: ModelMap, resolution: Resolution) -> Iterator[Finding]:
+    """What `lora_target_linear` passes over although it is a weight like those of linear layers."""
+    adapted = {one.name for one in resolution.adapted}
+    left = [w for w in model.weights if w.kind in ("conv1d", "parameter") and peft_name(model, w) not in adapted]
+    if left:
+        kinds = sorted({"Conv1D modules" if weight.kind == "conv1d" else "bare parameters" for weight in left})
+        said = f"axolotl goes by modules' classes and does not see these {len(left)} weights, which are {' and '.join(kinds)}"
+        fix = "Name modules in lora_target_modules, parameters in lora_target_parameters: lorascope plan gives them."
+        yield Finding("trainer-filter", "warning", listed([w.name for w in left], _MOST_NAMED), said, fix)
 
 
 def _parameters(model: ModelMap, settings: Mapping[str, Any]) -> tuple[str | list[str], list[Finding]]:
@@ -506,9 +529,8 @@ def _loaded(model: ModelMap, config: AdapterConfig, settings: Mapping[str, Any])
         # PEFT's rewrite for fused experts made target_parameters: axolotl then lets the experts go without dropout.
         if settings.get("rl") in _WRAPPED_LATER:
             return resolution, findings
-        without = resolve(seen, dataclasses.replace(config, lora_dropout=0.0), _PEFT)
-        if not without.error:
-            resolution = without
+        resolution = resolve(seen, dataclasses.replace(config, lora_dropout=0.0), _PEFT)
+        if not resolution.error:
             said = f"the fused experts train without lora_dropout {config.lora_dropout:g}, the other weights with it: axolotl changes PEFT so"
             findings.append(
                 Finding("trainer-filter", "note", "lora_dropout", said, "Set lora_dropout: 0 to train all alike.")

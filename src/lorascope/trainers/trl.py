@@ -178,6 +178,10 @@ class Trl:
             task_type=settings["lora_task_type"],
         )
         resolution = resolve(model, config, self.peft)
+        if isinstance(modules, str):  # a list with that name alone is what TRL makes this text of
+            resolution = dataclasses.replace(
+                resolution, error=resolution.error.replace(f'give ["{modules}"] or ', "give ")
+            )
         findings = [*asked.findings, *_word_findings(settings, resolution)]
         head = model.output_embeddings
         if (
@@ -229,7 +233,7 @@ def means_command(text: str) -> bool:
 def _of_file(data: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
     """The settings of a file: argparse converts a text that is a default, and leaves every other value as it is."""
     settings: dict[str, Any] = {**_DEFAULTS, "script": ""}
-    for key in _DEFAULTS.keys() & data.keys():
+    for key in (one for one in _DEFAULTS if one in data):
         value = data[key]
         if isinstance(value, str) and key not in _LISTS:
             settings[key] = _converted(key, value, faults)
@@ -299,7 +303,7 @@ def _of_command(text: str, where: str) -> Asked:
             faults.append(f"--{key} can be {' or '.join(f'--{name}' for name in sorted(meant)[:_MOST_NAMED])}")
         given[meant[0] if len(meant) == 1 else key] = values
     settings: dict[str, Any] = {**_DEFAULTS, "script": script}
-    for key in _DEFAULTS.keys() & given.keys():
+    for key in (one for one in _DEFAULTS if one in given):
         values = given[key]
         if key in _LISTS:
             if not values:
@@ -349,7 +353,7 @@ def _text(value: Any) -> str:
 def _findings(settings: Mapping[str, Any], data: Mapping[str, Any], where: str) -> Iterator[Finding]:
     given = sorted(key for key in data if key in _DEFAULTS and key != "use_peft")
     if settings["use_peft"] is False and given:
-        said = f"{listed(given, _MOST_NAMED)} have no effect without use_peft"
+        said = f"without use_peft there is no effect of {listed(given, _MOST_NAMED)}"
         yield Finding("ignored-key", "error", where, said, "Set use_peft: true, or --use_peft.")
     if settings["use_peft"] is not False and not isinstance(settings["use_peft"], bool):
         said = f"use_peft is {settings['use_peft']!r}, which is not false itself: TRL makes an adapter"
