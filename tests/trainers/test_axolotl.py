@@ -105,7 +105,7 @@ def test_weights_of_other_classes_are_not_found() -> None:
     both = asked(sample("qwen3_moe"), names)
     assert sum(one.name.endswith("experts.down_proj") for one in both.resolution.adapted) == 24
     (left,) = [finding for finding in both.findings if "does not see" in finding.message]
-    assert left.where == "model.layers.{0-23}.mlp.gate" and "these 24 weights" in left.message
+    assert left.where == "model.layers.{0-23}.mlp.gate.weight" and "these 24 weights" in left.message
 
 
 def test_fused_experts_train_without_dropout() -> None:
