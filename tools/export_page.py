@@ -35,6 +35,8 @@ _PROBES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
 _PROVED = {
     "peft": "`PeftConfig.from_pretrained` reads every file; a tiny model is trained in the README",
     "peft-python": "the script is run on a tiny model",
+    "axolotl": "its own schema, search and loader on 25 models (575 files)",
+    "trl": "its own parser on 12 plans and 38 texts; four trainings by `trl sft` and its script",
     "llamafactory": "its own parser; `init_adapter` on 37 architectures (705 cases); three trainings by `run_exp`",
     "ms-swift": "its own parser; `prepare_adapter` on 43 architectures (926 cases); two trainings by `sft_main`",
     "torchtune": "`config.validate` and `config.instantiate` on the meta device for all 37 functions; its recipes are only read",
