@@ -39,18 +39,20 @@ _SAYS_NOTHING = ("weight",)
 Size = tuple[int, float]
 
 
-def as_parameter(model: ModelMap, weight: Weight) -> bool:
+def as_parameter(model: ModelMap, weight: Weight, peft: str = NEWEST) -> bool:
     """PEFT can only reach this weight through `target_parameters`.
 
     That is so for bare parameters, and for linear layers whose name PEFT would rewrite into that of fused experts
-    (peft issue 3711).
+    (peft issue 3711), which it does since 0.19.
     """
-    return weight.kind == "parameter" or (weight.kind == "linear" and rewritten_name(model, weight.name) != "")
+    if weight.kind == "linear":
+        return rewritten_name(model, weight.name, release_of(peft)) != ""
+    return weight.kind == "parameter"
 
 
-def peft_name(model: ModelMap, weight: Weight) -> str:
+def peft_name(model: ModelMap, weight: Weight, peft: str = NEWEST) -> str:
     """The name under which PEFT matches a weight: `….weight` for a linear layer that is reached as a parameter."""
-    return f"{weight.name}.weight" if weight.kind == "linear" and as_parameter(model, weight) else weight.name
+    return f"{weight.name}.weight" if weight.kind == "linear" and as_parameter(model, weight, peft) else weight.name
 
 
 def weight_of(model: ModelMap, name: str) -> Weight | None:

@@ -7,10 +7,10 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from lorascope.compiling import as_parameter
+from lorascope.compiling import as_parameter, weight_of
 from lorascope.errors import LorascopeError
 from lorascope.planning import plan as make_plan
-from lorascope.records import Plan, Resolution, Rule
+from lorascope.records import ModelMap, Plan, Resolution, Rule
 from lorascope.selecting import own_components
 from lorascope.trainers.registry import trainer_called
 from lorascope.trainers.surface import Job, Trainer
@@ -64,7 +64,7 @@ def _difference(plan: Plan, trainer: Trainer, text: str) -> str:
     done = outcome.resolution
     if done.error:
         return done.error
-    wanted, found = _sizes(plan.resolution), _sizes(done)
+    wanted, found = _sizes(plan.model, plan.resolution), _sizes(plan.model, done)
     for name in sorted(wanted.keys() | found.keys()):
         one, other = wanted.get(name), found.get(name)
         if one is None or other is None or one[0] != other[0] or not math.isclose(one[1], other[1], rel_tol=_CLOSE):
@@ -76,8 +76,13 @@ def _difference(plan: Plan, trainer: Trainer, text: str) -> str:
     return ""
 
 
-def _sizes(resolution: Resolution) -> dict[str, tuple[int, float]]:
-    return {one.name: (one.rank, one.scale) for one in resolution.adapted}
+def _sizes(model: ModelMap, resolution: Resolution) -> dict[str, tuple[int, float]]:
+    """Rank and scale by the name in the map, as releases of PEFT differ in how they reach a weight."""
+    sizes = {}
+    for one in resolution.adapted:
+        weight = weight_of(model, one.name)
+        sizes[weight.name if weight else one.name] = (one.rank, one.scale)
+    return sizes
 
 
 def _advice(plan: Plan, trainer: Trainer) -> str:

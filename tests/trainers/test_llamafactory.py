@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
 
 import pytest
 import yaml
 from samples import fails, sample
+from wide_plans import MODELS, walked
 
 import lorascope
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export, nearest_plan
+from lorascope.exporting import export
 from lorascope.planning import plan
 from lorascope.records import ModelMap
 from lorascope.trainers.keys import known_keys
@@ -20,31 +20,6 @@ from lorascope.trainers.llamafactory import LlamaFactory
 from lorascope.trainers.surface import Job, Outcome
 
 FACTORY = LlamaFactory()
-MODELS = (
-    ("llama", "causal-lm"),
-    ("gpt2", "causal-lm"),
-    ("gpt_neox", "causal-lm"),
-    ("mixtral", "causal-lm"),
-    ("gpt_oss", "causal-lm"),
-    ("deepseek_v3", "causal-lm"),
-    ("falcon_h1", "causal-lm"),
-    ("gemma3", "image-text-to-text"),
-    ("qwen2_vl", "image-text-to-text"),
-    ("llava", "image-text-to-text"),
-    ("idefics2", "image-text-to-text"),
-    ("t5", "seq2seq-lm"),
-    ("bert", "masked-lm"),
-    ("llama", "sequence-classification"),
-)
-PLANS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("qv",), {}),
-    (("attention",), {"rank": 4, "alpha": 6, "dropout": 0.1, "rslora": True}),
-    (("attention", "ffn"), {}),
-    (("attention.q,o[-2:]=16/32",), {"dora": True}),
-    (("attention.v=4", "attention.q=8"), {}),
-    (("attention.v",), {"bias": "all"}),
-    (("vision.attention",), {}),
-)
 
 
 def asked(model: ModelMap, text: str) -> Outcome:
@@ -59,31 +34,20 @@ def adapted(outcome: Outcome) -> set[str]:
 
 @pytest.mark.slow
 def test_plans_are_written_exactly_or_refused_with_one_that_can_be() -> None:
-    written = refused = near = 0
-    for model_type, head in MODELS:
-        model = sample(model_type, head)
-        for rules, options in PLANS:
-            try:
-                made = plan(model, *rules, **options)
-            except LorascopeError:
-                continue  # no such weights
-            losses = FACTORY.losses(made)
-            if not losses:
-                text = export(made, "llamafactory")
-                assert set(yaml.safe_load(text)) <= known_keys("llamafactory"), text
-                written += 1
-                continue
-            refused += 1
-            with fails(*losses, "export to llamafactory"):
-                export(made, "llamafactory")
-            found = nearest_plan(made, FACTORY)
-            # A head that it does not load has no near plan, nor has an attention of torch's with its output within it.
-            unloaded = any(loss.startswith("the head") for loss in losses)
-            assert (found is None) == (unloaded or (model_type == "gemma3" and "vision" in rules[0])), losses
-            if found is not None:
-                near += 1
-                export(found[1], "llamafactory")
-    assert (written, refused, near) == (50, 38, 25)
+    def known(text: str) -> None:
+        assert set(yaml.safe_load(text)) <= known_keys("llamafactory"), text
+
+    assert walked(FACTORY, MODELS, known) == (86, 46, 30)
+
+
+def test_layers_that_newer_releases_reach_as_parameters_are_modules_to_its_peft() -> None:
+    made = plan(sample("deepseek_v3", "causal-lm"), "ffn.dense,shared=4")
+    assert made.config.target_parameters
+    settings = yaml.safe_load(export(made, "llamafactory"))
+    assert "target_parameters" not in settings
+    assert settings["lora_rank"] == 4
+    with fails("which PEFT reaches through target_parameters"):
+        export(plan(made.model, "ffn=4"), "llamafactory")
 
 
 def test_a_written_file_says_what_it_is() -> None:

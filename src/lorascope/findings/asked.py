@@ -169,7 +169,7 @@ def _entry(text: str, names: Iterable[str], by_name: Mapping[str, Module], verdi
 
 
 def _rewritten(case: Case, entry: str) -> str:
-    return rewritten_name(case.model, entry) if release_in(case) >= (0, 19) else ""
+    return rewritten_name(case.model, entry, release_in(case))
 
 
 def _by_entry(entries: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from lorascope.peft_rules.matching import ALL_LINEAR, ModuleMatcher, all_linear_
 from lorascope.peft_rules.versioning import Release
 from lorascope.records import AdapterConfig, Behaviour, ModelMap
 
+_FIRST_REWRITE = (0, 19)
 # Old name -> the parameter that holds it now; per conversion pattern of transformers.
 _RENAMED: Mapping[str, Mapping[str, str]] = {
     "mixtral": {"gate": "gate.weight", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"},
@@ -51,11 +52,13 @@ class Targets:
     warnings: tuple[Behaviour, ...] = ()
 
 
-def rewritten_name(model: ModelMap, name: str) -> str:
+def rewritten_name(model: ModelMap, name: str, release: Release) -> str:
     """The target parameter that PEFT makes of a name in `target_modules`, or an empty string if it leaves it alone.
 
     A linear layer whose name is rewritten can only be adapted as the parameter `name.weight`.
     """
+    if release < _FIRST_REWRITE:
+        return ""
     return _RENAMED.get(model.moe_conversion, {}).get(name.rpartition(".")[2], "")
 
 
@@ -79,7 +82,7 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
         alpha_pattern=config.alpha_pattern,
     )
     renamed = _RENAMED.get(model.moe_conversion)
-    if renamed is None or release < (0, 19):  # The rewrite came with 0.19.
+    if renamed is None or release < _FIRST_REWRITE:
         return given
     warnings: list[Behaviour] = []
     modules = given.modules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from lorascope.compiling import as_parameter, module_forms, peft_name, size_difference
 from lorascope.folding import listed
@@ -48,7 +49,7 @@ def surface_losses(plan: Plan, surface: Surface) -> tuple[str, ...]:
     lost = []
     if not surface.patterns and (config.rank_pattern or config.alpha_pattern):
         lost.append(f"ranks and alphas that differ: {_sizes(plan)}. {title} has one rank and one alpha for all")
-    bare = [target.weight for target in plan.targets if as_parameter(plan.model, target.weight)]
+    bare = [target.weight for target in plan.targets if as_parameter(plan.model, target.weight, surface.peft)]
     if not surface.parameters and bare:
         lost.append(f"{_named(bare)}, which PEFT reaches through target_parameters. {title} has no such setting")
     if not surface.dora and config.use_dora:
@@ -57,17 +58,27 @@ def surface_losses(plan: Plan, surface: Surface) -> tuple[str, ...]:
         lost.append(f"the scale of rsLoRA. {title} has no such setting")
     if config.bias not in surface.biases:
         lost.append(f"the biases that are trained ({config.bias}). {title} trains {' or '.join(surface.biases)}")
-    if not lost and fitted(plan, surface) is None:
-        lost.append(
-            f"exactly these weights. {title} cannot tell them from others of the same names"
-            + (", or PEFT " + surface.peft + " reads it differently" if surface.peft else "")
+    if lost:
+        return tuple(lost)
+    fit = fitted(plan, surface)
+    if fit is None:
+        return (
+            f"exactly these weights. {title} cannot tell them from others of the same names, or PEFT {surface.peft} "
+            "reads it differently",
         )
-    return tuple(lost)
+    if config.bias != "none":
+        trained = resolve(plan.model, fit, surface.peft).trainable
+        if trained != plan.resolution.trainable:
+            return (
+                f"which biases are trained. PEFT {surface.peft} would train {trained:,} parameters with "
+                f'bias="{config.bias}", where the plan has {plan.resolution.trainable:,}',
+            )
+    return ()
 
 
 def fitted(plan: Plan, surface: Surface) -> AdapterConfig | None:
     """The configuration with which the trainer's own PEFT does the plan, or None if the surface cannot say it."""
-    sizes = {peft_name(plan.model, t.weight): (t.rank, t.alpha) for t in plan.targets}
+    sizes = {peft_name(plan.model, t.weight, surface.peft): (t.rank, t.alpha) for t in plan.targets}
     for config in _candidates(plan, surface):
         resolution = resolve(plan.model, config, surface.peft)
         if not resolution.error and not size_difference(resolution, sizes, surface.peft):
@@ -77,7 +88,7 @@ def fitted(plan: Plan, surface: Surface) -> AdapterConfig | None:
 
 def _candidates(plan: Plan, surface: Surface) -> Iterator[AdapterConfig]:
     config = plan.config
-    plain = {"layers_to_transform": None, "exclude_modules": None, "layers_pattern": None}
+    plain: dict[str, Any] = {"layers_to_transform": None, "exclude_modules": None, "layers_pattern": None}
     within = (
         (surface.regex or not isinstance(config.target_modules, str))
         and (surface.layers or config.layers_to_transform is None)
@@ -85,7 +96,9 @@ def _candidates(plan: Plan, surface: Surface) -> Iterator[AdapterConfig]:
     )
     if within:
         yield config
-    modules = {t.weight.name for t in plan.targets if not as_parameter(plan.model, t.weight)}
+    modules = {t.weight.name for t in plan.targets if not as_parameter(plan.model, t.weight, surface.peft)}
+    if len(modules) == len(plan.targets):  # Releases before the rewrite reach as modules what later ones do not.
+        plain["target_parameters"] = None
     forms = module_forms(plan.model, modules, layers=surface.layers, excludes=surface.excludes, regex=surface.regex)
     for form in forms:
         yield dataclasses.replace(config, **{**plain, **form})
