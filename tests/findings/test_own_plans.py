@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-from findings.looking import told
 
 from lorascope.errors import LorascopeError
 from lorascope.findings import configuration
@@ -18,12 +17,6 @@ from lorascope.records import Finding, ModelMap
 from lorascope.sources.gallery import from_gallery, gallery
 
 PAIRS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
-# Classifiers whose head is called otherwise than PEFT looks for, so that its SEQ_CLS neither trains nor saves it; a plan
-# does not say so in modules_to_save.
-UNSAVED_HEADS = frozenset(
-    ["bart", "bigbird_pegasus", "flaubert", "mbart", "mt5", "mvp", "perceiver", "plbart", "t5", "umt5", "xlm", "xlnet"]
-)
-
 # Rules beyond the recipes, that name all of a kind and so leave no doubt of what is meant.
 ODD = (
     ("attention[0]",),
@@ -63,12 +56,9 @@ def checked(model: ModelMap, rules: Sequence[str]) -> list[Finding] | None:
     return list(configuration_findings(Case(model, made.config, made.resolution)))
 
 
-def grave(findings: list[Finding], model_type: str, head: str) -> Iterator[Finding]:
-    """Those that matter, save for what is known of classifiers' heads."""
-    for finding in findings:
-        known = finding.code == "task-type" and head == "sequence-classification" and model_type in UNSAVED_HEADS
-        if finding.severity != "note" and not known:
-            yield finding
+def grave(findings: list[Finding]) -> list[Finding]:
+    """Those that matter."""
+    return [finding for finding in findings if finding.severity != "note"]
 
 
 def run(pairs: Sequence[tuple[str, str]], many: Sequence[Sequence[str]]) -> collections.Counter[str]:
@@ -80,7 +70,7 @@ def run(pairs: Sequence[tuple[str, str]], many: Sequence[Sequence[str]]) -> coll
             found = checked(model, rules)
             if found is None:
                 continue
-            wrong = list(grave(found, model_type, head))
+            wrong = grave(found)
             assert wrong == [], (model_type, head, rules, wrong)
             counts["plans"] += 1
             counts.update({finding.code for finding in found})
@@ -127,20 +117,6 @@ def test_what_cannot_be_told_from_a_mistake_is_told_as_one(rules: tuple[str, ...
         "internvl",
     ):
         model = from_gallery(model_type)
-        for finding in grave(checked(model, rules) or [], model_type, model.head):
+        for finding in grave(checked(model, rules) or []):
             codes.add(finding.code)
     assert codes == DOUBTFUL[rules]
-
-
-def test_heads_that_a_plan_does_not_save() -> None:
-    """The exceptions above are exactly those; each finding names the modules to save."""
-    found = set()
-    tried = 0
-    for model_type, head in PAIRS:
-        if head == "sequence-classification":
-            tried += 1
-            findings = checked(from_gallery(model_type, head), ["ffn"]) or []
-            if any("modules_to_save" in finding.fix for finding in told(findings, "task-type")):
-                found.add(model_type)
-    assert tried >= 80
-    assert found == UNSAVED_HEADS

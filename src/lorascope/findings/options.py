@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from lorascope.compiling import task_type
+from lorascope.compiling import task_type, unsaved_heads
 from lorascope.findings.asked import MOST_EXPLAINED, Asked, counted, in_quotes, pattern_of, plain_pattern, release_in
 from lorascope.findings.case import Case
 from lorascope.findings.layers import excluded_by
@@ -15,7 +15,7 @@ from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.counting import Tensors, trained_biases
 from lorascope.peft_rules.matching import CONDENSED_FROM, DUMMY_TARGET, Match, ModuleMatcher
 from lorascope.peft_rules.patterns import BadPatternError, compiled
-from lorascope.records import Finding, Severity, Weight
+from lorascope.records import Finding, Severity
 
 _ALIKE = 0.7
 _SAVING = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
@@ -203,26 +203,14 @@ def _task(case: Case) -> Iterator[Finding]:
         fix = f'Give task_type="{task}", or modules_to_save=["{name}"].' if heads else f'Give task_type="{task}".'
         yield Finding("task-type", "warning", "task_type", message, fix)
     elif given == "SEQ_CLS" and classifier and not heads and not case.resolution.saved:
-        own = [w for w in model.weights if w.role.block == "head" and w.role.component in case.own]
         message = (
             f'task_type="{given}" trains a new head in full where it is called classifier or score, and '
             f"{model.architecture} has no such module: its head stays random."
         )
         fix = "Give modules_to_save the head's name too."
-        if own:
-            fix = f"Give modules_to_save=[{in_quotes(_roots(own, model.weights))}] too."
+        if unsaved_heads(model):
+            fix = f"Give modules_to_save=[{in_quotes(unsaved_heads(model))}] too."
         yield Finding("task-type", "warning", "task_type", message, fix)
-
-
-def _roots(heads: Sequence[Weight], weights: Sequence[Weight]) -> list[str]:
-    """The outermost modules that hold heads and nothing else."""
-    others = [f"{weight.module}." for weight in weights if weight.role.block != "head"]
-    found: dict[str, None] = {}
-    for head in heads:
-        words = head.module.split(".")
-        roots = (".".join(words[:end]) for end in range(1, len(words) + 1))
-        found[next((r for r in roots if not any(o.startswith(f"{r}.") for o in others)), head.module)] = None
-    return list(found)
 
 
 def _biases(case: Case) -> Iterator[Finding]:
