@@ -122,12 +122,9 @@ def of_model(head: str, model_type: str) -> dict[str, Any]:
     """For each file: what it adapts, and what is said here that it does."""
     import yaml
     from few_layered import few_layers
+    from saying import exported_plans, said_of
 
-    from lorascope.errors import LorascopeError
-    from lorascope.exporting import export
     from lorascope.inspecting import inspect
-    from lorascope.planning import plan
-    from lorascope.trainers.llamafactory import LlamaFactory
 
     model = few_layers(head, model_type)
     mapped = inspect(model)
@@ -135,29 +132,11 @@ def of_model(head: str, model_type: str) -> dict[str, Any]:
     base = {"model_name_or_path": "folder", "stage": "sft", "do_train": True, "dataset": "d", "output_dir": "out"}
     for name, settings in WRITTEN.items():
         texts[name] = yaml.safe_dump({**base, **settings})
-    refused = []
-    for name, (rules, options) in PLANS.items():
-        try:
-            made = plan(mapped, *rules, **options)
-        except LorascopeError:
-            continue
-        try:
-            texts[f"plan {name}"] = export(made, "llamafactory", base="folder")
-        except LorascopeError as error:
-            refused.append(str(error)[:300])
-    cases = {}
-    for name, text in texts.items():
-        try:
-            outcome = LlamaFactory().resolve(mapped, LlamaFactory().read(text, "file"))
-            said = {
-                "error": outcome.resolution.error,
-                "adapted": {one.name: [one.rank, one.alpha, one.scale] for one in outcome.resolution.adapted},
-                "trainable": outcome.resolution.trainable,
-                "findings": [finding.code for finding in outcome.findings],
-            }
-        except LorascopeError as error:
-            said = {"error": str(error), "adapted": {}, "trainable": 0, "findings": []}
-        cases[name] = {"said": said, "done": done(model, text)}
+    plans, refused = exported_plans(mapped, PLANS, "llamafactory")
+    texts |= plans
+    cases = {
+        name: {"said": said_of(mapped, "llamafactory", text), "done": done(model, text)} for name, text in texts.items()
+    }
     return {"cases": cases, "refused": refused}
 
 

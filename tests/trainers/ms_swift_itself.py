@@ -128,13 +128,10 @@ def stops() -> dict[str, bool]:
 def of_model(head: str, model_type: str) -> dict[str, Any]:
     """For each command: what it adapts, and what is said here that it does."""
     from few_layered import few_layers
+    from saying import exported_plans, said_of
     from swift.model.model_meta import MODEL_MAPPING, ModelMeta, get_matched_model_types
 
-    from lorascope.errors import LorascopeError
-    from lorascope.exporting import export
     from lorascope.inspecting import inspect
-    from lorascope.planning import plan
-    from lorascope.trainers.ms_swift import MsSwift
 
     model = few_layers(head, model_type)
     mapped = inspect(model)
@@ -143,29 +140,11 @@ def of_model(head: str, model_type: str) -> dict[str, Any]:
     model.model_meta = MODEL_MAPPING[kinds[0]] if kinds else ModelMeta(None, [], template="dummy", model_arch=None)
     named = f" --model_type {kinds[0]}" if len(kinds) > 1 else ""
     texts = {name: f"swift sft --model folder --dataset d{named} {words}" for name, words in WRITTEN.items()}
-    refused = []
-    for name, (rules, options) in PLANS.items():
-        try:
-            made = plan(mapped, *rules, **options)
-        except LorascopeError:
-            continue
-        try:
-            texts[f"plan {name}"] = export(made, "ms-swift", base="folder")
-        except LorascopeError as error:
-            refused.append(str(error)[:300])
-    cases = {}
-    for name, text in texts.items():
-        try:
-            outcome = MsSwift().resolve(mapped, MsSwift().read(text, "file"))
-            said = {
-                "error": outcome.resolution.error,
-                "adapted": {one.name: [one.rank, one.alpha, one.scale] for one in outcome.resolution.adapted},
-                "trainable": outcome.resolution.trainable,
-                "findings": [finding.code for finding in outcome.findings],
-            }
-        except LorascopeError as error:
-            said = {"error": str(error), "adapted": {}, "trainable": 0, "findings": []}
-        cases[name] = {"said": said, "done": done(model, text)}
+    plans, refused = exported_plans(mapped, PLANS, "ms-swift")
+    texts |= plans
+    cases = {
+        name: {"said": said_of(mapped, "ms-swift", text), "done": done(model, text)} for name, text in texts.items()
+    }
     return {"cases": cases, "refused": refused, "kinds": kinds}
 
 

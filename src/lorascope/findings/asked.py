@@ -71,6 +71,17 @@ class Asked:
     verdicts: Mapping[str, Match] = dataclasses.field(default_factory=dict)
     faulty: bool = False
 
+    @property
+    def targets(self) -> str | frozenset[str] | None:
+        """What PEFT matches names with; None where there is nothing to match, or no way to."""
+        if self.faulty or self.form == "none" or not self.modules:
+            return None
+        if self.form == "string":
+            return self.modules[0].text
+        if self.form == "all-linear":
+            return frozenset(module.name for module in self.modules[0].modules)
+        return frozenset(entry.text for entry in self.modules)
+
 
 def release_in(case: Case) -> Release:
     """The release of PEFT whose rules hold for a case."""

@@ -13,7 +13,7 @@ from lorascope.findings.layers import excluded_by
 from lorascope.folding import NUMBER, listed
 from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.counting import Tensors, trained_biases
-from lorascope.peft_rules.matching import CONDENSED_FROM, DUMMY_TARGET, Match, ModuleMatcher
+from lorascope.peft_rules.matching import CONDENSED_FROM, Match, ModuleMatcher
 from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import Finding, Severity
 
@@ -72,16 +72,8 @@ def _with_parameters(case: Case, asked: Asked) -> Iterator[Finding]:
 def _excluding(case: Case, asked: Asked) -> Iterator[Finding]:
     """Exclusions that take no target out."""
     exclude = case.config.exclude_modules
-    if not exclude or asked.faulty or asked.form == "none" or not asked.modules:
-        return
-    targets: str | frozenset[str]
-    if asked.form == "string":
-        targets = asked.modules[0].text
-    elif asked.form == "all-linear":
-        targets = frozenset(module.name for module in asked.modules[0].modules)
-    else:
-        targets = frozenset(entry.text for entry in asked.modules)
-    if targets == DUMMY_TARGET:
+    targets = asked.targets
+    if not exclude or targets is None:
         return
     saved = names_before_matching(case.config.modules_to_save, case.config.task_type)
     try:

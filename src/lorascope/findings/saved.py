@@ -10,7 +10,7 @@ from lorascope.findings.case import Case
 from lorascope.folding import NUMBER, listed
 from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.counting import Tensors
-from lorascope.peft_rules.matching import DUMMY_TARGET, ModuleMatcher
+from lorascope.peft_rules.matching import ModuleMatcher
 from lorascope.peft_rules.patterns import BadPatternError
 from lorascope.records import Finding, Severity
 
@@ -93,16 +93,8 @@ def _short(name: str) -> str:
 def _shadows(case: Case, asked: Asked) -> Iterator[Finding]:
     """Targets that lie in a saved module, and so get no adapter."""
     config = case.config
-    if asked.faulty or asked.form == "none" or not asked.modules:
-        return
-    targets: str | frozenset[str]
-    if asked.form == "string":
-        targets = asked.modules[0].text
-    elif asked.form == "all-linear":
-        targets = frozenset(module.name for module in asked.modules[0].modules)
-    else:
-        targets = frozenset(entry.text for entry in asked.modules)
-    if targets == DUMMY_TARGET:
+    targets = asked.targets
+    if targets is None:
         return
     try:
         free = ModuleMatcher(targets, config, (), release_in(case))
