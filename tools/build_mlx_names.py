@@ -65,6 +65,11 @@ _ONCE_WRITTEN: dict[str, Any] = {
 _YARN = {"type": "yarn", "factor": 1.0, "original_max_position_embeddings": 64, "mscale": 1.0, "mscale_all_dim": 1.0}
 
 
+# Released checkpoints of these have weights that transformers' models have not, and that mlx-lm wants: the keys and values of
+# layers that share those of others.
+_WITH_MORE = frozenset({"gemma3n"})
+
+
 class _TooLongError(Exception):
     """A model took more than its time."""
 
@@ -184,6 +189,7 @@ def _parts_as_released(config: dict[str, Any]) -> dict[str, Any]:
 
 def as_uploaded(folder: Path, model_type: str) -> None:
     """Gives a saved checkpoint the tensors of the released ones, where transformers saves others."""
+    import torch
     from safetensors.torch import load_file, save_file
 
     file = folder / "model.safetensors"
@@ -201,6 +207,19 @@ def as_uploaded(folder: Path, model_type: str) -> None:
             },
             file,
         )
+    elif model_type == "qwen3_5_moe":
+        # The released experts are one tensor, gates before ups; mlx-lm's `sanitize` reads no other form.
+        tensors = load_file(file)
+        single = re.compile(r"(.+\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
+        parts = {name: match for name in tensors if (match := single.fullmatch(name))}
+        for stack in {match.group(1) for match in parts.values()}:
+            count = 1 + max(int(match.group(2)) for match in parts.values() if match.group(1) == stack)
+            gate, up, down = (
+                torch.stack([tensors.pop(f"{stack}.{at}.{part}_proj.weight") for at in range(count)])
+                for part in ("gate", "up", "down")
+            )
+            tensors |= {f"{stack}.gate_up_proj": torch.cat([gate, up], dim=1), f"{stack}.down_proj": down}
+        save_file(tensors, file)
 
 
 def names_of(entry: Entry) -> tuple[str, dict[str, Any]]:
@@ -239,14 +258,13 @@ def names_of(entry: Entry) -> tuple[str, dict[str, Any]]:
     known = {name for names in told.values() for name in names}
     if not any(name.startswith(f"{blocks}.") for name in known):
         raise ValueError("nothing in its blocks was found again")
+    numbers = set(map(float, weights))
+    inner = [(_NUMBER.sub("#", name), inside) for name, can, _, inside in held if can and name.startswith(f"{blocks}.")]
+    strange = sorted({pattern for pattern, inside in inner if inside.isdisjoint(numbers)})
+    if strange and model.model_type not in _WITH_MORE:
+        raise ValueError(f"mlx-lm has layers that the checkpoint has not, as of another model: {', '.join(strange)}")
     # Not known: experts of a shape of their own. Not filled: the keys and values of layers that share those of others.
-    others = {
-        pattern
-        for name, can, _, inside in held
-        if can
-        and name.startswith(f"{blocks}.")
-        and ((pattern := _NUMBER.sub("#", name)) not in known or not inside <= {float(number) for number in weights})
-    }
+    others = {pattern for pattern, inside in inner if pattern not in known or not inside <= numbers}
     return model.model_type, {"blocks": blocks, "names": told, "others": sorted(others)}
 
 

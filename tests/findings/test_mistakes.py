@@ -29,10 +29,6 @@ ROWS: list[dict[str, Any]] = tomllib.loads((Path(__file__).parents[1] / "mistake
 SUFFIXES = {"json": ".json", "yaml": ".yaml", "command": ".sh", "python": ".py"}
 # What the reading of a configuration refuses before there is anything to find.
 AT_THE_DOOR = {"peft-3735": "target_parameters is", "mlx-lm-1670": "lora_parameters has no scale"}
-# What a trainer's room does not say yet; a row that it says leaves this table.
-PENDING = {
-    "mlx-lm-lora-19": "that nothing is adapted is no finding where a trainer does not use PEFT",
-}
 
 
 def of_kind(kind: str) -> list[Any]:
@@ -91,12 +87,7 @@ def test_a_trainers_configuration(row: dict[str, Any], tmp_path: Path) -> None:
         with pytest.raises(LorascopeError, match=AT_THE_DOOR[row["id"]]):
             check(model, path, trainer=row["trainer"])
         return
-    findings = list(check(model, path, trainer=row["trainer"]).findings)
-    if row["id"] in PENDING:
-        with pytest.raises(AssertionError):
-            expect(row, findings)
-        pytest.xfail(PENDING[row["id"]])
-    expect(row, findings)
+    expect(row, list(check(model, path, trainer=row["trainer"]).findings))
 
 
 @pytest.mark.parametrize("row", of_kind("tensors"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.errors import LorascopeError
@@ -29,6 +30,7 @@ _PARAMETERS: Mapping[str, Any] = {"rank": 8, "dropout": 0.0, "scale": 20.0}
 # Options whose own defaults hide what a file says.
 _ON_THE_COMMAND_LINE = ("clear_cache_threshold", "config", "trust_remote_code")
 _TYPES = ("lora", "dora", "full")
+_NUMBER = re.compile(r"\.\d+(?=\.|$)")
 # Numbers that YAML 1.1 reads as texts, and that mlx-lm's own loader reads as numbers.
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
 
@@ -144,7 +146,7 @@ class MlxLm:
 
         Raises:
             LorascopeError: The names of this type of model are not known, or the file trains without adapters, or adapts
-                one half of a weight that mlx-lm splits.
+                one half of a weight that mlx-lm splits, or nothing but modules that are no weight of the map.
         """
         mlx = as_mlx(model)
         if mlx is None:
@@ -165,8 +167,11 @@ class MlxLm:
         if keys is None:
             keys = _default_keys(mlx)
             findings.append(_default_finding(mlx, layers, settings))
-        chosen = _chosen(mlx, keys, layers)
-        return _outcome(model, mlx, parameters, kind == "dora", chosen, keys, findings)
+        stopped = _stopped(mlx, keys, layers)
+        if stopped:
+            return Outcome(Resolution(error=stopped, cause="refused"), None, tuple(findings))
+        outcome = _outcome(model, mlx, parameters, kind == "dora", keys, layers, findings)
+        return outcome if parameters.get("keys") is None else _with_unmatched(outcome, mlx, keys, layers)
 
 
 # Writing.
@@ -200,17 +205,13 @@ def _keys_for(plan: Plan, mlx: MlxModel) -> tuple[list[str], int]:
     keys = sorted({mlx.relative(name) for name in inner}) + sorted(wanted - inner)
     first = min((mlx.layer(name) or 0 for name in inner), default=0)
     for layers in (-1, mlx.layers - first):
-        if set(_chosen(mlx, keys, layers)) == wanted and not _hits_others(mlx, keys):
+        if set(_chosen(mlx, keys, layers)) == wanted and not _others_named(mlx, keys):
             return keys, layers
     return sorted(wanted, key=_in_order), -1
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
-
-
-def _hits_others(mlx: MlxModel, keys: Sequence[str]) -> bool:
-    return any(mlx.relative(pattern.replace("#", "0", 1)) in keys for pattern in mlx.others)
 
 
 def _outside(mlx: MlxModel) -> set[str]:
@@ -284,16 +285,47 @@ def _key_findings(settings: Mapping[str, Any], where: str) -> Iterator[Finding]:
 
 
 def _chosen(mlx: MlxModel, keys: Sequence[str], layers: int) -> list[str]:
-    """The modules that keys name: within the last blocks, and within the whole model."""
+    """The modules of weights that keys name."""
+    return _named(mlx, (name for modules in mlx.modules.values() for name in modules), keys, layers)
+
+
+def _named(mlx: MlxModel, modules: Iterable[str], keys: Sequence[str], layers: int) -> list[str]:
+    """Those of some modules that keys name: within the last blocks, and within the whole model."""
     names = set(keys)
-    first = 0 if layers <= 0 else mlx.layers - layers
-    found = []
-    for modules in mlx.modules.values():
-        for name in modules:
-            layer = mlx.layer(name)
-            if name in names or (layer is not None and layer >= first and mlx.relative(name) in names):
-                found.append(name)
-    return found
+    return [name for name in modules if name in names or (_counts(mlx, name, layers) and mlx.relative(name) in names)]
+
+
+def _counts(mlx: MlxModel, name: str, layers: int) -> bool:
+    """Whether a module is in one of the blocks that `num_layers` leaves."""
+    layer = mlx.layer(name)
+    return layer is not None and layer >= (0 if layers <= 0 else mlx.layers - layers)
+
+
+def _stopped(mlx: MlxModel, keys: Sequence[str], layers: int) -> str:
+    """Why mlx-lm stops at keys; empty if it does not: what it cannot adapt, and what it would adapt twice."""
+    names = set(keys)
+    chosen = _named(mlx, [name for modules in mlx.modules.values() for name in modules], keys, layers)
+    twice = [name for name in chosen if name in names and _counts(mlx, name, layers) and mlx.relative(name) in names]
+    if twice:
+        return f"{twice[0]} is named twice, as {mlx.relative(twice[0])} too: mlx-lm stops at the adapter that it has."
+    whole = {part for modules in mlx.modules.values() for name in modules for part in _holding(name)}
+    within = {
+        part
+        for modules in mlx.modules.values()
+        for name in modules
+        if _counts(mlx, name, layers)
+        for part in _holding(mlx.relative(name))
+    }
+    holding = sorted(names & (whole | within))
+    if holding:
+        return f"{quoted(holding[0])} holds layers and is none itself: mlx-lm stops, as it adapts single layers only."
+    return ""
+
+
+def _holding(name: str) -> Iterator[str]:
+    """Names of the modules around one; a list of modules is none."""
+    parts = name.split(".")
+    yield from (".".join(parts[:count]) for count, part in enumerate(parts) if not part.isdigit())
 
 
 def _default_keys(mlx: MlxModel) -> list[str]:
@@ -321,11 +353,11 @@ def _outcome(
     mlx: MlxModel,
     parameters: Mapping[str, Any],
     dora: bool,
-    chosen: Sequence[str],
     keys: Sequence[str],
+    layers: int,
     findings: list[Finding],
 ) -> Outcome:
-    hit = set(chosen)
+    hit = set(_chosen(mlx, keys, layers))
     adapted = []
     for weight in model.weights:
         names = mlx.modules.get(weight.name, ())
@@ -349,20 +381,70 @@ def _outcome(
         rank, scale = parameters["rank"], float(parameters["scale"])
         count = _count(model, weight, rank, len(pieces), dora)
         adapted.append(Adapted(weight.name, rank, scale * rank, scale, count))
-    findings.extend(_tied_findings(mlx, model, keys))
-    others = [pattern for pattern in mlx.others if mlx.relative(pattern.replace("#", "0", 1)) in set(keys)]
-    if others:
-        said = f"mlx-lm also adapts modules that the map has no weight for, which are not counted here: {listed(others, _MOST_NAMED)}"
-        findings.append(
-            Finding("trainer-filter", "warning", "lora_parameters.keys", said, "Give whole names of the modules.")
+    beside = list(_beside(mlx, model, keys, layers))
+    if not adapted and beside:
+        raise LorascopeError(
+            *(one.message for one in beside),
+            where="lora_parameters.keys",
+            hint="Nothing else is adapted. Name modules that hold a weight of the map.",
         )
+    findings.extend(beside)
     if not adapted:
-        error = f"Nothing is adapted: no module has the name {listed(keys, _MOST_NAMED) or 'of an empty list'}."
+        named = listed(map(quoted, keys), _MOST_NAMED)
+        error = f"Nothing is adapted: no layer has the name {named}." if keys else "Nothing is adapted: keys is empty."
         return Outcome(Resolution(error=error, cause="no-match"), None, tuple(_without_repeats(findings)))
     trainable = sum(one.trainable for one in adapted)
     adapted.sort(key=lambda one: one.name)
-    resolution = Resolution(tuple(adapted), trainable, warnings=tuple(_unmatched(mlx, keys, hit)))
-    return Outcome(resolution, None, tuple(_without_repeats(findings)))
+    return Outcome(Resolution(tuple(adapted), trainable), None, tuple(_without_repeats(findings)))
+
+
+def _beside(mlx: MlxModel, model: ModelMap, keys: Sequence[str], layers: int) -> Iterator[Finding]:
+    """What is adapted and is no weight of the map by itself."""
+    for module in _named(mlx, mlx.sharing, keys, layers):
+        name = mlx.sharing[module]
+        said = f"mlx-lm adapts {module}, where {name} {mlx.absent[name]}; it is not counted here"
+        code = "tied" if model.weight_by_name[name].kind == "embedding" else "trainer-filter"
+        yield Finding(code, "warning", name, said, "Leave it out of the keys.")
+    others = _others_named(mlx, keys)
+    if others:
+        said = (
+            "mlx-lm also adapts modules that the map has no weight for by itself, which are not counted here: "
+            f"{listed(others, _MOST_NAMED)}"
+        )
+        yield Finding("trainer-filter", "warning", "lora_parameters.keys", said, "Give whole names of the modules.")
+
+
+def _others_named(mlx: MlxModel, keys: Iterable[str]) -> list[str]:
+    """Patterns of modules without a weight that keys name."""
+    known = {name for modules in mlx.modules.values() for name in modules}
+    named = {_NUMBER.sub(".#", f".{key}") for key in keys if key not in known}
+    return [
+        pattern
+        for pattern in mlx.others
+        if f".{pattern}" in named or f".{pattern.removeprefix(f'{mlx.blocks}.#.')}" in named
+    ]
+
+
+def _with_unmatched(outcome: Outcome, mlx: MlxModel, keys: Sequence[str], layers: int) -> Outcome:
+    """An outcome with what is to be said of keys that nothing answers to."""
+    done = outcome.resolution
+    hit = {*_chosen(mlx, keys, layers), *_named(mlx, mlx.sharing, keys, layers)}
+    used = hit | {mlx.relative(name) for name in hit}
+    unmatched = [key for key in dict.fromkeys(keys) if key not in used and not _others_named(mlx, [key])]
+    if not unmatched or done.error:
+        return outcome
+    said = (
+        f"of the keys, these name no layer there that mlx-lm can adapt: {listed(unmatched, _MOST_NAMED)}. Names that it has "
+        "not it passes over without a word"
+    )
+    fix = (
+        f"lorascope export writes {_TITLE}'s own names of a plan; it calls stacks of experts switch_mlp, and some layers "
+        "otherwise."
+    )
+    finding = Finding("no-match", "error", "lora_parameters.keys", said, fix)
+    warning = Behaviour("no-match", f"{said}.", tuple(unmatched))
+    resolution = dataclasses.replace(done, warnings=(*done.warnings, warning))
+    return dataclasses.replace(outcome, resolution=resolution, findings=(*outcome.findings, finding))
 
 
 def _without_repeats(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -377,25 +459,6 @@ def _without_repeats(findings: Sequence[Finding]) -> Iterator[Finding]:
             continue
         places = listed((one.where for one in group), _MOST_NAMED)
         yield Finding(code, first.severity, places, f"{first.message} (and {len(group) - 1} like it)", first.fix)
-
-
-def _tied_findings(mlx: MlxModel, model: ModelMap, keys: Sequence[str]) -> Iterator[Finding]:
-    for name, reason in mlx.absent.items():
-        if model.weight_by_name[name].kind == "embedding" and any(
-            key.rpartition(".")[2] in name for key in keys if "embed" in key
-        ):
-            yield Finding(
-                "tied", "warning", name, f"{name} {reason}; it is not counted here", "Leave it out of the keys."
-            )
-
-
-def _unmatched(mlx: MlxModel, keys: Sequence[str], hit: set[str]) -> Iterator[Behaviour]:
-    used = hit | {mlx.relative(name) for name in hit}
-    others = {mlx.relative(pattern.replace("#", "0", 1)) for pattern in mlx.others}
-    unknown = [key for key in keys if key not in used and key not in others]
-    if unknown:
-        text = f"keys that name no module there, passed over silently: {listed(unknown, _MOST_NAMED)}."
-        yield Behaviour("no-match", text, tuple(unknown))
 
 
 def _count(model: ModelMap, weight: Weight, rank: int, pieces: int, dora: bool) -> int:

@@ -27,7 +27,8 @@ class MlxModel:
         blocks: Name of the list of blocks that `num_layers` counts and that keys are relative to.
         layers: How many blocks there are.
         modules: For each weight that mlx-lm can adapt, the names of its modules that hold it: several where it splits it.
-        absent: Weights that no module of mlx-lm that it could adapt holds, with the reason.
+        absent: Weights that no module of mlx-lm that it could adapt holds alone, with the reason.
+        sharing: Modules that mlx-lm can adapt all the same, each with the absent weight that it holds.
         others: Patterns of modules that mlx-lm can adapt and the map has no weight for in some block, `#` for a number.
     """
 
@@ -35,6 +36,7 @@ class MlxModel:
     layers: int
     modules: Mapping[str, tuple[str, ...]]
     absent: Mapping[str, str]
+    sharing: Mapping[str, str]
     others: tuple[str, ...]
 
     def relative(self, name: str) -> str:
@@ -61,10 +63,12 @@ def as_mlx(model: ModelMap) -> MlxModel | None:
     found = {weight.name: _filled(told["names"].get(_pattern(weight.name)), weight) for weight in model.weights}
     holders = Counter(name for names in found.values() for name in names or ())
     absent = dict(_absences(model, found, holders))
+    bare = _tied_heads(model)
+    sharing = {one: name for name in absent if name not in bare for one in found[name] or ()}
     modules = {name: names for name, names in found.items() if names and name not in absent}
     numbers = re.compile(rf"{re.escape(told['blocks'])}\.(\d+)\.")
     layers = {int(match.group(1)) for name in holders if (match := numbers.match(name))}
-    return MlxModel(told["blocks"], max(layers, default=-1) + 1, modules, absent, tuple(told["others"]))
+    return MlxModel(told["blocks"], max(layers, default=-1) + 1, modules, absent, sharing, tuple(told["others"]))
 
 
 def _absences(
@@ -73,9 +77,10 @@ def _absences(
     """Weights that mlx-lm cannot adapt, each with the reason."""
     tied = {name.rpartition(".")[0] for group in model.ties for name in group}
     heads = {weight.name for weight in model.weights if weight.role.block == "head"}
+    bare = _tied_heads(model)
     for name, names in found.items():
         weight = model.weight_by_name[name]
-        if name in tied and name in heads:
+        if name in bare:
             yield name, "shares its weight with the embedding, and mlx-lm has no module of its own for it"
         elif names is None:
             yield name, "is in no module of mlx-lm's model"
@@ -89,6 +94,12 @@ def _absences(
             and (name in tied or not _own_head(found, heads))
         ):
             yield name, "is mlx-lm's output layer too, so that its adapter would act there as well"
+
+
+def _tied_heads(model: ModelMap) -> set[str]:
+    """Output layers that are the embedding, of which mlx-lm makes no module."""
+    tied = {name.rpartition(".")[0] for group in model.ties for name in group}
+    return {weight.name for weight in model.weights if weight.role.block == "head" and weight.name in tied}
 
 
 def _own_head(found: Mapping[str, tuple[str, ...] | None], heads: set[str]) -> bool:
