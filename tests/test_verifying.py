@@ -95,6 +95,8 @@ def test_what_is_no_configuration(config: Any) -> None:
         ({"r": True}, "r is True, not a whole number"),
         ({"r": None}, "r is None, not a whole number"),
         ({"lora_alpha": "16"}, "lora_alpha is '16', not a number"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1000"),
+        ({"rank_pattern": {"q_proj": 10**400}}, "not an object of whole numbers"),
         ({"lora_dropout": None}, "lora_dropout is None, not a number"),
         ({"rank_pattern": {"q": 2.5}}, "rank_pattern is {'q': 2.5}, not an object of whole numbers"),
         ({"rank_pattern": ["q"]}, "rank_pattern is ('q',), not an object"),

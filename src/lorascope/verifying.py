@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _FIELDS = {field.name for field in dataclasses.fields(AdapterConfig)}
 # What people write for a field's own name; of other unknown names, those that come near to one are told.
 _OTHER_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+# Whole numbers from here on have no place in a configuration, and further up none among floats.
+_TOO_LARGE = 2**63
 # Fields of LoraConfig that change which weights are adapted or how many parameters that takes, and that the rules do
 # not know.
 _UNKNOWN = (
@@ -128,9 +130,9 @@ def _type_faults(values: Mapping[str, Any]) -> list[str]:
             "a number or a list of numbers",
             lambda v: v is None or type(v) is int or (isinstance(v, tuple) and all(type(n) is int for n in v)),
         ),
-        "rank_pattern": ("an object of whole numbers", lambda v: _all_values(v, lambda n: type(n) is int)),
+        "rank_pattern": ("an object of whole numbers", lambda v: _all_values(v, _is_whole)),
         "alpha_pattern": ("an object of numbers", lambda v: _all_values(v, _is_number)),
-        "r": ("a whole number", lambda v: type(v) is int),
+        "r": ("a whole number", _is_whole),
         "lora_alpha": ("a number", _is_number),
         "lora_dropout": ("a number", _is_number),
         "bias": ("a text", lambda v: isinstance(v, str)),
@@ -155,8 +157,12 @@ def _all_texts(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
 
 
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and abs(value) < _TOO_LARGE
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or _is_whole(value)
 
 
 def _all_values(value: Any, good: Callable[[Any], bool]) -> bool:
