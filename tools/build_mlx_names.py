@@ -259,12 +259,13 @@ def names_of(entry: Entry) -> tuple[str, dict[str, Any]]:
     if not any(name.startswith(f"{blocks}.") for name in known):
         raise ValueError("nothing in its blocks was found again")
     numbers = set(map(float, weights))
-    inner = [(_NUMBER.sub("#", name), inside) for name, can, _, inside in held if can and name.startswith(f"{blocks}.")]
-    strange = sorted({pattern for pattern, inside in inner if inside.isdisjoint(numbers)})
+    able = [(_NUMBER.sub("#", name), inside) for name, can, _, inside in held if can]
+    strange = {one for one, inside in able if one.startswith(f"{blocks}.") and inside.isdisjoint(numbers)}
     if strange and model.model_type not in _WITH_MORE:
-        raise ValueError(f"mlx-lm has layers that the checkpoint has not, as of another model: {', '.join(strange)}")
+        made = ", ".join(sorted(strange))
+        raise ValueError(f"mlx-lm has layers that the checkpoint has not, as of another model: {made}")
     # Not known: experts of a shape of their own. Not filled: the keys and values of layers that share those of others.
-    others = {pattern for pattern, inside in inner if pattern not in known or not inside <= numbers}
+    others = {one for one, inside in able if one not in known or not inside <= numbers}
     return model.model_type, {"blocks": blocks, "names": told, "others": sorted(others)}
 
 

@@ -24,6 +24,8 @@ _RELEASE = "0.32.2"
 _HINT = "The keys are those of mlx_lm.lora, explained in mlx-lm's LORA.md."
 _MOST_NAMED = 4
 _CLOSE = 1e-12
+# Whole numbers from here on have no place in a configuration, and further up none among floats.
+_TOO_LARGE = 2**63
 # mlx-lm 0.32.2, lora.py: what holds where a file says nothing. Keys that it has given count as a whole.
 _NUM_LAYERS = 16
 _PARAMETERS: Mapping[str, Any] = {"rank": 8, "dropout": 0.0, "scale": 20.0}
@@ -59,7 +61,10 @@ class MlxLm:
         mlx = as_mlx(plan.model)
         if mlx is None:
             return (_unknown_type(plan.model, f"all {len(plan.targets)} weights. "),)
-        lost = [*_missing(plan, mlx), *_divided(plan, mlx)]
+        lost = []
+        if plan.model.head not in ("causal-lm", "image-text-to-text", "unknown"):
+            lost.append(f"the kind of model ({plan.model.head}). {_TITLE} trains language models")
+        lost += [*_missing(plan, mlx), *_divided(plan, mlx)]
         sizes = {one.rank: one.scale for one in plan.resolution.adapted}
         scales = {one.scale for one in plan.resolution.adapted}
         if len(sizes) > 1:
@@ -230,7 +235,7 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
     if kind is not None and kind not in _TYPES:
         yield f"fine_tune_type is {quoted(kind)}, not {' or '.join(_TYPES)}"
     layers = settings.get("num_layers")
-    if layers is not None and type(layers) is not int:
+    if layers is not None and not _is_whole(layers):
         yield f"num_layers is {quoted(layers)}, not a whole number"
 
 
@@ -248,7 +253,7 @@ def _parameter_faults(settings: Mapping[str, Any]) -> Iterator[str]:
             text += ": its scale is what others call alpha / rank"
         yield text
     rank, scale, dropout = (parameters.get(key) for key in ("rank", "scale", "dropout"))
-    if rank is not None and (type(rank) is not int or rank < 1):
+    if rank is not None and not (_is_whole(rank) and rank > 0):
         yield f"rank is {quoted(rank)}, not a whole number above 0"
     if scale is not None and not _is_number(scale):
         yield f"scale is {quoted(scale)}, not a number"
@@ -257,13 +262,17 @@ def _parameter_faults(settings: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{key} is empty" for key in _PARAMETERS if key in parameters and parameters[key] is None)
     keys = parameters.get("keys")
     if isinstance(keys, str):
-        yield f"keys is the text {quoted(keys)}: mlx-lm would take every module whose name is a part of it; give a list"
+        yield f"keys is the text {quoted(keys)}: mlx-lm takes parts of it for names, and stops; give a list"
     elif keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
         yield f"keys is {quoted(keys)}, not a list of texts"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and abs(value) < _TOO_LARGE
 
 
 def _key_findings(settings: Mapping[str, Any], where: str) -> Iterator[Finding]:

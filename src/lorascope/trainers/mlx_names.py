@@ -29,7 +29,7 @@ class MlxModel:
         modules: For each weight that mlx-lm can adapt, the names of its modules that hold it: several where it splits it.
         absent: Weights that no module of mlx-lm that it could adapt holds alone, with the reason.
         sharing: Modules that mlx-lm can adapt all the same, each with the absent weight that it holds.
-        others: Patterns of modules that mlx-lm can adapt and the map has no weight for in some block, `#` for a number.
+        others: Patterns of modules that mlx-lm can adapt and the map has no weight for, in some block at least, `#` for a number.
     """
 
     blocks: str
