@@ -5,19 +5,16 @@ Needs the extra `torch`. Prints a Markdown table of medians of five.
 
 from __future__ import annotations
 
-import statistics
-import time
 import warnings
-from collections.abc import Callable
 
 import peft
 import torch
 import transformers
+from timing import median_of
 
 from lorascope import AdapterConfig, inspect, verify
 from lorascope.sources.skeleton import build_for_head
 
-REPEATS = 5
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -28,8 +25,8 @@ def main() -> None:
     for model_type in ("llama", "mixtral", "deepseek_v3"):
         model = inspect(model_type)
         config = AdapterConfig(target_modules=SEVEN, task_type="CAUSAL_LM")
-        by_rule = _median(lambda: verify(model, config), lambda: None)  # noqa: B023
-        by_peft = _median(_wrap, lambda: build_for_head(transformers.AutoConfig.for_model(model_type), None)[0])  # noqa: B023
+        by_rule = median_of(lambda: verify(model, config))  # noqa: B023
+        by_peft = median_of(_wrap, lambda: build_for_head(transformers.AutoConfig.for_model(model_type), None)[0])  # noqa: B023
         count = len(verify(model, config).adapted)
         print(f"| {model_type} | {count} | {by_rule:.2f} | {by_peft:.0f} | {by_peft / by_rule:.0f} |")
 
@@ -37,17 +34,6 @@ def main() -> None:
 def _wrap(module: torch.nn.Module) -> None:
     with torch.device("meta"):
         peft.get_peft_model(module, peft.LoraConfig(target_modules=list(SEVEN), task_type="CAUSAL_LM"))
-
-
-def _median(work: Callable[..., object], prepare: Callable[[], object]) -> float:
-    """Milliseconds of `work`, given what `prepare` makes each time outside of the clock."""
-    taken = []
-    for _ in range(REPEATS + 1):
-        ready = prepare()
-        start = time.perf_counter()
-        work(ready) if ready is not None else work()
-        taken.append(1000 * (time.perf_counter() - start))
-    return statistics.median(taken[1:])
 
 
 if __name__ == "__main__":
