@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from samples import fails
 
-from lorascope.trainers.python_text import MOST_BYTES, call_arguments
+from lorascope.trainers.python_text import MOST_BYTES, call_arguments, method_arguments
 
 FUNCTIONS = ("LoraConfig", "get_peft_model")
 
@@ -54,3 +54,11 @@ def test_nothing_runs(tmp_path: Path) -> None:
 def test_faults(text: str, says: str) -> None:
     with fails("train.py", says):
         call_arguments(text, "train.py", FUNCTIONS)
+
+
+def test_a_method_of_some_owners_has_values_and_dots() -> None:
+    text = "T.from_pretrained('t', a=1)\nm = x.M.from_pretrained('m', a=2, b=c, **d)\nM.from_pretrained(a=3)\n"
+    assert method_arguments(text, "train.py", {"M"}, "from_pretrained") == {"a": 2, "b": ...}
+    assert method_arguments(text, "train.py", {"N"}, "from_pretrained") == {}
+    with fails("train.py", "line 1 is not Python"):
+        method_arguments("M.from_pretrained(", "train.py", {"M"}, "from_pretrained")

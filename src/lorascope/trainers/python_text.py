@@ -49,8 +49,31 @@ def call_text(text: str, where: str, function: str, argument: str) -> str:
     return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
 
 
+def method_arguments(text: str, where: str, owners: Collection[str], function: str) -> dict[str, Any]:
+    """The arguments with a name of the first call of a method of one of these; `...` for those that are not written out.
+
+    Nothing if it is not called.
+
+    Raises:
+        LorascopeError: It is not Python.
+    """
+    for call in _calls(text, where, f"Give a file that calls {function}(…)."):
+        if isinstance(call.func, ast.Attribute) and call.func.attr == function and _name(call.func.value) in owners:
+            return {keyword.arg: _value_or_dots(keyword.value) for keyword in call.keywords if keyword.arg}
+    return {}
+
+
 def _first_call(text: str, where: str, functions: tuple[str, ...]) -> tuple[ast.Call, str, str]:
     hint = f"Give a file that calls {functions[0]}(…) with its values written out."
+    calls = _calls(text, where, hint)
+    for function in functions:
+        call = next((call for call in calls if _name(call.func) == function), None)
+        if call is not None:
+            return call, function, hint
+    raise LorascopeError(f"does not call {' or '.join(functions)}", where=where, hint=hint)
+
+
+def _calls(text: str, where: str, hint: str) -> list[ast.Call]:
     if len(text) > MOST_BYTES:
         raise LorascopeError(f"has more than the {MOST_BYTES} characters that are read", where=where, hint=hint)
     try:
@@ -59,12 +82,7 @@ def _first_call(text: str, where: str, functions: tuple[str, ...]) -> tuple[ast.
         line = getattr(error, "lineno", None)
         said = f"line {line} is not Python" if line else "it is not Python"
         raise LorascopeError(said, where=where, hint=hint) from error
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for function in functions:
-        call = next((call for call in calls if _name(call.func) == function), None)
-        if call is not None:
-            return call, function, hint
-    raise LorascopeError(f"does not call {' or '.join(functions)}", where=where, hint=hint)
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
 
 def _name(node: ast.expr) -> str:
@@ -78,6 +96,13 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Attribute) and _name(node.value) == "TaskType":
         return node.attr
     return ast.literal_eval(node)
+
+
+def _value_or_dots(node: ast.expr) -> Any:
+    try:
+        return _value(node)
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        return ...
 
 
 def _arguments(call: ast.Call, function: str, where: str, hint: str, unread: Collection[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from lorascope.sources.json_text import quoted
 from lorascope.trainers.commented_yaml import named_by
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys, unknown_key_findings
-from lorascope.trainers.python_text import call_arguments, call_owner, call_text
+from lorascope.trainers.python_text import call_arguments, call_owner, call_text, method_arguments
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.unsloth_peft import resolve_under_unsloth
 from lorascope.trainers.unsloth_search import (
@@ -41,7 +42,16 @@ _CLASSES = (_FAST, "FastModel", "FastVisionModel", "FastTextModel")
 _SURFACE = Surface(title=_TITLE, peft=NEWEST)
 # Types with code of Unsloth's own, whose get_peft_model is FastLlamaModel's: models/loader.py.
 _OWN_TYPES = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")
+# With these arguments of from_pretrained it does not use that code.
+_SLOW = ("load_in_8bit", "qat_scheme")
 _NAMED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Types that it takes for an encoder with a decoder whatever their head: _is_text_seq2seq_config, _is_seq2seq_lm_config.
+_ENCODER_DECODERS = (
+    *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mt5", "mvp"),
+    *("pegasus", "plbart", "prophetnet", "t5", "t5gemma", "t5gemma2", "umt5"),
+)
+# Types whose get_peft_model is FastDiffusionModel's: models/diffusion.py.
+_DIFFUSING = ("diffusion_gemma", "diffusion_gemma4")
 _EMBEDDINGS = ("embed_tokens", "lm_head")
 _MOST_NAMED = 4
 _HINT = "Names and types are those of Unsloth's get_peft_model, and of peft.LoraConfig."
@@ -191,6 +201,8 @@ class Unsloth:
             faults.append(f"{_CALL} has {count} arguments without a name, of which only the model is read")
         if owner not in _CLASSES:
             faults.append(f"{_CALL} is called on {owner or 'nothing'}, not on {', '.join(_CLASSES)}")
+        loading = method_arguments(text, where, _CLASSES, "from_pretrained")
+        faults += _loading_faults(loading)
         if faults:
             raise LorascopeError(*faults, where=where, hint=_HINT)
         consequence = (
@@ -210,7 +222,8 @@ class Unsloth:
             base = call_text(text, where, "from_pretrained", "model_name")
         except LorascopeError:
             base = ""
-        settings = {**_DEFAULTS, **given, "owner": owner, "given": tuple(given)}
+        slow = any(loading.get(key) for key in _SLOW)
+        settings = {**_DEFAULTS, **given, "owner": owner, "given": tuple(given), "slow": slow}
         return Asked(base, settings, tuple(findings))
 
     def resolve(self, model: ModelMap, asked: Asked) -> Outcome:
@@ -227,10 +240,12 @@ class Unsloth:
 
 def _uncovered(model: ModelMap) -> str:
     """Why what Unsloth does with a model is not known here; empty if it is."""
-    if model.head == "seq2seq-lm":
+    if model.head == "seq2seq-lm" or model.model_type in _ENCODER_DECODERS:
         return f"{_TITLE}'s rules for encoder-decoder models are not covered here"
     if {"thinker", "talker"} & {module.name for module in model.modules}:
         return f"{_TITLE}'s rules for models of several models are not covered here"
+    if model.model_type in _DIFFUSING:
+        return f"{_TITLE}'s rules for models that generate text by diffusion are not covered here"
     return ""
 
 
@@ -241,9 +256,9 @@ def _owner_for(model: ModelMap) -> str:
     return "FastVisionModel" if model.head == "image-text-to-text" else "FastModel"
 
 
-def _is_own(owner: str, model: ModelMap) -> bool:
+def _is_own(owner: str, model: ModelMap, *, slow: bool = False) -> bool:
     """The call ends in FastLlamaModel's `get_peft_model`, not in FastBaseModel's."""
-    return owner == _FAST and model.model_type in _OWN_TYPES
+    return owner == _FAST and model.model_type in _OWN_TYPES and not slow
 
 
 def _is_embedding(name: str) -> bool:
@@ -267,7 +282,7 @@ def _said(plan: Plan) -> AdapterConfig | None:
         settings = {**_DEFAULTS, **{field: getattr(config, field) for field in _fields()}}
         if not _is_own(owner, plan.model):
             settings |= {**_SCOPE, "task_type": config.task_type}
-        resolution = _outcome(plan.model, {**settings, "owner": owner, "given": ()}).resolution
+        resolution = _outcome(plan.model, {**settings, "owner": owner, "given": (), "slow": False}).resolution
         if not resolution.error and not size_difference(resolution, sizes):
             return config
     return None
@@ -356,6 +371,15 @@ def _faults(given: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{key} is set, which is not covered here" for key in _UNCOVERED if given.get(key))
 
 
+def _loading_faults(loading: Mapping[str, Any]) -> Iterator[str]:
+    """What `from_pretrained` is given that changes what `get_peft_model` does."""
+    for key in ("full_finetuning", *_SLOW):
+        if loading.get(key) is ...:
+            yield f"{key} of from_pretrained is no value written out, and it changes what {_CALL} does"
+    if loading.get("full_finetuning") not in (None, False, ...):
+        yield f"full_finetuning of from_pretrained makes {_TITLE} train every weight and pass over {_CALL}"
+
+
 # Resolving.
 
 
@@ -377,7 +401,7 @@ class _Targets:
 
 
 def _outcome(model: ModelMap, settings: Mapping[str, Any]) -> Outcome:
-    own = _is_own(settings["owner"], model)
+    own = _is_own(settings["owner"], model, slow=settings["slow"])
     targets = _Targets(
         _as_tuple(settings["target_modules"]),
         _as_tuple(settings["target_parameters"], whole=True),
@@ -386,6 +410,8 @@ def _outcome(model: ModelMap, settings: Mapping[str, Any]) -> Outcome:
     try:
         config = _own_config(model, settings, targets) if own else _base_config(model, settings, targets)
         resolution = resolve_under_unsloth(model, config)
+        if not own:
+            resolution = _without_bare_parameters(model, resolution, targets)
     except (_StopError, NothingToTrainError, BadPatternError) as stop:
         error = f"{_TITLE} stops: {stop}"
         return Outcome(Resolution(error=error, cause="refused"), None, tuple(targets.findings))
@@ -461,7 +487,11 @@ def _base_config(model: ModelMap, settings: Mapping[str, Any], targets: _Targets
     _add_experts(model, targets, detected)
     layers = _within_layers(model, settings, targets)
     task = settings.get("task_type", "CAUSAL_LM")
-    return _config(settings, targets, layers, None if task == "CAUSAL_LM" and not model.prepares_generation else task)
+    if task == "CAUSAL_LM" and not model.prepares_generation:
+        task = None
+        if settings["modules_to_save"] is None:
+            _save_heads(model, targets)
+    return _config(settings, targets, layers, task)
 
 
 def _config(
@@ -508,6 +538,14 @@ def _tie(model: ModelMap, settings: Mapping[str, Any], targets: _Targets) -> Non
     tied = any({f"{model.input_embeddings}.weight", f"{model.output_embeddings}.weight"} <= {*g} for g in model.ties)
     asked = settings["ensure_weight_tying"]
     wanted = len(saved) == len(_EMBEDDINGS) if asked is None else bool(asked)
+    if wanted and tied and "embed_tokens" in saved:
+        found = [module.name for module in model.modules if module.name.rpartition(".")[2] == "embed_tokens"]
+        if len(found) != 1 and (not found or "." in saved["embed_tokens"]):
+            raise LorascopeError(
+                f"modules_to_save has {saved['embed_tokens']}, which shares a weight, and {len(found)} modules are called so",
+                where=model.model,
+                hint="How Unsloth and PEFT tie them is not covered here: give ensure_weight_tying=False.",
+            )
     if wanted and tied and "embed_tokens" in saved and "lm_head" in saved:
         targets.saved = tuple(name for name in targets.saved or () if name != saved["lm_head"])
         targets.say(
@@ -516,6 +554,47 @@ def _tie(model: ModelMap, settings: Mapping[str, Any], targets: _Targets) -> Non
             f"{_TITLE} has PEFT train one copy for embed_tokens and lm_head, which share a weight",
             "Give ensure_weight_tying=False for two.",
         )
+
+
+def _save_heads(model: ModelMap, targets: _Targets) -> None:
+    """What lies beside the backbone of a model that does not generate is trained in full (`_trainable_head_modules`)."""
+    backbone, dot, _ = model.input_embeddings.partition(".")
+    if model.head not in ("sequence-classification", "masked-lm") or not dot:
+        raise LorascopeError(
+            "the model does not generate, and what Unsloth takes for its heads then is not covered here",
+            where=model.model,
+            hint="Give modules_to_save, or a task_type.",
+        )
+    inside = {m.name.rpartition(".")[2] for m in model.modules if m.name.startswith(f"{backbone}.")}
+    tops = dict.fromkeys(m.name.partition(".")[0] for m in model.modules if m.parameters)
+    heads = tuple(name for name in tops if name != backbone and name not in inside)
+    if heads:
+        targets.saved = (*heads, *(targets.saved or ()))
+        said = (
+            f"{_TITLE} trains {', '.join(heads)} in full, because the model does not generate and no task_type is given"
+        )
+        targets.say("note", "modules_to_save", said, "Give modules_to_save=[] for adapters alone.")
+
+
+def _without_bare_parameters(model: ModelMap, resolution: Resolution, targets: _Targets) -> Resolution:
+    """In what is saved it trains modules that have a `weight`, with all in them (`prepare_model_for_training`)."""
+    names = [m.name for m in model.modules]
+    weighted = {m.name for m in model.modules if any(parameter == "weight" for parameter, _ in m.parameters)}
+    left: dict[str, int] = {}
+    for root in resolution.saved:
+        for module in model.modules:
+            if module.name != root and not module.name.startswith(f"{root}."):
+                continue
+            above = [name for name in names if module.name == name or module.name.startswith(f"{name}.")]
+            if not any(name in weighted and (name == root or name.startswith(f"{root}.")) for name in above):
+                left[module.name] = sum(math.prod(shape) for _, shape in module.parameters)
+    left = {name: count for name, count in left.items() if count}
+    if left:
+        said = (
+            f"{_TITLE} trains no parameters of {listed(tuple(left), _MOST_NAMED)}, which are saved but have no weight"
+        )
+        targets.say("warning", "modules_to_save", said, "Leave them out of modules_to_save, or adapt them.")
+    return dataclasses.replace(resolution, trainable=resolution.trainable - sum(left.values()))
 
 
 def _are_norms(model: ModelMap, ending: str) -> bool:

@@ -27,8 +27,8 @@ _MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h", "nemotr
 _MAMBA_LEAVES = ("conv1d", "out_proj")
 _CODECS = "codec_model|audio_tokenizer|acoustic_tokenizer|semantic_tokenizer"
 _BROAD = frozenset(("gate_proj", "up_proj", "down_proj", "gate_up_proj"))
-# Types whose configuration gives the number of experts under a name that Unsloth does not look at.
-_UNCOUNTED = ("ernie4_5_moe", "ernie4_5_vl_moe")
+# Types whose configuration gives the number of experts under a name that Unsloth does not look at, of all that 5.23 has.
+_UNCOUNTED = ("aria", "aria_text")
 _EXPERT_MODULE = re.compile(r"(?:^|\.)experts\.\d+\.")
 
 
