@@ -219,7 +219,7 @@ def rows_of(entry: Any) -> Iterator[dict[str, Any]]:
             yield row
         files = [*files_for(mlx, names.loaded_by_mlx(folder))]
         if model.model_type == "llama":
-            files += [(f"value {key} {value}", with_value(key, value)) for key, value in VALUES]
+            files += [(f"value {key} {value!r}", with_value(key, value)) for key, value in VALUES]
         for what, text in files:
             did = adapted_by(names.loaded_by_mlx(folder), text, numbers)
             row = {"type": model.model_type, "what": what, "should": said_of(model, text), "did": did}

@@ -43,10 +43,10 @@ class MlxLm:
     mlx-lm has its own LoRA layers and does not use PEFT. A key is the exact name of a module within a block, or within the
     whole model; there is one rank and one scale, the scale being what PEFT calls alpha / rank.
 
-    Run in the tests, with mlx-lm 0.32.2 on a CPU: its `linear_to_lora_layers` on models that its own `load_model` read,
-    with the files that are written here, of many architectures; its training of small models from such files; what it does
-    with keys that it does not know or that match nothing. Only read: training on Apple's GPUs, and quantised models, whose
-    modules have the same names.
+    Run in the tests, with mlx-lm 0.32.2 on a CPU: what its `train_model` adapts, before the first step, on a small model of
+    every known type that its own `load_model` read, with the files that are written here and with others: keys that it does
+    not know, that match nothing, at which it stops; its training of four small models by `mlx_lm.lora --config`. Only read:
+    training on Apple's GPUs, and quantised models, whose modules have the same names.
     """
 
     name = "mlx-lm"
