@@ -39,6 +39,7 @@ _PROVED = {
     "trl": "its own parser on 12 plans and 38 texts; four trainings by `trl sft` and its script",
     "llamafactory": "its own parser; `init_adapter` on 37 architectures (705 cases); three trainings by `run_exp`",
     "ms-swift": "its own parser; `prepare_adapter` on 43 architectures (926 cases); two trainings by `sft_main`",
+    "mlx-lm": "its own `train_model`, before the first step, on 85 types (2,028 files); four trainings by `mlx_lm.lora`",
     "torchtune": "`config.validate` and `config.instantiate` on the meta device for all 37 functions; its recipes are only read",
 }
 
