@@ -68,7 +68,7 @@ def verdict(row: Mapping[str, Any]) -> str:
     more = done["adapted"].keys() - said["adapted"].keys()
     if not more:
         return "same" if _told_beside(said) == 0 and said["trainable"] == done["trainable"] else "WRONG: the count"
-    known = all(name.startswith("?") or name in row["absent"] for name in more)
+    known = all(name.startswith("?") or name in row.get("absent", ()) for name in more)
     good = known and _told_beside(said) > 0 and said["trainable"] < done["trainable"]
     return "said to be beside" if good else f"WRONG: more is adapted, {sorted(more)}"
 
@@ -80,7 +80,7 @@ def _of_refusal(row: Mapping[str, Any], faults: list[str], done: Mapping[str, An
         (name,) = done["adapted"]
         return "half a weight" if name in faults[0] else "WRONG: it is no half"
     names = done.get("adapted", {})
-    beside = names and all(name.startswith("?") or name in row["absent"] for name in names)
+    beside = names and all(name.startswith("?") or name in row.get("absent", ()) for name in names)
     return "nothing but beside" if beside and _beside(faults) else "WRONG: refused"
 
 
