@@ -25,6 +25,8 @@ RECIPES = {
     for recipe in (
         Recipe("qv", "attention query and value: frugal", (("attention.q,v", 1),)),
         Recipe("qv+ffn", "query and value, and the FFN at half their rank", (("attention.q,v", 1), ("ffn", 2))),
+        Recipe("vo", "attention value and output: as frugal, and the better half of it", (("attention.v,o", 1),)),
+        Recipe("vo+down", "value, output and the FFN's way down", (("attention.v,o", 1), ("ffn.down", 1))),
         Recipe("attention", "every attention matrix", (("attention", 1),)),
         Recipe("ffn", "every feed-forward matrix, experts too", (("ffn", 1),)),
         Recipe("all", "attention, feed-forward and mixers", (("attention,ffn,mixer", 1),)),
@@ -54,9 +56,11 @@ def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...
         rules.append(dataclasses.replace(parse_rule(selector), rank=own))
         if "ffn" in selector and routed and active and active > 1:
             per_expert = max(1, own // active)
-            rules.append(dataclasses.replace(parse_rule("ffn.expert"), rank=per_expert))
+            # Of what the recipe adapts of the FFN, the experts' share.
+            expert = "ffn.expert.down" if selector == "ffn.down" else "ffn.expert"
+            rules.append(dataclasses.replace(parse_rule(expert), rank=per_expert))
             notes.append(
                 f"routed experts get rank {per_expert} each, {own} // {active} active experts; "
-                f"write ffn.expert={own} after the recipe for rank {own} per expert"
+                f"write {expert}={own} after the recipe for rank {own} per expert"
             )
     return tuple(rules), tuple(notes)

@@ -1,0 +1,1 @@
+"""What to adapt for a task, and what is known about it."""
