@@ -3,7 +3,7 @@
 Unsloth stops where there is no GPU as soon as it is imported. So its functions are taken out of its files and run with the
 functions that they call: both `get_peft_model` up to PEFT's own, which is the real one, with Unsloth's change of PEFT's
 rewrite for experts, and after it `prepare_model_for_training`, which decides what is trained. Prints one JSON object a line:
-first in which models Unsloth sees experts, then a model, a script, what is said of it and what was done.
+the releases, what Unsloth sees in every configuration, then a model, a script, what is said of it and what was done.
 """
 
 from __future__ import annotations
@@ -98,13 +98,22 @@ SLOW = (
 )
 MODELS = {
     "causal-lm": (
-        *("llama", "qwen3", "gemma2", "gpt2", "phi3", "falcon_h1", "bamba", "mamba2", "nemotron_h"),
-        *("qwen3_moe", "qwen2_moe", "mixtral", "gpt_oss", "phimoe", "glm4_moe", "deepseek_v3", "afmoe", "olmoe"),
-        *("granitemoe", "ernie4_5_moe", "aria_text", "gpt_neo"),
+        *("llama", "qwen3", "gemma2", "gpt2", "gpt_neo", "falcon_h1", "mamba2", "nemotron_h", "zaya"),
+        *(
+            "qwen3_moe",
+            "qwen2_moe",
+            "mixtral",
+            "gpt_oss",
+            "phimoe",
+            "deepseek_v3",
+            "afmoe",
+            "ernie4_5_moe",
+            "aria_text",
+        ),
     ),
     "image-text-to-text": (
-        *("llava", "qwen2_5_vl", "gemma3", "gemma3n", "gemma4", "llama4", "internvl", "idefics3", "qwen3_vl_moe"),
-        *("mllama", "ernie4_5_vl_moe"),
+        *("llava", "qwen2_5_vl", "gemma3", "gemma3n", "gemma4", "llama4", "internvl", "qwen3_vl_moe", "blip-2"),
+        "t5gemma2",
     ),
     "sequence-classification": ("llama", "qwen3_moe", "bert"),
     "masked-lm": ("distilbert", "modernbert"),
@@ -179,7 +188,7 @@ def unsloth_itself() -> Taken:
     """Unsloth's functions, with PEFT changed as Unsloth changes it."""
     unsloth, zoo = folder_of("unsloth"), folder_of("unsloth_zoo")
     package("unsloth_zoo").__path__ = [str(zoo)]
-    from unsloth_zoo.peft_utils import get_peft_regex
+    from unsloth_zoo.peft_utils import get_peft_regex  # type: ignore[import-not-found]
 
     files = [unsloth / "models" / f"{name}.py" for name in ("vision", "llama", "_utils", *IMPORTED_FROM)]
     taken = Taken(
@@ -279,7 +288,7 @@ def said_of(model: Any, asked: Any) -> dict[str, Any]:
     try:
         said = Unsloth().resolve(model, asked).resolution
     except ls.LorascopeError as error:
-        return {"not covered": str(error)}
+        return {"not covered": error.faults[0]}
     if said.error:
         return {"error": said.error}
     return {
@@ -307,9 +316,11 @@ def asked_of(model: Any) -> Iterator[tuple[str, str]]:
             yield f"{line} {loading}", f"{loaded}model = {owner}.get_peft_model(model, {arguments})\n"
 
 
-def experts_seen(taken: Taken) -> dict[str, Any]:
-    """In how many configurations Unsloth looks for experts, and in which it is said to see others than it does."""
-    count, wrong = 0, []
+def seen_in_configurations(taken: Taken) -> dict[str, Any]:
+    """How many configurations there are, and in which Unsloth sees experts, or an encoder with a decoder, other than is said."""
+    count = 0
+    experts: list[str] = []
+    encoder_decoders: list[str] = []
     for head in MODELS:
         for entry in architectures.entries(head):  # type: ignore[arg-type]
             try:
@@ -318,8 +329,17 @@ def experts_seen(taken: Taken) -> dict[str, Any]:
                 continue
             count += 1
             if taken["is_moe_model"](types.SimpleNamespace(config=config)) != counts_experts(model):
-                wrong.append(entry.model_type)
-    return {"configurations": count, "wrong": wrong}
+                experts.append(entry.model_type)
+            if (taken["_is_text_seq2seq_config"](config) or taken["_is_seq2seq_lm_config"](config)) and not is_refused(
+                model
+            ):
+                encoder_decoders.append(entry.model_type)
+    return {"configurations": count, "experts": experts, "encoder-decoders": encoder_decoders}
+
+
+def is_refused(model: Any) -> bool:
+    asked = Unsloth().read("FastModel.get_peft_model(model)", "script")
+    return "not covered" in said_of(model, asked)
 
 
 def main() -> None:
@@ -327,9 +347,11 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     taken, own = unsloth_itself(), own_types()
     wanted = set(sys.argv[1:])
-    print(json.dumps(experts_seen(taken)))
-    for head, names in MODELS.items():
-        for name in names:
+    packages = ("peft", "transformers", "unsloth", "unsloth_zoo")
+    print(json.dumps({name: importlib.metadata.version(name) for name in packages}))
+    print(json.dumps(seen_in_configurations(taken)))
+    for head, types_of_it in MODELS.items():
+        for name in types_of_it:
             if wanted and name not in wanted:
                 continue
             module = few_layers(head, name)

@@ -45,11 +45,15 @@ _OWN_TYPES = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")
 # With these arguments of from_pretrained it does not use that code.
 _SLOW = ("load_in_8bit", "qat_scheme")
 _NAMED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Types that it takes for an encoder with a decoder whatever their head: _is_text_seq2seq_config, _is_seq2seq_lm_config.
+# Types that it takes for an encoder with a decoder whatever their head (_is_text_seq2seq_config, _is_seq2seq_lm_config), and
+# two whose layers it counts, and whose embeddings it ties, in ways that are not restated.
 _ENCODER_DECODERS = (
+    *("florence2", "vision-encoder-decoder"),
     *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mt5", "mvp"),
     *("pegasus", "plbart", "prophetnet", "t5", "t5gemma", "t5gemma2", "umt5"),
 )
+# Types that share the weight, and whose configuration says so of its language model alone, where Unsloth does not look.
+_TIED_INSIDE = ("blip-2", "instructblip", "instructblipvideo")
 # Types whose get_peft_model is FastDiffusionModel's: models/diffusion.py.
 _DIFFUSING = ("diffusion_gemma", "diffusion_gemma4")
 _EMBEDDINGS = ("embed_tokens", "lm_head")
@@ -98,11 +102,13 @@ _READ = (*_DEFAULTS, *_SCOPE, *_HANDED_ON, *_UNCOVERED, "task_type")
 class Unsloth:
     """A Python script that calls Unsloth's `get_peft_model`.
 
-    Run in the tests, taken out of Unsloth 2026.10.9 and unsloth_zoo 2026.10.9 alone because Unsloth stops without a GPU: its
-    `get_peft_regex` and its functions for experts, on the models of many architectures, and its change of PEFT's rewrite
-    for fused experts under PEFT 0.21.2. Only read: both `get_peft_model` around them, loading, and training. Not covered
-    and refused here: encoder-decoder and speech models, models of several models (Qwen-Omni), remote code, and the lists
-    of names that it filters on models whose experts are modules of their own.
+    Run in the tests, with PEFT 0.21.2 and taken out of Unsloth 2026.10.9 and unsloth_zoo 2026.10.9, because Unsloth stops
+    without a GPU: both `get_peft_model` up to PEFT's, what they call for names, experts, layers and embeddings, its change of
+    PEFT's rewrite for fused experts, and what it then sets to be trained. Only read: which of both its loader chooses,
+    loading itself, and training. Not covered and refused here: encoder-decoder models, models of several models
+    (Qwen-Omni), models that generate text by diffusion, models without a known head that do not generate, and the lists of
+    names that it filters on models whose experts are modules of their own. Not covered, and not told from a map: speech
+    models, remote code, and vLLM (`fast_inference`).
     """
 
     name = "unsloth"
@@ -535,7 +541,8 @@ def _move_embeddings(targets: _Targets) -> None:
 def _tie(model: ModelMap, settings: Mapping[str, Any], targets: _Targets) -> None:
     """A head that shares its weight with a saved embedding is not copied a second time (`_drop_tied_output_module`)."""
     saved = {name.rpartition(".")[2]: name for name in targets.saved or () if _is_embedding(name)}
-    tied = any({f"{model.input_embeddings}.weight", f"{model.output_embeddings}.weight"} <= {*g} for g in model.ties)
+    shared = {f"{model.input_embeddings}.weight", f"{model.output_embeddings}.weight"}
+    tied = model.model_type not in _TIED_INSIDE and any(shared <= {*names} for names in model.ties)
     asked = settings["ensure_weight_tying"]
     wanted = len(saved) == len(_EMBEDDINGS) if asked is None else bool(asked)
     if wanted and tied and "embed_tokens" in saved:
@@ -612,7 +619,9 @@ def _add_experts(model: ModelMap, targets: _Targets, detected: str | Sequence[st
                 "note",
                 "target_parameters",
                 f"{_TITLE} adds the experts: {', '.join(targets.parameters)}",
-                "Give target_parameters=[] to leave them out.",
+                "Give target_parameters=[] to leave them out."
+                if isinstance(detected, str)
+                else "Leave gate_proj, up_proj and down_proj out of target_modules: PEFT alone takes them for the experts.",
             )
         elif counts_experts(model) and expert_words(detected) and not modules and not has_expert_modules(model):
             said = f"{_TITLE} finds no experts under the names that it looks for, and trains none"
