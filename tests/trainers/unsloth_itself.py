@@ -52,7 +52,8 @@ PLANS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("attention.q,v=4/16", "ffn=2"), {}),
     (("ffn.down=4",), {"rslora": True}),
     (("attention=4",), {"dora": True, "bias": "lora_only"}),
-    (("all=4",), {}),
+    (("all",), {"rank": 4}),
+    (("attention.q=4", "head=4"), {}),
 )
 SEVEN = '["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]'
 # As users write them, after the model.
