@@ -37,7 +37,7 @@ _PROVED = {
     "peft-python": "the script is run on a tiny model",
     "axolotl": "its own schema, search and loader on 25 models (575 files)",
     "trl": "its own parser on 12 plans and 38 texts; four trainings by `trl sft` and its script",
-    "llamafactory": "its own parser; `init_adapter` on 37 architectures (705 cases); three trainings by `run_exp`",
+    "llamafactory": "its own parser; `init_adapter` on 37 architectures (706 cases); three trainings by `run_exp`",
     "ms-swift": "its own parser; `prepare_adapter` on 43 architectures (926 cases); two trainings by `sft_main`",
     "mlx-lm": "its own `train_model`, before the first step, on 85 types (2,028 files); four trainings by `mlx_lm.lora`",
     "unsloth": "its own `get_peft_model`, taken out of it, on 32 models (1,298 scripts); loading and training are only read",
