@@ -21,6 +21,8 @@ def texts(name: str, model: ModelMap, rank: int = 8) -> list[str]:
     [
         ("qv", ["attention.q,v=8"]),
         ("qv+ffn", ["attention.q,v=8", "ffn=4"]),
+        ("vo", ["attention.v,o=8"]),
+        ("vo+down", ["attention.v,o=8", "ffn.down=8"]),
         ("attention", ["attention=8"]),
         ("ffn", ["ffn=8"]),
         ("all", ["attention,ffn,mixer=8"]),
@@ -32,7 +34,7 @@ def test_on_a_dense_model(name: str, rules: list[str]) -> None:
 
 
 def test_every_recipe_is_tried_here() -> None:
-    assert set(RECIPES) == {"qv", "qv+ffn", "attention", "ffn", "all"}
+    assert set(RECIPES) == {"qv", "qv+ffn", "vo", "vo+down", "attention", "ffn", "all"}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,8 @@ def test_every_recipe_is_tried_here() -> None:
         ("mixtral", 2, "all", 9, ["attention,ffn,mixer=9", "ffn.expert=4"]),
         ("mixtral", 2, "attention", 8, ["attention=8"]),
         ("mixtral", 2, "qv", 8, ["attention.q,v=8"]),
+        ("mixtral", 2, "vo", 8, ["attention.v,o=8"]),
+        ("mixtral", 2, "vo+down", 8, ["attention.v,o=8", "ffn.down=8", "ffn.expert.down=4"]),
         ("mixtral", 2, "ffn", 1, ["ffn=1", "ffn.expert=1"]),
         ("mixtral", 2, "qv+ffn", 1, ["attention.q,v=1", "ffn=1", "ffn.expert=1"]),
         ("deepseek_v3", 8, "ffn", 16, ["ffn=16", "ffn.expert=2"]),
@@ -59,7 +63,7 @@ def test_routed_experts_share_the_rank(model: str, active: int, name: str, rank:
         each = rules[-1].rpartition("=")[2]
         assert notes == (
             f"routed experts get rank {each} each, {own} // {active} active experts; "
-            f"write ffn.expert={own} after the recipe for rank {own} per expert",
+            f"write {rules[-1].partition('=')[0]}={own} after the recipe for rank {own} per expert",
         )
     else:
         assert notes == ()
@@ -78,8 +82,8 @@ def test_one_active_expert_shares_with_nobody(active: int | None) -> None:
         ("qvv", 'Did you mean "qv"'),
         ("qv+fnn", 'Did you mean "qv+ffn"'),
         ("ALL", 'Did you mean "all"'),
-        ("everything", "The recipes are qv, qv+ffn, attention, ffn, all"),
-        ("", "The recipes are qv, qv+ffn, attention, ffn, all"),
+        ("everything", "The recipes are qv, qv+ffn, vo, vo+down, attention, ffn, all"),
+        ("", "The recipes are qv, qv+ffn, vo, vo+down, attention, ffn, all"),
     ],
 )
 def test_an_unknown_recipe(name: str, hint: str) -> None:

@@ -27,6 +27,7 @@ HELD_OUT = ROOT / "tests" / "tracing" / "held_out.json"
 for folder in ("src", "tests", "tests/tracing", "tests/conformance", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
+from evidence_page import evidence_page  # noqa: E402
 from export_page import export_page  # noqa: E402
 from mistakes_page import mistakes_page  # noqa: E402
 
@@ -348,6 +349,7 @@ def measure_models_without_names() -> None:
 
 
 PAGES = {
+    "evidence.md": evidence_page,
     "mistakes.md": mistakes_page,
     "exporting.md": export_page,
     "target-names.md": target_names,
