@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from lorascope.errors import LorascopeError
 
 if TYPE_CHECKING:
-    from lorascope.records import ModelMap
+    from lorascope.costing.budgets import Fitted
+    from lorascope.costing.training import Training
+    from lorascope.records import ModelMap, Plan
 
 _EXAMPLES = {
     "inspect": """examples:
@@ -32,6 +34,9 @@ _EXAMPLES = {
   lorascope plan mistral qv+ffn                  and the FFN at rank 4
   lorascope plan mixtral attention.q,v=8 'ffn[-8:]=4/16' -o my-adapter
   lorascope plan mistral attention --serve vllm  and whether vLLM takes it, with which flags
+  lorascope plan mistral --task instruction      what the evidence says for a task; lorascope recommend tells why
+  lorascope plan mistral qv+ffn --budget 20M     the highest ranks that a budget pays for: also 0.5%, adapter=50MB
+  lorascope plan mistral all --budget memory=24GB --quantization nf4 --batch 4 --seq-len 2048
 
 rules are SELECTOR[LAYERS]=RANK/ALPHA; a later one wins, weight by weight
 recipes are qv, qv+ffn, attention, ffn, all""",
@@ -43,6 +48,14 @@ recipes are qv, qv+ffn, attention, ffn, all""",
   lorascope check qwen2_vl axolotl.yaml          what axolotl would adapt
   lorascope check mistral ./my-adapter --serve sglang
   lorascope check mistral --as trl -- --lora_target_modules q_proj v_proj --lora_r 16""",
+    "recommend": """examples:
+  lorascope recommend mistral --task classification
+  lorascope recommend mixtral --task knowledge --explain      with the records that each choice rests on
+
+tasks are classification, instruction, knowledge, style, reasoning, rl, continued-pretraining""",
+    "compare": """examples:
+  lorascope compare mistral                      every recipe: parameters, file, memory, coverage
+  lorascope compare mixtral qv all 'attention.q,v=8 ffn=4' --quantization nf4 --gradient-checkpointing""",
     "export": """examples:
   lorascope plan mistral qv+ffn -o my-plan
   lorascope export my-plan --to axolotl -o axolotl.yaml
@@ -56,6 +69,8 @@ _TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "trl", "ms-swift", "
 
 _SERVE = "will a server take it: vllm, sglang, or a release of them, such as vllm==0.20.2"
 
+# The arguments of which a command takes several.
+_SEVERAL = {"plan": "rules", "compare": "sides", "check": "adapter"}
 # Options whose values may begin with a dash, and how such values begin.
 _SIGNED = ("--layers", "--rank", "--alpha", "--scale", "--dropout")
 _NEGATIVE = re.compile(r"-(?:[0-9.]|inf|nan)")
@@ -67,12 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no × shows an escape
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
-    options = parser.parse_args(_values_joined(sys.argv[1:] if arguments is None else arguments))
+    options, extra = parser.parse_known_args(_values_joined(sys.argv[1:] if arguments is None else arguments))
+    # argparse has done with rules when the first option comes; people write some after it.
+    rest = getattr(options, _SEVERAL.get(options.command or "", ""), None)
+    if rest is not None and not any(word.startswith("-") for word in extra):
+        rest += extra
+    elif extra:
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
     if options.command is None:
         parser.print_help()
         return 0
     try:
-        code = {"inspect": _inspect, "plan": _plan, "check": _check, "export": _export}[options.command](options)
+        code = _COMMANDS[options.command](options)
         sys.stdout.flush()
         return code
     except LorascopeError as error:
@@ -144,9 +165,12 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", "choose weights, ranks and alphas, and get the exact configuration")
     plan.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
     plan.add_argument("rules", nargs="*", metavar="RECIPE|RULE", help="what to adapt (default: qv)")
+    plan.add_argument("--task", default="", help="what the evidence says for a task, instead of recipes and rules")
     plan.add_argument(
-        "--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)"
+        "--budget", default="", help="the highest ranks that it pays for: 20M, 0.5%%, adapter=50MB, memory=24GB"
     )
+    plan.add_argument("--memory", action="store_true", help="tell what training takes, by part")
+    plan.add_argument("--rank", type=_number, help="rank of recipes, and of rules that name none (default: 8)")
     plan.add_argument("--alpha", type=_number, help="one alpha for every weight (default: 16)")
     plan.add_argument("--scale", type=_number, help="instead: one scale for every weight, alpha follows the rank")
     plan.add_argument(
@@ -160,7 +184,25 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--serve", default="", metavar="SERVER", help=_SERVE)
     plan.add_argument("--prove", action="store_true", help="run the installed PEFT on the meta device and compare")
     plan.add_argument("-o", "--output", metavar="DIR", help="write adapter_config.json and plan.json there")
+    _training_options(plan)
     _source_options(plan)
+
+    recommend = _command(commands, "recommend", "tell what the evidence says for a task, and how strong it is")
+    recommend.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
+    recommend.add_argument("--task", required=True, help="what the model is to learn")
+    recommend.add_argument("--explain", action="store_true", help="print the records that each choice rests on")
+    _source_options(recommend)
+
+    compare = _command(commands, "compare", "put recipes and rules side by side: what they adapt and what they cost")
+    compare.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
+    compare.add_argument(
+        "sides", nargs="*", metavar="RECIPE|RULES", help="rules of one side in one word (default: every recipe)"
+    )
+    compare.add_argument(
+        "--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)"
+    )
+    _training_options(compare)
+    _source_options(compare)
 
     check = _command(commands, "check", "tell what an adapter, names or a trainer's configuration really do on a model")
     check.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
@@ -203,6 +245,23 @@ def _command(
         epilog=_EXAMPLES[name],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", type=_number, help="sequences in one step (default: 1)")
+    parser.add_argument("--seq-len", type=_number, dest="length", help="tokens of a sequence (default: 2048)")
+    parser.add_argument("--dtype", help="of the frozen weights: bf16, fp16 or fp32 (default: bf16)")
+    parser.add_argument(
+        "--quantization", dest="quantisation", help="of the frozen weights: none, 8bit or nf4 (default: none)"
+    )
+    parser.add_argument("--optimizer", help="adamw, adamw-8bit, sgd, adafactor, … (default: adamw)")
+    parser.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        default=None,
+        dest="checkpointing",
+        help="keep less, compute twice",
     )
 
 
@@ -305,33 +364,19 @@ def _gallery(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from lorascope.planning import plan
-
-    model = _model(options)
-    made = plan(
-        model,
-        *options.rules,
-        rank=options.rank,
-        alpha=options.alpha,
-        scale=options.scale,
-        dropout=options.dropout,
-        bias=options.bias,
-        rslora=options.rslora,
-        dora=options.dora,
-        layers=options.layers,
-        exclude=options.exclude,
-    )
+    made, fitted = _made(options)
+    training = fitted.training if fitted and fitted.budget.kind == "memory" else _training(options)
     code = 0
     serving = None
     if options.serve:
         from lorascope.serving.serving import serve
 
-        serving = serve(model, made.config, made.resolution, options.serve)
+        serving = serve(made.model, made.config, made.resolution, options.serve)
         code = 1 if serving.answer == "no" else 0
     if options.prove:
         from lorascope.proving import prove, rebuild
 
-        proof = prove(made, rebuild(model, options.source, trust_remote_code=options.trust_remote_code))
+        proof = prove(made, rebuild(made.model, options.source, trust_remote_code=options.trust_remote_code))
         for difference in proof.differences:
             _say(f"proof: {difference}")
         verdict = "exactly the plan" if proof.exact else f"{len(proof.differences)} differences"
@@ -345,16 +390,112 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         from lorascope.reporting.contract import plan_json, serving_json
 
-        _print_json({**plan_json(made), "serving": serving_json(serving) if serving else None})
+        said = {**plan_json(made), "serving": serving_json(serving) if serving else None}
+        _print_json({**said, **_costs_json(made, fitted, training)})
     else:
         from lorascope.reporting.terminal import plan_text
 
         print(plan_text(made))
+        if fitted:
+            from lorascope.reporting.costs import fitted_text
+
+            print(f"\n{fitted_text(fitted)}")
+        if training:
+            from lorascope.costing.memory import training_memory
+            from lorascope.reporting.costs import memory_text
+
+            print(f"\n{memory_text(training_memory(made, training), training)}")
         if serving is not None:
             from lorascope.reporting.checks import serving_text
 
             print(f"\n{serving_text(serving)}")
     return code
+
+
+def _made(options: argparse.Namespace) -> tuple[Plan, Fitted | None]:
+    """The plan of rules, of a task or of a budget."""
+    faults = []
+    if options.task and options.rules:
+        faults.append("--task decides the rules, and rules are given: leave one out")
+    if options.budget and options.rank is not None:
+        faults.append("--budget decides the ranks, and --rank is given: leave one out")
+    if faults:
+        raise LorascopeError(*faults, hint="lorascope recommend tells which rules a task gets, to go on from there.")
+    model = _model(options)
+    names = ("alpha", "scale", "dropout", "bias", "rslora", "dora", "layers", "exclude")
+    chosen = {name: getattr(options, name) for name in names}
+    if options.rank is not None:
+        chosen["rank"] = options.rank
+    rules = tuple(options.rules)
+    if options.task:
+        from lorascope.advising.recommending import recommend
+
+        advised = recommend(model, options.task)
+        rules = advised.rules
+        # What is said beside the task holds.
+        chosen.setdefault("rank", advised.rank)
+        if options.alpha is None and options.scale is None:
+            chosen["alpha"] = advised.alpha
+    if options.budget:
+        from lorascope.costing.budgets import fitted_plan
+
+        chosen.pop("rank", None)
+        fitted = fitted_plan(model, *rules, budget=options.budget, training=_training(options), **chosen)
+        return fitted.plan, fitted
+    from lorascope.planning import plan
+
+    return plan(model, *rules, **chosen), None
+
+
+def _training(options: argparse.Namespace) -> Training | None:
+    """How a training is run, where its memory is asked for or anything is said of it."""
+    names = ("batch", "length", "dtype", "quantisation", "optimizer", "checkpointing")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if not given and not options.memory:
+        return None
+    from lorascope.costing.training import Training
+
+    return Training(**given)
+
+
+def _costs_json(made: Plan, fitted: Fitted | None, training: Training | None) -> dict[str, object]:
+    if fitted is None and training is None:  # spares what loading the rooms below takes
+        return {"budget": None, "training": None, "memory": None}
+    from lorascope.costing.memory import training_memory
+    from lorascope.reporting.costs import fitted_json, memory_json, training_json
+
+    return {
+        "budget": fitted_json(fitted) if fitted else None,
+        "training": training_json(training) if training else None,
+        "memory": memory_json(training_memory(made, training)) if training else None,
+    }
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from lorascope.advising.recommending import recommend
+    from lorascope.reporting.advice import advice_json, advice_text
+
+    found = recommend(_model(options), options.task)
+    if options.json:
+        _print_json(advice_json(found))
+    else:
+        print(advice_text(found, explain=options.explain))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from lorascope.costing.comparing import compare
+    from lorascope.reporting.costs import comparison_json, comparison_text
+
+    options.memory = True
+    found = compare(_model(options), *options.sides, training=_training(options), rank=options.rank)
+    if options.json:
+        from lorascope.reporting.contract import model_json
+
+        _print_json({"model": model_json(found.model), **comparison_json(found)})
+    else:
+        print(comparison_text(found))
+    return 1 if any(side.plan is None for side in found.sides) else 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -410,6 +551,16 @@ def _say(text: str) -> None:
 def _print_json(value: object) -> None:
     # Not escaped by hand: json.dumps writes control characters as \\u00xx.
     print(json.dumps(value))
+
+
+_COMMANDS = {
+    "inspect": _inspect,
+    "plan": _plan,
+    "recommend": _recommend,
+    "compare": _compare,
+    "check": _check,
+    "export": _export,
+}
 
 
 if __name__ == "__main__":

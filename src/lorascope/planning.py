@@ -90,6 +90,32 @@ def plan(
     return dataclasses.replace(drafted, notes=(*notes, *dropout_notes, *remarks(drafted)))
 
 
+def rules_at(model: ModelMap, texts: Sequence[str], rank: int) -> tuple[Rule, ...]:
+    """The rules of recipes and rules, where recipes start from a rank.
+
+    Raises:
+        LorascopeError: With the faults of all texts.
+    """
+    faults: list[LorascopeError] = []
+    rules, _, _ = _rules(model, texts, rank, faults)
+    _raise_all(faults)
+    return rules
+
+
+def means_recipe(text: str) -> bool:
+    """The text is a recipe's name, or a word that is no rule either; a recipe's name with more to it is an error."""
+    if not isinstance(text, str) or text in RECIPES:
+        return isinstance(text, str)
+    name = re.split(r"[\[=/]", text)[0].strip()
+    if name in RECIPES and not set(re.split("[.,]", name)) <= FACT_OF.keys():
+        raise LorascopeError(
+            f"{name} is a recipe, which takes neither rank nor layers of its own",
+            where=repr(text),
+            hint=f"Write {name} and give --rank, --alpha or --layers; or write the rule that you mean.",
+        )
+    return not set(".,=[") & set(text) and text.strip() not in FACT_OF
+
+
 def option_faults(
     rank: object, alpha: object, scale: object, dropout: object, bias: object, layers: object
 ) -> list[LorascopeError]:
@@ -134,7 +160,7 @@ def _rules(
     notes: list[str] = []
     for text in texts:
         try:
-            if _means_recipe(text):
+            if means_recipe(text):
                 added, said = recipe_rules(text, model, rank)
                 names.append(text)
                 rules.extend(added)
@@ -144,20 +170,6 @@ def _rules(
         except LorascopeError as error:
             faults.append(error)
     return tuple(rules), names, notes
-
-
-def _means_recipe(text: str) -> bool:
-    """The text is a recipe's name, or a word that is no rule either; a recipe's name with more to it is an error."""
-    if not isinstance(text, str) or text in RECIPES:
-        return isinstance(text, str)
-    name = re.split(r"[\[=/]", text)[0].strip()
-    if name in RECIPES and not set(re.split("[.,]", name)) <= FACT_OF.keys():
-        raise LorascopeError(
-            f"{name} is a recipe, which takes neither rank nor layers of its own",
-            where=repr(text),
-            hint=f"Write {name} and give --rank, --alpha or --layers; or write the rule that you mean.",
-        )
-    return not set(".,=[") & set(text) and text.strip() not in FACT_OF
 
 
 def _exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tuple[Rule, ...]:
@@ -185,7 +197,7 @@ def _targets(
             rule = dataclasses.replace(rule, layers=options.layers.replace(" ", ""))
         rank = options.rank if rule.rank is None else rule.rank
         for weight in _selected(model, rule, faults):
-            chosen[weight.name] = Target(weight, rank, _alpha(rule, rank, options), index)
+            chosen[weight.name] = Target(weight, rank, alpha_of(rule, rank, options), index)
     for rule in options.exclude:
         for weight in _selected(model, rule, faults):
             chosen.pop(weight.name, None)
@@ -213,7 +225,8 @@ def _selected(model: ModelMap, rule: Rule, faults: list[LorascopeError]) -> tupl
         return ()
 
 
-def _alpha(rule: Rule, rank: int, options: Options) -> float:
+def alpha_of(rule: Rule, rank: int, options: Options) -> float:
+    """The alpha of what a rule gives a rank: its own, the plan's, or the one that makes the plan's scale."""
     if rule.alpha is not None:
         return rule.alpha
     if options.alpha is not None:

@@ -22,7 +22,7 @@ def map_json(model: ModelMap) -> Json:
     """`inspect --json`: the model's figures and every weight of every component."""
     traces = {trace.weight: trace for trace in model.traces}
     return {
-        "model": _model(model),
+        "model": model_json(model),
         "weights": [{**_weight(model, weight), "trace": _trace(traces.get(weight.name))} for weight in model.weights],
     }
 
@@ -31,7 +31,7 @@ def plan_json(plan: Plan) -> Json:
     """`plan --json`: targets by the names that `inspect --json` gives, totals, what is left out, and PEFT's arguments."""
     adapted = {one.name: one for one in plan.resolution.adapted}
     return {
-        "model": _model(plan.model),
+        "model": model_json(plan.model),
         "rules": [str(rule) for rule in plan.rules],
         "targets": [
             _target(adapted[peft_name(plan.model, target.weight)], target.weight.name) for target in plan.targets
@@ -48,7 +48,7 @@ def plan_json(plan: Plan) -> Json:
 def check_json(check: Check) -> Json:
     """`check --json`: what is adapted, what that costs, the findings, and what a server takes."""
     return {
-        "model": _model(check.model),
+        "model": model_json(check.model),
         "subject": check.subject,
         "trainer": check.trainer or None,
         "peft": check.peft or None,
@@ -67,7 +67,8 @@ def serving_json(serving: Serving) -> Json:
     return {**dataclasses.asdict(serving), "flags": list(serving.flags)}
 
 
-def _model(model: ModelMap) -> Json:
+def model_json(model: ModelMap) -> Json:
+    """The model and its figures, as every command prints them."""
     figures = model.figures
     return {
         "id": model.model,
