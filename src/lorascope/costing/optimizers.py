@@ -1,0 +1,43 @@
+"""What an optimizer keeps for the parameters that it trains.
+
+AdamW keeps two numbers of the parameter's dtype for each. bitsandbytes' 8-bit AdamW (arXiv 2110.02861;
+`optim/optimizer.py`, `get_state_buffer`) keeps two bytes and 4 bytes per block of 256 for the scale of each of the two, and
+tensors below 4096 numbers as AdamW does. SGD keeps nothing, as transformers runs it without momentum. Adafactor
+(arXiv 1804.04235; `transformers.optimization.Adafactor` without first moment) keeps a number per row and per column of a matrix,
+in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+# (shape, bytes of a number) of each trained tensor.
+Trained = tuple[tuple[int, ...], int]
+_SMALL = 4096
+_BLOCK = 256
+
+
+def optimizer_bytes(optimizer: str, tensors: Iterable[Trained]) -> int:
+    """Bytes of an optimizer's states (see `training.OPTIMIZERS`); counters of steps are left out."""
+    return sum(_state(optimizer, shape, width) for shape, width in tensors)
+
+
+def _state(optimizer: str, shape: tuple[int, ...], width: int) -> int:
+    count = math.prod(shape)
+    if optimizer == "sgd":
+        return 0
+    if optimizer == "adafactor":
+        if len(shape) < 2:
+            return 4 * count
+        return 4 * (count // shape[-1] + count // shape[-2])
+    if optimizer == "adamw" or count < _SMALL:
+        return 2 * count * (width if optimizer == "adamw" else 4)
+    return 2 * (count + 4 * math.ceil(count / _BLOCK))
+
+
+def step_bytes(optimizer: str, tensors: Iterable[Trained]) -> int:
+    """What a step of the optimizer needs for a moment: Adafactor makes an update of each tensor, and its square."""
+    if optimizer != "adafactor":
+        return 0  # torch's fused AdamW, bitsandbytes' kernels and SGD write where the parameters are
+    return max((3 * 4 * math.prod(shape) for shape, _ in tensors), default=0)
