@@ -24,6 +24,7 @@ from lorascope.advising.tasks import load_advice, read_advice, task_of
 from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError
 from lorascope.planning import plan
+from lorascope.proving import prove, rebuild
 from lorascope.recipes import RECIPES
 from lorascope.records import ModelMap
 from lorascope.sources.gallery import from_gallery, gallery
@@ -223,6 +224,35 @@ def test_mamba2() -> None:
     assert all(one.note.startswith("not possible here: ") for one in targets.otherwise[:-1])
     assert targets.otherwise[-1].note == ""
     assert any("mixers" in one for one in found.unknown)
+    (warning,) = found.warnings
+    assert warning.startswith("64 weights, such as backbone.layers.0.mixer.out_proj, are left out: PEFT refuses")
+
+
+@pytest.mark.parametrize(
+    ("model", "value"),
+    [
+        ("llama4_text", "rank 8 for each routed expert, as one is active"),
+        ("deepseek_v2", "rank 8 for each routed expert, as the map does not say how many are active"),
+    ],
+)
+def test_a_rank_that_is_not_divided(model: str, value: str) -> None:
+    found = recommend(sample(model), "rl")
+    assert by_name(found)["experts"].value.startswith(value)
+    assert {target.rank for target in found.plan.targets} == {8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["vo", "vo+down", "all"])
+@pytest.mark.parametrize("model", ["llama", "mixtral", "gpt2", "t5", "bert", "mamba2"])
+def test_peft_itself_adapts_what_is_recommended_and_priced(model: str, recipe: str) -> None:
+    if (model, recipe) in (("mamba2", "vo"), ("mamba2", "vo+down")):
+        with fails("selects nothing in mamba2"):
+            plan(sample(model), recipe)
+        return
+    made = plan(sample(model), recipe)
+    proof = prove(made, rebuild(made.model, model))
+    assert proof.exact, proof.differences
+    assert (proof.weights, proof.trainable) == (len(made.targets), made.resolution.trainable)
 
 
 def test_a_decoder_can_classify_in_two_ways() -> None:
@@ -262,6 +292,8 @@ def test_the_first_rate() -> None:
         ("clasification", 'Did you mean "classification"'),
         ("", "The tasks are classification"),
         ("dpo", "The tasks are"),
+        (None, "The tasks are"),
+        ([], "The tasks are"),
     ],
 )
 def test_no_such_task(task: str, said: str) -> None:

@@ -79,7 +79,7 @@ def run(pairs: Sequence[tuple[str, str]], many: Sequence[Sequence[str]]) -> coll
 
 def test_recipes_on_a_sample() -> None:
     counts = run(PAIRS[::25], [(recipe,) for recipe in RECIPES])
-    assert counts["plans"] >= 130
+    assert counts["plans"] >= 125
 
 
 def test_odd_rules_on_a_sample() -> None:

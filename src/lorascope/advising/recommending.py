@@ -182,7 +182,7 @@ def recommend(model: ModelMap, task: str, *, prices: Prices | None = None) -> Re
         plan=made,
         command=_command(model, wanted, rank, advice.alpha),
         choices=tuple(_choices(made, wanted, advice, prices)),
-        warnings=tuple(_expert_warnings(made, wanted, advice, prices)),
+        warnings=(*_unreachable(made), *_expert_warnings(made, wanted, advice, prices)),
         notes=tuple(_notes(made, wanted, advice)),
         unknown=tuple(_unknown(made, wanted, advice)),
     )
@@ -374,7 +374,8 @@ def _experts_value(made: Plan) -> str:
     said = ", ".join(map(str, ranks))
     if active and active > 1:
         return f"rank {said} for each routed expert, {rank} // {active} active experts; the router stays as it is"
-    return f"rank {said} for each routed expert, as the number of active ones is {active or 'not known'}"
+    why = "one is active" if active == 1 else "the map does not say how many are active, so that nothing is divided"
+    return f"rank {said} for each routed expert, as {why}"
 
 
 def _other_experts(made: Plan, task: Task, prices: Prices) -> Iterator[Alternative]:
@@ -390,6 +391,14 @@ def _other_experts(made: Plan, task: Task, prices: Prices) -> Iterator[Alternati
 
 
 # What must be said beside it.
+
+
+def _unreachable(made: Plan) -> Iterator[str]:
+    by_reason: dict[str, list[str]] = {}
+    for weight, reason in made.unreachable:
+        by_reason.setdefault(reason, []).append(weight.name)
+    for reason, names in by_reason.items():
+        yield f"{len(names)} weights, such as {names[0]}, are left out: {reason}"
 
 
 def _expert_warnings(made: Plan, task: Task, advice: Advice, prices: Prices) -> Iterator[str]:

@@ -136,7 +136,7 @@ def task_of(name: str) -> Task:
         LorascopeError: There is no such task.
     """
     tasks = load_advice().tasks
-    if name not in tasks:
+    if not isinstance(name, str) or name not in tasks:
         guess = did_you_mean(name, tasks) if isinstance(name, str) else ""
         raise LorascopeError(f"{name!r} is no task", hint=guess or f"The tasks are {', '.join(tasks)}.")
     return tasks[name]
