@@ -28,16 +28,16 @@ ROOMS = (
     ("tracing.*",),
     ("inspecting", "remarking", "verifying"),
     ("planning", "proving", "trainers.*", "serving.*", "findings.*"),
-    ("subjects", "exporting"),
-    ("checking",),
+    ("subjects", "exporting", "costing.*"),
+    ("checking", "advising.*"),
     ("saving", "tutorial", "reporting.tables"),
     ("reporting.traces",),
     ("reporting.terminal", "reporting.contract"),
-    ("reporting.checks",),
+    ("reporting.checks", "reporting.advice", "reporting.costs"),
     ("cli",),
 )
 # Rooms of one folder may import each other.
-FOLDERS = ("peft_rules", "sources", "tracing", "trainers", "serving", "findings")
+FOLDERS = ("peft_rules", "sources", "tracing", "trainers", "serving", "findings", "costing", "advising")
 HEAVY = ("torch", "transformers", "peft", "numpy", "huggingface_hub", "safetensors")
 
 

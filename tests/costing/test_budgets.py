@@ -104,7 +104,7 @@ def test_memory_below_the_frozen_weights_says_what_would_fit() -> None:
     llama = sample("llama")  # 7B: 13.5 GB in bf16
     with fails("memory=12GB (12,000,000,000 bytes) is less than the smallest", "It would fit with", "--quantization"):
         fitted_plan(llama, "qv", budget="memory=12GB")
-    with fails("Nothing fits: not even with --gradient-checkpointing --batch 1 --quantization nf4"):
+    with fails("Nothing fits, not even --gradient-checkpointing --batch 1 --quantization nf4"):
         fitted_plan(llama, "qv", budget="memory=1GB", training=Training(batch=4))
 
 

@@ -146,22 +146,21 @@ def fitted_on(ladder: Ladder, budget: Budget, training: Training) -> Fitted:
     Raises:
         LorascopeError: As `fitted_plan` does.
     """
-    cost = _costs(budget.kind, training)
+    count = _costs(budget.kind, training)
     parameters = ladder.model.figures.parameters
     most = int(parameters * budget.amount / 100) if budget.kind == "share" else int(budget.amount)
-    least = cost(ladder.first)
+    least = count(ladder.first)
     if least > most:
         raise _impossible(budget, ladder.first, training, most, least)
-    step = _highest(lambda at: cost(ladder.sketch(at)) <= most, ladder.highest)
-    capped = step == ladder.highest
+    step, spent, beyond = _highest(lambda at: count(ladder.sketch(at)), least, ladder.highest, most)
     return Fitted(
         ladder=ladder,
         budget=budget,
         step=step,
         most=most,
-        spent=cost(ladder.sketch(step)),
-        next_cost=None if capped else cost(ladder.sketch(step + 1)),
-        narrowest=ladder.narrowest if capped else "",
+        spent=spent,
+        next_cost=beyond,
+        narrowest=ladder.narrowest if beyond is None else "",
         training=training,
     )
 
@@ -174,13 +173,35 @@ def _costs(kind: Kind, training: Training) -> Callable[[Plan], int]:
     return lambda plan: plan.resolution.trainable
 
 
-def _highest(fits: Callable[[int], bool], most: int) -> int:
-    """The last step that fits, of those up to `most`; the first does."""
-    low, high = 1, most + 1
+def _highest(cost: Callable[[int], int], least: int, last: int, most: int) -> tuple[int, int, int | None]:
+    """The last step that costs no more than `most`, its cost, and that of the next; None if it is the last of all.
+
+    Costs never fall, and grow almost by the same on every step, so that each try is where a straight line between the
+    costs that are known would meet the budget.
+
+    Args:
+        cost: Of a step.
+        least: Of step 1, which is within.
+        last: The last step.
+        most: The budget.
+    """
+    low, low_cost = 1, least
+    high_cost = cost(last)
+    if high_cost <= most:
+        return last, high_cost, None
+    high = last
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+        line = low + (most - low_cost) * (high - low) // (high_cost - low_cost)
+        middle = min(max(line, low + 1), high - 1)
+        tried = cost(middle)
+        # The step after one that the line names is over, as a rule, and then ends the search.
+        if tried <= most:
+            low, low_cost = middle, tried
+            if high - low > 1 and (beyond := cost(low + 1)) > most:
+                high, high_cost = low + 1, beyond
+        else:
+            high, high_cost = middle, tried
+    return low, low_cost, high_cost
 
 
 def _impossible(budget: Budget, smallest: Plan, training: Training, most: int, least: int) -> LorascopeError:
@@ -190,17 +211,13 @@ def _impossible(budget: Budget, smallest: Plan, training: Training, most: int, l
     )
     if budget.kind != "memory":
         return LorascopeError(fault, where="budget", hint="Give more, or choose fewer weights.")
-    fitting = [
-        f"{words} ({total:,} bytes)"
-        for words, other in _thriftier(training)
-        if (total := training_memory(smallest, other).total) <= most
-    ]
-    hint = (
-        f"It would fit with {fitting[0]}."
-        if fitting
-        else "Nothing fits: not even with "
-        + (f"{_thriftier(training)[-1][0]}." if _thriftier(training) else "a batch of one.")
-    )
+    tried = _thriftier(training)
+    for words, other in tried:
+        total = training_memory(smallest, other).total
+        if total <= most:
+            return LorascopeError(fault, where="budget", hint=f"It would fit with {words} ({total:,} bytes).")
+    last = tried[-1][0] if tried else "a batch of one"
+    hint = f"Nothing fits, not even {last}: choose a smaller model, or fewer tokens with --seq-len."
     return LorascopeError(fault, where="budget", hint=hint)
 
 
