@@ -88,7 +88,8 @@ def test_inspect_says_which_way_round(capsys: pytest.CaptureFixture[str]) -> Non
 def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "plan", "deepseek_v3", "attention.q,v=8", "ffn.shared=4/2")
     assert found.keys() == {
-        *("model", "rules", "targets", "trainable", "total", "left_out", "unreachable", "notes", "peft", "serving")
+        *("model", "rules", "targets", "trainable", "total", "left_out", "unreachable", "notes", "peft", "serving"),
+        *("budget", "training", "memory"),
     }
     fits(found["model"], MODEL)
     for target in found["targets"]:
