@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lorascope.advising.recommending import recommend
     from lorascope.checking import check
+    from lorascope.costing.budgets import fitted_plan
+    from lorascope.costing.comparing import compare
+    from lorascope.costing.memory import training_memory
+    from lorascope.costing.training import Training
     from lorascope.errors import LorascopeError
     from lorascope.inspecting import inspect
     from lorascope.planning import plan
@@ -24,7 +29,12 @@ if TYPE_CHECKING:
     from lorascope.verifying import verify
 
 _ROOMS = {
+    "advising.recommending": ("recommend",),
     "checking": ("check",),
+    "costing.budgets": ("fitted_plan",),
+    "costing.comparing": ("compare",),
+    "costing.memory": ("training_memory",),
+    "costing.training": ("Training",),
     "errors": ("LorascopeError",),
     "inspecting": ("inspect",),
     "planning": ("plan",),
@@ -46,17 +56,22 @@ __all__ = [
     "Role",
     "Rule",
     "Target",
+    "Training",
     "Weight",
     "check",
+    "compare",
     "create_attention_lora_config",
+    "fitted_plan",
     "gallery",
     "inspect",
     "list_trainable_modules",
     "load_plan",
     "plan",
     "prove",
+    "recommend",
     "save_map",
     "save_plan",
+    "training_memory",
     "verify",
 ]
 

@@ -39,7 +39,7 @@ _EXAMPLES = {
   lorascope plan mistral all --budget memory=24GB --quantization nf4 --batch 4 --seq-len 2048
 
 rules are SELECTOR[LAYERS]=RANK/ALPHA; a later one wins, weight by weight
-recipes are qv, qv+ffn, attention, ffn, all""",
+recipes are qv, qv+ffn, vo, vo+down, attention, ffn, all""",
     "check": """examples:
   lorascope check mistral ./my-adapter           exit code 1 if there is something that matters
   lorascope check mixtral q_proj v_proj gate_proj up_proj down_proj
