@@ -22,6 +22,10 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 FACTS = ROOT / "src" / "lorascope" / "data" / "training_facts.json"
 
 
+# Dropout of scores, of whole layers, and of what a head reads.
+_ELSEWHERE = ("att", "layer", "classifier", "cls", "summary")
+
+
 def facts() -> dict[str, list[str]]:
     """Name of a fact to the `head/model type` that it holds for."""
     from architectures import HEADS, entries
@@ -48,7 +52,7 @@ def drops(config: Any) -> bool:
     """Some probability of dropping hidden states, of the text's configuration, is above zero."""
     values = config.get_text_config().to_dict()
     return any(
-        "drop" in name and "att" not in name and "layer" not in name and isinstance(value, float) and value > 0
+        "drop" in name and not any(word in name for word in _ELSEWHERE) and isinstance(value, float) and value > 0
         for name, value in values.items()
     )
 

@@ -68,11 +68,13 @@ class Adapting:
 
     Attributes:
         ranks: Adapted weight to rank.
+        added: Those that PEFT adapts as parameters: it adds the change to the weight before the weight is used.
         drops: The adapters drop some of their input.
         dora: A magnitude is trained as well.
     """
 
     ranks: Mapping[str, int]
+    added: frozenset[str]
     drops: bool
     dora: bool
 
@@ -139,7 +141,7 @@ def kept_by_layer(layer: Layer, step: Step, tokens: int, *, first_stage: int = -
     if first_stage >= 0:
         norms = _norms_after(layer, first_stage)
     for norm in norms:
-        add("normalisations", norm_bytes(norm, tokens * _norm_times(norm, layer), step.training.width))
+        add("normalisations", norm_bytes(norm, tokens * _norm_times(norm, layer), step.training))
     if step.drops:
         add("the model's own dropout", step.mask * tokens * sum(_dropout_widths(layer)))
     return {what: size for what, size in kept.items() if size}
@@ -176,17 +178,23 @@ def _made(group: Group, piece: str) -> int:
     return 0
 
 
-def norm_bytes(norm: Module, tokens: int, width: int) -> int:
-    """What a normalisation keeps: its input and a number or two per token."""
+def norm_bytes(norm: Module, tokens: int, training: Training) -> int:
+    """What a normalisation keeps: its input and a number or two per token, and Gemma's one plus its weight."""
     size = norm.parameters[0][1][-1] if norm.parameters[0][1] else 1
     if norm.class_name in ("LayerNorm", "BatchNorm1d", "GroupNorm"):
-        return tokens * (size * width + 2 * ADAPTER_WIDTH)
-    twice = width if norm.class_name.startswith("T5") and width != ADAPTER_WIDTH else 0
-    return tokens * (size * (ADAPTER_WIDTH + twice) + ADAPTER_WIDTH)
+        return tokens * (size * training.width + 2 * (training.width if training.device == "cpu" else ADAPTER_WIDTH))
+    twice = training.width if norm.class_name.startswith("T5") and training.width != ADAPTER_WIDTH else 0
+    weight = size * ADAPTER_WIDTH if norm.class_name.startswith("Gemma") else 0
+    return tokens * (size * (ADAPTER_WIDTH + twice) + ADAPTER_WIDTH) + weight
 
 
 def _dropout_widths(layer: Layer) -> Iterator[int]:
-    """How wide what each dropout drops is; one within an attention drops scores, which the kernel does."""
+    """How wide what each dropout drops is; one within an attention drops scores, which the kernel does.
+
+    Without such modules it is a function, called behind each attention and network.
+    """
+    if not layer.dropouts:
+        yield from (layer.width for group in layer.groups if group.block in ("attention", "ffn"))
     down = next((group.weights["down"] for group in layer.groups if "down" in group.weights), None)
     for module in layer.dropouts:
         inside = any(
@@ -227,9 +235,12 @@ def _attention(group: Group, step: Step, tokens: int) -> int:
     fused = next((weights[part] for part in _FUSED_QKV if part in weights), None)
     out = weights["o"][0] if "o" in weights else max(made for _, made in weights.values())
     masked = step.training.batch > 1
+    eager, scored = step.eager, step.scored
     if "q_b" in weights or "kv_b" in weights:
         query = _made(group, "q") or out
-        numbers = 2 * query + weights.get("kv_b", (0, out))[1] + out
+        # Values are narrower than keys, which a CPU has no kernel for.
+        eager = scored = eager or step.training.device == "cpu"
+        numbers = 2 * query + (2 * out if eager else weights.get("kv_b", (0, out))[1] + out)
     elif fused is not None:
         shared = max(fused[1] - out, 0)
         apart = fused[1] + out + (out + shared // 2 if step.rotary else 0)
@@ -244,14 +255,16 @@ def _attention(group: Group, step: Step, tokens: int) -> int:
     if "q_gate" in weights or "gate" in weights or "qkv_gate" in weights:
         numbers += 2 * out
     heads = _heads(group, step, out)
+    if eager:
+        numbers -= out  # which no product keeps
     kept = tokens * numbers * width
-    if step.scored:
+    if scored:
         scores = 4 + (width if width != 4 else 0) + (width if step.capped else 0)
         kept += heads * tokens * length * scores
-    if step.eager:
+    if eager:
         return kept
     kept += tokens * heads * 4
-    if step.relative:
+    if step.relative and (masked or group.variant != "cross"):
         sequences = 1 if group.variant != "cross" and "decoder" in _stack(group) else step.training.batch
         kept += heads * sequences * length * length * width
     elif masked:
@@ -308,7 +321,8 @@ def _experts(group: Group, step: Step, tokens: int) -> Iterator[tuple[str, int]]
         numbers += hidden
     if "down" in fused & adapted.keys():
         numbers += inner
-    yield "experts", rows * (numbers * width + 4 + 3 * 8)
+    offsets = 4 * max((weight.experts for weight in group.weights.values()), default=0)
+    yield "experts", rows * (numbers * width + 4 + 3 * 8) + offsets
     for part in sorted(fused & adapted.keys()):
         weight = adapted[part]
         rank = step.adapting.ranks[weight.name]
@@ -342,11 +356,21 @@ def _recurrent(group: Group, step: Step, tokens: int) -> Iterator[tuple[str, int
 def _adapter_inputs(group: Group, step: Step, tokens: int) -> int:
     """What the adapters of a group keep: see the module."""
     size, shared = 0, set[int]()
+    # What the activation keeps is what `down` reads, unless some of that is dropped in between.
     activation_kept = group.block == "ffn" and bool(group.classes & set(_KEEPS_OUTPUT))
+    activation_kept = activation_kept and not (step.drops and "Dropout" in group.classes)
     for part, weight in group.weights.items():
         if weight.name not in step.adapting.ranks:
             continue
         inner, made = sides(weight)
+        if weight.name in step.adapting.added:  # its weight with the change added, factors, and what it reads
+            size += weight.size * step.training.width
+            if part in ("down", "o", "out") or inner not in shared:
+                size += tokens * inner * step.training.width
+                shared.add(inner)
+            if step.training.width != ADAPTER_WIDTH:
+                size += step.adapting.ranks[weight.name] * (inner + made) * step.training.width
+            continue
         size += tokens * step.adapting.ranks[weight.name] * ADAPTER_WIDTH
         if step.adapting.dora:
             size += 2 * tokens * made * ADAPTER_WIDTH
@@ -355,7 +379,7 @@ def _adapter_inputs(group: Group, step: Step, tokens: int) -> int:
             size += tokens * inner * (ADAPTER_WIDTH + masks)
         elif step.training.width != ADAPTER_WIDTH:
             size += tokens * inner * ADAPTER_WIDTH
-        elif part == "o" and group.block == "attention" and group.variant != "linear" and not step.eager:
+        elif part == "o" and _reads_output(group, step):
             continue  # the attention's output, which is kept already
         elif part == "down" and activation_kept:
             continue  # what the activation keeps
@@ -365,6 +389,12 @@ def _adapter_inputs(group: Group, step: Step, tokens: int) -> int:
             shared.add(inner)
             size += tokens * inner * ADAPTER_WIDTH
     return size
+
+
+def _reads_output(group: Group, step: Step) -> bool:
+    """The output projection reads what attention keeps. Where queries are put together of parts it reads a copy."""
+    apart = step.rotary and any(part in group.weights for part in (*_FUSED_QKV, "q_b", "kv_b"))
+    return group.block == "attention" and group.variant != "linear" and not step.eager and not apart
 
 
 def kept_outside(weight: Weight, step: Step, tokens: int) -> int:

@@ -47,6 +47,7 @@ class Layer:
     """One layer.
 
     Attributes:
+        place: The name of its module.
         component: Its component.
         stack: Its stack.
         index: Its number within them.
@@ -57,6 +58,7 @@ class Layer:
         repeats: How often it is run, where layers share their weights (ALBERT).
     """
 
+    place: str
     component: str
     stack: str
     index: int
@@ -79,6 +81,7 @@ class Anatomy:
         norms: Normalisations outside of layers that run after some.
         early_norms: Those that run before any.
         early_dropouts: Modules called `Dropout` that run before any layer.
+        late_dropouts: Those that run after some.
         rotary: Queries and keys are rotated, which makes new tensors of them.
     """
 
@@ -89,6 +92,7 @@ class Anatomy:
     norms: tuple[Module, ...]
     early_norms: tuple[Module, ...]
     early_dropouts: tuple[Module, ...]
+    late_dropouts: tuple[Module, ...]
     rotary: bool
 
 
@@ -107,7 +111,8 @@ def anatomy(model: ModelMap) -> Anatomy:
     modules: dict[tuple[str, str, int], list[Module]] = {key: [] for key in inside}
     early: list[Module] = []
     late: list[Module] = []
-    dropouts: list[Module] = []
+    early_dropouts: list[Module] = []
+    late_dropouts: list[Module] = []
     ran = False
     for module in model.modules:
         place = _place(module.name, prefixes)
@@ -116,8 +121,8 @@ def anatomy(model: ModelMap) -> Anatomy:
             ran = True
         elif _is_norm(module):
             (late if ran else early).append(module)
-        elif module.class_name == "Dropout" and not ran:
-            dropouts.append(module)
+        elif module.class_name == "Dropout":
+            (late_dropouts if ran else early_dropouts).append(module)
     counts: dict[tuple[str, str], int] = {}
     for component, stack, _ in inside:
         counts[component, stack] = counts.get((component, stack), 0) + 1
@@ -129,7 +134,8 @@ def anatomy(model: ModelMap) -> Anatomy:
         head=tuple(weight for weight in outside if weight.role.block == "head"),
         norms=tuple(late),
         early_norms=tuple(early),
-        early_dropouts=tuple(dropouts),
+        early_dropouts=tuple(early_dropouts),
+        late_dropouts=tuple(late_dropouts),
         rotary=_is_rotary(model),
     )
 
@@ -183,6 +189,7 @@ def _layer(
     width = _width(groups, model)
     said = model.figures.layers or 0
     return Layer(
+        place=_prefix(weights[0].name, index),
         component=component,
         stack=stack,
         index=index,

@@ -33,8 +33,11 @@ from lorascope.costing.frozen import Frozen, frozen_weights
 from lorascope.costing.optimizers import Trained, optimizer_bytes, step_bytes
 from lorascope.costing.training import OPTIMIZERS, Training
 from lorascope.peft_rules.saved_tensors import saved_tensors
-from lorascope.records import Plan
+from lorascope.records import ModelMap, Plan, Weight
 
+# What cuBLAS works in, which torch allocates: 8 MiB on most devices, 32 MiB on Hopper (torch's notes on CUDA semantics,
+# CUBLAS_WORKSPACE_CONFIG).
+_CUBLAS = 32 * 2**20
 PARTS = ("weights", "adapters", "gradients", "optimizer states", "activations", "logits", "workspace")
 _TOWERS = ("vision", "audio")
 _VOCABULARY_HEADS = ("causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "unknown")
@@ -105,19 +108,24 @@ class _Run:
 
 def training_memory(plan: Plan, training: Training) -> Memory:
     """The memory that training a plan takes, at the peak of a step (not the first, in which states are made)."""
-    return _Estimate(plan, training).memory()
+    return estimate_of(plan, training).memory()
 
 
-class _Estimate:
+def estimate_of(plan: Plan, training: Training) -> Estimate:
+    """The same with what it is made of."""
+    return Estimate(plan, training)
+
+
+class Estimate:
     """One plan in one training."""
 
     def __init__(self, plan: Plan, training: Training) -> None:
         self.plan = plan
         self.model = plan.model
         self.training = training
-        self.body: Anatomy = anatomy(plan.model)
+        self.body = _body(plan.model)
         config = plan.config
-        ranks = {adapted.name: adapted.rank for adapted in plan.resolution.adapted}
+        ranks, added = _ranks(plan)
         key = f"{plan.model.head}/{plan.model.model_type}"
         facts = training_facts()
         self.capped = key in facts["softcap"]
@@ -126,7 +134,7 @@ class _Estimate:
         self.step = Step(
             model=plan.model,
             training=training,
-            adapting=Adapting(ranks, config.lora_dropout > 0, config.use_dora),
+            adapting=Adapting(ranks, added, config.lora_dropout > 0, config.use_dora),
             rotary=self.body.rotary,
             eager=eager,
             capped=self.capped and eager,
@@ -134,7 +142,7 @@ class _Estimate:
             relative=any("relative" in weight.name for weight in self.body.before),
         )
         self.guessed_tokens: set[str] = set()
-        self.frozen: Frozen = frozen_weights(plan.model, training)
+        self.frozen = _frozen(plan.model, training)
         self.trained = self._trained()
         self.unpacked = self.frozen.largest_packed * training.width
         self.start, self.first_stage = self._start()
@@ -147,6 +155,7 @@ class _Estimate:
         numbers = sum(math.prod(shape) for shape, _ in self.trained)
         adapters = sum(math.prod(shape) * ADAPTER_WIDTH for shape, width in self.trained if width == ADAPTER_WIDTH)
         states = optimizer_bytes(self.training.optimizer, self.trained)
+        library = _CUBLAS if self.training.device == "cuda" else 0
         formulas = {
             "weights": (self.frozen.size, self._weights_formula()),
             "adapters": (adapters, f"{numbers:,} parameters × 4 bytes (PEFT makes adapters float32)"),
@@ -154,10 +163,20 @@ class _Estimate:
             "optimizer states": (states, f"{OPTIMIZERS[self.training.optimizer]} for {numbers:,} parameters"),
             "activations": (peak.activations, self._activations_formula(peak)),
             "logits": (peak.logits, self._logits_formula(peak)),
-            "workspace": (peak.workspace, f"working tensors of {peak.name}"),
+            "workspace": (peak.workspace + library, _workspace_formula(peak, library)),
         }
         parts = tuple(MemoryPart(name, *formulas[name]) for name in PARTS)
         return Memory(parts, self._notes(peak), peak.name)
+
+    def kept_by_place(self) -> list[tuple[str, Mapping[str, int]]]:
+        """What autograd keeps of each layer's run, by the layer's name and by what keeps it."""
+        return [(run.layer.place, run.kept) for run in self.runs]
+
+    def kept_before_backward(self) -> int:
+        """What autograd keeps in all when the backward pass begins, with the loss's log-softmax and capped logits."""
+        numbers = self.training.tokens * self._vocabulary()
+        width = (self.training.width if self.plain_loss else 4) + (self.training.width if self.capped else 0)
+        return self._kept() + self._outside() + numbers * width
 
     # What is trained.
 
@@ -221,13 +240,15 @@ class _Estimate:
                 )
             boundary = tokens * layer.width * self.training.width if key >= self.start else 0
             run = _Run(layer, kept, boundary, self._working(layer, tokens), trained.get(key, 0))
-            runs.extend([run] * layer.repeats)
+            # A shared layer's gradients are there once it has been run the first time in the backward pass.
+            runs.extend([dataclasses.replace(run, trained=0)] * (layer.repeats - 1))
+            runs.append(run)
         return runs
 
     def _trained_by_layer(self) -> dict[tuple[int, int, int], int]:
         found: dict[tuple[int, int, int], int] = {}
         for adapted in self.plan.resolution.adapted:
-            weight = self.model.weight_by_name.get(adapted.name)
+            weight = _weight_of(self.model, adapted.name)
             if weight is not None and weight.layer is not None:
                 key = layer_order(weight)
                 found[key] = found.get(key, 0) + adapted.trainable * ADAPTER_WIDTH
@@ -274,13 +295,15 @@ class _Estimate:
     def _outside(self) -> int:
         """What is kept outside of the layers: behind them, and of adapters before them."""
         tokens = self.training.tokens
-        kept = sum(norm_bytes(norm, tokens, self.training.width) for norm in self.body.norms) if self.runs else 0
+        kept = sum(norm_bytes(norm, tokens, self.training) for norm in self.body.norms) if self.runs else 0
+        if self.step.drops:
+            kept += len(self.body.late_dropouts) * tokens * self._hidden() * self.step.mask
         if self.training.checkpointing:  # the embeddings' output needs a gradient
             if self.step.relative:  # each stack's biases, which all its layers are called with
                 stacks = len({layer.stack for layer in self.body.layers})
                 heads = self.model.figures.attention_heads or 1
                 kept += stacks * heads * tokens * self.training.length * self.training.width
-            kept += sum(norm_bytes(norm, tokens, self.training.width) for norm in self.body.early_norms)
+            kept += sum(norm_bytes(norm, tokens, self.training) for norm in self.body.early_norms)
             if self.step.drops:
                 kept += len(self.body.early_dropouts) * tokens * self._hidden() * self.step.mask
         for weight in (*self.body.before, *self.body.between, *self.body.head):
@@ -373,8 +396,7 @@ class _Estimate:
         missing = self._all_gradients() - peak.gradients
         if missing > 0:
             yield (
-                f"with gradient accumulation {missing:,} bytes of gradients are there at the peak as well, which else lies "
-                "where they are not there yet"
+                f"with gradient accumulation {missing / 1e6:,.1f} MB of gradients more are there at the peak, from the step before"
             )
         if self.training.device == "cuda":
             yield (
@@ -389,7 +411,7 @@ class _Estimate:
             )
         if self.training.quantisation != "none":
             yield (
-                f"prepare_model_for_kbit_training makes what is not quantised float32: "
+                f"peft.prepare_model_for_kbit_training makes what is not quantised float32: "
                 f"{self.frozen.plain * (4 - self.training.width) / 1e9:,.1f} GB more"
             )
         if self.training.optimizer.startswith("paged"):
@@ -413,12 +435,53 @@ class _Estimate:
             layer.stack == "decoder" for layer in self.body.layers
         ):
             yield f"encoder and decoder are both given {self.training.length} tokens"
-        if self.step.eager:
+        if self.step.eager and any("attention" in run.kept for run in self.runs):
             yield "the attention of this class keeps its scores, which grow with the square of the length"
         if self.step.adapting.dora:
             yield "DoRA's working tensors are an estimate of lower certainty"
         if self.frozen.stored_packed:
             yield "weights are counted as the checkpoint stores them"
+
+
+# What the last model is made of: plans of one model are asked for one after another, by comparisons and budgets.
+_last: list[tuple[ModelMap, Anatomy, dict[tuple[str, str], Frozen]]] = []
+
+
+def _known(model: ModelMap) -> tuple[ModelMap, Anatomy, dict[tuple[str, str], Frozen]]:
+    if not _last or _last[0][0] is not model:
+        _last[:] = [(model, anatomy(model), {})]
+    return _last[0]
+
+
+def _body(model: ModelMap) -> Anatomy:
+    return _known(model)[1]
+
+
+def _frozen(model: ModelMap, training: Training) -> Frozen:
+    found = _known(model)[2]
+    key = (training.dtype, training.quantisation)
+    if key not in found:
+        found[key] = frozen_weights(model, training)
+    return found[key]
+
+
+def _weight_of(model: ModelMap, adapted: str) -> Weight | None:
+    """The weight of an adapted module, or of an adapted parameter of it."""
+    found = model.weight_by_name.get(adapted)
+    return found or model.weight_by_name.get(adapted.rpartition(".")[0])
+
+
+def _ranks(plan: Plan) -> tuple[dict[str, int], frozenset[str]]:
+    """Adapted weights with their ranks, and those of modules that PEFT adapts as parameters."""
+    ranks: dict[str, int] = {}
+    added: set[str] = set()
+    for adapted in plan.resolution.adapted:
+        weight = _weight_of(plan.model, adapted.name)
+        if weight is not None:
+            ranks[weight.name] = adapted.rank
+            if weight.name != adapted.name:
+                added.add(weight.name)
+    return ranks, frozenset(added)
 
 
 def _key(layer: Layer) -> tuple[int, int, int]:
@@ -429,6 +492,11 @@ def _key(layer: Layer) -> tuple[int, int, int]:
 def _said(layer: Layer) -> str:
     place = " ".join(word for word in (layer.component if layer.component != "text" else "", layer.stack) if word)
     return f"{place + ' ' if place else ''}layer {layer.index}"
+
+
+def _workspace_formula(peak: _Moment, library: int) -> str:
+    working = f"working tensors of {peak.name}" if peak.workspace else "no working tensors beside the above"
+    return working + (f", and {library:,} bytes of cuBLAS" if library else "")
 
 
 def _gradients_formula(peak: _Moment, everything: int) -> str:

@@ -1,0 +1,71 @@
+"""Bytes of frozen weights: by hand, and beside the modules of bitsandbytes and transformers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from samples import sample
+from saving_tensors import built
+
+from lorascope.costing.frozen import frozen_weights, packed_bytes
+from lorascope.costing.training import Training
+from lorascope.sources.skeleton import map_module
+
+NF4 = Training(quantisation="nf4")
+INT8 = Training(quantisation="8bit")
+
+
+def test_llama_by_hand() -> None:
+    """Llama-2-7B: 6,476,005,376 weights in the linear layers of its blocks, 262,410,240 elsewhere."""
+    model = sample("llama")
+    linear = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    rest = 2 * 32000 * 4096 + 65 * 4096
+    assert frozen_weights(model, Training()).size == 2 * (linear + rest) == 2 * 6_738_415_616
+    assert frozen_weights(model, Training(dtype="fp32")).size == 4 * 6_738_415_616
+    assert frozen_weights(model, NF4).size == linear // 2 + linear // 64 + 4 * (linear // 64 // 256) + 2 * rest
+    assert frozen_weights(model, INT8).size == linear + 4 * 32 * (5 * 4096 + 2 * 11008) + 2 * rest
+    assert frozen_weights(model, NF4).largest_packed == 4096 * 11008
+
+
+def test_a_tied_head_counts_once_and_is_not_quantised() -> None:
+    model = sample("gpt2")
+    assert frozen_weights(model, Training(dtype="fp32")).size == 4 * model.figures.parameters
+    words = 50257 * 768
+    assert frozen_weights(model, NF4).plain >= words + 1024 * 768
+    assert frozen_weights(model, NF4).packed == 12 * (12 * 768**2)
+
+
+def test_fused_experts_are_not_quantised() -> None:
+    model = sample("mixtral")
+    experts = 32 * 8 * 3 * 4096 * 14336
+    assert frozen_weights(model, NF4).bare_experts == experts
+    assert frozen_weights(model, NF4).size > 2 * experts
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (700, 300), (33, 65), (4096, 1024)])
+def test_packed_bytes_are_those_of_bitsandbytes(shape: tuple[int, int]) -> None:
+    import bitsandbytes as bnb
+
+    out, inner = shape
+    packed = bnb.nn.Linear4bit(inner, out, bias=False, quant_type="nf4", compress_statistics=True)
+    packed.load_state_dict({"weight": torch.randn(out, inner)})
+    weight = packed.to("cpu").weight
+    scales = weight.quant_state
+    real = weight.data.nbytes + scales.absmax.nbytes + scales.state2.absmax.nbytes
+    assert packed_bytes(out * inner, out, NF4) == real
+    whole = bnb.nn.Linear8bitLt(inner, out, bias=False, has_fp16_weights=False)
+    whole.load_state_dict({"weight": torch.randn(out, inner)})
+    eight = whole.to("cpu").weight
+    assert packed_bytes(out * inner, out, INT8) == eight.data.nbytes + 4 * out
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "t5", "mixtral", "gemma2", "deepseek_v3", "mamba"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_are_those_of_the_module(name: str, dtype: str) -> None:
+    model = built(name, dtype)
+    real = sum(parameter.nbytes for parameter in model.parameters())
+    estimate = frozen_weights(map_module(model), Training(dtype="fp32" if dtype == "float32" else "bf16")).size
+    # deepseek_v3 keeps its routers' biases in buffers; mamba keeps A and D in float32.
+    assert math.isclose(estimate, real, rel_tol=0.03 if name == "mamba" else 0)

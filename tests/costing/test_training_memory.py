@@ -1,0 +1,161 @@
+"""The memory of a training step as a whole: its parts, how it grows, and what is said beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import pytest
+from samples import sample
+
+import lorascope as ls
+from lorascope.costing.memory import PARTS, Memory, training_memory
+from lorascope.costing.training import OPTIMIZERS, Training
+from lorascope.records import Plan
+from lorascope.sources.gallery import gallery
+
+BASE = Training(batch=2, length=512)
+TRAININGS = (
+    BASE,
+    Training(batch=1, length=2048, dtype="fp32", optimizer="sgd"),
+    Training(batch=4, length=256, quantisation="nf4", optimizer="adamw-8bit", checkpointing=True),
+    Training(batch=2, length=1024, dtype="fp16", quantisation="8bit", optimizer="adafactor", checkpointing=True),
+)
+# PEFT cannot wrap these.
+REFUSED = ("pp_formulanet",)
+SOME = ("llama", "mixtral", "bert", "t5", "gpt2", "mamba", "llava", "albert", "deepseek_v3", "qwen3_next")
+
+
+@functools.cache
+def planned(model_type: str, rules: str = "all", rank: int = 8) -> Plan:
+    return ls.plan(sample(model_type), *rules.split(), rank=rank, dropout=0.0)
+
+
+def said(memory: Memory, name: str) -> int:
+    return next(part.size for part in memory.parts if part.name == name)
+
+
+def check(model_type: str) -> int:
+    """Everything that must hold for any model; how much was compared."""
+    plan, larger = planned(model_type), planned(model_type, rank=32)
+    compared = 0
+    for how in TRAININGS:
+        memory = training_memory(plan, how)
+        assert tuple(part.name for part in memory.parts) == PARTS
+        assert all(part.size >= 0 and part.formula for part in memory.parts), how
+        assert memory.total == sum(part.size for part in memory.parts) > said(memory, "weights") > 0
+        assert said(memory, "adapters") == 4 * plan.resolution.trainable
+        assert memory.moment
+        for grown in (
+            dataclasses.replace(how, batch=how.batch * 2),
+            dataclasses.replace(how, length=how.length * 2),
+        ):
+            assert training_memory(plan, grown).total > memory.total, grown
+        assert training_memory(larger, how).total > memory.total
+        full = dataclasses.replace(how, checkpointing=False)
+        assert training_memory(plan, dataclasses.replace(how, checkpointing=True)).total <= (
+            training_memory(plan, full).total
+        )
+        compared += 4
+    by_kind = [
+        said(training_memory(plan, dataclasses.replace(BASE, quantisation=kind)), "weights")
+        for kind in ("nf4", "8bit", "none")
+    ]
+    assert by_kind == sorted(by_kind)
+    return compared
+
+
+@pytest.mark.parametrize("model_type", SOME)
+def test_what_holds_for_any_model(model_type: str) -> None:
+    assert check(model_type) == 16
+
+
+@pytest.mark.slow
+def test_the_whole_gallery() -> None:
+    walked = [check(model_type) for model_type in gallery() if model_type not in REFUSED]
+    assert len(walked) == 327
+    assert sum(walked) == 16 * 327
+
+
+def test_llama_7b_by_hand() -> None:
+    """Llama-2-7B in bf16, query and value at rank 8, one sequence of 2048."""
+    plan = planned("llama", "qv")
+    memory = training_memory(plan, Training())
+    trained = 32 * 2 * 8 * 2 * 4096
+    assert said(memory, "weights") == 2 * 6_738_415_616
+    assert said(memory, "adapters") == 4 * trained == 4 * 4_194_304
+    assert said(memory, "optimizer states") == 8 * trained
+    assert said(memory, "gradients") == 0
+    assert memory.moment == "the loss's backward pass"
+    tokens, width, inner = 2048, 4096, 11008
+    assert said(memory, "logits") == tokens * 32000 * 12
+    norms = 2 * (4 * width + 4)
+    adapters = 2 * (4 * width + 4 * 8)
+    layer = tokens * (norms + adapters + 2 * 4 * width + 4 * 32 + 2 * 3 * inner)
+    first = layer - tokens * (4 * width + 4)  # its first normalisation, whose input needs no gradient
+    assert said(memory, "activations") == 31 * layer + first + tokens * (4 * width + 4)
+
+
+def test_layers_below_the_first_adapter_keep_nothing() -> None:
+    every, last = planned("llama", "attention"), planned("llama", "attention[-8:]")
+    kept = [said(training_memory(plan, Training()), "activations") for plan in (every, last)]
+    assert 3.5 < kept[0] / kept[1] < 4.1
+    # With checkpoints PEFT has the embeddings' output need a gradient, so that all layers are kept.
+    kept = [said(training_memory(plan, Training(checkpointing=True)), "activations") for plan in (every, last)]
+    assert kept[0] == kept[1]
+
+
+def test_optimizers_differ_by_their_states() -> None:
+    plan = planned("llama", rank=64)
+    found = {name: training_memory(plan, Training(optimizer=name)) for name in OPTIMIZERS}
+    states = {name: said(memory, "optimizer states") for name, memory in found.items()}
+    trained = plan.resolution.trainable
+    assert states["adamw"] == 8 * trained
+    assert states["sgd"] == 0
+    assert 2 * trained < states["adamw-8bit"] == states["paged-adamw-8bit"] < 2.1 * trained
+    assert states["adafactor"] < 0.1 * trained
+    assert any("paged" in note for note in found["paged-adamw-8bit"].notes)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "training", "expected"),
+    [
+        ("llama", BASE, "CUDA context"),
+        ("llama", BASE, "with gradient accumulation"),
+        ("llama", Training(quantisation="nf4"), "prepare_model_for_kbit_training"),
+        ("mixtral", Training(quantisation="nf4"), "experts are fused parameters"),
+        ("mixtral", BASE, "adds an adapter of fused experts to the weights"),
+        ("mamba", BASE, "mixers and linear attention are an estimate of lower certainty"),
+        ("qwen3_next", BASE, "mixers and linear attention are an estimate of lower certainty"),
+        ("t5", BASE, "encoder and decoder are both given 512 tokens"),
+        ("gemma2", BASE, "keeps its scores"),
+    ],
+)
+def test_weak_spots_are_said(model_type: str, training: Training, expected: str) -> None:
+    notes = training_memory(planned(model_type), training).notes
+    assert sum(expected in note for note in notes) == 1
+
+
+def test_sure_estimates_have_few_notes() -> None:
+    assert len(training_memory(planned("llama"), BASE).notes) == 3
+
+
+def test_copies_of_adapted_experts_are_counted() -> None:
+    """PEFT adds the adapters of fused experts to the weights: every layer keeps its experts once more."""
+    memory = training_memory(planned("mixtral", "all"), Training())
+    experts = 2 * 32 * 8 * 3 * 4096 * 14336
+    assert said(memory, "activations") > experts
+    assert said(training_memory(planned("mixtral", "attention"), Training()), "activations") < experts / 4
+    assert said(training_memory(planned("mixtral", "all"), Training(checkpointing=True)), "activations") < experts / 20
+
+
+def test_a_tower_is_given_its_own_positions() -> None:
+    plan = ls.plan(sample("llava"), "vision.attention=8", dropout=0.0)
+    short, long = (said(training_memory(plan, Training(length=length)), "activations") for length in (512, 1024))
+    assert short < long < 2 * short  # 577 patches, whatever the text's length
+    assert not any("unknown" in note for note in training_memory(plan, BASE).notes)
+
+
+def test_classifiers_have_hardly_any_logits() -> None:
+    plan = ls.plan(sample("bert", "sequence-classification"), "attention=8", dropout=0.0)
+    assert said(training_memory(plan, BASE), "logits") < 100_000
