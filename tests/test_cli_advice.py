@@ -27,6 +27,7 @@ def test_a_task_gives_the_plan_that_its_recommendation_has(capsys: pytest.Captur
         assert data["peft"]["r"] == advised.rank
         assert data["peft"]["lora_alpha"] == advised.alpha
         assert (data["budget"], data["memory"]) == (None, None)
+        assert data["advice"]["task"] == task
 
 
 def test_the_recommended_command_makes_the_recommended_plan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,3 +123,17 @@ def test_a_budget_holds_for_what_is_written(tmp_path: Path, capsys: pytest.Captu
 )
 def test_rules_may_come_after_options(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert "rules: attention.q,v=4  attention.o" in printed(capsys, *words)
+
+
+def test_a_plan_for_a_task_says_how_to_train_it(capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, "plan", "llama", "--task", "instruction")
+    assert "- learning rate (" in out
+    assert "lorascope recommend llama --task instruction" in out
+    assert "learning rate" not in printed(capsys, "plan", "llama")
+
+
+def test_a_comparison_tells_what_is_known_of_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, "compare", "llama", "qv", "attention.o=4", "vo", "--explain")
+    assert out.count("for it, where true:") == 2
+    assert "contradicted" in out
+    assert "where true" not in printed(capsys, "compare", "llama", "qv")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from lorascope.errors import LorascopeError
 
 if TYPE_CHECKING:
+    from lorascope.advising.recommending import Recommendation
     from lorascope.costing.budgets import Fitted
     from lorascope.costing.training import Training
     from lorascope.records import ModelMap, Plan
@@ -201,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)"
     )
+    compare.add_argument("--explain", action="store_true", help="tell what is known for each recipe, and against it")
     _training_options(compare)
     _source_options(compare)
 
@@ -364,7 +366,7 @@ def _gallery(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    made, fitted = _made(options)
+    made, fitted, advised = _made(options)
     training = fitted.training if fitted and fitted.budget.kind == "memory" else _training(options)
     code = 0
     serving = None
@@ -391,11 +393,15 @@ def _plan(options: argparse.Namespace) -> int:
         from lorascope.reporting.contract import plan_json, serving_json
 
         said = {**plan_json(made), "serving": serving_json(serving) if serving else None}
-        _print_json({**said, **_costs_json(made, fitted, training)})
+        _print_json({**said, **_costs_json(made, fitted, training), **_advice_json(advised)})
     else:
         from lorascope.reporting.terminal import plan_text
 
         print(plan_text(made))
+        if advised:
+            from lorascope.reporting.advice import choices_text
+
+            print(f"\n{choices_text(advised)}")
         if fitted:
             from lorascope.reporting.costs import fitted_text
 
@@ -412,8 +418,8 @@ def _plan(options: argparse.Namespace) -> int:
     return code
 
 
-def _made(options: argparse.Namespace) -> tuple[Plan, Fitted | None]:
-    """The plan of rules, of a task or of a budget."""
+def _made(options: argparse.Namespace) -> tuple[Plan, Fitted | None, Recommendation | None]:
+    """The plan of rules, of a task or of a budget, with what the budget pays for and why the task has that plan."""
     faults = []
     if options.task and options.rules:
         faults.append("--task decides the rules, and rules are given: leave one out")
@@ -427,6 +433,7 @@ def _made(options: argparse.Namespace) -> tuple[Plan, Fitted | None]:
     if options.rank is not None:
         chosen["rank"] = options.rank
     rules = tuple(options.rules)
+    advised = None
     if options.task:
         from lorascope.advising.recommending import recommend
 
@@ -441,10 +448,10 @@ def _made(options: argparse.Namespace) -> tuple[Plan, Fitted | None]:
 
         chosen.pop("rank", None)
         fitted = fitted_plan(model, *rules, budget=options.budget, training=_training(options), **chosen)
-        return fitted.plan, fitted
+        return fitted.plan, fitted, advised
     from lorascope.planning import plan
 
-    return plan(model, *rules, **chosen), None
+    return plan(model, *rules, **chosen), None, advised
 
 
 def _training(options: argparse.Namespace) -> Training | None:
@@ -471,6 +478,14 @@ def _costs_json(made: Plan, fitted: Fitted | None, training: Training | None) ->
     }
 
 
+def _advice_json(advised: Recommendation | None) -> dict[str, object]:
+    if advised is None:
+        return {"advice": None}
+    from lorascope.reporting.advice import choices_json
+
+    return {"advice": choices_json(advised)}
+
+
 def _recommend(options: argparse.Namespace) -> int:
     from lorascope.advising.recommending import recommend
     from lorascope.reporting.advice import advice_json, advice_text
@@ -495,6 +510,13 @@ def _compare(options: argparse.Namespace) -> int:
         _print_json({"model": model_json(found.model), **comparison_json(found)})
     else:
         print(comparison_text(found))
+        if options.explain:
+            from lorascope.advising.recommending import evidence_of_recipe
+            from lorascope.recipes import RECIPES
+            from lorascope.reporting.advice import recipe_evidence_text
+
+            named = [side.name for side in found.sides if side.name in RECIPES]
+            print("", *(recipe_evidence_text(evidence_of_recipe(name)) for name in named), sep="\n")
     return 1 if any(side.plan is None for side in found.sides) else 0
 
 

@@ -89,7 +89,7 @@ def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "plan", "deepseek_v3", "attention.q,v=8", "ffn.shared=4/2")
     assert found.keys() == {
         *("model", "rules", "targets", "trainable", "total", "left_out", "unreachable", "notes", "peft", "serving"),
-        *("budget", "training", "memory"),
+        *("budget", "training", "memory", "advice"),
     }
     fits(found["model"], MODEL)
     for target in found["targets"]:

@@ -48,8 +48,21 @@ def advice_text(recommendation: Recommendation, explain: bool = False) -> str:
     return shown("\n".join(parts))
 
 
+def choices_text(recommendation: Recommendation) -> str:
+    """Each choice, for one who has the plan and wants to know how to train it."""
+    name = recommendation.task.name
+    more = f"all of it: lorascope recommend {recommendation.model.model} --task {name}"
+    parts = [f"for {name}, before what you said beside it:", bullets(map(_choice_line, recommendation.choices)), more]
+    return shown("\n".join(parts))
+
+
 def advice_json(recommendation: Recommendation) -> Json:
     """`recommend --json`: the choices with the ids of their claims and records, the records, and the plan."""
+    return {**choices_json(recommendation), "plan": plan_json(recommendation.plan)}
+
+
+def choices_json(recommendation: Recommendation) -> Json:
+    """The same without the plan."""
     records: dict[str, Record] = {}
     for choice in recommendation.choices:
         for ground in _all_grounds(choice):
@@ -65,7 +78,6 @@ def advice_json(recommendation: Recommendation) -> Json:
         "notes": list(recommendation.notes),
         "unknown": list(_unknown(recommendation)),
         "records": {name: _record_json(record) for name, record in sorted(records.items())},
-        "plan": plan_json(recommendation.plan),
     }
 
 
