@@ -288,7 +288,7 @@ class Trainee:
         model = build(setting, small=small, device=device)
         self.plan = plan_of(setting, model)
         if how.get("checkpointing"):
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         self.model: Any = peft.get_peft_model(model, self.plan.to_peft())
         self.model.train()
         if how.get("checkpointing"):

@@ -29,6 +29,7 @@ for folder in ("src", "tests", "tests/tracing", "tests/conformance", "tools"):
 
 from evidence_page import evidence_page  # noqa: E402
 from export_page import export_page  # noqa: E402
+from memory_page import memory_page  # noqa: E402
 from mistakes_page import mistakes_page  # noqa: E402
 
 from lorascope.compiling import peft_arguments  # noqa: E402
@@ -351,6 +352,7 @@ def measure_models_without_names() -> None:
 PAGES = {
     "evidence.md": evidence_page,
     "mistakes.md": mistakes_page,
+    "memory.md": memory_page,
     "exporting.md": export_page,
     "target-names.md": target_names,
     "conformance.md": conformance,

@@ -115,7 +115,8 @@ def saved_by(
     model = built(name, dtype)
     plan = ls.plan(map_module(model, model=name), rules, rank=rank, dropout=dropout)
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
+        model.enable_input_require_grads()
     adapted: Any = peft.get_peft_model(model, plan.to_peft())
     adapted.train()
     running = [""]

@@ -27,6 +27,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lorascope.costing.anatomy import Group, Layer, sides
 from lorascope.costing.training import Training
@@ -57,9 +58,27 @@ _FUSED_QKV = ("qkv", "qkvo", "qkv_gate")
 
 
 @cache
+def _table() -> Mapping[str, Any]:
+    found: dict[str, Any] = json.loads(_FACTS.read_text(encoding="utf-8"))
+    return found
+
+
+@cache
 def training_facts() -> Mapping[str, frozenset[str]]:
     """What transformers' classes do, by fact: see `tools/build_training_facts.py`."""
-    return {name: frozenset(keys) for name, keys in json.loads(_FACTS.read_text(encoding="utf-8")).items()}
+    return {name: frozenset(keys) for name, keys in _table().items() if name != "kept"}
+
+
+def measured_share(head: str, model_type: str) -> float | None:
+    """What autograd kept of a small model of a type, over what the formulas say; None where none was trained.
+
+    A model of text and images is given what its text model has.
+    """
+    shares = _table()["kept"]
+    for key in (f"{head}/{model_type}", f"causal-lm/{model_type}", f"causal-lm/{model_type}_text"):
+        if key in shares:
+            return float(shares[key])
+    return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

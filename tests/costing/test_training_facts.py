@@ -1,0 +1,60 @@
+"""What the memory of a training turns on and a map does not say: as transformers' classes have it today."""
+
+from __future__ import annotations
+
+import json
+
+import build_training_facts
+import pytest
+from samples import sample
+
+import lorascope as ls
+from lorascope.costing.activations import measured_share, training_facts
+from lorascope.costing.memory import estimate_of, training_memory
+from lorascope.costing.training import Training
+
+
+def test_counts() -> None:
+    facts = training_facts()
+    assert {name: len(keys) for name, keys in facts.items()} == {
+        "eager": 113,
+        "plain_loss": 159,
+        "softcap": 22,
+        "dropout": 172,
+    }
+    assert len(json.loads(build_training_facts.FACTS.read_text(encoding="utf-8"))["kept"]) == 249
+
+
+@pytest.mark.slow
+def test_facts_are_those_of_transformers() -> None:
+    known = json.loads(build_training_facts.FACTS.read_text(encoding="utf-8"))
+    assert {name: keys for name, keys in known.items() if name != "kept"} == build_training_facts.facts()
+
+
+def test_examples() -> None:
+    facts = training_facts()
+    assert "causal-lm/gemma2" in facts["eager"] & facts["softcap"]
+    assert "causal-lm/llama" not in facts["eager"] | facts["softcap"] | facts["dropout"] | facts["plain_loss"]
+    assert {"masked-lm/bert", "seq2seq-lm/t5"} <= facts["plain_loss"] & facts["dropout"]
+
+
+def test_a_text_model_stands_for_the_model_with_images() -> None:
+    assert measured_share("image-text-to-text", "llama4") == measured_share("causal-lm", "llama4_text")
+    assert measured_share("image-text-to-text", "llava") is None
+
+
+@pytest.mark.parametrize("model_type", ["diffllama", "doge", "nanochat", "mamba2"])
+def test_what_is_not_explained_is_counted_and_said(model_type: str) -> None:
+    plan = ls.plan(sample(model_type), "all", rank=8, dropout=0.0)
+    how = Training(length=512)
+    share = measured_share("causal-lm", model_type)
+    assert share is not None and share > 1.1
+    plain, corrected = estimate_of(plan, how, corrected=False), estimate_of(plan, how)
+    bytes_of = [sum(sum(kept.values()) for _, kept in one.kept_by_place()) for one in (plain, corrected)]
+    assert bytes_of[1] / bytes_of[0] == pytest.approx(share, rel=1e-6)
+    assert sum("explained in part" in note for note in training_memory(plan, how).notes) == 1
+
+
+def test_what_was_never_compared_says_so() -> None:
+    notes = training_memory(ls.plan(sample("llava"), "all", dropout=0.0), Training()).notes
+    assert sum("was not compared with a real model" in note for note in notes) == 1
