@@ -246,18 +246,19 @@ class Estimate:
             if kept and self.correction > 1:
                 kept = {**kept, "unexplained": math.ceil(sum(kept.values()) * (self.correction - 1))}
             boundary = tokens * layer.width * self.training.width if key >= self.start else 0
-            run = _Run(layer, kept, boundary, self._working(layer, tokens), trained.get(key, 0))
+            own = trained.get((layer.component, layer.stack, layer.index), 0)
+            run = _Run(layer, kept, boundary, self._working(layer, tokens), own)
             # A shared layer's gradients are there once it has been run the first time in the backward pass.
             runs.extend([dataclasses.replace(run, trained=0)] * (layer.repeats - 1))
             runs.append(run)
         return runs
 
-    def _trained_by_layer(self) -> dict[tuple[int, int, int], int]:
-        found: dict[tuple[int, int, int], int] = {}
+    def _trained_by_layer(self) -> dict[tuple[str, str, int], int]:
+        found: dict[tuple[str, str, int], int] = {}
         for adapted in self.plan.resolution.adapted:
             weight = _weight_of(self.model, adapted.name)
             if weight is not None and weight.layer is not None:
-                key = layer_order(weight)
+                key = (weight.role.component, weight.role.stack, weight.layer)
                 found[key] = found.get(key, 0) + adapted.trainable * ADAPTER_WIDTH
         return found
 
