@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -41,6 +42,7 @@ FOLDERS = ("peft_rules", "sources", "tracing", "trainers", "serving", "findings"
 HEAVY = ("torch", "transformers", "peft", "numpy", "huggingface_hub", "safetensors")
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Every module with something in it, by its name within the package."""
     found = {}
@@ -51,6 +53,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """The modules of the package that a file imports when it is loaded: not within functions, not for types alone."""
     found = set()

@@ -87,13 +87,22 @@ def walk(pairs: Sequence[tuple[str, str]], tasks: Iterable[str]) -> collections.
 
 
 def test_a_sample_of_the_gallery() -> None:
-    assert walk(PAIRS[::41], TASKS) == {"planned": 61, "refused": 30}
+    assert walk(PAIRS[::99], TASKS) == {"planned": 30, "refused": 12}
 
 
 @pytest.mark.slow
-def test_every_task_on_every_model_of_the_gallery() -> None:
+@pytest.mark.parametrize(
+    ("part", "counts"),
+    [
+        (0, {"planned": 604, "refused": 264}),
+        (1, {"planned": 580, "refused": 288}),
+        (2, {"planned": 652, "refused": 216}),
+        (3, {"planned": 591, "refused": 270, "unwrappable": 7}),
+    ],
+)
+def test_every_task_on_every_model_of_the_gallery(part: int, counts: dict[str, int]) -> None:
     assert len(PAIRS) == 496
-    assert walk(PAIRS, TASKS) == {"planned": 2427, "refused": 1038, "unwrappable": 7}
+    assert walk(PAIRS[part::4], TASKS) == counts
 
 
 # Known models.

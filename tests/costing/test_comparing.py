@@ -12,6 +12,7 @@ from lorascope.costing.adapter_files import adapter_file_size
 from lorascope.costing.comparing import compare
 from lorascope.costing.memory import training_memory
 from lorascope.costing.training import Training
+from lorascope.errors import LorascopeError
 from lorascope.planning import plan
 from lorascope.recipes import RECIPES
 from lorascope.reporting.costs import bytes_text
@@ -101,19 +102,21 @@ def test_bytes_are_written_as_people_say_them(count: int, text: str) -> None:
 
 @pytest.mark.slow
 def test_every_model_of_the_gallery_can_be_compared() -> None:
-    sides = {"planned": 0, "refused": 0}
-    models = 0
+    counts = {"compared": 0, "planned": 0, "refused": 0, "no side": 0}
     for model_type, heads in gallery().items():
-        model = from_gallery(model_type, heads[0])
-        if model.refusal:
-            continue
         try:
-            found = compare(model, "qv", "attention", "ffn", "all")
-        except Exception:
-            raise AssertionError(model_type) from None
-        models += 1
+            found = compare(from_gallery(model_type, heads[0]), "qv", "attention", "ffn", "all")
+        except LorascopeError:  # PEFT cannot adapt it at all
+            counts["no side"] += 1
+            continue
+        counts["compared"] += 1
         for side in found.sides:
-            sides["planned" if side.plan else "refused"] += 1
+            counts["planned" if side.plan else "refused"] += 1
             assert bool(side.plan) != bool(side.refusal)
             assert all(0 <= part <= 1 for _, part in side.coverage)
-    assert models > 0
+            assert all(
+                dict(side.coverage).get(block, 1) == 1
+                for block in (side.name,)
+                if side.plan and not side.plan.unreachable
+            )
+    assert counts == {"compared": 327, "planned": 1287, "refused": 21, "no side": 1}
