@@ -28,6 +28,7 @@ from lorascope.sources.gallery import from_gallery, gallery
 HEADS = sorted({head for heads in gallery().values() for head in heads})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_every_map_of_the_gallery_survives(head: str) -> None:
     names = [name for name, heads in gallery().items() if head in heads]

@@ -56,6 +56,7 @@ LONG_NAME = st.lists(st.sampled_from([*"abcdefgh", "0", "1"]), min_size=1, max_s
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=300)
 @given(st.sets(LONG_NAME, min_size=CONDENSED_FROM, max_size=40), st.sets(LONG_NAME, max_size=40))
+@pytest.mark.slow
 def test_long_lists_are_shortened_as_peft_does(targets: set[str], others: set[str]) -> None:
     names = ["", *sorted(targets | others)]
     suffixes = tuple(f".{target}" for target in targets)

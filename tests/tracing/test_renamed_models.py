@@ -128,6 +128,7 @@ def test_a_copy_of_it_is_as_good() -> None:
     assert model.config.model_type == "qwen3_next"  # as its own code sees it
 
 
+@pytest.mark.slow
 def test_those_are_many_families() -> None:
     assert (len(FAMILIES), len(LABELS), len(CANNOT_RUN)) == (12, 47, 4)
     assert sum(len(expected(label)) for label in LABELS) == 10_322
