@@ -12,8 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 BENCHMARK = ROOT / "benchmarks" / "memory.py"
-# After the first step with adapted experts in bfloat16 the process holds 215 MB that torch does not, and a step then takes what
-# is said: what libraries keep on a CPU.
+# Adapted experts in bfloat16: oneDNN keeps something for every number of tokens that an expert gets, see docs/memory.md.
 BESIDE_TORCH = ("mixtral, all, rank 4, 2 × 256, bf16, adamw, checkpointing",)
 
 
