@@ -137,3 +137,11 @@ def test_a_comparison_tells_what_is_known_of_each_recipe(capsys: pytest.CaptureF
     assert out.count("for it, where true:") == 2
     assert "contradicted" in out
     assert "where true" not in printed(capsys, "compare", "llama", "qv")
+
+
+def test_a_budget_gives_a_task_no_more_rank_than_it_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", "llama", "--task", "instruction", "--budget", "2%")
+    assert "the task asks for no more than rank 16" in printed(capsys, *words)
+    data = json.loads(printed(capsys, *words, "--json"))
+    assert data["trainable"] == recommend(inspect("llama"), "instruction").plan.resolution.trainable
+    assert (data["budget"]["rank"], data["budget"]["next"], data["budget"]["narrowest"]) == (16, None, None)

@@ -447,7 +447,8 @@ def _made(options: argparse.Namespace) -> tuple[Plan, Fitted | None, Recommendat
         from lorascope.costing.budgets import fitted_plan
 
         chosen.pop("rank", None)
-        fitted = fitted_plan(model, *rules, budget=options.budget, training=_training(options), **chosen)
+        asked = advised.rank if advised else None
+        fitted = fitted_plan(model, *rules, budget=options.budget, training=_training(options), at_most=asked, **chosen)
         return fitted.plan, fitted, advised
     from lorascope.planning import plan
 

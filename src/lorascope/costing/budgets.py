@@ -58,7 +58,7 @@ class Fitted:
         most: What the budget allows, in its unit.
         spent: What the plan takes of it.
         next_cost: What the next step would take; None if there is none, because it would give a weight more rank than
-            its smaller side.
+            its smaller side, or because no more was asked for.
         narrowest: That weight, or empty.
         training: How it is trained, which decides memory and files.
     """
@@ -121,7 +121,12 @@ def parse_budget(text: str) -> Budget:
 
 
 def fitted_plan(
-    model: ModelMap, *rules: str, budget: str | Budget, training: Training | None = None, **options: Any
+    model: ModelMap,
+    *rules: str,
+    budget: str | Budget,
+    training: Training | None = None,
+    at_most: int | None = None,
+    **options: Any,
 ) -> Fitted:
     """The plan of the highest step of the rules' ladder (`Ladder`) that the budget pays for.
 
@@ -130,6 +135,7 @@ def fitted_plan(
         rules: Recipes and rules, as `plan` takes them; the recipe `qv` if there is none.
         budget: A budget, or its text.
         training: How it is trained; the defaults of `Training` if not given.
+        at_most: The last step to think of, where more rank is of no use.
         options: The other options of `plan`, without `rank`.
 
     Raises:
@@ -137,10 +143,10 @@ def fitted_plan(
     """
     limit = parse_budget(budget) if isinstance(budget, str) else budget
     how = training or Training()
-    return fitted_on(Ladder(model, rules or (DEFAULT,), options), limit, how)
+    return fitted_on(Ladder(model, rules or (DEFAULT,), options), limit, how, at_most)
 
 
-def fitted_on(ladder: Ladder, budget: Budget, training: Training) -> Fitted:
+def fitted_on(ladder: Ladder, budget: Budget, training: Training, at_most: int | None = None) -> Fitted:
     """The same on a ladder, whose first step and highest step are then known for other budgets too.
 
     Raises:
@@ -152,7 +158,8 @@ def fitted_on(ladder: Ladder, budget: Budget, training: Training) -> Fitted:
     least = count(ladder.first)
     if least > most:
         raise _impossible(budget, ladder.first, training, most, least)
-    step, spent, beyond = _highest(lambda at: count(ladder.sketch(at)), least, ladder.highest, most)
+    last = ladder.highest if at_most is None else min(max(1, at_most), ladder.highest)
+    step, spent, beyond = _highest(lambda at: count(ladder.sketch(at)), least, last, most)
     return Fitted(
         ladder=ladder,
         budget=budget,
@@ -160,7 +167,7 @@ def fitted_on(ladder: Ladder, budget: Budget, training: Training) -> Fitted:
         most=most,
         spent=spent,
         next_cost=beyond,
-        narrowest=ladder.narrowest if beyond is None else "",
+        narrowest=ladder.narrowest if step == ladder.highest else "",
         training=training,
     )
 

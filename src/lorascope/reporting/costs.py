@@ -60,7 +60,11 @@ def fitted_text(fitted: Fitted) -> str:
         f"budget {fitted.budget.text}: {amount(fitted.spent)} of {amount(fitted.most)}{unit} spent, "
         f"{amount(fitted.left)} left ({percent(fitted.left, fitted.most)})"
     ]
-    if fitted.next_cost is None:
+    if fitted.next_cost is None and not fitted.narrowest:
+        lines.append(
+            f"the task asks for no more than rank {fitted.step}: for more, write the rules instead of the task"
+        )
+    elif fitted.next_cost is None:
         lines.append(
             f"the ranks are as high as they can be: {fitted.narrowest} would get more rank than its smaller side. "
             "Give it a rule of its own, or exclude it, to let the others grow"
