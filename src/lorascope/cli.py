@@ -68,6 +68,8 @@ tasks are classification, instruction, knowledge, style, reasoning, rl, continue
 # What `--to` takes: the names in trainers.registry, which a parser of arguments need not load.
 _TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "trl", "ms-swift", "unsloth", "mlx-lm", "torchtune")
 
+_SOURCE = "model type, folder, config.json, GGUF file, Hub id, saved map or plan"
+_RANK = "rank of recipes, and of rules that name none (default: 8)"
 _SERVE = "will a server take it: vllm, sglang, or a release of them, such as vllm==0.20.2"
 
 # The arguments of which a command takes several.
@@ -152,9 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands")
 
     inspect = _command(commands, "inspect", "list a model's weights by role, without loading any")
-    inspect.add_argument(
-        "source", nargs="?", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan"
-    )
+    inspect.add_argument("source", nargs="?", help=_SOURCE)
     inspect.add_argument("--gallery", action="store_true", help="list the model types that need no source at all")
     inspect.add_argument(
         "--by", choices=("role", "layer", "module"), default="role", help="how to group (default: role)"
@@ -164,14 +164,14 @@ def _parser() -> argparse.ArgumentParser:
     _source_options(inspect)
 
     plan = _command(commands, "plan", "choose weights, ranks and alphas, and get the exact configuration")
-    plan.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
+    plan.add_argument("source", help=_SOURCE)
     plan.add_argument("rules", nargs="*", metavar="RECIPE|RULE", help="what to adapt (default: qv)")
     plan.add_argument("--task", default="", help="what the evidence says for a task, instead of recipes and rules")
     plan.add_argument(
         "--budget", default="", help="the highest ranks that it pays for: 20M, 0.5%%, adapter=50MB, memory=24GB"
     )
     plan.add_argument("--memory", action="store_true", help="tell what training takes, by part")
-    plan.add_argument("--rank", type=_number, help="rank of recipes, and of rules that name none (default: 8)")
+    plan.add_argument("--rank", type=_number, help=_RANK)
     plan.add_argument("--alpha", type=_number, help="one alpha for every weight (default: 16)")
     plan.add_argument("--scale", type=_number, help="instead: one scale for every weight, alpha follows the rank")
     plan.add_argument(
@@ -189,25 +189,23 @@ def _parser() -> argparse.ArgumentParser:
     _source_options(plan)
 
     recommend = _command(commands, "recommend", "tell what the evidence says for a task, and how strong it is")
-    recommend.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
+    recommend.add_argument("source", help=_SOURCE)
     recommend.add_argument("--task", required=True, help="what the model is to learn")
     recommend.add_argument("--explain", action="store_true", help="print the records that each choice rests on")
     _source_options(recommend)
 
     compare = _command(commands, "compare", "put recipes and rules side by side: what they adapt and what they cost")
-    compare.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
+    compare.add_argument("source", help=_SOURCE)
     compare.add_argument(
         "sides", nargs="*", metavar="RECIPE|RULES", help="rules of one side in one word (default: every recipe)"
     )
-    compare.add_argument(
-        "--rank", type=_number, default=8, help="rank of recipes, and of rules that name none (default: 8)"
-    )
+    compare.add_argument("--rank", type=_number, default=8, help=_RANK)
     compare.add_argument("--explain", action="store_true", help="tell what is known for each recipe, and against it")
     _training_options(compare)
     _source_options(compare)
 
     check = _command(commands, "check", "tell what an adapter, names or a trainer's configuration really do on a model")
-    check.add_argument("source", help="model type, folder, config.json, GGUF file, Hub id, saved map or plan")
+    check.add_argument("source", help=_SOURCE)
     check.add_argument(
         "adapter",
         nargs="+",

@@ -17,6 +17,7 @@ from typing import Any
 from lorascope.errors import LorascopeError
 from lorascope.folding import NUMBER, filled, numbers_apart
 from lorascope.peft_rules.conversion import rewritten_name
+from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.matching import LayerFilter
 from lorascope.peft_rules.resolving import resolve
 from lorascope.peft_rules.versioning import release_of
@@ -75,7 +76,7 @@ def unsaved_heads(model: ModelMap) -> tuple[str, ...]:
     """
     if model.head != "sequence-classification":
         return ()
-    if any(module.name in ("classifier", "score") for module in model.modules):
+    if any(name in model.module_by_name for name in names_before_matching(None, "SEQ_CLS")):
         return ()
     own = own_components(model)
     heads = [w for w in model.weights if w.role.block == "head" and w.role.component in own]

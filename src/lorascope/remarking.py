@@ -10,7 +10,7 @@ from lorascope.records import Plan, Trace, Weight
 from lorascope.selecting import CONTENTS, FACT_OF
 
 # From this share of the trainable parameters on, routed experts are worth a warning.
-_EXPERTS_DOMINATE = 0.5
+EXPERTS_DOMINATE = 0.5
 
 
 def remarks(plan: Plan) -> Iterator[str]:
@@ -125,7 +125,7 @@ def _experts(plan: Plan) -> Iterator[str]:
     counts = {adapted.name: adapted.trainable for adapted in plan.resolution.adapted}
     routed = [target for target in plan.targets if target.weight.experts > 1 and target.weight.role.block == "ffn"]
     cost = sum(counts.get(target.weight.name, 0) for target in routed)
-    if not cost or cost < _EXPERTS_DOMINATE * plan.resolution.trainable:
+    if not cost or cost < EXPERTS_DOMINATE * plan.resolution.trainable:
         return
     ranks = sorted({target.rank for target in routed})
     experts = max(target.weight.experts for target in routed)

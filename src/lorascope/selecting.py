@@ -7,7 +7,7 @@ facts do not overlap, so each word says by itself which fact it speaks of.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.folding import spans
@@ -16,6 +16,8 @@ from lorascope.records import ModelMap, Rule, Weight
 COMPONENTS = ("text", "vision", "audio", "connector", "codec", "action", "protein")
 STACKS = ("encoder", "decoder")
 BLOCKS = ("attention", "ffn", "mixer", "router", "indexer", "embedding", "head", "other")
+# Those that a model computes with between its ends.
+MAIN_BLOCKS = ("attention", "ffn", "mixer")
 VARIANTS = ("self", "cross", "linear", "dense", "shared", "expert")
 # A part that holds more than one thing, and what it holds: a selector for a piece selects the whole.
 CONTENTS: dict[str, tuple[str, ...]] = {
@@ -156,6 +158,21 @@ def own_components(model: ModelMap) -> frozenset[str]:
     """What a selector without a component means: the language model, or else all but the connectors."""
     present = {weight.role.component for weight in model.weights}
     return frozenset({"text"}) if "text" in present else frozenset(present - {"connector"}) or frozenset(present)
+
+
+def covered_blocks(model: ModelMap, names: Collection[str]) -> dict[str, tuple[int, int]]:
+    """How much of each of `MAIN_BLOCKS` lies in weights of some names, in the model itself: (parameters in them, in all).
+
+    Only blocks that the model has, in its order.
+    """
+    own = own_components(model)
+    found: dict[str, tuple[int, int]] = {}
+    for weight in model.weights:
+        block = weight.role.block
+        if weight.role.component in own and block in MAIN_BLOCKS:
+            covered, size = found.get(block, (0, 0))
+            found[block] = (covered + (weight.size if weight.name in names else 0), size + weight.size)
+    return found
 
 
 def holds(weight: Weight, facts: Iterable[tuple[str, ...]]) -> bool:

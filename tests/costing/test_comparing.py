@@ -15,7 +15,7 @@ from lorascope.costing.training import Training
 from lorascope.errors import LorascopeError
 from lorascope.planning import plan
 from lorascope.recipes import RECIPES
-from lorascope.reporting.costs import bytes_text
+from lorascope.reporting.tables import bytes_text
 from lorascope.sources.gallery import from_gallery, gallery
 
 

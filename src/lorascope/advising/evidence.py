@@ -196,8 +196,8 @@ def _best_of_each(claim: str, records: Iterable[Record]) -> dict[str, int]:
     return best
 
 
-def read_evidence(text: str) -> Evidence:
-    """The claims and records of a TOML text.
+def checked_toml(text: str, faults_of: Callable[[dict[str, Any]], Iterable[str]], where: str) -> dict[str, Any]:
+    """The tables of a TOML text without faults.
 
     Raises:
         LorascopeError: With every fault of it.
@@ -205,10 +205,20 @@ def read_evidence(text: str) -> Evidence:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise LorascopeError(f"not TOML: {error}", where="evidence") from None
-    faults = list(_faults(data))
+        raise LorascopeError(f"not TOML: {error}", where=where) from None
+    faults = list(faults_of(data))
     if faults:
-        raise LorascopeError(*faults, where="evidence", hint="What each key means stands at the head of the file.")
+        raise LorascopeError(*faults, where=where, hint="What each key means stands at the head of the file.")
+    return data
+
+
+def read_evidence(text: str) -> Evidence:
+    """The claims and records of a TOML text.
+
+    Raises:
+        LorascopeError: With every fault of it.
+    """
+    data = checked_toml(text, _faults, where="evidence")
     return Evidence(
         claims={name: Claim(name, sentence) for name, sentence in data["claims"].items()},
         records=tuple(_record(row) for row in data["record"]),

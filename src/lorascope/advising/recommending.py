@@ -17,13 +17,12 @@ from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.planning import plan
 from lorascope.recipes import RECIPES
 from lorascope.records import ModelMap, Plan, Target
+from lorascope.remarking import EXPERTS_DOMINATE
 from lorascope.sources.gallery import gallery
 
 # The tutorial's balance and what it is measured against: the same parameters where the shapes allow it.
 _BALANCE = ("qv+ffn", 8)
 _CONTROL = ("all", 4)
-# From this share of the trainable parameters on, routed experts are worth a warning.
-_EXPERTS_DOMINATE = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -405,7 +404,7 @@ def _expert_warnings(made: Plan, task: Task, advice: Advice, prices: Prices) -> 
     names = {peft_name(made.model, target.weight) for target in _routed(made)}
     spent = sum(one.trainable for one in made.resolution.adapted if one.name in names)
     total = made.resolution.trainable
-    if not names or spent < _EXPERTS_DOMINATE * total:
+    if not names or spent < EXPERTS_DOMINATE * total:
         return
     said = [f"routed experts take {spent:,} of {total:,} trainable parameters ({spent / total:.0%})"]
     for other in _other_experts(made, task, prices):

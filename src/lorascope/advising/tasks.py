@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorascope.advising.evidence import load_evidence
+from lorascope.advising.evidence import checked_toml, load_evidence
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.recipes import RECIPES
 
@@ -148,13 +147,7 @@ def read_advice(text: str) -> Advice:
     Raises:
         LorascopeError: With every fault of it.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise LorascopeError(f"not TOML: {error}", where="tasks") from None
-    faults = list(_faults(data))
-    if faults:
-        raise LorascopeError(*faults, where="tasks", hint="What each key means stands at the head of the file.")
+    data = checked_toml(text, _faults, where="tasks")
     shared = {name: _why(data["why"][name]) for name in _SHARED}
     rate = data["rate"]
     return Advice(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lorascope.costing.adapter_files import adapter_file_size
 from lorascope.costing.laddering import Ladder
 from lorascope.costing.memory import training_memory
-from lorascope.costing.training import Training
+from lorascope.costing.training import QUANTISATIONS, Training
 from lorascope.errors import LorascopeError
 from lorascope.recipes import DEFAULT
 from lorascope.records import ModelMap, Plan
@@ -24,7 +24,6 @@ _FORMS = "Write a number of parameters (20M), a share (0.5%), adapter=50MB or me
 _AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(?P<unit>[A-Za-z%]*)")
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_HALF_AS_MUCH = ("8bit", "nf4")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -241,8 +240,9 @@ def _thriftier(training: Training) -> list[tuple[str, Training]]:
         changed = dataclasses.replace(changed, batch=1)
         words.append("--batch 1")
         tried.append((" ".join(words), changed))
-    kinds = ("none", *_HALF_AS_MUCH)
-    for kind in kinds[kinds.index(training.quantisation) + 1 :]:
+    for kind in QUANTISATIONS[QUANTISATIONS.index(training.quantisation) + 1 :]:
         tried.append((f"--quantization {kind}", dataclasses.replace(training, quantisation=kind)))
-        tried.append((" ".join([*words, f"--quantization {kind}"]), dataclasses.replace(changed, quantisation=kind)))
+        if words:
+            together = " ".join([*words, f"--quantization {kind}"])
+            tried.append((together, dataclasses.replace(changed, quantisation=kind)))
     return tried

@@ -13,9 +13,7 @@ from lorascope.errors import LorascopeError
 from lorascope.planning import plan
 from lorascope.recipes import RECIPES
 from lorascope.records import ModelMap, Plan
-from lorascope.selecting import own_components
-
-_COVERED = ("attention", "ffn", "mixer")
+from lorascope.selecting import MAIN_BLOCKS, covered_blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +95,5 @@ def _compared(model: ModelMap, texts: tuple[str, ...], training: Training, optio
 
 
 def _coverage(made: Plan) -> tuple[tuple[str, float], ...]:
-    own = own_components(made.model)
-    adapted = {target.weight.name for target in made.targets}
-    found = []
-    for block in _COVERED:
-        weights = [w for w in made.model.weights if w.role.block == block and w.role.component in own]
-        if weights:
-            covered = sum(w.size for w in weights if w.name in adapted)
-            found.append((block, covered / sum(w.size for w in weights)))
-    return tuple(found)
+    found = covered_blocks(made.model, {target.weight.name for target in made.targets})
+    return tuple((block, found[block][0] / found[block][1]) for block in MAIN_BLOCKS if block in found)

@@ -9,6 +9,7 @@ from lorascope.errors import LorascopeError, did_you_mean
 
 # Bytes of one number.
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
+# From the largest to the smallest.
 QUANTISATIONS = ("none", "8bit", "nf4")
 # What a user types -> `optim` of transformers' TrainingArguments.
 OPTIMIZERS = {

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 from lorascope.compiling import weight_of
 from lorascope.folding import listed
-from lorascope.records import Adapted, Check, Serving, Weight
+from lorascope.records import Adapted, Check, Serving
 from lorascope.remarking import label
 from lorascope.reporting.tables import bullets, percent, short, shown, table
 from lorascope.reporting.terminal import heading
-from lorascope.selecting import own_components
+from lorascope.selecting import covered_blocks
 
 # Names of one row; more of them are counted.
 _MOST_NAMED = 6
-_PLANNED = ("attention", "ffn", "mixer")
 
 
 def check_text(check: Check) -> str:
@@ -78,15 +77,8 @@ def _adapted(check: Check) -> str:
 
 def _coverage(check: Check) -> Iterator[str]:
     """How much of each block of the model itself is adapted, by the size of the weights."""
-    own = own_components(check.model)
     hit = {weight.name for one in check.resolution.adapted if (weight := weight_of(check.model, one.name))}
-    blocks: dict[str, list[Weight]] = {}
-    for weight in check.model.weights:
-        if weight.role.component in own and weight.role.block in _PLANNED:
-            blocks.setdefault(weight.role.block, []).append(weight)
-    shares = []
-    for block, weights in blocks.items():
-        size = sum(weight.size for weight in weights if weight.name in hit)
-        shares.append(f"{percent(size, sum(weight.size for weight in weights))} of the {block}")
+    blocks = covered_blocks(check.model, hit)
+    shares = [f"{percent(covered, size)} of the {block}" for block, (covered, size) in blocks.items()]
     if shares and hit:
         yield f"adapted: {', '.join(shares)} (share of its parameters)"

@@ -8,12 +8,10 @@ from lorascope.costing.budgets import Fitted
 from lorascope.costing.comparing import Compared, Comparison
 from lorascope.costing.memory import Memory
 from lorascope.costing.training import Training
-from lorascope.reporting.tables import bullets, percent, short, shown, table
+from lorascope.reporting.tables import bullets, bytes_text, percent, short, shown, table
 from lorascope.reporting.terminal import figures_text, heading
 
 Json = dict[str, Any]
-
-_UNITS = ((10**12, "TB", 2), (10**9, "GB", 2), (10**6, "MB", 1), (10**3, "kB", 1))
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -130,14 +128,6 @@ def fitted_json(fitted: Fitted) -> Json:
         "next": None if fitted.next_cost is None else {"rank": fitted.step + 1, "cost": fitted.next_cost},
         "narrowest": fitted.narrowest or None,
     }
-
-
-def bytes_text(count: int) -> str:
-    """Bytes in powers of ten: 812 B, 4.2 kB, 24.00 GB."""
-    for size, unit, digits in _UNITS:
-        if count >= size:
-            return f"{count / size:.{digits}f} {unit}"
-    return f"{count} B"
 
 
 def _row(side: Compared, comparison: Comparison, blocks: list[str]) -> tuple[str, ...]:
