@@ -15,7 +15,8 @@ from samples import sample
 
 import lorascope as ls
 from lorascope.cli import main
-from lorascope.reporting.tables import one_line, percent, short, shown, table
+from lorascope.foreign_text import one_line, shown
+from lorascope.reporting.tables import percent, short, table
 from lorascope.saving import save_map
 from lorascope.serializing import map_to_json
 
@@ -362,5 +363,5 @@ def test_table() -> None:
 
 
 def test_shown() -> None:
-    assert shown("a\tb\n\x1b\x9b\u2066é×") == "a\tb\n\\x1b\\x9b\\x2066é×"
+    assert shown("a\tb\n\x1b\x9b\u2066é×") == "a\tb\n\\x1b\\x9b\\u2066é×"
     assert one_line("a\tb\n") == "a\\tb\\n"

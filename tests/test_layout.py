@@ -19,6 +19,7 @@ SOURCE = Path(lorascope.__file__).parent
 
 # A module may import what stands in an earlier row; those of one row know nothing of each other, save within a folder.
 ROOMS = (
+    ("foreign_text",),
     ("errors",),
     ("folding",),
     ("records",),

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except LorascopeError as error:
-        from lorascope.reporting.tables import shown
+        from lorascope.foreign_text import shown
 
         print(f"lorascope {options.command}: {shown(str(error))}", file=sys.stderr)
         return 2
@@ -288,8 +288,8 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 
 def _model(options: argparse.Namespace) -> ModelMap:
     """The map of the source that a command was given; how far a long reading is shows on a terminal's stderr."""
+    from lorascope.foreign_text import one_line
     from lorascope.inspecting import inspect
-    from lorascope.reporting.tables import one_line
 
     shows = sys.stderr.isatty()
     verb = "tracing" if options.trace else "reading"
@@ -564,7 +564,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    from lorascope.reporting.tables import one_line
+    from lorascope.foreign_text import one_line
 
     print(one_line(text), file=sys.stderr)
 

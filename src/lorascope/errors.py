@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from lorascope.foreign_text import one_line
+
 
 class LorascopeError(ValueError):
     """Something in the input is wrong. The message says what, where, and what to do next.
+
+    Each fault, the place and the hint are one line each, whatever a file put into them.
 
     Args:
         faults: Every fault of the input, one sentence each, the value shown.
@@ -16,9 +20,9 @@ class LorascopeError(ValueError):
     """
 
     def __init__(self, *faults: str, where: str = "", hint: str = "") -> None:
-        self.faults = faults
-        self.where = where
-        self.hint = hint
+        self.faults = tuple(map(one_line, faults))
+        self.where = one_line(where)
+        self.hint = one_line(hint)
         super().__init__(self._text())
 
     def _text(self) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 from lorascope.compiling import NEWEST
 from lorascope.findings.case import Case
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.resolving import resolve
 from lorascope.peft_rules.versioning import OLDEST, parsed_version
 from lorascope.records import Finding, Head
 from lorascope.sources.checkpoints import Tensor
 from lorascope.sources.configurations import HUB_ID
-from lorascope.sources.json_text import quoted
 
 _MOST_NAMED = 6
 # An owner and a name of at most 96 characters, as huggingface_hub has it.

@@ -15,10 +15,10 @@ from lorascope.compiling import NEWEST, shortest_endings
 from lorascope.findings.case import Case
 from lorascope.findings.loading import Arrival, arrivals
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.saved_tensors import PREFIX, SavedTensor, SavedTensors, base_tensor_names, saved_tensors
 from lorascope.records import Finding, Severity
 from lorascope.sources.checkpoints import Tensor
-from lorascope.sources.json_text import quoted
 
 _MOST_NAMED = 6
 # Real files have one or two; a hostile one has as many as it likes.

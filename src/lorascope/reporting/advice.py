@@ -8,8 +8,9 @@ from typing import Any
 
 from lorascope.advising.evidence import Bearing, Figure, Record
 from lorascope.advising.recommending import Alternative, Choice, Ground, RecipeEvidence, Recommendation
+from lorascope.foreign_text import one_line, shown
 from lorascope.reporting.contract import plan_json
-from lorascope.reporting.tables import bullets, one_line, percent, short, shown, table
+from lorascope.reporting.tables import bullets, percent, short, table
 from lorascope.reporting.terminal import heading
 
 Json = dict[str, Any]

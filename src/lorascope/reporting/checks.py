@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from lorascope.compiling import weight_of
 from lorascope.folding import listed
+from lorascope.foreign_text import shown
 from lorascope.records import Adapted, Check, Serving
 from lorascope.remarking import label
-from lorascope.reporting.tables import bullets, percent, short, shown, table
+from lorascope.reporting.tables import bullets, percent, short, table
 from lorascope.reporting.terminal import heading
 from lorascope.selecting import covered_blocks
 

@@ -8,7 +8,8 @@ from lorascope.costing.budgets import Fitted
 from lorascope.costing.comparing import Compared, Comparison
 from lorascope.costing.memory import Memory
 from lorascope.costing.training import Training
-from lorascope.reporting.tables import bullets, bytes_text, percent, short, shown, table
+from lorascope.foreign_text import shown
+from lorascope.reporting.tables import bullets, bytes_text, percent, short, table
 from lorascope.reporting.terminal import figures_text, heading
 
 Json = dict[str, Any]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-# Names come from files that anyone may have written; what could drive a terminal is shown, not sent.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from lorascope.foreign_text import one_line
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -46,16 +44,6 @@ def percent(part: int, whole: int) -> str:
     return f"{share:.1f}%" if share >= 1 or share == 0 else f"{share:.2g}%"
 
 
-def shown(text: str) -> str:
-    """The text with control characters escaped, but for line breaks and tabs."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-
-
-def one_line(text: str) -> str:
-    """As `shown`, with line breaks and tabs escaped too."""
-    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
 def bullets(texts: Iterable[str]) -> str:
     """Each text after a dash, broken at spaces to the terminal's width, 120 at most."""
     import shutil  # with archives and temporary files, which no table needs
@@ -63,6 +51,8 @@ def bullets(texts: Iterable[str]) -> str:
 
     width = min(shutil.get_terminal_size((120, 24)).columns, 120)
     return "\n".join(
-        textwrap.fill(f"- {text}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        textwrap.fill(
+            f"- {one_line(text)}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
         for text in texts
     )

@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from lorascope.compiling import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases
 from lorascope.folding import fold, listed, spans
+from lorascope.foreign_text import one_line, shown
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Figures, ModelMap, Plan, Weight
 from lorascope.remarking import label, quantised
-from lorascope.reporting.tables import bullets, one_line, percent, short, shown, table
+from lorascope.reporting.tables import bullets, percent, short, table
 from lorascope.reporting.traces import traces_text
 
 Item = TypeVar("Item")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Files, Span, Tensor
 from lorascope.sources.configurations import HUB_ID
 from lorascope.sources.folders import open_folder
-from lorascope.sources.json_text import parse_json, quoted
+from lorascope.sources.json_text import parse_json
 from lorascope.sources.safetensors import read_headers
 
 # What PEFT calls them (`utils/constants.py`). It writes one file of tensors, and reads no index of several.

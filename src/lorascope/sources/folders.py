@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span
-from lorascope.sources.json_text import first_faults, quoted
+from lorascope.sources.json_text import first_faults
 
 # All headers of the largest models together are some twenty megabytes.
 MOST_READ = 256 * 2**20

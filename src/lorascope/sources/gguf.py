@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Files, Span
-from lorascope.sources.json_text import first_faults, quoted
+from lorascope.sources.json_text import first_faults
 
 Entry = tuple[tuple[int, ...], str]
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span, Tensor
-from lorascope.sources.json_text import parse_json, quoted
+from lorascope.sources.json_text import parse_json
 
 # Bits of one element by dtype code: all 22 that safetensors 0.8 knows.
 DTYPE_BITS = {

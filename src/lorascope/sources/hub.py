@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import MOST_BYTES
 from lorascope.sources.folders import Folder, open_folder
 from lorascope.sources.hub_requests import Connection, UnreachableError, hub_utilities
-from lorascope.sources.json_text import first_faults, quoted
+from lorascope.sources.json_text import first_faults
 
 _ALONGSIDE = 8
 # Spans as near as this are read by one request: a request costs more than the bytes between.

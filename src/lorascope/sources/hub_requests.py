@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import error_text
-from lorascope.sources.json_text import parse_json, quoted
+from lorascope.sources.json_text import parse_json
 
 _T = TypeVar("_T")
 # Seconds between tries of what may pass, and the longest that a server may ask to wait.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 
 # Real configurations nest six deep; readers of what is parsed here may recurse.
 MOST_NESTED = 100
@@ -16,14 +16,6 @@ MOST_NESTED = 100
 MOST_VALUES = 2_000_000
 _MOST_DIGITS = 300
 _MOST_FAULTS = 10
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 120
-
-
-def quoted(value: object) -> str:
-    """A foreign value in one short line that drives no terminal: `repr`, cut where it is long."""
-    return _SHORT.repr(value)
 
 
 def first_faults(faults: Iterable[str]) -> list[str]:

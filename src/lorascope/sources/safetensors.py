@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Checkpoint, Files, Span, Tensor
 from lorascope.sources.collecting import no_collection
 from lorascope.sources.headers import MOST_TENSORS, parse_header
-from lorascope.sources.json_text import first_faults, parse_json, quoted
+from lorascope.sources.json_text import first_faults, parse_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.json_text import MOST_NESTED, first_faults, quoted
+from lorascope.foreign_text import quoted
+from lorascope.sources.json_text import MOST_NESTED, first_faults
 
 # Real configurations of trainers have some hundred lines.
 MOST_BYTES = 2**20

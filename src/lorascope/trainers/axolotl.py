@@ -10,9 +10,9 @@ from typing import Any
 from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import Adapted, AdapterConfig, Finding, ModelMap, Module, Plan, Resolution
-from lorascope.sources.json_text import quoted
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml, named_by
 from lorascope.trainers.fitting import Surface, fitted, surface_losses

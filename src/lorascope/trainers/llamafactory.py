@@ -10,10 +10,10 @@ from typing import Any
 from lorascope.compiling import module_forms, size_difference
 from lorascope.errors import LorascopeError
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, Finding, ModelMap, Plan
 from lorascope.selecting import own_components
-from lorascope.sources.json_text import quoted
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, surface_losses

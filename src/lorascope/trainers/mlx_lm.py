@@ -10,9 +10,9 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.counting import stored_shape
 from lorascope.records import Adapted, Behaviour, Finding, ModelMap, Plan, Resolution, Weight
-from lorascope.sources.json_text import quoted
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.keys import unknown_key_findings

@@ -14,10 +14,11 @@ from typing import Any
 from lorascope.compiling import peft_name, size_difference
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, Behaviour, Finding, ModelMap, Plan, Resolution
 from lorascope.selecting import own_components
-from lorascope.sources.json_text import parse_json, quoted
+from lorascope.sources.json_text import parse_json
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers import ms_swift_search as searching
 from lorascope.trainers.command_lines import command_words, options_of

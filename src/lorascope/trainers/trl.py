@@ -10,9 +10,9 @@ from typing import Any
 from lorascope.compiling import NEWEST, peft_name, size_difference
 from lorascope.errors import LorascopeError
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
-from lorascope.sources.json_text import quoted
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.commented_yaml import commented_yaml, named_by

@@ -10,10 +10,10 @@ from typing import Any
 from lorascope.compiling import NEWEST, peft_arguments, peft_name, size_difference
 from lorascope.errors import LorascopeError
 from lorascope.folding import listed
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.matching import ALL_LINEAR, all_linear_targets
 from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
-from lorascope.sources.json_text import quoted
 from lorascope.trainers.commented_yaml import named_by
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys, unknown_key_findings

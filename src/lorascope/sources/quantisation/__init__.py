@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Checkpoint, Span, Stored, Tensor
-from lorascope.sources.json_text import first_faults, quoted
+from lorascope.sources.json_text import first_faults
 from lorascope.sources.quantisation.bitsandbytes import FP4, NF4, recover_eight_bits, recover_four_bits
 from lorascope.sources.quantisation.compressed import recover_compressed
 from lorascope.sources.quantisation.groups import FP8, Family, Group, MisfitError

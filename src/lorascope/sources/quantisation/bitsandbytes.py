@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.headers import DTYPE_BITS
-from lorascope.sources.json_text import parse_json, quoted
+from lorascope.sources.json_text import parse_json
 from lorascope.sources.quantisation.groups import FLOATS, Group, MisfitError, described, pieces
 from lorascope.sources.quantisation.settings import Settings
 

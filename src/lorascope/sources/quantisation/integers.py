@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorascope.sources.json_text import quoted
+from lorascope.foreign_text import quoted
 from lorascope.sources.quantisation.groups import FLOATS, Group, MisfitError, described, pieces
 from lorascope.sources.quantisation.settings import Settings
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Checkpoint, Span
-from lorascope.sources.json_text import parse_json, quoted
+from lorascope.sources.json_text import parse_json
 
 _KEYS = ("quantization_config", "compression_config")
 _MODELOPT = "hf_quant_config.json"
