@@ -297,12 +297,12 @@ def test_an_evil_argument_is_shown_not_sent(capsys: pytest.CaptureFixture[str]) 
 
 
 def python(*arguments: str, **environment: str) -> list[str]:
-    return [sys.executable, "-m", "lorascope.cli", *arguments]
+    return [sys.executable, "-m", "lorascope", *arguments]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell's pipe")
 def test_a_reader_that_had_enough() -> None:
-    command = f"{sys.executable} -m lorascope.cli inspect deepseek_v3 --by module | head -n 1; echo ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m lorascope inspect deepseek_v3 --by module | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines()[1:] == ["0"]

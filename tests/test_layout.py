@@ -31,12 +31,13 @@ ROOMS = (
     ("inspecting", "remarking", "verifying"),
     ("planning", "proving", "trainers.*", "serving.*", "findings.*"),
     ("subjects", "exporting", "costing.*"),
-    ("checking", "advising.*"),
+    ("checking", "advising.*", "outputs"),
     ("saving", "tutorial", "reporting.tables"),
     ("reporting.traces",),
     ("reporting.terminal", "reporting.contract"),
     ("reporting.checks", "reporting.advice", "reporting.costs"),
     ("cli",),
+    ("__main__",),
 )
 # Rooms of one folder may import each other.
 FOLDERS = ("peft_rules", "sources", "tracing", "trainers", "serving", "findings", "costing", "advising")

@@ -82,8 +82,9 @@ def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_full_disk_leaves_what_was_there(failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("adapter_config.json", "plan.json"):
-        (tmp_path / name).write_text("old", encoding="utf-8")
+    save_plan(plan(sample("gpt2"), "all"), tmp_path)
+    old = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert old.keys() == {"adapter_config.json", "plan.json"}
     write, calls = Path.open, 0
 
     def full(path: Path, *arguments: object, **options: object) -> object:
@@ -98,10 +99,7 @@ def test_a_full_disk_leaves_what_was_there(failing: int, tmp_path: Path, monkeyp
     with fails("cannot be written: No space left on device"):
         save_plan(plan(sample("gpt2")), tmp_path)
     monkeypatch.undo()
-    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
-        "adapter_config.json": "old",
-        "plan.json": "old",
-    }
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == old
 
 
 def test_a_failing_rename_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

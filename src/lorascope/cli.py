@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import json_text, one_line, shown
 
 if TYPE_CHECKING:
     from lorascope.advising.recommending import Recommendation
@@ -81,9 +81,8 @@ _NEGATIVE = re.compile(r"-(?:[0-9.]|inf|nan)")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no × shows an escape
-            stream.reconfigure(errors="backslashreplace")
+    if not _streams_open():
+        return 2
     parser = _parser()
     options, extra = parser.parse_known_args(_values_joined(sys.argv[1:] if arguments is None else arguments))
     # argparse has done with rules when the first option comes; people write some after it.
@@ -91,29 +90,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest is not None and not any(word.startswith("-") for word in extra):
         rest += extra
     elif extra:
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+        parser.error(f"unrecognized arguments: {one_line(' '.join(extra))}")
     if options.command is None:
-        parser.print_help()
+        _print(parser.format_help(), end="")
         return 0
     try:
         code = _COMMANDS[options.command](options)
-        sys.stdout.flush()
+        _print(end="")
         return code
     except LorascopeError as error:
-        from lorascope.foreign_text import shown
-
         print(f"lorascope {options.command}: {shown(str(error))}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of a pipe had enough
-        _discard_stdout()
-        return 0
     except OSError as error:
         _discard_stdout()
-        print(f"lorascope {options.command}: cannot go on: {error}", file=sys.stderr)
+        print(f"lorascope {options.command}: cannot go on: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _streams_open() -> bool:
+    """Makes both streams fit for any text; false where results would have nowhere to go (`lorascope … >&-`)."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  it stays open
+    if sys.stdout is None:
+        print("lorascope: standard output is closed", file=sys.stderr)
+        return False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no × shows an escape
+            stream.reconfigure(errors="backslashreplace")
+    return True
 
 
 def _values_joined(arguments: Sequence[str]) -> list[str]:
@@ -125,6 +132,14 @@ def _values_joined(arguments: Sequence[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
+
+
+def _print(text: str = "", *, end: str = "\n") -> None:
+    """Prints to stdout. A reader that has gone (`| head`) changes nothing of what the command finds."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        _discard_stdout()
 
 
 def _discard_stdout() -> None:
@@ -161,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--component", default="", help="only this component: text, vision, audio, connector, …")
     inspect.add_argument("-o", "--output", metavar="FILE", help="save the map, to be used as a source later")
+    _force_option(inspect, "replace FILE even if it is not a saved map")
     _source_options(inspect)
 
     plan = _command(commands, "plan", "choose weights, ranks and alphas, and get the exact configuration")
@@ -185,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--serve", default="", metavar="SERVER", help=_SERVE)
     plan.add_argument("--prove", action="store_true", help="run the installed PEFT on the meta device and compare")
     plan.add_argument("-o", "--output", metavar="DIR", help="write adapter_config.json and plan.json there")
+    _force_option(plan, "write into DIR even if it holds a model, a trained adapter or changed files")
     _training_options(plan)
     _source_options(plan)
 
@@ -232,7 +249,12 @@ def _parser() -> argparse.ArgumentParser:
         "--output-dir", default="lora-output", metavar="DIR", help="where the tool writes (default: lora-output)"
     )
     export.add_argument("-o", "--output", metavar="FILE", help="write it there instead of to stdout")
+    _force_option(export, "replace FILE even if it is there with another text")
     return parser
+
+
+def _force_option(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--force", action="store_true", help=meaning)
 
 
 def _command(
@@ -288,7 +310,6 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 
 def _model(options: argparse.Namespace) -> ModelMap:
     """The map of the source that a command was given; how far a long reading is shows on a terminal's stderr."""
-    from lorascope.foreign_text import one_line
     from lorascope.inspecting import inspect
 
     shows = sys.stderr.isatty()
@@ -327,11 +348,11 @@ def _inspect(options: argparse.Namespace) -> int:
     present = sorted({weight.role.component for weight in model.weights})
     if options.component and options.component not in present:
         raise LorascopeError(f"no component {options.component!r} in this model", hint=f"It has {', '.join(present)}.")
-    if options.output:
+    if options.output is not None:
         from lorascope.saving import save_map
 
         # Before anything is printed, so that what fails prints nothing.
-        _say(f"wrote {save_map(model, options.output)}")
+        _say(f"wrote {save_map(model, options.output, force=options.force)}")
     if options.json:
         from lorascope.reporting.contract import map_json
 
@@ -339,7 +360,7 @@ def _inspect(options: argparse.Namespace) -> int:
     else:
         from lorascope.reporting.terminal import map_text
 
-        print(map_text(model, by=options.by, component=options.component))
+        _print(map_text(model, by=options.by, component=options.component))
     if model.unexplained:
         _say(f"{len(model.unexplained)} tensors of the checkpoint are not explained")
     return 1 if model.unexplained else 0
@@ -354,7 +375,7 @@ def _gallery(options: argparse.Namespace) -> int:
     else:
         from lorascope.reporting.tables import table
 
-        print(
+        _print(
             table(
                 ("model type", "heads (the first is meant if none is named)"),
                 [(n, ", ".join(h)) for n, h in found.items()],
@@ -382,10 +403,10 @@ def _plan(options: argparse.Namespace) -> int:
         verdict = "exactly the plan" if proof.exact else f"{len(proof.differences)} differences"
         _say(f"proof: PEFT {proof.peft} adapts {proof.weights} weights, {proof.trainable:,} trainable: {verdict}")
         code = code if proof.exact else 1
-    if options.output:
+    if options.output is not None:
         from lorascope.saving import save_plan
 
-        for path in save_plan(made, options.output):
+        for path in save_plan(made, options.output, force=options.force):
             _say(f"wrote {path}")
     if options.json:
         from lorascope.reporting.contract import plan_json, serving_json
@@ -395,24 +416,24 @@ def _plan(options: argparse.Namespace) -> int:
     else:
         from lorascope.reporting.terminal import plan_text
 
-        print(plan_text(made))
+        _print(plan_text(made))
         if advised:
             from lorascope.reporting.advice import choices_text
 
-            print(f"\n{choices_text(advised)}")
+            _print(f"\n{choices_text(advised)}")
         if fitted:
             from lorascope.reporting.costs import fitted_text
 
-            print(f"\n{fitted_text(fitted)}")
+            _print(f"\n{fitted_text(fitted)}")
         if training:
             from lorascope.costing.memory import training_memory
             from lorascope.reporting.costs import memory_text
 
-            print(f"\n{memory_text(training_memory(made, training), training)}")
+            _print(f"\n{memory_text(training_memory(made, training), training)}")
         if serving is not None:
             from lorascope.reporting.checks import serving_text
 
-            print(f"\n{serving_text(serving)}")
+            _print(f"\n{serving_text(serving)}")
     return code
 
 
@@ -493,7 +514,7 @@ def _recommend(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(advice_json(found))
     else:
-        print(advice_text(found, explain=options.explain))
+        _print(advice_text(found, explain=options.explain))
     return 0
 
 
@@ -508,14 +529,14 @@ def _compare(options: argparse.Namespace) -> int:
 
         _print_json({"model": model_json(found.model), **comparison_json(found)})
     else:
-        print(comparison_text(found))
+        _print(comparison_text(found))
         if options.explain:
             from lorascope.advising.recommending import evidence_of_recipe
             from lorascope.recipes import RECIPES
             from lorascope.reporting.advice import recipe_evidence_text
 
             named = [side.name for side in found.sides if side.name in RECIPES]
-            print("", *(recipe_evidence_text(evidence_of_recipe(name)) for name in named), sep="\n")
+            _print("\n".join(["", *(recipe_evidence_text(evidence_of_recipe(name)) for name in named)]))
     return 1 if any(side.plan is None for side in found.sides) else 0
 
 
@@ -546,7 +567,7 @@ def _check(options: argparse.Namespace) -> int:
     else:
         from lorascope.reporting.checks import check_text
 
-        print("\n\n".join(check_text(one) for one in done))
+        _print("\n\n".join(check_text(one) for one in done))
     return 1 if any(one.matters for one in done) else 0
 
 
@@ -554,24 +575,23 @@ def _export(options: argparse.Namespace) -> int:
     from lorascope.exporting import export
     from lorascope.saving import load_plan, save_text
 
+    if not options.output_dir.strip():
+        raise LorascopeError("--output-dir is empty", hint="Leave it out for lora-output, or name a folder.")
     made = load_plan(options.plan)
     text = export(made, options.to, base=options.base, data=options.data, output=options.output_dir)
-    if options.output:
-        _say(f"wrote {save_text(text, options.output)}")
+    if options.output is not None:
+        _say(f"wrote {save_text(text, options.output, force=options.force)}")
     else:
-        print(text, end="")
+        _print(text, end="")
     return 0
 
 
 def _say(text: str) -> None:
-    from lorascope.foreign_text import one_line
-
     print(one_line(text), file=sys.stderr)
 
 
 def _print_json(value: object) -> None:
-    # Not escaped by hand: json.dumps writes control characters as \\u00xx.
-    print(json.dumps(value))
+    _print(json_text(value))
 
 
 _COMMANDS = {
@@ -582,7 +602,3 @@ _COMMANDS = {
     "check": _check,
     "export": _export,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,7 @@
 
 Class names, model types, releases, names of modules, tensors and files come from a model's files. Each is checked where
 it enters (`is_class_name`, `is_model_type`, `is_release`, `is_printable`) and escaped where it leaves: a terminal line
-by `one_line`, a value in a message by `quoted`, a comment of a generated file by `comment`, JSON by `json_text`. Values
+by `one_line`, a value in a message by `quoted`, a word of a printed command by `shell_word`, a comment of a generated file by `comment`, JSON by `json_text`. Values
 in generated files leave through the language's own writer: `repr`, `yaml.safe_dump`, `shlex.quote`.
 """
 
@@ -67,6 +67,13 @@ def _visible(character: str) -> str:
 def quoted(value: object) -> str:
     """A foreign value in one short line: its `repr`, cut where it is long."""
     return one_line(_SHORT.repr(value))
+
+
+def shell_word(text: str) -> str:
+    """A text as one word of a command that can be pasted into a shell."""
+    import shlex  # with what it loads, which most commands never need
+
+    return shlex.quote(one_line(text))
 
 
 def comment(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import shell_word
 from lorascope.records import Head, ModelMap
 from lorascope.serializing import FORMAT, map_from_json
 from lorascope.sources.checkpoints import Files
@@ -244,7 +245,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
         raise LorascopeError(
             "one file of a checkpoint is not read by itself, as config.json says what its tensors mean",
             where=source,
-            hint=f"Give the folder: lorascope inspect {path.parent}",
+            hint=f"Give the folder: lorascope inspect {shell_word(str(path.parent))}",
         )
     if path.is_file() and path.name != "config.json":
         data = read_json(path)
@@ -287,7 +288,9 @@ def _of_weights(
     elif path.exists():  # config.json by itself is what is meant
         if read == "headers":
             raise LorascopeError(
-                "a configuration has no weights", where=source, hint=f"Give the folder: lorascope inspect {path.parent}"
+                "a configuration has no weights",
+                where=source,
+                hint=f"Give the folder: lorascope inspect {shell_word(str(path.parent))}",
             )
         return None
     else:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
-import secrets
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lorascope.compiling import compile_targets, peft_arguments, peft_name
 from lorascope.errors import LorascopeError
 from lorascope.folding import fold, unfold
+from lorascope.foreign_text import json_text, quoted
 from lorascope.inspecting import PLAN_FORMAT
+from lorascope.outputs import checked_place, file_objection, sealed_file, write_files
 from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import option_faults
 from lorascope.records import ModelMap, Options, Plan, Rule, Target
 from lorascope.selecting import parse_rule
-from lorascope.serializing import map_from_json, map_to_json
-from lorascope.sources.configurations import read_json
+from lorascope.serializing import FORMAT, map_from_json, map_to_json
+from lorascope.sources.configurations import MOST_BYTES, read_json
 
 Json = dict[str, Any]
 
 _AGAIN = "Make it again with: lorascope plan … -o DIR"
+_CONFIG_FILE, _PLAN_FILE = "adapter_config.json", "plan.json"
+# Names of a model's or an adapter's tensors, and of what a training leaves.
+_TENSORS = (".safetensors", ".gguf", "model.bin", ".index.json", "training_args.bin", "trainer_state.json")
+_CHECKPOINT = re.compile(r"checkpoint-\d+|pytorch_model.*\.bin")
 
 
 def plan_to_json(plan: Plan) -> Json:
@@ -121,71 +125,124 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
     """The plan in a file, or in the `plan.json` of a folder.
 
     Raises:
-        LorascopeError: There is none.
+        LorascopeError: There is none, or the folder's leads out of it.
     """
     file = Path(path)
-    return plan_from_json(read_json(file / "plan.json" if file.is_dir() else file))
+    if file.is_dir():
+        folder, file = file, sealed_file(file, _PLAN_FILE)
+        if file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
+            raise LorascopeError(
+                f"{file.name} is a link that leads out of the folder",
+                where=str(folder),
+                hint="Give the file that is meant itself.",
+            )
+    return plan_from_json(read_json(file))
 
 
-def save_plan(plan: Plan, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+def save_plan(plan: Plan, folder: str | os.PathLike[str], *, force: bool = False) -> tuple[Path, Path]:
     """Writes `adapter_config.json`, which `PeftConfig.from_pretrained` reads, and `plan.json`; returns both paths.
 
+    Both change or neither does, whatever ends the process. A plan of before is replaced.
+
+    Args:
+        plan: What to save.
+        folder: Where; it is made if it is not there.
+        force: Write even into a folder with a model, a trained adapter, or files of those names that are not a plan's.
+
     Raises:
-        LorascopeError: The folder cannot be written. Neither file is left half-written.
+        LorascopeError: The folder holds something that the plan would damage, or cannot be written.
     """
-    known = plan.model.source == "config" and plan.model.model
-    config = {
-        "peft_type": "LORA",
-        "base_model_name_or_path": plan.model.model if known else None,
-        **peft_arguments(plan.config),
-    }
-    files = (Path(folder) / "adapter_config.json", Path(folder) / "plan.json")
-    _write({files[0]: json.dumps(config, indent=2), files[1]: json.dumps(plan_to_json(plan))})
-    return files
+    place = checked_place(folder)
+    data = plan_to_json(plan)
+    texts = {_CONFIG_FILE: json_text(_written_config(data), indent=2), _PLAN_FILE: json_text(data)}
+    write_files(place, texts, lambda: _plan_objections(place), force=force)
+    return place / _CONFIG_FILE, place / _PLAN_FILE
 
 
-def save_map(model: ModelMap, path: str | os.PathLike[str]) -> Path:
+def save_map(model: ModelMap, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Writes a map that `inspect` reads back.
 
+    Args:
+        model: What to save.
+        path: The file. A map that is there is replaced.
+        force: Replace any other file, too.
+
     Raises:
-        LorascopeError: The file cannot be written; nothing is left half-written.
+        LorascopeError: There is another file, or it cannot be written; nothing is left half-written.
     """
-    _write({Path(path): json.dumps(map_to_json(model))})
-    return Path(path)
+    return _save(path, json_text(map_to_json(model)), _is_map, "a map that lorascope saved", force)
 
 
-def save_text(text: str, path: str | os.PathLike[str]) -> Path:
+def save_text(text: str, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Writes a text to a file of any name.
 
+    Args:
+        text: What to write.
+        path: The file.
+        force: Replace a file with another text.
+
     Raises:
-        LorascopeError: The file cannot be written; nothing is left half-written.
+        LorascopeError: There is a file with another text, or it cannot be written; nothing is left half-written.
     """
-    _write({Path(path): text.removesuffix("\n")})
-    return Path(path)
+    text = text.removesuffix("\n")
+
+    def same(file: Path) -> bool:
+        return file.is_file() and file.stat().st_size < MOST_BYTES and file.read_bytes() == f"{text}\n".encode()
+
+    return _save(path, text, same, "this text: you may have changed it", force)
 
 
-def _write(texts: Mapping[Path, str]) -> None:
-    """Writes every text beside its place, and moves them there once all are written."""
-    written: list[tuple[Path, Path]] = []
-    path = next(iter(texts))
+def _save(path: str | os.PathLike[str], text: str, mine: Callable[[Path], bool], what: str, force: bool) -> Path:
+    place = checked_place(path)
+    write_files(place.parent, {place.name: text}, lambda: file_objection(place, mine, what), force=force)
+    return place
+
+
+def _is_map(file: Path) -> bool:
+    return _format_of(file) == FORMAT
+
+
+def _format_of(file: Path) -> object:
+    """What a file says it is, where it is one of lorascope's."""
     try:
-        for path, text in texts.items():
-            if path.exists() and not path.is_file():  # a device or a pipe would be replaced by a file
-                raise IsADirectoryError(None, "there is something else than a file")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            written.append((temporary, path))
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(text + "\n")
-        for temporary, path in written:
-            temporary.replace(path)
-    except (OSError, ValueError) as error:
-        raise LorascopeError(
-            f"cannot be written: {getattr(error, 'strerror', None) or error}",
-            where=str(path),
-            hint="Name a place that can be written to (-o).",
-        ) from error
-    finally:
-        for temporary, _ in written:
-            with contextlib.suppress(OSError, ValueError):
-                temporary.unlink(missing_ok=True)
+        data = read_json(file)
+    except LorascopeError:
+        return None
+    return data.get("format") if isinstance(data, dict) else None
+
+
+def _plan_objections(folder: Path) -> Iterator[str]:
+    """What in a folder a plan must not be written over or beside."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.endswith(_TENSORS) or _CHECKPOINT.fullmatch(entry.name):
+            yield f"holds {quoted(entry.name)}: a plan beside a model or a trained adapter would change what loads"
+            break
+    if os.path.lexists(folder / "config.json"):
+        yield "holds a model's config.json, beside which an adapter_config.json would change what loads"
+    yield from file_objection(
+        folder / _PLAN_FILE, lambda file: _format_of(file) == PLAN_FORMAT, "a plan that lorascope saved"
+    )
+    yield from file_objection(
+        folder / _CONFIG_FILE,
+        _is_of_the_plan_beside,
+        "the configuration of a plan.json beside it: you may have changed it",
+    )
+
+
+def _is_of_the_plan_beside(file: Path) -> bool:
+    try:
+        data, config = read_json(file.with_name(_PLAN_FILE)), read_json(file)
+        return isinstance(data, dict) and config == _written_config(data)
+    except (LorascopeError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _written_config(data: Json) -> Json:
+    """The `adapter_config.json` that belongs to the JSON form of a plan."""
+    model = data["map"]
+    known = model["source"] == "config" and model["model"]
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": model["model"] if known else None,
+        **data["adapter_config"],
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 from lorascope.compiling import NEWEST
 from lorascope.findings.case import Case
 from lorascope.folding import listed
-from lorascope.foreign_text import quoted
+from lorascope.foreign_text import quoted, shell_word
 from lorascope.peft_rules.resolving import resolve
 from lorascope.peft_rules.versioning import OLDEST, parsed_version
 from lorascope.records import Finding, Head
@@ -53,7 +53,7 @@ def _other_model(case: Case, tensors: Mapping[str, Tensor] | None) -> Iterator[F
     if not isinstance(named, str) or not (_is_hub_id(named) and _is_hub_id(model)) or named.lower() == model.lower():
         return
     said = f'The adapter was trained on {quoted(named)}, and it is looked at on "{model}"'
-    fix = f"Look at it on its own base: lorascope check {named} ADAPTER"
+    fix = f"Look at it on its own base: lorascope check {shell_word(named)} ADAPTER"
     if tensors is not None and _other_sizes(case, tensors):
         yield Finding("other-base", "error", case.where, f"{said}, whose weights are of other sizes.", fix)
     elif _plain(named) == _plain(model):

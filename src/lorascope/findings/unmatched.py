@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import fnmatch
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.findings.asked import (
@@ -22,6 +21,7 @@ from lorascope.findings.asked import (
 from lorascope.findings.case import Case, places
 from lorascope.findings.meaning import fix_for, meanings_of, place_in, said_lack, said_meaning, said_place, selector_of
 from lorascope.folding import NUMBER, listed, spans, template
+from lorascope.foreign_text import shell_word
 from lorascope.peft_rules.matching import ALL_LINEAR, NameSet, parameter_names
 from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import Finding, ModelMap, Severity
@@ -45,7 +45,7 @@ class _Answer:
 
 def planning_command(case: Case, rules: str = "") -> str:
     """The command that writes a configuration for a case's model."""
-    return f"lorascope plan {shlex.quote(case.model.model)} {rules}".rstrip()
+    return f"lorascope plan {shell_word(case.model.model)} {rules}".rstrip()
 
 
 def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
     if isinstance(case.config.target_parameters, str):
         yield _parameter_string(case, case.config.target_parameters)
     answers: dict[tuple[str, _Answer], list[str]] = {}
-    unexplained = _Answer("no-match", "", f"Look at the names with: lorascope inspect {shlex.quote(case.model.model)}")
+    unexplained = _Answer("no-match", "", f"Look at the names with: lorascope inspect {shell_word(case.model.model)}")
     if asked.form in ("list", "default"):
         lost = [entry.text for entry in asked.modules if not entry.modules and not entry.rewritten]
         for place, text in enumerate(lost):
@@ -144,7 +144,7 @@ def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
         why = f"It is found within the names of {len(found)}, such as {listed(found, 2)}, but must match them whole."
         fix = f'Write "{whole}".'
     else:
-        why, fix = "", f"Look at the names with: lorascope inspect {shlex.quote(case.model.model)}"
+        why, fix = "", f"Look at the names with: lorascope inspect {shell_word(case.model.model)}"
         for word in reversed([word for word in re.split(r"\W+", text.replace("\\d", "")) if word]):
             meant = _known(case, word) or _misspelt(case, word)
             if meant is not None:
@@ -187,7 +187,10 @@ def _regex(model: ModelMap, asked: Asked, text: str) -> tuple[str, str]:
     if not found:
         whole, found = _within_names(model, text)
     if not found:
-        return f"{why} As one it would match nothing either.", f"Let it be written: lorascope plan {model.model}"
+        return (
+            f"{why} As one it would match nothing either.",
+            f"Let it be written: lorascope plan {shell_word(model.model)}",
+        )
     adaptable = [name for name in found if name in model.weight_by_name]
     endings = endings_or_names(adaptable, model.module_by_name) if adaptable else ()
     why = f"{why} As one, it would match {counted(len(found), 'module')}, such as {listed(found, 2)}."
@@ -274,7 +277,9 @@ def _nothing(case: Case) -> _Answer:
         if weight.role.component in case.own and weight.kind != "parameter" and weight.role.block != "embedding"
     )
     shown = ", ".join(list(leaves)[:MOST_SPELLED])
-    return _Answer("no-match", "", f"The linear layers are called {shown}; see: lorascope inspect {case.model.model}")
+    return _Answer(
+        "no-match", "", f"The linear layers are called {shown}; see: lorascope inspect {shell_word(case.model.model)}"
+    )
 
 
 def _parameter_answer(case: Case, text: str) -> _Answer:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.advising.evidence import Bearing, Figure, Record
 from lorascope.advising.recommending import Alternative, Choice, Ground, RecipeEvidence, Recommendation
-from lorascope.foreign_text import one_line, shown
+from lorascope.foreign_text import one_line, shell_word, shown
 from lorascope.reporting.contract import plan_json
 from lorascope.reporting.tables import bullets, percent, short, table
 from lorascope.reporting.terminal import heading
@@ -52,7 +52,7 @@ def advice_text(recommendation: Recommendation, explain: bool = False) -> str:
 def choices_text(recommendation: Recommendation) -> str:
     """Each choice, for one who has the plan and wants to know how to train it."""
     name = recommendation.task.name
-    more = f"all of it: lorascope recommend {recommendation.model.model} --task {name}"
+    more = f"all of it: lorascope recommend {shell_word(recommendation.model.model)} --task {name}"
     parts = [f"for {name}, before what you said beside it:", bullets(map(_choice_line, recommendation.choices)), more]
     return shown("\n".join(parts))
 

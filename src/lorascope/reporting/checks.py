@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lorascope.compiling import weight_of
 from lorascope.folding import listed
-from lorascope.foreign_text import shown
+from lorascope.foreign_text import one_line, shown
 from lorascope.records import Adapted, Check, Serving
 from lorascope.remarking import label
 from lorascope.reporting.tables import bullets, percent, short, table
@@ -23,13 +23,13 @@ def check_text(check: Check) -> str:
     by = (
         f"{check.trainer}, PEFT {check.peft}" if check.trainer and check.peft else check.trainer or f"PEFT {check.peft}"
     )
-    parts = [heading(check.model), f"checked: {check.subject} (by the rules of {by})", ""]
+    parts = [heading(check.model), f"checked: {one_line(check.subject)} (by the rules of {by})", ""]
     if resolution.adapted:
         parts += [_adapted(check), ""]
     total = percent(resolution.trainable, check.model.figures.parameters)
     parts.append(f"{resolution.trainable:,} trainable parameters, {total} of {short(check.model.figures.parameters)}")
     if resolution.saved:
-        parts.append(f"trained in full: {listed(resolution.saved, _MOST_NAMED)}")
+        parts.append(f"trained in full: {one_line(listed(resolution.saved, _MOST_NAMED))}")
     parts += list(_coverage(check))
     if check.findings:
         parts += ["", bullets(_findings(check))]
@@ -45,7 +45,7 @@ def serving_text(serving: Serving) -> str:
     said = {"yes": "loads it", "no": "does not take it", "depends": "may take it"}[serving.answer]
     lines = [f"{serving.server} {serving.release} {said}"]
     if serving.flags:
-        lines.append(f"start it with: {' '.join(serving.flags)}")
+        lines.append(f"start it with: {one_line(' '.join(serving.flags))}")
     answers = (f"{one.question}: {one.answer}: {one.reason} ({one.source})" for one in serving.answers)
     return shown("\n".join([*lines, bullets(answers)]))
 

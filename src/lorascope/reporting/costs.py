@@ -8,7 +8,7 @@ from lorascope.costing.budgets import Fitted
 from lorascope.costing.comparing import Compared, Comparison
 from lorascope.costing.memory import Memory
 from lorascope.costing.training import Training
-from lorascope.foreign_text import shown
+from lorascope.foreign_text import one_line, shell_word, shown
 from lorascope.reporting.tables import bullets, bytes_text, percent, short, table
 from lorascope.reporting.terminal import figures_text, heading
 
@@ -30,7 +30,9 @@ def comparison_text(comparison: Comparison) -> str:
     }
     said += [note for note in notes[planned[0].name] if all(note in others for others in notes.values())]
     if any(note not in said for others in notes.values() for note in others):
-        said.append(f"what is to be said of one side alone: lorascope plan {comparison.model.model} RULES --memory")
+        said.append(
+            f"what is to be said of one side alone: lorascope plan {shell_word(comparison.model.model)} RULES --memory"
+        )
     said.append("attention, ffn and mixer: the part of those parameters that lies in adapted weights")
     return shown("\n".join([*parts, "", bullets(said)]))
 
@@ -56,7 +58,7 @@ def fitted_text(fitted: Fitted) -> str:
     amount = bytes_text if fitted.budget.unit == "bytes" else short
     unit = "" if fitted.budget.unit == "bytes" else " trainable parameters"
     lines = [
-        f"budget {fitted.budget.text}: {amount(fitted.spent)} of {amount(fitted.most)}{unit} spent, "
+        f"budget {one_line(fitted.budget.text)}: {amount(fitted.spent)} of {amount(fitted.most)}{unit} spent, "
         f"{amount(fitted.left)} left ({percent(fitted.left, fitted.most)})"
     ]
     if fitted.next_cost is None and not fitted.narrowest:
@@ -65,7 +67,7 @@ def fitted_text(fitted: Fitted) -> str:
         )
     elif fitted.next_cost is None:
         lines.append(
-            f"the ranks are as high as they can be: {fitted.narrowest} would get more rank than its smaller side. "
+            f"the ranks are as high as they can be: {one_line(fitted.narrowest)} would get more rank than its smaller side. "
             "Give it a rule of its own, or exclude it, to let the others grow"
         )
     else:

@@ -74,7 +74,7 @@ def figures_text(figures: Figures) -> str:
 def plan_text(plan: Plan) -> str:
     """The plan's targets by role, the totals, the configuration and everything that must be said."""
     resolution = plan.resolution
-    parts = [heading(plan.model), f"rules: {'  '.join(str(rule) for rule in plan.rules)}", _policy(plan), ""]
+    parts = [heading(plan.model), f"rules: {one_line('  '.join(map(str, plan.rules)))}", _policy(plan), ""]
     parts.append(_targets(plan))
     total = percent(resolution.trainable, plan.model.figures.parameters)
     parts.append("")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.foreign_text import quoted
+from lorascope.foreign_text import quoted, shell_word
 from lorascope.sources.checkpoints import Files, Span, Tensor
 from lorascope.sources.configurations import HUB_ID
 from lorascope.sources.folders import open_folder
@@ -169,7 +169,7 @@ def _none_there(files: Files, below: tuple[str, ...]) -> LorascopeError:
         hint = f"Copy the {CONFIG} of the same training beside them."
     elif found := sorted(name for name in files.names if _MODEL.fullmatch(name)):
         fault += f"; it is a model's, with {', '.join(map(quoted, found[:_MOST_LISTED]))}"
-        hint = f"To look at a model: lorascope inspect {files.where}"
+        hint = f"To look at a model: lorascope inspect {shell_word(files.where)}"
     elif files.names:
         listed = sorted(files.names)
         more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
