@@ -18,7 +18,18 @@ _CLASS_NAME = re.compile(r"[A-Za-z_]\w{0,199}", re.ASCII)
 _MODEL_TYPE = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
 _RELEASE = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 
-_SHORT = reprlib.Repr()
+# Python writes no decimal digits of longer ones unless it is told to (`sys.set_int_max_str_digits`).
+_LONGEST_INT_BITS = 4000
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > _LONGEST_INT_BITS:
+            return f"<a whole number of {x.bit_length():,} bits>"
+        return super().repr_int(x, level)
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = 120
 
 
