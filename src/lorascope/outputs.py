@@ -56,7 +56,7 @@ def write_files(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            _finish(folder, texts)
+            _tidy(folder, texts)
             for name in texts:
                 path = folder / name
                 if os.path.lexists(path) and not (path.is_file() or path.is_symlink()):
@@ -78,7 +78,7 @@ def write_files(
                 else:
                     for name, part in parts.items():
                         part.replace(_new(folder, name))
-                    _finish(folder, texts)
+                    _put_in_place(folder, texts)
             finally:
                 for part in parts.values():
                     with contextlib.suppress(OSError, ValueError):
@@ -101,23 +101,28 @@ def _new(folder: Path, name: str) -> Path:
     return folder / f".{name}.new"
 
 
-def _finish(folder: Path, texts: Iterable[str]) -> None:
+def _tidy(folder: Path, texts: Iterable[str]) -> None:
     """Ends what a killed writing of these files began: to the end where its seal is written, else undone.
 
     Called with the folder locked, so that no part that is found can be another process's.
     """
     *others, seal = texts
     if others and _new(folder, seal).exists():
-        (folder / seal).unlink(missing_ok=True)
-        for name in others:
-            with contextlib.suppress(FileNotFoundError):  # it is in its place already
-                _new(folder, name).replace(folder / name)
-        _new(folder, seal).replace(folder / seal)
+        _put_in_place(folder, texts)
     for name in texts:
         for part in folder.glob(f".{glob.escape(name)}.????????.part"):
             part.unlink(missing_ok=True)
         if others:
             _new(folder, name).unlink(missing_ok=True)
+
+
+def _put_in_place(folder: Path, texts: Iterable[str]) -> None:
+    *others, seal = texts
+    (folder / seal).unlink(missing_ok=True)
+    for name in others:
+        with contextlib.suppress(FileNotFoundError):  # it is in its place already
+            _new(folder, name).replace(folder / name)
+    _new(folder, seal).replace(folder / seal)
 
 
 @contextlib.contextmanager
