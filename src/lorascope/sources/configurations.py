@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -10,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.foreign_text import is_class_name, is_model_type, quoted
+from lorascope.sources.checkpoints import Files, Span
+from lorascope.sources.folders import open_folder
+from lorascope.sources.foreign_config import MOST_VALUES, build_faults, buildable
 from lorascope.sources.gallery import gallery
+from lorascope.sources.json_text import first_faults, parse_json
+from lorascope.sources.plain_files import read_plain
 
 # A configuration is a few kilobytes; a saved map of the largest model some hundred.
 MOST_BYTES = 64 * 2**20
+MOST_CONFIG_BYTES = 16 * 2**20
 _LONGEST_TEXT = 400
-# Seconds to wait for the Hub to answer at all.
-_PATIENCE = 5
 # The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
 _MOST_LAYERS = 2_000
 _MOST_OTHERS = 1_000_000
@@ -39,15 +43,7 @@ def configuration(source: str, *, revision: str | None = None, trust_remote_code
     """
     path = Path(source)
     if means_gallery(source):
-        transformers = transformers_library()
-        try:
-            return transformers.AutoConfig.for_model(source)
-        except Exception as error:  # some defaults do not pass the checks of their own class
-            raise LorascopeError(
-                f"transformers' default configuration cannot be made: {error_text(error)}",
-                where=source,
-                hint="Give a released model of this type: its folder, its config.json or its Hub id.",
-            ) from error
+        return _default_config(source)
     if path.is_dir() or (path.name == "config.json" and path.is_file()):
         return _folder_config(path if path.is_dir() else path.parent, trust_remote_code)
     if HUB_ID.fullmatch(source) and not path.exists():
@@ -63,94 +59,70 @@ def means_gallery(source: str) -> bool:
 
 
 def read_json(path: Path) -> object:
-    """The value of a JSON file, whatever is wrong with which is told.
+    """The value of a JSON file.
 
     Raises:
-        LorascopeError: It is too large, cannot be read, or is not JSON.
+        LorascopeError: It is no plain file, too large, cannot be read, or is not JSON; with all faults of the latter.
     """
+    hint = "Give a config.json, or a file that lorascope saved."
+    return parse_json(read_plain(path, MOST_BYTES, hint=hint), str(path), hint)
+
+
+def _default_config(model_type: str) -> Any:
+    from lorascope.sources.seal import sealed
+
+    transformers = transformers_library()
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise LorascopeError(
-                f"{size} bytes are more than the {MOST_BYTES} that are read",
-                where=str(path),
-                hint="Is this a model's configuration, or its weights?",
-            )
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        with sealed():
+            return transformers.AutoConfig.for_model(model_type)
+    except Exception as error:  # some defaults do not pass the checks of their own class
         raise LorascopeError(
-            f"cannot be read: {error}", where=str(path), hint="Give a config.json, or a file that lorascope saved."
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError of its own
-        raise LorascopeError(
-            f"is not JSON: {error}", where=str(path), hint="Give a config.json, or a file that lorascope saved."
+            f"transformers' default configuration cannot be made: {error_text(error)}",
+            where=model_type,
+            hint="Give a released model of this type: its folder, its config.json or its Hub id.",
         ) from error
 
 
 def _folder_config(folder: Path, trust_remote_code: bool) -> Any:
-    file = folder / "config.json"
-    if not file.is_file():
-        try:
-            found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
-        except OSError as error:
-            found = f"no listing: {error.strerror}"
+    files = open_folder(folder, needed=("config.json",))
+    where = str(folder / "config.json")
+    if "config.json" not in files.names:
+        names = sorted([*files.names, *files.refused])
         raise LorascopeError(
-            f"the folder has no config.json; it has {found}",
+            f"the folder has no config.json; it has {', '.join(names[:5]) or 'nothing'}",
             where=str(folder),
             hint="Give the folder of a model, or a model type such as mistral.",
         )
-    _check_config(file, trust_remote_code)
-    return _read_config(str(folder), str(file), "Correct it there, or upgrade transformers.", trust_remote_code)
+    data = _config_data(files, where)
+    hint = "Correct it there, or upgrade transformers."
+    if trust_remote_code:
+        return _trusted_config(str(folder), where, hint)
+    return _native_config(data, where, hint)
 
 
 def _hub_config(name: str, revision: str | None, trust_remote_code: bool) -> Any:
-    transformers_library()
-    import huggingface_hub
+    from lorascope.sources.hub import open_repository
 
-    endpoint = huggingface_hub.constants.ENDPOINT
-    offline = ""
-    try:
-        # Without this the Hub's client tries again and again for half a minute before it looks into its cache.
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
-            offline = "HF_HUB_OFFLINE is set, and it is not in the cache"
-        else:
-            offline = "" if _answers(endpoint) else f"{endpoint} cannot be reached, and it is not in the cache"
-        file = huggingface_hub.hf_hub_download(name, "config.json", revision=revision, local_files_only=bool(offline))
-    except Exception as error:  # the Hub's errors have no common base
-        raise LorascopeError(
-            f"the configuration cannot be read: {offline or error_text(error)}",
-            where=name,
-            hint="Check the name and the network (and `hf auth login` for a private or gated model).",
-        ) from error
-    _check_config(Path(file), trust_remote_code)
+    transformers_library()
+    repository = open_repository(name, revision)
+    where = f"{name}: config.json"
+    data = _config_data(repository, where)
     hint = "Upgrade transformers, or download the configuration and correct it."
     if trust_remote_code:
-        return _read_config(name, name, hint, trust_remote_code, revision=revision)
-    return _read_config(str(Path(file).parent), name, hint, trust_remote_code)
+        return _trusted_config(name, where, hint, revision=repository.commit)
+    return _native_config(data, where, hint)
 
 
-def _answers(endpoint: str) -> bool:
-    """Something listens where the Hub should be. Behind a proxy only the proxy can know."""
-    import socket  # with urllib a third of the start-up time of everything that needs no network
-    import urllib.parse
-    import urllib.request
-
-    address = urllib.parse.urlsplit(endpoint)
-    if urllib.request.getproxies() or not address.hostname:
-        return True
-    try:
-        port = address.port or (80 if address.scheme == "http" else 443)
-        with socket.create_connection((address.hostname, port), timeout=_PATIENCE):
-            return True
-    except OSError:
-        return False
-
-
-def _check_config(file: Path, trust_remote_code: bool) -> None:
-    """What must hold before transformers sees the configuration, which builds whatever it is told to."""
-    config = checked_config(read_json(file), str(file))
-    if not trust_remote_code:
-        _check_known(config, str(file))
+def _config_data(files: Files, where: str) -> Mapping[str, Any]:
+    """The checked configuration of a folder or repository."""
+    size = files.size("config.json")
+    hint = "Is this a model's config.json?"
+    if size > MOST_CONFIG_BYTES:
+        raise LorascopeError(
+            f"{size:,} bytes are more than the {MOST_CONFIG_BYTES:,} that are read", where=where, hint=hint
+        )
+    [text] = files.read([Span("config.json", 0, size)])
+    return checked_config(parse_json(text, where, hint, most_values=MOST_VALUES), where)
 
 
 def checked_config(data: object, where: str, *, typed: bool = True) -> Mapping[str, Any]:
@@ -168,33 +140,67 @@ def checked_config(data: object, where: str, *, typed: bool = True) -> Mapping[s
         raise LorascopeError(
             f"holds a {type(data).__name__}, not an object", where=where, hint="Is this a model's config.json?"
         )
+    faults = []
     model_type = data.get("model_type")
-    if not isinstance(model_type, str) and (typed or model_type is not None):
-        raise LorascopeError(
-            f"model_type is {model_type!r}, not a text", where=where, hint="Is this a model's config.json?"
-        )
-    faults = list(dict.fromkeys(_count_faults(data)))
+    if (typed or model_type is not None) and not is_model_type(model_type):
+        faults.append(f"model_type is {quoted(model_type)}, not a text such as llama")
+    faults += _count_faults(data)
     architectures = data.get("architectures")
-    if not (
-        architectures is None or (isinstance(architectures, list) and all(isinstance(a, str) for a in architectures))
-    ):
-        faults.append(f"architectures is {architectures!r}, not a list of class names")
+    if not (architectures is None or (isinstance(architectures, list) and all(map(is_class_name, architectures)))):
+        faults.append(f"architectures is {quoted(architectures)}, not a list of class names")
     if faults:
-        raise LorascopeError(*faults, where=where, hint="Check it against the configuration of a released model.")
+        hint = "Check it against the configuration of a released model."
+        if faults[0].startswith("model_type"):
+            hint = "Is this a model's config.json?"
+        raise LorascopeError(*first_faults(dict.fromkeys(faults)), where=where, hint=hint)
     return data
 
 
-def _check_known(config: Mapping[str, Any], where: str) -> None:
-    """The installed transformers has code of its own for the model type."""
-    model_type = config["model_type"]
-    if config.get("auto_map") and model_type not in gallery():  # else transformers' own code is used instead
+def _native_config(config: Mapping[str, Any], where: str, hint: str) -> Any:
+    """The `PretrainedConfig` of a checked dictionary, by transformers' own class.
+
+    Nothing else is read: not the folder or repository again, and nothing that the dictionary names.
+    """
+    from lorascope.sources.build_limits import limited_build
+    from lorascope.sources.seal import sealed
+
+    faults = first_faults(dict.fromkeys(build_faults(config)))
+    if faults:
+        raise LorascopeError(
+            *faults,
+            where=where,
+            hint="Check it against the configuration of a released model; weights are not at fault.",
+        )
+    transformers = transformers_library()
+    model_type = _native_type(config, where)
+    data = buildable(config) | {"model_type": model_type}
+    try:
+        with sealed(), limited_build("a configuration"):
+            kind = transformers.models.auto.configuration_auto.CONFIG_MAPPING[model_type]
+            return kind.from_dict(data)
+    except LorascopeError as error:
+        raise LorascopeError(*error.faults, where=where, hint=error.hint) from error
+    except Exception as error:  # what a configuration class can raise has no common base
+        raise LorascopeError(
+            f"the configuration cannot be read: {error_text(error)}", where=where, hint=_offline_hint(error) or hint
+        ) from error
+
+
+def _native_type(config: Mapping[str, Any], where: str) -> str:
+    """The model type, for which the installed transformers has code of its own, as transformers takes it.
+
+    Raises:
+        LorascopeError: It has none.
+    """
+    transformers = transformers_library()
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    model_type = str(config["model_type"])
+    if model_type not in known and config.get("auto_map"):
         raise LorascopeError(
             f'model_type "{model_type}" needs code that comes with the model (auto_map), which is not run',
             where=where,
             hint="Read that code; if you trust it, pass --trust-remote-code.",
         )
-    transformers = transformers_library()
-    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if model_type not in known:
         raise LorascopeError(
             f'model_type "{model_type}" is none that transformers {transformers.__version__} knows',
@@ -203,6 +209,10 @@ def _check_known(config: Mapping[str, Any], where: str) -> None:
                 word for word in (did_you_mean(model_type, known), "A newer transformers may know it.") if word
             ),
         )
+    # As AutoConfig.from_pretrained does: its Mistral has no layers of different kinds.
+    if model_type == "mistral" and "layer_types" in config and "ministral" in known:
+        return "ministral"
+    return model_type
 
 
 def _count_faults(data: Mapping[str, Any]) -> Iterator[str]:
@@ -229,13 +239,20 @@ def _count_faults(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"{largest['layers']} layers of {largest['experts']} experts are more than {_MOST_OTHERS} experts in all"
 
 
-def _read_config(name: str, where: str, hint: str, trust_remote_code: bool, **arguments: Any) -> Any:
+def _trusted_config(name: str, where: str, hint: str, **arguments: Any) -> Any:
     try:
-        return transformers_library().AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **arguments)
+        return transformers_library().AutoConfig.from_pretrained(name, trust_remote_code=True, **arguments)
     except Exception as error:  # what a cache and a configuration class can raise has no common base
         raise LorascopeError(
             f"the configuration cannot be read: {error_text(error)}", where=where, hint=hint
         ) from error
+
+
+def _offline_hint(error: Exception) -> str:
+    """What to do about a configuration that wants another repository to be read."""
+    if "OfflineModeIsEnabled" in {kind.__name__ for kind in type(error).__mro__}:
+        return "It names another repository (backbone), which is not read. Put backbone_config in its place."
+    return ""
 
 
 def error_text(error: Exception) -> str:

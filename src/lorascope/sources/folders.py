@@ -99,15 +99,18 @@ class Folder:
             ) from error
 
 
-def open_folder(path: Path) -> Folder:
+def open_folder(path: Path, *, needed: tuple[str, ...] = _READ) -> Folder:
     """The plain files at the root of a folder, none of them opened.
 
     A link counts where it leads to a plain file within the folder or, in a snapshot of the Hugging Face cache, within the
     same repository's `blobs`, where the cache keeps its files.
 
+    Args:
+        path: The folder.
+        needed: Ends of the names of files that will be read: one that is there and is no such file is a fault.
+
     Raises:
-        LorascopeError: It is no folder, or a file that a checkpoint is read from is a link that leads elsewhere, a pipe, a
-            device or the like.
+        LorascopeError: It is no folder, or a needed file is a link that leads elsewhere, a pipe, a device or the like.
     """
     where = str(path)
     try:
@@ -131,7 +134,7 @@ def open_folder(path: Path) -> Folder:
                 refused[entry.name] = f"is a link that leads out of the folder, to {quoted(str(real))}"
         except OSError as error:
             refused[entry.name] = f"leads nowhere: {error.strerror or error}"
-    faults = [f"{quoted(name)} {reason}" for name, reason in refused.items() if name.endswith(_READ)]
+    faults = [f"{quoted(name)} {reason}" for name, reason in refused.items() if name.endswith(needed)]
     if faults:
         raise LorascopeError(*first_faults(faults), where=where, hint=_HINT)
     return Folder(where, "", frozenset(paths), paths, refused)

@@ -5,17 +5,23 @@ Needs torch and transformers; both are imported inside the functions.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import is_model_type
 from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
 from lorascope.sources.figures import read_figures
+from lorascope.sources.module_tree import ModuleTree, module_tree, modules_in
+from lorascope.sources.python_objects import attribute, class_name, is_config
 
 if TYPE_CHECKING:
     import torch
+
+_ABSENT = object()
 
 # transformers' mapping of each head. A class that several list has the first of them.
 HEAD_MAPPINGS: dict[Head, str] = {
@@ -27,19 +33,26 @@ HEAD_MAPPINGS: dict[Head, str] = {
 }
 
 
-def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
+def build(config: Any, *, architecture: str = "", trust_remote_code: bool = False) -> torch.nn.Module:
     """The model of a configuration on the meta device; nothing is allocated.
+
+    Building is limited in time, tensors and memory (`build_limits`). Unless code is trusted, no request leaves, and
+    nothing is asked on the terminal (`seal`).
 
     Args:
         config: A `PretrainedConfig`.
         architecture: The transformers class to build. Without it `config.architectures` decides.
+        trust_remote_code: Parts of it may be built from code that comes with the configuration.
 
     Raises:
-        LorascopeError: transformers has no such class, needs another package for it, or its modeling code
-            refuses the configuration.
+        LorascopeError: transformers has no such class, needs another package for it, its modeling code refuses the
+            configuration, or building takes too much.
     """
     import torch
     import transformers
+
+    from lorascope.sources.build_limits import limited_build
+    from lorascope.sources.seal import sealed
 
     name = architecture or next(iter(getattr(config, "architectures", None) or ()), "")
     try:
@@ -56,10 +69,12 @@ def build(config: Any, *, architecture: str = "") -> torch.nn.Module:
             hint="Choose a head with --head, or upgrade transformers.",
         )
     try:
-        if cls.config_class is not None and cls.config_class is config.sub_configs.get("text_config"):
-            config = config.get_text_config()  # as the Auto classes do for the text model of a composite
-        with torch.device("meta"):
+        with contextlib.nullcontext() if trust_remote_code else sealed(), limited_build(name), torch.device("meta"):
+            if cls.config_class is not None and cls.config_class is config.sub_configs.get("text_config"):
+                config = config.get_text_config()  # as the Auto classes do for the text model of a composite
             return cls._from_config(config)
+    except LorascopeError:
+        raise
     except ImportError as error:
         raise LorascopeError(
             f"{name} cannot be built: {_first_line(error)}", hint="Install the package that it names, and try again."
@@ -95,7 +110,7 @@ def build_for_head(config: Any, head: Head | None, *, trust_remote_code: bool = 
     named = next(iter(getattr(config, "architectures", None) or ()), "")
     if head is None and named:
         known = next((candidate for candidate, architecture in listed.items() if architecture == named), None)
-        return build(config, architecture=named), known or head_of(named)
+        return build(config, architecture=named, trust_remote_code=trust_remote_code), known or head_of(named)
     chosen = head or next(iter(listed), None)
     if chosen is None or chosen not in listed:
         has = ", ".join(listed) or "none that lorascope knows"
@@ -103,7 +118,7 @@ def build_for_head(config: Any, head: Head | None, *, trust_remote_code: bool = 
             f'model type "{config.model_type}" has no head {chosen or ""}; its heads are: {has}',
             hint="Choose one of them with --head.",
         )
-    return build(config, architecture=listed[chosen]), chosen
+    return build(config, architecture=listed[chosen], trust_remote_code=trust_remote_code), chosen
 
 
 def _build_remote(config: Any) -> torch.nn.Module:
@@ -143,14 +158,19 @@ def map_module(
         model: What to call it; the class name if empty.
         head: Which head the model has; found from transformers' mappings where not given.
         source: What to write into `ModelMap.source`.
+
+    Raises:
+        LorascopeError: The tree is none that PEFT could adapt: see `module_tree`.
     """
-    config: Any = getattr(module, "config", None)
-    architecture = type(module).__name__
-    model_type = str(getattr(config, "model_type", "") or "")
-    modules = tuple(_modules(module))
+    config = attribute(module, "config")
+    architecture = class_name(type(module))
+    stated = attribute(config, "model_type")
+    model_type = str(stated) if is_model_type(stated) else ""
+    tree = module_tree(module)
+    modules = tuple(_modules(tree))
     weights = classify(modules, model_type=model_type)
     embeddings = embedding_names(module)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = _text_config(config)
     return ModelMap(
         model=model or model_type or architecture,
         model_type=model_type,
@@ -158,19 +178,28 @@ def map_module(
         head=head or head_of(architecture),
         source=source,
         versions=_versions(),
-        figures=read_figures(
-            lambda name: _attribute(text, name), weights, sum(parameter.numel() for parameter in module.parameters())
-        ),
+        figures=read_figures(lambda name: attribute(text, name), weights, tree.size),
         modules=modules,
         weights=weights,
-        root_parameters=tuple(_own_parameters(module)),
-        ties=tuple(_ties(module)),
+        root_parameters=tree.shapes[""],
+        ties=tree.ties,
         moe_conversion=moe_conversion(model_type),
         input_embeddings=embeddings.input,
         output_embeddings=embeddings.output,
-        prepares_generation=hasattr(module, "prepare_inputs_for_generation"),
+        prepares_generation=attribute(module, "prepare_inputs_for_generation", _ABSENT) is not _ABSENT,
         refusal=embeddings.refusal,
+        notes=tree.notes,
     )
+
+
+def _text_config(config: Any) -> Any:
+    """The configuration of the text model, where transformers' configuration has one; else what was given."""
+    if not is_config(config):
+        return config
+    try:
+        return config.get_text_config()
+    except Exception:  # of one that names several, or of a class of somebody's own
+        return config
 
 
 def head_of(architecture: str) -> Head:
@@ -184,16 +213,18 @@ def head_of(architecture: str) -> Head:
     return "unknown"
 
 
-def _modules(root: torch.nn.Module) -> Iterator[Module]:
-    for name, module in root.named_modules():
+def _modules(tree: ModuleTree) -> Iterator[Module]:
+    for name, module in tree.modules.items():
         if name:
+            kind = module_kind(module)
+            groups = attribute(module, "groups", 1) if kind == "conv" else 1
             yield Module(
                 name=name,
-                class_name=type(module).__name__,
-                kind=module_kind(module),
-                parameters=tuple(_own_parameters(module)),
-                groups=int(getattr(module, "groups", 1)) if module_kind(module) == "conv" else 1,
-                transposed=bool(getattr(module, "is_transposed", False)),
+                class_name=class_name(type(module)),
+                kind=kind,
+                parameters=tree.shapes[name],
+                groups=groups if type(groups) is int and groups > 0 else 1,
+                transposed=attribute(module, "is_transposed", False) is True,
             )
 
 
@@ -202,29 +233,16 @@ def module_kind(module: torch.nn.Module) -> str:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    if isinstance(module, nn.Linear):
+    cls = type(module)  # what `__class__` says is left out: it may be code
+    if issubclass(cls, nn.Linear):
         return "linear"
-    if isinstance(module, nn.Embedding):
+    if issubclass(cls, nn.Embedding):
         return "embedding"
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if issubclass(cls, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return "conv"
-    if isinstance(module, nn.MultiheadAttention):
+    if issubclass(cls, nn.MultiheadAttention):
         return "multihead_attention"
-    return "conv1d" if isinstance(module, Conv1D) else "other"
-
-
-def _own_parameters(module: torch.nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
-    # Of the attribute, not of named_parameters(): a parameter shared with an earlier module must not vanish here.
-    for name, parameter in module._parameters.items():
-        if parameter is not None:
-            yield name, tuple(parameter.shape)
-
-
-def _ties(root: torch.nn.Module) -> Iterator[tuple[str, ...]]:
-    names: dict[int, list[str]] = {}
-    for name, parameter in root.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    yield from (tuple(group) for group in names.values() if len(group) > 1)
+    return "conv1d" if issubclass(cls, Conv1D) else "other"
 
 
 class EmbeddingNames(NamedTuple):
@@ -240,22 +258,24 @@ def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
     found = {"input": "", "output": ""}
     refusal = ""
     for side in found:
-        get = getattr(module, f"get_{side}_embeddings", None)
+        get = attribute(module, f"get_{side}_embeddings")
         try:
-            found[side] = _name_of(module, get()) if get is not None else ""
+            found[side] = _name_of(module, get()) if callable(get) else ""
         except NotImplementedError:
             if side == "input":
                 refusal = (
-                    f"{type(module).__name__}.get_input_embeddings() is not implemented, "
+                    f"{class_name(type(module))}.get_input_embeddings() is not implemented, "
                     "and PEFT calls it for any adapter"
                 )
-        except AttributeError:
-            pass
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a class of somebody's own raises whatever it likes
+            continue
     return EmbeddingNames(**found, refusal=refusal)
 
 
 def _name_of(root: torch.nn.Module, wanted: object) -> str:
-    return next((name for name, module in root.named_modules() if module is wanted), "")
+    return next((name for name, module in modules_in(root).items() if module is wanted), "")
 
 
 def moe_conversion(model_type: str) -> str:
@@ -272,10 +292,3 @@ def moe_conversion(model_type: str) -> str:
 def _versions() -> dict[str, str]:
     # Without the label of the build (`+cpu`), which decides nothing here.
     return {name: importlib.metadata.version(name).partition("+")[0] for name in ("transformers", "torch")}
-
-
-def _attribute(config: Any, name: str) -> Any:
-    try:
-        return getattr(config, name, None)
-    except Exception:  # a configuration whose layers differ refuses to give one number for all of them
-        return None
