@@ -7,11 +7,14 @@ torch, transformers or peft.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# As `typing` has it, which would take longer to load than all of this.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lorascope.advising.recommending import recommend
     from lorascope.checking import check
     from lorascope.costing.budgets import fitted_plan
