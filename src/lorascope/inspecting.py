@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lorascope.errors import LorascopeError
-from lorascope.foreign_text import shell_word
+from lorascope.foreign_text import quoted, shell_word
 from lorascope.records import Head, ModelMap
 from lorascope.serializing import FORMAT, map_from_json
 from lorascope.sources.checkpoints import Files
@@ -23,8 +24,19 @@ from lorascope.sources.configurations import (
     transformers_library,
 )
 from lorascope.sources.gallery import PREFERRED, from_gallery
+from lorascope.sources.python_objects import (
+    attribute,
+    is_config,
+    is_module,
+    name_of_class,
+    object_faults,
+    path_text,
+    unwrapped,
+)
 
 if TYPE_CHECKING:
+    import inspect as introspection
+
     import torch
 
 PLAN_FORMAT = "lorascope.plan/1"
@@ -71,6 +83,8 @@ def inspect(
         LorascopeError: There is no such model, its files or its configuration are broken, it needs code that is not
             trusted, or there is no code to trace.
     """
+    text = path_text(source)
+    source = source if text is None else text
     faults = list(_faults(source, head, trust_remote_code, read))
     if trace:
         faults += _trace_faults(source, read, inputs)
@@ -94,13 +108,13 @@ def inspect(
 
 def _faults(source: Any, head: str, trust_remote_code: bool, read: Read) -> Iterator[tuple[str, str]]:
     """What is wrong with the arguments, and what would be right."""
-    if not (isinstance(source, str | os.PathLike | ModelMap) or _is_module(source) or hasattr(source, "model_type")):
-        yield f"a {type(source).__name__} is no source", "Give a name, a path, a configuration or a module."
+    if not isinstance(source, str | ModelMap):
+        yield from object_faults(source)
     if head and head not in PREFERRED:
-        yield f"{head!r} is no head", f"The heads are {', '.join(PREFERRED)}."
+        yield f"{quoted(head)} is no head", f"The heads are {', '.join(PREFERRED)}."
     known = f"What can be read is {', '.join(get_args(Read))}."
     if read not in get_args(Read):
-        yield f"{read!r} is nothing to read", known
+        yield f"{quoted(read)} is nothing to read", known
     if read == "headers" and trust_remote_code:
         yield "headers are read without any code: trust_remote_code goes with config only", known
 
@@ -118,21 +132,23 @@ def _trace_faults(source: Any, read: Read, inputs: object) -> Iterator[tuple[str
             "Trace what it was made from: lorascope inspect SOURCE --trace, where SOURCE is the model's folder, "
             "config.json, Hub id or type; -o FILE saves the traced map.",
         )
-    if _is_module(source):
-        yield from _call_faults(source, inputs)
-
-
-def _is_module(source: Any) -> bool:
-    return hasattr(source, "named_modules")
+    if is_module(source) and not any(object_faults(source)):
+        yield from _call_faults(unwrapped(source)[0], inputs)
 
 
 def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str, str]]:
     """Why a module's forward cannot be called with these keyword arguments, or without any."""
     import inspect as introspection
 
-    name = type(module).__name__
-    signature = introspection.signature(module.forward)
-    words = [str(one.replace(annotation=one.empty)) for one in signature.parameters.values()]
+    name = name_of_class(type(module))
+    try:
+        signature = introspection.signature(attribute(module, "forward"))
+        words = [_word(one) for one in signature.parameters.values()]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # of what cannot be called, or says nothing of how
+        yield f"{name}.forward cannot be called", "Give a module whose forward is a method that names its arguments."
+        return
     needed = [
         f"{word!r}: …" for word, one in signature.parameters.items() if one.default is one.empty and word in words
     ]
@@ -140,16 +156,25 @@ def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str,
         f"Give the keyword arguments of one call of forward({', '.join(words)}): inputs={{{', '.join(needed) or '…'}}}."
     )
     if inputs is None:
-        if not hasattr(getattr(module, "config", None), "model_type"):
+        if not is_config(attribute(module, "config")):
             yield f"{name} has no configuration that would say how it is called", hint
         return
     if not isinstance(inputs, Mapping) or not all(isinstance(key, str) for key in inputs):
-        yield f"inputs must map names of arguments to values, not be a {type(inputs).__name__}", hint
+        yield f"inputs must map names of arguments to values, not be a {name_of_class(type(inputs))}", hint
         return
     try:
         signature.bind(**inputs)
     except TypeError as error:
         yield f"{name}.forward cannot be called with the inputs: {error}", hint
+
+
+def _word(parameter: introspection.Parameter) -> str:
+    """A parameter as its function names it: without annotation, and of its default only what is plain."""
+    bare = parameter.replace(annotation=parameter.empty)
+    default = bare.default
+    if default is bare.empty or default is None or type(default) in (bool, int, float, str):
+        return str(bare)
+    return f"{bare.replace(default=bare.empty)}=…"
 
 
 def _traced(
@@ -195,11 +220,23 @@ def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool
         return _of_config(
             configuration(text, revision=revision, trust_remote_code=trust_remote_code), text, head, trust_remote_code
         )
-    if _is_module(source):
-        from lorascope.sources.skeleton import map_module
-
-        return source, map_module(source, head=_head(head))
+    if is_module(source):
+        return _of_module(source, head)
     return _of_config(source, "", head, trust_remote_code)
+
+
+def _of_module(module: torch.nn.Module, head: str) -> tuple[torch.nn.Module, ModelMap]:
+    from lorascope.sources.skeleton import map_module
+
+    inner, path = unwrapped(module)
+    found = map_module(inner, head=_head(head))
+    if path:
+        note = (
+            f"A {name_of_class(type(module))} wraps the model. This is the map of what it wraps: "
+            f"give PEFT that, as model.{'.'.join(path)}."
+        )
+        found = dataclasses.replace(found, notes=(note, *found.notes))
+    return inner, found
 
 
 def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, ModelMap]:

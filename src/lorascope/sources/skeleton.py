@@ -16,7 +16,7 @@ from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
 from lorascope.sources.figures import read_figures
 from lorascope.sources.module_tree import ModuleTree, module_tree, modules_in
-from lorascope.sources.python_objects import attribute, class_name, is_config
+from lorascope.sources.python_objects import attribute, is_config, name_of_class
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,7 @@ def map_module(
         LorascopeError: The tree is none that PEFT could adapt: see `module_tree`.
     """
     config = attribute(module, "config")
-    architecture = class_name(type(module))
+    architecture = name_of_class(type(module))
     stated = attribute(config, "model_type")
     model_type = str(stated) if is_model_type(stated) else ""
     tree = module_tree(module)
@@ -220,7 +220,7 @@ def _modules(tree: ModuleTree) -> Iterator[Module]:
             groups = attribute(module, "groups", 1) if kind == "conv" else 1
             yield Module(
                 name=name,
-                class_name=class_name(type(module)),
+                class_name=name_of_class(type(module)),
                 kind=kind,
                 parameters=tree.shapes[name],
                 groups=groups if type(groups) is int and groups > 0 else 1,
@@ -264,7 +264,7 @@ def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
         except NotImplementedError:
             if side == "input":
                 refusal = (
-                    f"{class_name(type(module))}.get_input_embeddings() is not implemented, "
+                    f"{name_of_class(type(module))}.get_input_embeddings() is not implemented, "
                     "and PEFT calls it for any adapter"
                 )
         except KeyboardInterrupt:
