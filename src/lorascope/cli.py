@@ -33,7 +33,7 @@ _EXAMPLES = {
     "plan": """examples:
   lorascope plan mistral                         query and value at rank 8
   lorascope plan mistral qv+ffn                  and the FFN at rank 4
-  lorascope plan mixtral attention.q,v=8 'ffn[-8:]=4/16' -o my-adapter
+  lorascope plan mixtral attention.q,v=8 'ffn[-8:]=4/16' -o my-plan
   lorascope plan mistral attention --serve vllm  and whether vLLM takes it, with which flags
   lorascope plan mistral --task instruction      what the evidence says for a task; lorascope recommend tells why
   lorascope plan mistral qv+ffn --budget 20M     the highest ranks that a budget pays for: also 0.5%, adapter=50MB
