@@ -14,6 +14,7 @@ from lorascope.findings.configuration import configuration_findings, trainer_fin
 from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Serving
 from lorascope.serving.facts import server_facts
 from lorascope.serving.serving import serve as serve_adapter
+from lorascope.sources.python_objects import require_map
 from lorascope.subjects import Subject, subject_of
 from lorascope.trainers.keys import unknown_key_findings
 from lorascope.verifying import adapter_config, verify
@@ -51,6 +52,7 @@ def check(
         LorascopeError: There is nothing of that name, it cannot be read, it uses something that the rules do not
             cover, or the server is unknown or asked for what is no adapter of PEFT.
     """
+    require_map(model, "check")
     if serve:
         server_facts(serve)  # an unknown server is told before anything is read
     if not adapter:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import one_line
 from lorascope.records import ModelMap, Plan
+from lorascope.sources.module_tree import module_tree
+from lorascope.sources.python_objects import is_module, name_of_class, object_faults, require_plan, unwrapped
 from lorascope.verifying import to_peft
 
 if TYPE_CHECKING:
@@ -47,8 +50,18 @@ def prove(plan: Plan, module: nn.Module) -> Proof:
             device (`lorascope.sources.skeleton.build`).
 
     Raises:
-        LorascopeError: peft is not installed.
+        LorascopeError: peft is not installed, or the module is none that it could adapt.
     """
+    require_plan(plan, "prove")
+    for fault, hint in object_faults(module):
+        raise LorascopeError(fault, hint=hint)
+    if not is_module(module):
+        raise LorascopeError(
+            f"prove runs PEFT on a module, not on a {name_of_class(type(module))}",
+            hint="Give the model that the plan was made for, or build it: lorascope.proving.rebuild(plan.model, SOURCE).",
+        )
+    module, _ = unwrapped(module)
+    module_tree(module)  # what PEFT could not walk is told before it is run
     config = to_peft(plan.config)
     import peft
     import torch
@@ -60,7 +73,7 @@ def prove(plan: Plan, module: nn.Module) -> Proof:
             warnings.simplefilter("ignore")
             wrapped = peft.get_peft_model(module, config)
     except Exception as error:  # whatever PEFT raises is the finding
-        return Proof(peft.__version__, 0, 0, (f"PEFT raises {type(error).__name__}: {error}",))
+        return Proof(peft.__version__, 0, 0, (one_line(f"PEFT raises {type(error).__name__}: {error}"),))
     found = {name: (rank, float(alpha)) for name, (rank, alpha, _) in adapted_weights(wrapped).items()}
     asked = {peft_name(plan.model, target.weight): (target.rank, float(target.alpha)) for target in plan.targets}
     differences = [

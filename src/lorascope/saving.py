@@ -21,6 +21,7 @@ from lorascope.records import ModelMap, Options, Plan, Rule, Target
 from lorascope.selecting import parse_rule
 from lorascope.serializing import FORMAT, map_from_json, map_to_json
 from lorascope.sources.configurations import MOST_BYTES, read_json
+from lorascope.sources.python_objects import require_map, require_plan
 
 Json = dict[str, Any]
 
@@ -152,6 +153,7 @@ def save_plan(plan: Plan, folder: str | os.PathLike[str], *, force: bool = False
     Raises:
         LorascopeError: The folder holds something that the plan would damage, or cannot be written.
     """
+    require_plan(plan, "save_plan")
     place = checked_place(folder)
     data = plan_to_json(plan)
     texts = {_CONFIG_FILE: json_text(_written_config(data), indent=2), _PLAN_FILE: json_text(data)}
@@ -170,6 +172,7 @@ def save_map(model: ModelMap, path: str | os.PathLike[str], *, force: bool = Fal
     Raises:
         LorascopeError: There is another file, or it cannot be written; nothing is left half-written.
     """
+    require_map(model, "save_map")
     return _save(path, json_text(map_to_json(model)), _is_map, "a map that lorascope saved", force)
 
 

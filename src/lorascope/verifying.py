@@ -12,6 +12,7 @@ from lorascope.compiling import NEWEST, peft_arguments
 from lorascope.errors import LorascopeError
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, ModelMap, Plan, Resolution
+from lorascope.sources.python_objects import require_map
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -49,6 +50,7 @@ def verify(
     Raises:
         LorascopeError: It is no such configuration, or uses something that the rules do not cover.
     """
+    require_map(model, "verify")
     return resolve(model, adapter_config(config), peft)
 
 

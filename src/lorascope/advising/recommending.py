@@ -19,6 +19,7 @@ from lorascope.recipes import RECIPES
 from lorascope.records import ModelMap, Plan, Target
 from lorascope.remarking import EXPERTS_DOMINATE
 from lorascope.sources.gallery import gallery
+from lorascope.sources.python_objects import require_map
 
 # The tutorial's balance and what it is measured against: the same parameters where the shapes allow it.
 _BALANCE = ("qv+ffn", 8)
@@ -165,6 +166,7 @@ def recommend(model: ModelMap, task: str, *, prices: Prices | None = None) -> Re
     Raises:
         LorascopeError: There is no such task, the model's head cannot do it, or PEFT cannot adapt the model.
     """
+    require_map(model, "recommend")
     wanted, advice = task_of(task), load_advice()
     _check_able(model, wanted)
     prices = prices or Prices(model)

@@ -14,6 +14,7 @@ from lorascope.planning import plan
 from lorascope.recipes import RECIPES
 from lorascope.records import ModelMap, Plan
 from lorascope.selecting import MAIN_BLOCKS, covered_blocks
+from lorascope.sources.python_objects import require_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ def compare(
         LorascopeError: No side can be planned, with the reasons of all. One that cannot be, among others that can, has
             its refusal instead of a plan.
     """
+    require_map(model, "compare")
     how = training or Training()
     texts = [tuple(side.split()) if isinstance(side, str) else tuple(side) for side in sides] or [
         (name,) for name in RECIPES
@@ -96,4 +98,4 @@ def _compared(model: ModelMap, texts: tuple[str, ...], training: Training, optio
 
 def _coverage(made: Plan) -> tuple[tuple[str, float], ...]:
     found = covered_blocks(made.model, {target.weight.name for target in made.targets})
-    return tuple((block, found[block][0] / found[block][1]) for block in MAIN_BLOCKS if block in found)
+    return tuple((block, found[block][0] / found[block][1]) for block in MAIN_BLOCKS if found.get(block, (0, 0))[1])

@@ -35,6 +35,7 @@ from lorascope.costing.optimizers import Trained, optimizer_bytes, step_bytes
 from lorascope.costing.training import OPTIMIZERS, Training
 from lorascope.peft_rules.saved_tensors import saved_tensors
 from lorascope.records import ModelMap, Plan, Weight
+from lorascope.sources.python_objects import require_plan
 
 # What cuBLAS works in, which torch allocates: 8 MiB on most devices, 32 MiB on Hopper (torch's notes on CUDA semantics,
 # CUBLAS_WORKSPACE_CONFIG).
@@ -111,6 +112,7 @@ class _Run:
 
 def training_memory(plan: Plan, training: Training) -> Memory:
     """The memory that training a plan takes, at the peak of a step (not the first, in which states are made)."""
+    require_plan(plan, "training_memory")
     return estimate_of(plan, training).memory()
 
 
@@ -344,7 +346,9 @@ class Estimate:
         """How many numbers the head makes of a token."""
         head = self.model.module_by_name.get(self.model.output_embeddings)
         if head is not None and head.parameters and self.model.head in _VOCABULARY_HEADS:
-            return head.parameters[0][1][0]
+            shape = head.parameters[0][1]
+            if len(shape) > 1:  # flattened, it does not tell
+                return shape[0]
         made = [sides(weight)[1] for weight in self.body.head if weight.role.part in ("lm", "classifier")]
         return max(made, default=0)
 

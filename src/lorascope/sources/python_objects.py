@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import one_line
-from lorascope.records import ModelMap
+from lorascope.records import ModelMap, Plan
 
 _BASES = type.__dict__["__mro__"].__get__
 _NAME = type.__dict__["__name__"].__get__
@@ -263,8 +263,24 @@ def require_map(value: object, verb: str) -> None:
         LorascopeError: It is none.
     """
     if not isinstance(value, ModelMap):
-        what = f"the class {name_of_class(value)}" if isinstance(value, type) else f"a {name_of_class(type(value))}"
         raise LorascopeError(
-            f"{verb} takes the map of a model, not {what}",
+            f"{verb} takes the map of a model, not {_described(value)}",
             hint=f"Make one with inspect: {verb}(inspect(SOURCE), …).",
         )
+
+
+def require_plan(value: object, verb: str) -> None:
+    """Refuse what is not a plan where a function takes one.
+
+    Raises:
+        LorascopeError: It is none.
+    """
+    if not isinstance(value, Plan):
+        raise LorascopeError(
+            f"{verb} takes a plan, not {_described(value)}",
+            hint=f"Make one with plan: {verb}(plan(inspect(SOURCE), RULES), …).",
+        )
+
+
+def _described(value: object) -> str:
+    return f"the class {name_of_class(value)}" if isinstance(value, type) else f"a {name_of_class(type(value))}"
