@@ -23,6 +23,7 @@ ROOMS = (
     ("errors",),
     ("folding",),
     ("records",),
+    ("shapes",),
     ("roles.lexicon", "peft_rules.versioning", "tracing.graph"),
     ("roles.classifying", "peft_rules.*"),
     ("selecting", "serializing"),

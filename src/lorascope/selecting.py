@@ -227,7 +227,12 @@ def _in_layers(model: ModelMap, weights: list[Weight], rule: Rule) -> list[Weigh
     counts = layer_counts(model)
     allowed: dict[tuple[str, str], set[int]] = {}
     for key in {(weight.role.component, weight.role.stack) for weight in weights if weight.layer is not None}:
-        allowed[key] = _numbers(rule, counts[key], ".".join(word for word in key if word))
+        there = {
+            weight.layer
+            for weight in weights
+            if weight.layer is not None and (weight.role.component, weight.role.stack) == key
+        }
+        allowed[key] = _numbers(rule, there, counts[key], ".".join(word for word in key if word))
     return [
         weight
         for weight in weights
@@ -235,12 +240,14 @@ def _in_layers(model: ModelMap, weights: list[Weight], rule: Rule) -> list[Weigh
     ]
 
 
-def _numbers(rule: Rule, count: int, place: str) -> set[int]:
+def _numbers(rule: Rule, there: set[int], count: int, place: str) -> set[int]:
+    """The layers that are meant, of those that are there: one number in a name may stand for 10^17 layers."""
     numbers: set[int] = set()
     for piece in rule.layers.split(","):
         if ":" in piece:
             bounds = [int(bound) if bound else None for bound in piece.split(":")]
-            numbers.update(range(count)[slice(*bounds)])
+            meant = range(count)[slice(*bounds)]
+            numbers |= {number for number in there if number in meant}
         elif -count <= int(piece) < count:
             numbers.add(int(piece) % count)
         else:

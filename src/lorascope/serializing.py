@@ -13,6 +13,7 @@ from lorascope.folding import NUMBER, fold, parse_spans, spans, unfold
 from lorascope.records import Basis, Confidence, Figures, Head, ModelMap, Module, Role, Status, Trace, Weight
 from lorascope.roles.classifying import assemble, parse_role
 from lorascope.roles.lexicon import BLOCK_NAMES
+from lorascope.shapes import DIMENSIONS, is_shape_of
 
 FORMAT = "lorascope.map/1"
 _MOST_MODULES = 1_000_000
@@ -21,15 +22,7 @@ _LARGEST = 2**60
 _LONGEST = 200
 _AGAIN = "Make it again with: lorascope inspect … -o FILE"
 _SPANS = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
-# How many dimensions the weight of a kind has.
-_DIMENSIONS = {
-    "linear": (2,),
-    "conv1d": (2,),
-    "embedding": (2,),
-    "conv": (3, 4, 5),
-    "multihead_attention": (2,),
-}
-_KINDS = ("linear", "conv1d", "embedding", "conv", "multihead_attention", "other")
+_KINDS = (*DIMENSIONS, "other")
 
 Json = dict[str, Any]
 
@@ -276,8 +269,7 @@ def _module(name: str, node: Json, reader: _Reader) -> Module:
     shapes = tuple((key, reader.shape(f"{name}.{key}", value)) for key, value in parameters.items())
     for key, shape in shapes:
         reader.expect(_is_name(key), f"{name}: parameter {key!r} is not a name")
-        if key in ("weight", "in_proj_weight") and kind in _DIMENSIONS:
-            reader.expect(len(shape) in _DIMENSIONS[kind], f"{name}.{key}: {list(shape)} is no shape of a {kind}")
+        reader.expect(is_shape_of(kind, key, shape), f"{name}.{key}: {list(shape)} is no shape of a {kind}")
     reader.expect(kind not in ("conv", "conv1d") or "weight" in dict(shapes), f"{name}: a {kind} without weight")
     quantisation = node.get("quantisation", "")
     if not reader.expect(isinstance(quantisation, str), f"{name}: quantisation {quantisation!r} is not a text"):

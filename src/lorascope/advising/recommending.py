@@ -45,7 +45,7 @@ class Alternative:
         rank: The plan's rank with them.
         exclude: What would be taken out.
         trainable: All trainable parameters; None where the model does not allow it.
-        ratio: These by those of the recommended plan.
+        ratio: These by those of the recommended plan; None where either has none.
         note: What else to know: why it cannot be, or what it is the control of.
         grounds: What is claimed of it, where anything is.
     """
@@ -327,7 +327,8 @@ def _alternative(
         reason = other.faults[0].partition("\n")[0]
         return Alternative(tuple(rules), rank, exclude, None, None, f"not possible here: {reason}", grounds)
     trainable = other.resolution.trainable
-    ratio = trainable / made.resolution.trainable
+    own = made.resolution.trainable  # 0 where every matrix has a side of 0
+    ratio = trainable / own if own else None
     return Alternative(tuple(rules), rank, exclude, trainable, ratio, note, grounds)
 
 
@@ -355,7 +356,7 @@ def _beside_balance(control: Plan, prices: Prices) -> str:
     if not difference:
         return f"the control of {of}: exactly as many parameters"
     more = "more" if difference > 0 else "fewer"
-    share = abs(difference) / balance.resolution.trainable
+    share = abs(difference) / (balance.resolution.trainable or 1)
     return f"the control of {of}: {abs(difference):,} parameters {more} ({share:.1%})"
 
 

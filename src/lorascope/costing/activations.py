@@ -183,7 +183,7 @@ def _norm_times(norm: Module, layer: Layer) -> int:
             continue
         leaf = norm.name.rpartition(".")[2]
         made = _made(group, "k" if leaf.startswith("k") and not leaf.startswith("kv") else "q")
-        if width < made and made % width == 0 and not leaf.startswith(("q_a", "kv_a")):
+        if 0 < width < made and made % width == 0 and not leaf.startswith(("q_a", "kv_a")):
             return made // width
     return 1
 

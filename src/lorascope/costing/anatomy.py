@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from lorascope.records import ModelMap, Module, Weight
 
+# No model runs a layer more often, whatever its figures say.
+_MOST_RUNS = 1_000
 # The order in which a step runs through the components of a model, and through the stacks of one.
 _COMPONENTS = ("vision", "audio", "connector")
 _STACKS = ("encoder", "", "decoder")
@@ -187,7 +189,7 @@ def _layer(
     component, stack, index = key
     groups = _groups(weights, modules)
     width = _width(groups, model)
-    said = model.figures.layers or 0
+    said = min(model.figures.layers or 0, _MOST_RUNS)
     return Layer(
         place=_prefix(weights[0].name, index),
         component=component,

@@ -30,7 +30,7 @@ def _state(optimizer: str, shape: tuple[int, ...], width: int) -> int:
     if optimizer == "adafactor":
         if len(shape) < 2:
             return 4 * count
-        return 4 * (count // shape[-1] + count // shape[-2])
+        return 4 * (math.prod(shape[:-1]) + math.prod((*shape[:-2], shape[-1])))
     if optimizer == "adamw" or count < _SMALL:
         return 2 * count * (width if optimizer == "adamw" else 4)
     return 2 * (count + 4 * math.ceil(count / _BLOCK))

@@ -7,6 +7,7 @@ from pathlib import Path
 from lorascope.errors import LorascopeError
 from lorascope.records import ModelMap
 from lorascope.roles.classifying import assemble, parse_role
+from lorascope.shapes import fitting, shape_notes
 from lorascope.sources.figures import read_figures
 from lorascope.sources.folders import open_folder
 from lorascope.sources.gguf import read_gguf
@@ -45,8 +46,12 @@ def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str
     if head:
         raise LorascopeError("the file's architecture is not known, and so neither are its heads", where=name)
     reading = modules_from_names(found.tensors)
+    modules, misshapen = fitting(reading.modules)
+    misshapen |= {
+        name: tensor.shape for name, tensor in found.tensors.items() if gguf_role(name) and len(tensor.shape) < 2
+    }
     roles = {tensor.removesuffix(".weight"): role for tensor in found.tensors if (role := gguf_role(tensor))}
-    weights = assemble(reading.modules, {tensor: (parse_role(role), False) for tensor, role in roles.items()})
+    weights = assemble(modules, {tensor: (parse_role(role), False) for tensor, role in roles.items()})
     return ModelMap(
         model=name,
         model_type=str(found.config.get("model_type") or ""),
@@ -55,11 +60,11 @@ def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str
         source="gguf",
         versions={},
         figures=read_figures(found.config.get, weights, sum(tensor.size for tensor in found.tensors.values())),
-        modules=reading.modules,
+        modules=modules,
         weights=weights,
         root_parameters=reading.root_parameters,
         refusal="the names that these weights have in the original model are not known",
-        notes=(*notes, *reading.notes),
+        notes=(*shape_notes(misshapen, modules), *notes, *reading.notes),
         basis="names",
-        unexplained=found.unexplained,
+        unexplained=(*found.unexplained, *misshapen),
     )

@@ -13,20 +13,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lorascope.records import Module
+from lorascope.shapes import is_shape_of
 from lorascope.sources.layout_table import (
     CONTAINERS,
     Layout,
     ModelFacts,
     class_in_slot,
     config_facts,
+    facts_under,
     inner_config,
     layout,
     setting,
     text_config,
 )
 
-# How many dimensions the weight of a kind has.
-_DIMENSIONS = {"linear": (2,), "conv1d": (2,), "embedding": (2,), "conv": (3, 4, 5)}
+# Missing members of lists that are named one by one: whole models have fewer.
+_MOST_SPELLED = 100_000
 
 Shape = tuple[int, ...]
 Node = dict[str, Any]  # name to Shape or Node
@@ -129,6 +131,15 @@ class ModelLayout:
         self._known: dict[tuple[str, ...], bool] = {}
         self._fits: dict[tuple[Any, ...], _Fit] = {}
         self._signatures: dict[int, tuple[Any, ...]] = {}
+        self._spelled = 0
+
+    def may_spell(self, count: int) -> bool:
+        """So many missing members can be named one by one; takes them from what there is room for in all."""
+        self._spelled += max(0, count)
+        if self._spelled <= _MOST_SPELLED:
+            return True
+        self._spelled -= max(0, count)
+        return False
 
     def _walk(self, key: str, path: str, config: Mapping[str, Any], around: Mapping[str, Any]) -> Iterator[Part]:
         """The models in a model, by way of the slots that are not numbered."""
@@ -137,7 +148,8 @@ class ModelLayout:
             return
         if row.model is not None:
             own_type = str(config.get("model_type") or "")
-            yield Part(path, key, row.model, config, own_type if config_facts(own_type) else row.model.model_type)
+            model_type = own_type if config_facts(own_type) else row.model.model_type
+            yield Part(path, key, facts_under(row.model, config), config, model_type)
             around = config
         for slot, keys in row.slots.items():
             if "#" in slot:
@@ -205,6 +217,7 @@ class ModelLayout:
             shapes: Run-time name to shape.
         """
         self._signatures.clear()  # of nodes that are gone, whose identities others may get
+        self._spelled = 0
         root: Node = {}
         for name, shape in shapes.items():
             *owners, leaf = name.split(".")
@@ -231,7 +244,7 @@ class ModelLayout:
                 node = node.get(word, {})
             own = _own(row, node, name, buffers)
             if groups == "square":
-                outputs, per_group = dict(own).get("weight", (1, 1))[:2]  # it may be missing
+                outputs, per_group = (*dict(own).get("weight", ()), 1, 1)[:2]  # it may be missing, or flat
                 groups = outputs // max(per_group, 1)
             modules.append(Module(name, row.name, row.kind, own, groups or 1, row.transposed))
         whole = layout(self.root) or Layout(self.root)
@@ -286,7 +299,7 @@ class _Fitting:
                 self._buffers.append(name)
             elif name not in row.parameters:
                 self._unexplained.append(name)
-            elif name == "weight" and len(shape) not in _DIMENSIONS.get(row.kind, (len(shape),)):
+            elif not is_shape_of(row.kind, name, shape):
                 self._misshapen += 1
         self._missing += (name for name in row.parameters if name not in row.optional and name not in own)
         self._members({name: value for name, value in node.items() if isinstance(value, dict)}, "", "", ())
@@ -353,7 +366,7 @@ class _Fitting:
             for owner, numbers in lists.items():
                 count = self._whole._count(self._row, slot, self._part)
                 expected = count if count is not None else max(numbers) + 1
-                if expected > 100_000:  # a hostile count
+                if not self._whole.may_spell(expected - len(numbers)):  # a hostile count
                     self._missing.append(f"{owner}.* ({expected} of them)")
                     continue
                 self._missing += (f"{owner}.{number}.*" for number in range(expected) if number not in numbers)

@@ -12,6 +12,7 @@ from lorascope.errors import LorascopeError
 from lorascope.folding import listed
 from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
+from lorascope.shapes import fitting, shape_notes
 from lorascope.sources import ties
 from lorascope.sources.checkpoints import Stored
 from lorascope.sources.conversions import SubModel, convert, rules_for
@@ -28,7 +29,7 @@ from lorascope.sources.layout_table import (
     text_config,
 )
 from lorascope.sources.layouts import ModelLayout, Part, Tree
-from lorascope.sources.naming import input_output_embeddings, modules_from_names
+from lorascope.sources.naming import flattened, input_output_embeddings, modules_from_names
 
 # What transformers leaves out of any model whose own buffers have taken its place: _adjust_missing_and_unexpected_keys.
 _OLD_BUFFERS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
@@ -65,7 +66,7 @@ def map_checkpoint(
     """
     root = _root(config, head)
     if not root:
-        return _by_names(stored, config, model, head, source, versions or {}, notes)
+        return _by_names(stored, config, model, head, source, versions or {}, notes, unexplained)
     chosen = ModelLayout(root, config)
     whole = chosen.parts[0]
     submodels = [SubModel(part.path, class_name(part.key), part.model_type) for part in chosen.parts]
@@ -94,7 +95,7 @@ def map_checkpoint(
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
     tied_groups = ties.groups(pairs, order)
     extra, odd = _sorted_out(converted.unknown, tree, chosen)
-    modules = tuple(_quantised(tree.modules, converted.tensors))
+    modules, misshapen = fitting(_quantised(tree.modules, converted.tensors))
     weights = classify(modules, model_type=whole.model_type)
     text = text_config(whole.config)
     architecture = class_name(root)
@@ -115,8 +116,12 @@ def map_checkpoint(
         output_embeddings=_existing(whole.facts.output, chosen.parts, "output", modules),
         prepares_generation=whole.facts.generates,
         refusal=whole.facts.refusal,
-        notes=(*notes, *_notes(config, architecture, tree, extra, pairs, shapes)),
-        unexplained=(*unexplained, *odd),
+        notes=(
+            *shape_notes(misshapen, modules),
+            *notes,
+            *_notes(config, architecture, tree, extra, pairs, shapes),
+        ),
+        unexplained=(*unexplained, *odd, *misshapen),
     )
 
 
@@ -163,6 +168,7 @@ def _by_names(
     source: str,
     versions: Mapping[str, str],
     notes: Sequence[str],
+    unexplained: Sequence[str],
 ) -> ModelMap:
     """The map of a model whose code the table does not know."""
     model_type = str(config.get("model_type") or "")
@@ -175,7 +181,8 @@ def _by_names(
             hint="Leave --head out.",
         )
     reading = modules_from_names(stored)
-    modules = tuple(_quantised(reading.modules, stored))
+    modules, misshapen = fitting(_quantised(reading.modules, stored))
+    misshapen |= flattened(modules, model_type)
     weights = classify(modules, model_type=model_type)
     inputs, outputs = input_output_embeddings(weights)
     caveat = (
@@ -197,8 +204,9 @@ def _by_names(
         root_parameters=reading.root_parameters,
         input_embeddings=inputs,
         output_embeddings=outputs,
-        notes=(*notes, caveat, *reading.notes, *dropped),
+        notes=(*shape_notes(misshapen, modules), *notes, caveat, *reading.notes, *dropped),
         basis="names",
+        unexplained=(*unexplained, *misshapen),
     )
 
 

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import NUMBER
+from lorascope.folding import NUMBER, template
 from lorascope.records import Module, Weight
 from lorascope.roles import lexicon
+from lorascope.roles.classifying import read
 from lorascope.sources.checkpoints import Stored
 
 Parameters = dict[str, tuple[int, ...]]
@@ -97,6 +98,19 @@ def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
         for name in _natural(own)
     )
     return NameReading(modules, _in_order(root), dropped, tuple(_notes(modules, undecided)))
+
+
+def flattened(modules: Iterable[Module], model_type: str) -> dict[str, tuple[int, ...]]:
+    """Weights of one dimension or none whose names are those of matrices: parameter to shape."""
+    found = {}
+    for module in modules:
+        weight = dict(module.parameters).get("weight", (1, 1))
+        leaf = module.name.rpartition(".")[2]
+        if module.kind == "other" and len(weight) < 2 and not _NORM.search(leaf) and leaf not in _BUFFERS:
+            role, guess = read(template(module.name), "linear", model_type)
+            if not guess and role.part and role.block in ("attention", "ffn", "mixer", "embedding", "head"):
+                found[f"{module.name}.weight"] = weight
+    return found
 
 
 def input_output_embeddings(weights: Sequence[Weight]) -> tuple[str, str]:
