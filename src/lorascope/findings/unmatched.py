@@ -108,9 +108,8 @@ def _known_why(case: Case, texts: Sequence[str], answer: _Answer) -> str:
     share = ""
     if stacked:
         own = [w for w in case.model.weights if w.role.component in case.own and w.role.block == "ffn"]
-        part = sum(weight.size for weight in own if weight.role.variant == "expert") / sum(
-            weight.size for weight in own
-        )
+        experts = sum(weight.size for weight in own if weight.role.variant == "expert")
+        part = experts / (sum(weight.size for weight in own) or 1)  # all may be without numbers
         share = f" The experts, {part:.1%} of the FFN, are parameters here."
     return f"Elsewhere that is {said_meaning(place.meanings)}, {said_place(case.model, place)}.{share}"
 
