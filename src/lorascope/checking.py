@@ -11,6 +11,7 @@ from lorascope.errors import LorascopeError
 from lorascope.findings.base import base_findings
 from lorascope.findings.case import Case
 from lorascope.findings.configuration import configuration_findings, trainer_findings
+from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Serving
 from lorascope.serving.facts import server_facts
 from lorascope.serving.serving import serve as serve_adapter
@@ -22,6 +23,7 @@ from lorascope.verifying import adapter_config, verify
 _SEVERITIES = ("error", "warning", "note")
 
 
+@in_matching_time
 def check(
     model: ModelMap,
     *adapter: str | os.PathLike[str] | Mapping[str, Any] | AdapterConfig,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from lorascope.compiling import as_parameter, weight_of
 from lorascope.errors import LorascopeError
+from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.planning import plan as make_plan
 from lorascope.records import ModelMap, Plan, Resolution, Rule
 from lorascope.selecting import own_components
@@ -18,6 +19,7 @@ from lorascope.trainers.surface import Job, Trainer
 _CLOSE = 1e-9
 
 
+@in_matching_time
 def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str = "lora-output") -> str:
     """The text of a configuration that makes another tool adapt exactly the targets of a plan.
 

@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 from lorascope.compiling import NEWEST, as_parameter, compile_targets
 from lorascope.errors import LorascopeError
+from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.peft_rules.resolving import resolve
 from lorascope.recipes import DEFAULT, RECIPES, recipe_rules
@@ -27,6 +28,7 @@ _MOST_RANK = 999_999
 _MOST_ALPHA = 999_999_999
 
 
+@in_matching_time
 def plan(
     model: ModelMap,
     *rules: str,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.compiling import NEWEST, peft_arguments
 from lorascope.errors import LorascopeError
+from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, ModelMap, Plan, Resolution
 from lorascope.sources.python_objects import require_map
@@ -36,6 +37,7 @@ _UNKNOWN = (
 )
 
 
+@in_matching_time
 def verify(
     model: ModelMap, config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig, *, peft: str = NEWEST
 ) -> Resolution:

@@ -6,7 +6,7 @@ PEFT takes every module whose name *ends* with an entry, with no dot in between:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.records import ModelMap
 
@@ -17,6 +17,7 @@ _HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score
 ESTIMATED = "The count of trainable parameters is an estimate"
 # With these task types PEFT looks for modules to save twice, the second time in the model that it has wrapped.
 SAVING_TWICE = frozenset(_HEADS)
+_MOST_SHOWN = 10
 _CONTAINERS = frozenset({"ModuleDict", "ModuleList", "ParameterDict", "ParameterList"})
 # What an adapter puts below the module it wraps; PEFT stops where an entry ends one of these names.
 _INSIDE_ADAPTERS = ("lora_dropout", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -47,6 +48,36 @@ def names_in_the_end(entries: tuple[str, ...] | None, task_type: str | None) -> 
     return (entries or ()) + _HEADS.get(task_type or "", ())
 
 
+class Endings:
+    """Texts that may end a name, looked up by their lengths: a list of thousands is tried at once."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = set(texts)
+        self._lengths = sorted({len(text) for text in self._texts})
+
+    def of(self, name: str) -> list[str]:
+        """The texts that end a name."""
+        found = []
+        for length in self._lengths:
+            if length > len(name):
+                break
+            if (ending := name[len(name) - length :]) in self._texts:
+                found.append(ending)
+        return found
+
+    def end(self, name: str) -> bool:
+        """One of the texts ends a name."""
+        return bool(self.of(name))
+
+
+def unmatched(entries: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The entries that end none of the names."""
+    entries = list(entries)
+    endings = Endings(entries)
+    found = {entry for name in names for entry in endings.of(name)}
+    return [entry for entry in entries if entry not in found]
+
+
 def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Copied:
     """The modules that PEFT copies.
 
@@ -58,7 +89,7 @@ def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, 
     """
     if not entries:
         return Copied()
-    ends = tuple(entries)
+    ends = Endings(entries)
     outer: list[str] = []
     nested: list[str] = []
     inside: set[str] = set()
@@ -73,11 +104,11 @@ def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, 
         count = wraps.get(name, 0)
         if count:
             paths[name] = path + ".base_layer" * count
-            if path.endswith(ends) or (count > 1 and "base_layer".endswith(ends)):
+            if ends.end(path) or (count > 1 and ends.end("base_layer")):
                 return Copied(error=f'modules_to_save matches "{name}", which already carries an adapter.')
         elif owner in paths:
             paths[name] = path
-        if not paths.get(name, path).endswith(ends):
+        if not ends.end(paths.get(name, path)):
             continue
         if module.class_name in _CONTAINERS:
             return Copied(
@@ -87,12 +118,13 @@ def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, 
             return Copied(error=f'modules_to_save matches "{name}", which lies directly within an adapter.')
         inside.add(name)
         (nested if below else outer).append(name)
-    if wraps and any(part.endswith(ends) or "default".endswith(ends) for part in _INSIDE_ADAPTERS):
-        return Copied(error=f"modules_to_save={list(entries)} also matches names within PEFT's own adapters.")
+    if wraps and any(map(ends.end, (*_INSIDE_ADAPTERS, "default"))):
+        shown = ", ".join(map(repr, entries[:_MOST_SHOWN])) + (", …" if len(entries) > _MOST_SHOWN else "")
+        return Copied(error=f"modules_to_save=[{shown}] also matches names within PEFT's own adapters.")
     return Copied(modules=tuple(outer + _aliases(model, ends)), nested=tuple(nested))
 
 
-def _aliases(model: ModelMap, ends: tuple[str, ...]) -> list[str]:
+def _aliases(model: ModelMap, ends: Endings) -> list[str]:
     """First names of modules that match under a second name: PEFT copies them again for it.
 
     A module that is registered twice has one entry in the map; its second name shows in the names of its tensors.
@@ -102,6 +134,6 @@ def _aliases(model: ModelMap, ends: tuple[str, ...]) -> list[str]:
         owner = group[0].rpartition(".")[0]
         for name in group[1:]:
             alias = name.rpartition(".")[0]
-            if alias and alias not in model.module_by_name and alias.endswith(ends):
+            if alias and alias not in model.module_by_name and ends.end(alias):
                 found[alias] = owner
     return list(found.values())

@@ -153,18 +153,36 @@ class NameSet:
 class _SavedNames:
     """The names that `modules_to_save` keeps free of adapters: the modules it names and everything below them.
 
-    PEFT puts each entry raw into a regular expression. An entry that is one plain word is one component of the name.
+    PEFT puts one entry after the other raw into a regular expression, and stops at the first that matches. An entry
+    that is one plain word is one component of the name.
     """
 
     def __init__(self, entries: Sequence[str]) -> None:
-        self._words = {entry for entry in entries if re.fullmatch(r"\w+", entry)}
-        others = [entry for entry in entries if entry not in self._words]
-        self._patterns = [compiled(rf"(^|.*\.){entry}($|\..*)") for entry in others]
+        self._words: dict[str, int] = {}
+        self._others: list[tuple[int, str]] = []
+        for place, entry in enumerate(entries):
+            if re.fullmatch(r"\w+", entry):
+                self._words.setdefault(entry, place)
+            else:
+                self._others.append((place, entry))
+        self._none = len(entries)
 
     def has(self, name: str) -> bool:
-        if self._words and not self._words.isdisjoint(name.split(".")):
-            return True
-        return any(pattern.match(name) for pattern in self._patterns)
+        """The name is one of them.
+
+        Raises:
+            BadPatternError: PEFT would try an entry that is no regular expression.
+        """
+        words = self._words
+        first = (
+            min((words[part] for part in name.split(".") if part in words), default=self._none) if words else self._none
+        )
+        for place, entry in self._others:
+            if place >= first:
+                break
+            if compiled(rf"(^|.*\.){entry}($|\..*)", "modules_to_save").match(name):
+                return True
+        return first < self._none
 
 
 class LayerFilter:
@@ -177,11 +195,11 @@ class LayerFilter:
         # An empty list means all layers, as None does; the number 0 means layer 0.
         self.active = layers is not None and (isinstance(layers, int) or len(layers) > 0)
         self._given = [pattern] if isinstance(pattern, str) and pattern else list(pattern or ())
-        self._regexes = [compiled(text) for text in self._texts(release)] if self.active else []
+        self._texts = self._expressions(release) if self.active else []
         # Up to 0.20 PEFT reads the first group, which is the user's own if the pattern has one; 0.21 names its group.
         self._group: int | str = "idx" if release >= (0, 21) else 1
 
-    def _texts(self, release: Release) -> list[str]:
+    def _expressions(self, release: Release) -> list[str]:
         # Up to 0.19 PEFT takes the last number (on unfused experts that is the expert), later the first; up to 0.20 it
         # does not find a pattern at the very start of the name ("layers.0.…").
         lead = r".*" if release < (0, 20) else r".*?"
@@ -195,14 +213,15 @@ class LayerFilter:
         """The layer that PEFT reads from a name, or None if it finds none.
 
         Raises:
-            BadPatternError: A group of the user's pattern is in the way of the number.
+            BadPatternError: A pattern that PEFT tries is no regular expression, or a group of it is in the way of the
+                number.
         """
-        for pattern in self._regexes:
-            match = pattern.match(name)
+        for expression in self._texts:
+            match = compiled(expression, "layers_pattern").match(name)
             if match is not None:
                 text = match.group(self._group)
                 try:
-                    return int(text)
+                    return int(text or "")
                 except (TypeError, ValueError) as error:
                     given = ", ".join(self._given)
                     raise BadPatternError(f'layers_pattern "{given}" yields {text!r}, no layer.') from error
@@ -226,9 +245,9 @@ class ModuleMatcher:
         self, targets: str | frozenset[str] | None, config: AdapterConfig, saved: Sequence[str], release: Release
     ) -> None:
         self.names = NameSet(()) if targets is None or isinstance(targets, str) else NameSet(targets)
-        self._pattern = compiled(targets) if isinstance(targets, str) else None
+        self._pattern = compiled(targets, "target_modules") if isinstance(targets, str) else None
         exclude = config.exclude_modules
-        self._exclude_pattern = compiled(exclude) if isinstance(exclude, str) and exclude else None
+        self._exclude_pattern = compiled(exclude, "exclude_modules") if isinstance(exclude, str) and exclude else None
         self._exclude_names = NameSet(exclude) if exclude and not isinstance(exclude, str) else None
         self._saved = _SavedNames(saved) if saved else None
         self.layers = LayerFilter(config.layers_to_transform, config.layers_pattern, release)
@@ -279,13 +298,36 @@ def condensed_targets(targets: frozenset[str], names: Sequence[str]) -> frozense
             taken.add(name)
             taken.update(dotted_suffixes(name, parts))
     chosen: set[str] = set()
-    for suffixes in sorted([*dotted_suffixes(target), target] for target in targets):
-        if any(suffix in chosen for suffix in suffixes[:-1]):
+    longest = 0
+    for target in sorted(targets, key=_by_suffixes):
+        # A suffix longer than all chosen ones is none of them, and one longer than all names is free.
+        if any(suffix in chosen for suffix in _growing_suffixes(target, longest) if suffix != target):
             continue
-        free = next((suffix for suffix in suffixes if suffix not in chosen and suffix not in taken), None)
+        free = next(
+            (suffix for suffix in _growing_suffixes(target) if suffix not in chosen and suffix not in taken), None
+        )
         if free is not None:
             chosen.add(free)
+            longest = max(longest, len(free))
     return frozenset(chosen) if chosen and len(chosen) < len(targets) else targets
+
+
+def _by_suffixes(target: str) -> tuple[str, ...]:
+    """Orders names as the lists of their suffixes, shortest first, are ordered."""
+    leaf, *words = reversed(target.split("."))
+    return leaf, *(f"{word}." for word in words)
+
+
+def _growing_suffixes(name: str, longest: int | None = None) -> Iterator[str]:
+    """The suffixes of a name that start after a dot, shortest first, and the name; up to a length."""
+    at = name.rfind(".")
+    while at >= 0:
+        if longest is not None and len(name) - at - 1 > longest:
+            return
+        yield name[at + 1 :]
+        at = name.rfind(".", 0, at)
+    if longest is None or len(name) <= longest:
+        yield name
 
 
 def parameter_names(model: ModelMap) -> Iterator[tuple[str, str, tuple[int, ...]]]:

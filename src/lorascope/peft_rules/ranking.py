@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from lorascope.peft_rules.patterns import compiled
+from lorascope.peft_rules.patterns import BadPatternError, Pattern, compiled
 
 Number = TypeVar("Number", int, float)
 
 _LITERAL_KEY = re.compile(r"\^?(?:[\w-]|\.|\\\.)+\$?")
+_BRANCHES_OR_FLAGS = re.compile(r"\||\(\?[^:=!<]")
+_ENDING = re.compile(r"(?<![\\\w-])((?:[\w-]|\\\.)+)\$?\Z")
 
 
 class PatternTable(Generic[Number]):
@@ -21,48 +23,57 @@ class PatternTable(Generic[Number]):
     first masked where the key has its dots.
     """
 
-    def __init__(self, patterns: Mapping[str, Number]) -> None:
+    def __init__(self, patterns: Mapping[str, Number], where: str = "rank_pattern, alpha_pattern") -> None:
         self._patterns: Mapping[str, Number] = patterns
+        self._where = where
         self._keys = tuple(patterns)
-        # Last component of a key -> (length, wildcard positions, anchored) -> masked key -> its places in the order.
-        self._literal: dict[str, dict[tuple[int, tuple[int, ...], bool], dict[str, list[int]]]] = {}
-        self._regular: list[int] = []
-        self._compiled: dict[int, re.Pattern[str]] = {}
+        # Length of a key -> (wildcard positions, anchored) -> masked key -> its places in the order.
+        self._literal: dict[int, dict[tuple[tuple[int, ...], bool], dict[str, list[int]]]] = {}
+        # Place of every other key in the order, and what a name must end with to match it.
+        self._regular: list[tuple[int, str]] = []
+        self._compiled: dict[int, Pattern] = {}
+        self._found: dict[str, int] = {}
         for place, key in enumerate(self._keys):
             if _LITERAL_KEY.fullmatch(key):
                 self._add(key, place)
             else:
-                self._regular.append(place)
+                self._regular.append((place, _ending(key)))
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     def _add(self, key: str, place: int) -> None:
         anchored = key.startswith("^")
-        body = key.removeprefix("^").removesuffix("$")
-        escaped = body.replace("\\.", "\0")
+        escaped = key.removeprefix("^").removesuffix("$").replace("\\.", "\0")
         wild = tuple(at for at, letter in enumerate(escaped) if letter == ".")
         text = escaped.replace("\0", ".")
-        leaf = re.split(r"[.\0]", escaped)[-1]
-        shapes = self._literal.setdefault(leaf, {})
-        shapes.setdefault((len(text), wild, anchored), {}).setdefault(text, []).append(place)
+        shapes = self._literal.setdefault(len(text), {})
+        shapes.setdefault((wild, anchored), {}).setdefault(text, []).append(place)
 
     def key(self, name: str) -> str | None:
         """The key that PEFT uses for a name, or None.
+
+        PEFT compiles a key when it tries it, so that a bad one behind the key that matches does no harm.
 
         Raises:
             BadPatternError: PEFT would try a key that is no regular expression.
         """
         if not self._keys:
             return None
+        if name not in self._found:
+            self._found[name] = self._place(name)
+        place = self._found[name]
+        return self._keys[place] if place < len(self._keys) else None
+
+    def _place(self, name: str) -> int:
         best = min(self._literal_places(name), default=len(self._keys))
-        for place in self._regular:
+        for place, ending in self._regular:
             if place >= best:
                 break
-            if self._regex(place).match(name):
-                best = place
-                break
-        return self._keys[best] if best < len(self._keys) else None
+            regex = self._regex(place)
+            if name.endswith(ending) and regex.match(name):
+                return place
+        return best
 
     def value(self, name: str, default: Number) -> Number:
         """The number for a name: of the first key that matches it, or the default."""
@@ -72,33 +83,54 @@ class PatternTable(Generic[Number]):
     def unmatched(self, names: Iterable[str]) -> list[str]:
         """The keys that match none of the names, whether or not an earlier key was used for them.
 
-        Raises:
-            BadPatternError: A key is no regular expression.
+        A key that is no regular expression is none of them (`bad`).
         """
-        left = set(range(len(self._keys)))
+        bad = {key for key, _ in self.bad()}
+        regular = [(place, ending) for place, ending in self._regular if self._keys[place] not in bad]
+        left = {place for place, key in enumerate(self._keys) if key not in bad}
         for name in names:
             left.difference_update(self._literal_places(name))
-            left.difference_update(
-                [place for place in self._regular if place in left and self._regex(place).match(name)]
-            )
+            hit = {place for place, ending in regular if name.endswith(ending) and self._regex(place).match(name)}
+            if hit:
+                left -= hit
+                regular = [one for one in regular if one[0] not in hit]
             if not left:
                 break
         return sorted(self._keys[place] for place in left)
 
-    def _regex(self, place: int) -> re.Pattern[str]:
+    def bad(self) -> list[tuple[str, BadPatternError]]:
+        """The keys that are no regular expressions, with what is wrong with each."""
+        found = []
+        for place, _ in self._regular:
+            try:
+                self._regex(place)
+            except BadPatternError as error:
+                found.append((self._keys[place], error))
+        return found
+
+    def _regex(self, place: int) -> Pattern:
         # Kept here: a table can have more keys than a cache for all tables has places.
         if place not in self._compiled:
-            self._compiled[place] = compiled(rf"(.*\.)?({self._keys[place]})$")
+            self._compiled[place] = compiled(rf"(.*\.)?({self._keys[place]})$", self._where)
         return self._compiled[place]
 
     def _literal_places(self, name: str) -> Iterator[int]:
-        for leaf, shapes in self._literal.items():
-            if not name.endswith(leaf):
-                continue
-            for (length, wild, anchored), keys in shapes.items():
-                start = len(name) - length
-                if start == 0 or (start > 0 and not anchored and name[start - 1] == "."):
+        start = 0
+        while self._literal:
+            for (wild, anchored), keys in self._literal.get(len(name) - start, {}).items():
+                if start == 0 or not anchored:
                     yield from keys.get(_masked(name[start:], wild), ())
+            start = name.find(".", start) + 1
+            if not start:
+                return
+
+
+def _ending(key: str) -> str:
+    """What every name that a key matches ends with; empty where that is not plain to see."""
+    if _BRANCHES_OR_FLAGS.search(key):
+        return ""
+    found = _ENDING.search(key)
+    return found[1].replace("\\", "") if found else ""
 
 
 def _masked(text: str, wild: tuple[int, ...]) -> str:

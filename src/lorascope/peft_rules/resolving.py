@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.peft_rules import checking, conversion, copying, counting, matching
 from lorascope.peft_rules.matching import Match, ModuleMatcher, NameSet
-from lorascope.peft_rules.patterns import BadPatternError
+from lorascope.peft_rules.patterns import BadPatternError, expect_names_of, in_matching_time
 from lorascope.peft_rules.ranking import PatternTable
 from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba, unbuildable
 from lorascope.peft_rules.versioning import Release, release_of
 from lorascope.records import Adapted, AdapterConfig, Behaviour, ModelMap, Module, Resolution
+
+_MOST_SHOWN = 10
 
 
 class _RefusalError(Exception):
@@ -22,6 +24,7 @@ class _RefusalError(Exception):
         self.code = code
 
 
+@in_matching_time
 def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Resolution:
     """What `peft.get_peft_model` does with a configuration, without running it.
 
@@ -35,9 +38,10 @@ def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Res
         parameters; or `error` alone where PEFT raises. `warnings` says what PEFT warns about or does silently.
 
     Raises:
-        LorascopeError: The version is unknown.
+        LorascopeError: The version is unknown, or a pattern is too long or takes too long.
     """
     release = release_of(peft)
+    expect_names_of(model)
     try:
         return _Resolver(model, config, release).resolution()
     except _RefusalError as refusal:
@@ -73,8 +77,8 @@ class _Resolver:
         if targets.error:
             raise _RefusalError(targets.error, "moe-rewrite")
         self.warnings += targets.warnings
-        self._ranks: PatternTable[int] = PatternTable(targets.rank_pattern)
-        self._alphas: PatternTable[float] = PatternTable(targets.alpha_pattern)
+        self._ranks: PatternTable[int] = PatternTable(targets.rank_pattern, "rank_pattern")
+        self._alphas: PatternTable[float] = PatternTable(targets.alpha_pattern, "alpha_pattern")
 
         modules = self._module_targets(targets)
         self._adapt_modules(modules, saved_first)
@@ -360,10 +364,10 @@ class _Resolver:
     # The rest.
 
     def _nothing_matched(self, modules: str | frozenset[str] | None, parameters: frozenset[str] | None) -> str:
-        shown = modules if isinstance(modules, str) else sorted(modules or ())
-        text = f"Nothing is adapted: target_modules={shown!r}"
+        shown = repr(modules) if isinstance(modules, str) else _some(modules or ())
+        text = f"Nothing is adapted: target_modules={shown}"
         if parameters:
-            text += f", target_parameters={sorted(parameters)}"
+            text += f", target_parameters={_some(parameters)}"
         text += " match nothing that is not excluded."
         if isinstance(modules, str) and modules.replace("_", "").isalnum():
             text += f' A string is a regular expression for the whole name: give ["{modules}"] or ".*\\.{modules}".'
@@ -379,6 +383,9 @@ class _Resolver:
         for label, table in (("rank_pattern", self._ranks), ("alpha_pattern", self._alphas)):
             if not table or not self.adapted:
                 continue
+            # From 0.21 on PEFT tries every key on every module in the end, to warn of those that match none.
+            if modules and self.release >= (0, 21) and (bad := table.bad()):
+                raise bad[0][1]
             unmatched = table.unmatched(modules + parameters)
             if unmatched:
                 self._warn(
@@ -448,8 +455,7 @@ class _Resolver:
                 f"modules_to_save goes by the end of the name, without a dot: it also copies {_listed(loose)}.",
                 loose,
             )
-        own = config.modules_to_save or ()
-        absent = [entry for entry in own if not any(name.endswith(entry) for name in saved.modules + saved.nested)]
+        absent = copying.unmatched(config.modules_to_save or (), saved.modules + saved.nested)
         if absent:
             self._warn(
                 "saved-unmatched",
@@ -463,6 +469,13 @@ def _ancestors(name: str) -> Iterator[str]:
     while "." in name:
         name = name.rpartition(".")[0]
         yield name
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names as Python would write their list, the first ten of many."""
+    ordered = sorted(names)
+    more = f" … and {len(ordered) - _MOST_SHOWN:,} more" if len(ordered) > _MOST_SHOWN else ""
+    return f"[{', '.join(map(repr, ordered[:_MOST_SHOWN]))}{more}]"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.records import AdapterConfig, Answer, ModelMap, Resolution, Serving
 from lorascope.serving.facts import Facts, server_facts
 from lorascope.serving.sglang import sglang_answers
@@ -14,6 +15,7 @@ from lorascope.serving.vllm import vllm_answers
 _WORST = ("no", "depends", "yes")
 
 
+@in_matching_time
 def serve(
     model: ModelMap,
     config: AdapterConfig,
