@@ -74,11 +74,10 @@ def test_facts_once_then_parts_at_the_commit(hub: Server) -> None:
     assert found.read(spans) == [FRONT[300:500], CONFIG, CONFIG[1:4], FRONT[300:500]]
     assert [(request.method, request.path.removeprefix(f"/{NAME}/resolve/{commit}/")) for request in hub.requests] == [
         ("GET", f"{FACTS}{NAME}?blobs=true"),
-        ("HEAD", "config.json"),
         ("GET", "config.json"),
         ("GET", WEIGHTS),
     ]
-    assert found.requests == 4
+    assert found.requests == 3
     assert found.transferred == hub.sent == hub.requests[0].sent + len(CONFIG) + 200
     assert not any(request.token for request in hub.requests)
 
@@ -169,13 +168,13 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(hub: Server, cache: Path) ->
         assert found.read([Span(WEIGHTS, 5, 90), Span("config.json", 0, 100)]) == [FRONT[5:90], CONFIG]
         assert {request.token for request in hub.requests} == {"hf_mine"}
         assert [(request.token, request.range) for request in store.requests] == [("", "bytes=5-89")]
-        assert found.requests == len(hub.requests) + len(store.requests) == 5
+        assert found.requests == len(hub.requests) + len(store.requests) == 4
         assert found.transferred == hub.sent + store.sent
 
 
 def test_redirections_without_an_end(hub: Server) -> None:
     hub.faults.elsewhere = hub.endpoint
-    with fails(f"{NAME}: ", "TooManyRedirects", "→"):
+    with fails(f"{NAME}: the server sends requests on more than 8 times", "→"):
         begin(open_repository(NAME))
 
 
@@ -309,12 +308,12 @@ def test_what_does_not_pass(status: int, hub: Server) -> None:
 def test_a_configuration_is_tried_again(hub: Server) -> None:
     found = open_repository(NAME)
     hub.faults.statuses = [503] * 4
-    with fails(f"{NAME}: the Hub answers with status 503 (4 tries)", "try again later"):
+    with fails(f"{NAME}: 127.0.0.1:", "answers with status 503 (4 tries)", "try again later"):
         found.read([Span("config.json", 0, 99)])
     hub.faults.statuses = [500, 502]
     assert found.read([Span("config.json", 0, 99)]) == [CONFIG]
     assert [request.status for request in hub.requests if request.method == "GET"] == [200, *[503] * 4, 500, 502, 200]
-    assert found.requests == len(hub.requests) == 1 + 2 * 4 + 2 * 3
+    assert found.requests == len(hub.requests) == 1 + 4 + 3
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {"RateLimit": '"api";r=0;t=1'}])
@@ -580,8 +579,8 @@ def test_a_refusal_is_not_the_cache(fetched: Server) -> None:
 
 @pytest.mark.parametrize(
     ("shards", "layers", "requests"),
-    # Facts, then a HEAD and a GET for config.json and the index each, then one request a file, two for a long header.
-    [(1, 8, 1 + 2 + 1), (2, 8, 1 + 4 + 2), (1, 300, 1 + 2 + 2), (163, 163, 1 + 4 + 163)],
+    # Facts, then config.json and the index, then one request a file, two for a long header.
+    [(1, 8, 1 + 1 + 1), (2, 8, 1 + 2 + 2), (1, 300, 1 + 1 + 2), (163, 163, 1 + 2 + 163)],
 )
 def test_a_checkpoint_costs_under_a_percent(
     shards: int, layers: int, requests: int, hub: Server, tmp_path: Path
@@ -651,5 +650,5 @@ print(json.dumps([found.requests, part[0].hex(), part[1].decode(), heavy]))
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == [4, FRONT[256:300].hex(), CONFIG.decode(), []]
+        assert json.loads(done.stdout) == [3, FRONT[256:300].hex(), CONFIG.decode(), []]
         assert {request.token for request in server.of(NAME)} == {"hf_mine"}

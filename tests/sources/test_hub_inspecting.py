@@ -45,8 +45,8 @@ def test_the_same_map_as_of_the_folder(hub: Server, folder: Path) -> None:
     assert (ours.weights, ours.modules, ours.figures) == (local.weights, local.modules, local.figures)
     assert (ours.source, ours.model, ours.notes) == ("headers", NAME, ())
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    # Facts, configuration and index (a look and a fetch each), and a part of each file.
-    assert len(hub.requests) == 7
+    # Facts, configuration and index, and a part of each file.
+    assert len(hub.requests) == 5
     assert hub.sent < 0.01 * weights
     assert inspect(NAME).weights == ours.weights
 

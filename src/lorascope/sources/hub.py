@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.foreign_text import quoted
+from lorascope.foreign_text import is_printable, quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import MOST_BYTES
 from lorascope.sources.folders import Folder, open_folder
@@ -25,7 +25,7 @@ _MOST_IN_ALL = 512 * 2**20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # A repository has the first if it is a model's, the second if it is an adapter's.
 _CONFIGURATIONS = ("config.json", "adapter_config.json")
-_ORDINARY = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+_ORDINARY = re.compile(r"[^/\\]{1,255}")
 
 
 class Repository:
@@ -80,7 +80,9 @@ class Repository:
         if self._has(name):
             assert self._cached is not None
             return self._cached.size(name)
-        if name not in self._sizes:
+        if name not in self._sizes and name.endswith(".json"):
+            self._sizes[name] = len(self._whole_file(name))
+        elif name not in self._sizes:
             self._fetch([Span(name, 0, 1)])
         if name not in self._sizes:
             raise LorascopeError(
@@ -146,7 +148,7 @@ class Repository:
 
         def one(span: Span) -> bytes:
             url = hf_hub_url(self.where, span.file, revision=self.commit)
-            body, size = connection.part(url, span, ended)
+            body, size = connection.part(url, span, ended, self.commit)
             known = self._sizes.setdefault(span.file, size) if size is not None else None
             if known != size:
                 raise LorascopeError(
@@ -170,16 +172,20 @@ class Repository:
         return [part.result() for part in running]
 
     def _whole_file(self, name: str) -> bytes:
-        """A small file, by way of huggingface_hub's cache."""
+        """A small file, kept in memory alone."""
+        from huggingface_hub import hf_hub_url
+
         if name not in self._whole:
-            if self.size(name) > MOST_BYTES:
+            size = self._sizes.get(name)
+            if size is not None and size > MOST_BYTES:
                 raise LorascopeError(
-                    f"{name} has {self.size(name)} bytes, more than the {MOST_BYTES} that are read",
+                    f"{name} has {size} bytes, more than the {MOST_BYTES} that are read",
                     where=self.where,
                     hint="Is this a model's configuration, or its weights?",
                 )
             assert self._connection is not None, "without a connection the cache has every name"
-            self._whole[name] = self._connection.whole(name, self.commit)
+            url = hf_hub_url(self.where, name, revision=self.commit)
+            self._whole[name] = self._connection.whole(url, name, self.commit, size=size, most=MOST_BYTES)
         return self._whole[name]
 
 
@@ -275,7 +281,7 @@ def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, int
     sizes: dict[str, int | None] = {}
     for entry in siblings:
         file = entry.get("rfilename") if isinstance(entry, dict) else None
-        if isinstance(file, str) and _ORDINARY.fullmatch(file) and file not in (".", ".."):
+        if isinstance(file, str) and _ORDINARY.fullmatch(file) and is_printable(file) and file not in (".", ".."):
             size = entry.get("size")
             sizes[file] = size if type(size) is int and size >= 0 else None
     return commit, sizes

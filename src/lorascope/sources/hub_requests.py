@@ -7,8 +7,7 @@ import re
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from lorascope.errors import LorascopeError
@@ -16,6 +15,8 @@ from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import error_text
 from lorascope.sources.json_text import parse_json
+from lorascope.sources.redirects import MOST_REDIRECTS, redirect_fault, same_origin
+from lorascope.sources.watchdog import OverrunError, Watchdog
 
 _T = TypeVar("_T")
 # Seconds between tries of what may pass, and the longest that a server may ask to wait.
@@ -23,13 +24,18 @@ _PAUSES = (0.5, 1.0, 2.0)
 _LONGEST_PAUSE = 30
 # What huggingface_hub tries again, too.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-# Seconds to connect at all, after which nothing is tried again, and for one answer as a whole however slowly it drips.
+# Seconds to connect at all, after which nothing is tried again; until an answer's body begins, redirections included; and
+# for one answer as a whole, however slowly it drips: so many and one for each so many bytes, up to the last figure.
 _CONNECTING = 5
 _PATIENCE = 25
+_ANSWERING = 60
+_BODY = 60
+_SLOWEST = 50_000
 _DEADLINE = 300
 # The facts of a repository: some hundred bytes a file.
 _MOST_FACTS = 32 * 2**20
 _LONGEST_WORD = 200
+_REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
@@ -58,7 +64,7 @@ class Connection:
         revision: What the user asked for, for messages.
 
     Attributes:
-        requests: How many were sent, redirections and repetitions included; a whole file counts as a HEAD and a GET.
+        requests: How many were sent, redirections and repetitions included.
         transferred: Bytes of answers' bodies that were received.
     """
 
@@ -92,22 +98,23 @@ class Connection:
         def take(response: Any) -> bytes:
             if response.status_code != 200:
                 self._refuse(response.status_code, response.headers)
-            return self._body(response.iter_bytes(), _MOST_FACTS)
+            return self._unpacked(response, "the repository's facts", _MOST_FACTS)
 
-        text = self._patiently(lambda: self._once(f"{url}?blobs=true", {}, take), threading.Event())
+        text = self._patiently(lambda: self._once(f"{url}?blobs=true", {}, take, _MOST_FACTS), threading.Event())
         hint = "Check HF_ENDPOINT, and whether a proxy or a log-in page answers instead of the Hub."
         found = parse_json(text, url, hint)
         if not isinstance(found, dict):
             raise LorascopeError(f"is a {type(found).__name__}, not an object", where=url, hint=hint)
         return found
 
-    def part(self, url: str, span: Span, ended: threading.Event) -> tuple[bytes, int | None]:
+    def part(self, url: str, span: Span, ended: threading.Event, commit: str = "") -> tuple[bytes, int | None]:
         """Some bytes of a file, fewer where it ends before, and the whole file's size where the server tells it.
 
         Args:
             url: The file's.
             span: Which bytes, at least one.
             ended: Set when the bytes are no longer wanted: then nothing is tried again.
+            commit: The commit that it must be of, where the server says which.
 
         Raises:
             LorascopeError: They cannot be had, or the server sends others.
@@ -128,51 +135,38 @@ class Connection:
             last = span.end - 1 if size is None else min(span.end, size) - 1
             if found is None or (int(found[1]), int(found[2])) != (span.start, last):
                 self._refuse_server(f"answers bytes {span.start}-{span.end - 1} of {span.file} with {quoted(said)}")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                self._refuse_server(f"packs the bytes of {span.file} though told not to")
-            body = self._body(response.iter_raw(), length)
+            body = self._unpacked(response, f"the bytes of {span.file}", length)
             if len(body) != last - span.start + 1:
                 self._refuse_server(f"sends {len(body)} bytes of {span.file} as {quoted(said)}")
             return body, size
 
         headers = {"Range": f"bytes={span.start}-{span.end - 1}"}
-        return self._patiently(lambda: self._once(url, headers, take), ended)
+        return self._patiently(lambda: self._once(url, headers, take, length, commit), ended)
 
-    def whole(self, file: str, commit: str) -> bytes:
-        """A small file, by way of huggingface_hub's cache, where it stays.
+    def whole(self, url: str, file: str, commit: str, *, size: int | None, most: int) -> bytes:
+        """A small file. It is not kept: nothing that a server names becomes a path.
+
+        Args:
+            url: The file's.
+            file: Its name.
+            commit: The commit that it must be of, where the server says which.
+            size: Its bytes by the repository's facts, if they tell.
+            most: The most bytes that it may have.
 
         Raises:
-            LorascopeError: It cannot be had.
+            LorascopeError: It cannot be had, or is not what the facts say.
         """
-        import huggingface_hub
+        expected = most if size is None else size
 
-        def once() -> bytes:
-            try:
-                return Path(huggingface_hub.hf_hub_download(self.name, file, revision=commit)).read_bytes()
-            except Exception as error:  # the Hub's errors have no common base
-                cause: BaseException | None = error
-                while cause is not None and not hasattr(cause, "response"):
-                    cause = cause.__cause__
-                if cause is None:
-                    raise UnreachableError(
-                        f"{file} cannot be read: {error_text(error)}",
-                        where=self.name,
-                        hint="Check the network, and that there is room in the cache (HF_HOME).",
-                    ) from error
-                response: Any = cause.response
-                # huggingface_hub itself waits for half a minute where there were too many requests.
-                if response.status_code in _PASSING - {429}:
-                    said = f"the Hub answers with status {response.status_code}"
-                    raise _PassingError(said, _asked_pause(response)) from error
-                raise refusal(self.name, self.revision, response.status_code, response.headers, file) from error
-            finally:
-                with self._counting:
-                    self.requests += 2
+        def take(response: Any) -> bytes:
+            if response.status_code != 200:
+                self._refuse(response.status_code, response.headers, file)
+            body = self._unpacked(response, file, expected)
+            if size is not None and len(body) != size:
+                self._refuse_server(f"sends {len(body)} bytes of {file}, which has {size} by the repository's facts")
+            return body
 
-        body = self._patiently(once, threading.Event())
-        with self._counting:
-            self.transferred += len(body)
-        return body
+        return self._patiently(lambda: self._once(url, {}, take, expected, commit), threading.Event())
 
     def _patiently(self, once: Callable[[], _T], ended: threading.Event) -> _T:
         begun = time.monotonic()
@@ -193,27 +187,26 @@ class Connection:
                         f"What `hf download {self.name}` has fetched is read without the Hub.",
                     ) from failure.__cause__
 
-    def _once(self, url: str, headers: dict[str, str], take: Callable[[Any], _T]) -> _T:
-        from huggingface_hub import constants
-
-        waiting = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        timeout = (_CONNECTING, waiting, waiting, None)  # to connect, to read, to write, for a free connection
+    def _once(self, url: str, headers: dict[str, str], take: Callable[[Any], _T], length: int, commit: str = "") -> _T:
+        """What `take` makes of the answer to one request, once redirections have been followed."""
         host = url.partition("://")[2].partition("/")[0].rpartition("@")[2] or quoted(url)
-        response: Any = None
+        waiting, answered, begun = _waiting(), threading.Event(), time.monotonic()
+
+        def passed() -> str:
+            elapsed = time.monotonic() - begun
+            if not answered.is_set() and elapsed > min(_ANSWERING, _DEADLINE):
+                return f"{host} has not begun to answer within {min(_ANSWERING, _DEADLINE):g} seconds"
+            longest = _longest(length)
+            return f"{host} has not finished its answer within {longest:g} seconds" if elapsed > longest else ""
+
+        watchdog = Watchdog(passed)
         try:
-            with (
-                hub_utilities()
-                .get_session()
-                .stream(
-                    "GET", url, headers={**self._headers, **headers}, timeout=timeout, follow_redirects=True
-                ) as response
-            ):
-                self._reached = True
-                if response.status_code in _PASSING:
-                    raise _PassingError(f"{host} answers with status {response.status_code}", _asked_pause(response))
-                return take(response)
+            with watchdog:
+                return self._followed(url, headers, take, answered, commit)
         except (LorascopeError, _PassingError):
             raise
+        except OverrunError:
+            raise _PassingError(watchdog.reason) from None
         except Exception as error:  # of httpx or httpx2, whichever this huggingface_hub uses
             kinds = {kind.__name__ for kind in type(error).__mro__}
             if "TimeoutException" in kinds and "ConnectTimeout" not in kinds:
@@ -233,10 +226,60 @@ class Connection:
                 hint="Check the network and HF_ENDPOINT. "
                 f"What `hf download {self.name}` has fetched is read without the Hub.",
             ) from error
-        finally:
-            with self._counting:
-                self.requests += 1 + (len(response.history) if response is not None else 0)
-                self.transferred += response.num_bytes_downloaded if response is not None else 0
+
+    def _followed(
+        self, url: str, headers: dict[str, str], take: Callable[[Any], _T], answered: threading.Event, commit: str
+    ) -> _T:
+        target = url
+        for _ in range(MOST_REDIRECTS + 1):
+            # The token goes to the server that was asked first, and to no other.
+            own = self._headers if same_origin(url, target) else _without_token(self._headers)
+            waiting = _waiting()
+            timeout = (_CONNECTING, waiting, waiting, None)  # to connect, to read, to write, for a free connection
+            response: Any = None
+            try:
+                with (
+                    hub_utilities()
+                    .get_session()
+                    .stream("GET", target, headers={**own, **headers}, timeout=timeout, follow_redirects=False)
+                ) as response:
+                    self._reached = True
+                    if response.status_code in _PASSING:
+                        at = urllib.parse.urlsplit(target).netloc.rpartition("@")[2]
+                        said = f"{at} answers with status {response.status_code}"
+                        raise _PassingError(said, _asked_pause(response))
+                    if same_origin(url, target):
+                        self._check_commit(response.headers.get("X-Repo-Commit", ""), commit)
+                    if response.status_code not in _REDIRECTIONS:
+                        answered.set()
+                        return take(response)
+                    target = self._next(url, target, response.headers.get("Location", ""))
+            finally:
+                with self._counting:
+                    self.requests += 1
+                    self.transferred += response.num_bytes_downloaded if response is not None else 0
+        raise self._server_fault(f"sends requests on more than {MOST_REDIRECTS} times")
+
+    def _next(self, url: str, source: str, location: str) -> str:
+        """Where a redirection leads."""
+        try:
+            target = urllib.parse.urljoin(source, location)
+        except ValueError:
+            target = location
+        fault = "is no address" if not location.isprintable() or not location else redirect_fault(url, target)
+        if fault:
+            self._refuse_server(f"sends a request on to {quoted(target)}, which {fault}")
+        return target
+
+    def _check_commit(self, said: str, commit: str) -> None:
+        if commit and said and said != commit:
+            self._refuse_server(f"answers of commit {quoted(said)}, not of {commit}")
+
+    def _unpacked(self, response: Any, what: str, most: int) -> bytes:
+        """The body of an answer, which must not be packed: a few bytes could become as many as memory has."""
+        if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
+            self._refuse_server(f"packs {what} though told not to")
+        return self._body(response.iter_raw(), most)
 
     def _body(self, chunks: Iterable[bytes], most: int) -> bytes:
         begun = time.monotonic()
@@ -245,12 +288,15 @@ class Connection:
             body += chunk
             if len(body) > most:
                 self._refuse_server(f"sends more than the {most} bytes that were asked for")
-            if time.monotonic() - begun > _DEADLINE:
-                raise _PassingError(f"the server sent {len(body)} bytes in {_DEADLINE} seconds")
+            if time.monotonic() - begun > _longest(most):
+                raise _PassingError(f"the server sent {len(body)} bytes in {_longest(most):g} seconds")
         return bytes(body)
 
     def _refuse_server(self, said: str) -> NoReturn:
-        raise LorascopeError(
+        raise self._server_fault(said)
+
+    def _server_fault(self, said: str) -> LorascopeError:
+        return LorascopeError(
             f"the server {said}",
             where=self.name,
             hint="Only parts of the weights are read, which this server, mirror or proxy cannot give. "
@@ -297,6 +343,21 @@ def refusal(name: str, revision: str | None, status: int, headers: Any, file: st
         if status in _PASSING:
             hint = "Try again later (https://status.huggingface.co)."
     return LorascopeError(fault, where=name, hint=hint)
+
+
+def _longest(length: int) -> float:
+    """Seconds for one answer of so many bytes."""
+    return min(_DEADLINE, _BODY + length / _SLOWEST)
+
+
+def _waiting() -> float:
+    """Seconds that a server may be silent."""
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _without_token(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in ("authorization", "cookie")}
 
 
 def _asked_pause(response: Any) -> float:

@@ -1,0 +1,74 @@
+"""Where a server may send a request on to: secure or at the same host, and never from outside into a private network."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+
+MOST_REDIRECTS = 8
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def redirect_fault(source: str, target: str) -> str:
+    """Why a request for one address is not sent on to another; empty where it may be.
+
+    Args:
+        source: The URL that was asked for first.
+        target: Where a server sends it on to, as an absolute URL.
+    """
+    try:
+        first, then = urllib.parse.urlsplit(source), urllib.parse.urlsplit(target)
+        host = then.hostname or ""
+        _ = then.port
+    except ValueError:
+        return "is no address"
+    if then.scheme not in ("http", "https") or not host:
+        return "is no address of the web"
+    if then.username is not None or then.password is not None:
+        return "has a user's name in it"
+    if host == first.hostname:
+        return "is not encrypted any more" if first.scheme == "https" and then.scheme != "https" else ""
+    if then.scheme != "https":
+        return "is another host, and not encrypted"
+    targets = list(_addresses(host))
+    if any(address.is_link_local or address.is_unspecified or address.is_multicast for address in targets):
+        return "lies at a link-local address"
+    if any(not address.is_global for address in targets) and all(
+        address.is_global for address in _addresses(first.hostname or "")
+    ):
+        return "lies in a private network"
+    return ""
+
+
+def _addresses(host: str) -> Iterable[_Address]:
+    """The addresses of a host, as far as they can be known before it is asked. Behind a proxy only the proxy knows."""
+    try:
+        # Also what is no dotted quad, but taken for one: 2130706433, 0x7f.1.
+        numeric = socket.AI_NUMERICHOST if urllib.request.getproxies() else 0
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=numeric)}
+    except (OSError, UnicodeError):
+        found = {"127.0.0.1"} if host == "localhost" or host.endswith(".localhost") else set()
+    return [_plain(ipaddress.ip_address(text.partition("%")[0])) for text in found]
+
+
+def _plain(address: _Address) -> _Address:
+    """The IPv4 address that an IPv6 address stands for."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Both addresses are the same server's: scheme, host and port."""
+    return _origin(one) == _origin(other)
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
