@@ -2,6 +2,7 @@
 
 python tools/build_layouts.py            build every model in many variations and write the table
 python tools/build_layouts.py --check    build the same, and exit with 1 if the table is another
+python tools/build_layouts.py --refusals tell anew for every row whether PEFT can wrap the model (three minutes)
 
 A checkpoint's names do not say what a module is: `mlp.gate.weight` is a linear layer in one model and a router that PEFT
 refuses in the next. The table says it, class by class, as seen on models that transformers built on the meta device.
@@ -492,9 +493,70 @@ def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
+def retold(text: str) -> str:
+    """The table with every row's `refusal` made anew, which does not take the many variations of a model.
+
+    A class that transformers does not build by itself is judged by its own attributes.
+    """
+    import transformers
+    from architectures import Entry, entries, layouts, mend_torchvision
+
+    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    mend_torchvision()
+    promised = {entry.architecture: entry for entry in (*entries(), *layouts())}
+    lines = []
+    for line in text.split("\n"):
+        section, _, rest = line.partition("\t")
+        key, _, value = rest.partition("\t")
+        facts = json.loads(value).get("model") if section == "classes" else None
+        # Only where the input embeddings have no name is there a fault that PEFT could meet.
+        if facts and not facts.get("input"):
+            name = key.partition("~")[0]
+            entry = promised.get(name) or Entry("unknown", facts.get("model_type", ""), name)
+            row = json.loads(value)
+            told = _refusal(entry, facts)
+            row["model"] = {
+                field: told if field == "refusal" else facts.get(field)
+                for field in (
+                    "model_type",
+                    "base",
+                    "ties",
+                    "ignored",
+                    "input",
+                    "output",
+                    "refusal",
+                    "generates",
+                    "head",
+                )
+            }
+            row["model"] = {field: one for field, one in row["model"].items() if one}
+            line = f"{section}\t{key}\t{_compact(row)}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _refusal(entry: Any, facts: Mapping[str, Any]) -> str:
+    """Why PEFT cannot wrap the model of an entry, or empty."""
+    from lorascope.sources.skeleton import build, embedding_names
+
+    signal.signal(signal.SIGALRM, _give_up)
+    try:
+        signal.alarm(_PATIENCE)
+        return embedding_names(build(entry.config(), architecture=entry.architecture)).refusal
+    except Exception:  # a part of other models alone: by its class, of which a dictionary of ties makes PEFT ask
+        return str(facts.get("refusal", "")) if facts.get("ties") else ""
+    finally:
+        signal.alarm(0)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--refusals", action="store_true")
+    if parser.parse_args().refusals:
+        LAYOUTS.write_text(retold(LAYOUTS.read_text(encoding="utf-8")), encoding="utf-8")
+        return 0
     text = layouts_text(table())
     if parser.parse_args().check:
         return int(text != LAYOUTS.read_text(encoding="utf-8"))

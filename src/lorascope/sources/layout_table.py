@@ -34,7 +34,7 @@ class ModelFacts:
         ignored: What its checkpoints may hold and transformers does not load (`_keys_to_ignore_on_load_unexpected`).
         input: Its input embeddings' module.
         output: Its output embeddings' module.
-        refusal: Why PEFT cannot wrap it, or empty.
+        refusal: Why PEFT cannot wrap it unless the configuration unties its embeddings, or empty.
         generates: It has `prepare_inputs_for_generation`.
         head: The head that transformers lists it under, or `unknown`.
     """
@@ -48,6 +48,12 @@ class ModelFacts:
     refusal: str = ""
     generates: bool = False
     head: str = "unknown"
+
+
+def facts_under(facts: ModelFacts, config: Mapping[str, Any]) -> ModelFacts:
+    """What is known of a model under its own configuration: one that unties its embeddings keeps PEFT from asking for them."""
+    untied = facts.refusal and config.get("tie_word_embeddings") is False
+    return dataclasses.replace(facts, refusal="") if untied else facts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -256,22 +256,41 @@ class EmbeddingNames(NamedTuple):
 def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
     """The names of a model's input and output embeddings; empty where it has none."""
     found = {"input": "", "output": ""}
-    refusal = ""
+    fault = ""
     for side in found:
         get = attribute(module, f"get_{side}_embeddings")
         try:
-            found[side] = _name_of(module, get()) if callable(get) else ""
-        except NotImplementedError:
-            if side == "input":
-                refusal = (
-                    f"{name_of_class(type(module))}.get_input_embeddings() is not implemented, "
-                    "and PEFT calls it for any adapter"
-                )
+            embeddings = get() if callable(get) else None
+            found[side] = _name_of(module, embeddings)
+            if side == "input" and embeddings is None:
+                fault = "gives none"
         except KeyboardInterrupt:
             raise
-        except BaseException:  # a class of somebody's own raises whatever it likes
-            continue
+        except BaseException as error:  # a class of somebody's own raises whatever it likes
+            if side == "input":
+                fault = "is not implemented" if isinstance(error, NotImplementedError) else "raises an error"
+    refusal = ""
+    if fault and _asked_for_embeddings(module):
+        refusal = f"{name_of_class(type(module))}.get_input_embeddings() {fault}, and PEFT calls it for any adapter"
     return EmbeddingNames(**found, refusal=refusal)
+
+
+def _asked_for_embeddings(module: torch.nn.Module) -> bool:
+    """PEFT calls `get_input_embeddings()` of this model for any adapter.
+
+    It does so where the model says by a dictionary which weights are tied, unless the configuration unties them
+    (`_get_module_names_tied_with_embedding`), and where a class that does not say whether it uses gradient checkpointing
+    has no method of its own for that (`_prepare_model_for_gradient_checkpointing`).
+    """
+    if isinstance(attribute(module, "_tied_weights_keys"), dict):
+        config = attribute(module, "config")
+        if config is None or attribute(config, "tie_word_embeddings") is not False:
+            return True
+    return (
+        bool(attribute(module, "is_gradient_checkpointing", True))
+        and attribute(module, "enable_input_require_grads", _ABSENT) is _ABSENT
+        and attribute(module, "get_input_embeddings", _ABSENT) is not _ABSENT
+    )
 
 
 def _name_of(root: torch.nn.Module, wanted: object) -> str:
