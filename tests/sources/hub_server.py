@@ -8,11 +8,12 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -307,3 +308,76 @@ def connected(endpoint: str, cache: Path, token: str | None = None) -> Iterator[
         if token:
             patch.setenv("HF_TOKEN", token)
         yield
+
+
+class Hostile:
+    """A server that writes to the socket itself: `with Hostile({"config.json": answer}) as server`.
+
+    Args:
+        answers: By a part of the path that is asked for, what is done with the open connection. The first that fits is
+            taken; what fits none gets 404.
+
+    Attributes:
+        asked: The paths that were asked for, in order.
+        tokens: The tokens that came along.
+    """
+
+    def __init__(self, answers: Mapping[str, Callable[[socket.socket], None]]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+        self.tokens: list[str] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def __enter__(self) -> Hostile:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            request = b""
+            while b"\r\n\r\n" not in request:
+                received = connection.recv(CHUNK)
+                if not received:
+                    return
+                request += received
+            path = request.split(b" ", 2)[1].decode("latin-1")
+            self.asked.append(path)
+            self.tokens += re.findall(r"(?i)authorization: Bearer (\S+)", request.decode("latin-1"))
+            for word, answer in self.answers.items():
+                if word in path:
+                    answer(connection)
+                    return
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def answer(body: bytes = b"", status: int = 200, headers: Mapping[str, str] | None = None, **more: str) -> bytes:
+    """The bytes of an answer; `_` in the name of a keyword stands for `-`."""
+    lines = {"Content-Length": str(len(body)), "Connection": "close"} | dict(headers or {})
+    lines |= {name.replace("_", "-"): value for name, value in more.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} Any\r\n{head}\r\n".encode("latin-1") + body
+
+
+def sends(*parts: bytes, every: float = 0, forever: bytes = b"") -> Callable[[socket.socket], None]:
+    """Sends these bytes, and then the last ones for ever, with so many seconds between."""
+
+    def act(connection: socket.socket) -> None:
+        for part in parts:
+            connection.sendall(part)
+        while forever:
+            connection.sendall(forever)
+            time.sleep(every)
+
+    return act

@@ -15,7 +15,7 @@ from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import error_text
 from lorascope.sources.json_text import parse_json
-from lorascope.sources.redirects import MOST_REDIRECTS, redirect_fault, same_origin
+from lorascope.sources.redirects import MOST_REDIRECTS, peer_fault, redirect_fault, same_origin
 from lorascope.sources.watchdog import OverrunError, Watchdog
 
 _T = TypeVar("_T")
@@ -244,6 +244,9 @@ class Connection:
                     .stream("GET", target, headers={**own, **headers}, timeout=timeout, follow_redirects=False)
                 ) as response:
                     self._reached = True
+                    fault = "" if target == url else peer_fault(url, response)
+                    if fault:
+                        self._refuse_server(f"sends a request on to {quoted(target)}, which {fault}")
                     if response.status_code in _PASSING:
                         at = urllib.parse.urlsplit(target).netloc.rpartition("@")[2]
                         said = f"{at} answers with status {response.status_code}"

@@ -6,7 +6,8 @@ import ipaddress
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 MOST_REDIRECTS = 8
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -34,22 +35,45 @@ def redirect_fault(source: str, target: str) -> str:
         return "is not encrypted any more" if first.scheme == "https" and then.scheme != "https" else ""
     if then.scheme != "https":
         return "is another host, and not encrypted"
-    targets = list(_addresses(host))
-    if any(address.is_link_local or address.is_unspecified or address.is_multicast for address in targets):
+    found = _addresses(host)
+    if not found and not urllib.request.getproxies():
+        return "is a host that cannot be found"
+    return _address_fault(found, first.hostname or "")
+
+
+def peer_fault(source: str, response: Any) -> str:
+    """Why the server that has answered is none to be sent on to, whatever its name led to before it was asked.
+
+    Args:
+        source: The URL that was asked for first.
+        response: The answer, of httpx.
+    """
+    stream = getattr(response, "extensions", {}).get("network_stream")
+    peer = stream.get_extra_info("server_addr") if stream is not None else None
+    if not isinstance(peer, tuple) or urllib.request.getproxies():
+        return ""
+    return _address_fault([_plain(ipaddress.ip_address(str(peer[0]).partition("%")[0]))], _host(source))
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).hostname or ""
+
+
+def _address_fault(found: Sequence[_Address], first: str) -> str:
+    if any(address.is_link_local or address.is_unspecified or address.is_multicast for address in found):
         return "lies at a link-local address"
-    if any(not address.is_global for address in targets) and all(
-        address.is_global for address in _addresses(first.hostname or "")
-    ):
+    if any(not address.is_global for address in found) and all(address.is_global for address in _addresses(first)):
         return "lies in a private network"
     return ""
 
 
-def _addresses(host: str) -> Iterable[_Address]:
+def _addresses(host: str) -> list[_Address]:
     """The addresses of a host, as far as they can be known before it is asked. Behind a proxy only the proxy knows."""
     try:
         # Also what is no dotted quad, but taken for one: 2130706433, 0x7f.1.
         numeric = socket.AI_NUMERICHOST if urllib.request.getproxies() else 0
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=numeric)}
+        asked = host.partition("%")[0]  # without the zone of an address
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(asked, None, type=socket.SOCK_STREAM, flags=numeric)}
     except (OSError, UnicodeError):
         found = {"127.0.0.1"} if host == "localhost" or host.endswith(".localhost") else set()
     return [_plain(ipaddress.ip_address(text.partition("%")[0])) for text in found]
