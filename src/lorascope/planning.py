@@ -152,7 +152,7 @@ def _raise_all(faults: Sequence[LorascopeError]) -> None:
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        raise LorascopeError(*(str(fault).replace("\n", "\n    ") for fault in faults))
+        raise LorascopeError(*faults)
 
 
 def _rules(

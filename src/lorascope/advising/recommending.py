@@ -324,7 +324,7 @@ def _alternative(
     other = prices.planned(tuple(rules), rank, exclude)
     grounds = _grounds(claims)
     if isinstance(other, LorascopeError):
-        reason = other.faults[0].partition("\n")[0]
+        reason = other.faults[0]
         return Alternative(tuple(rules), rank, exclude, None, None, f"not possible here: {reason}", grounds)
     trainable = other.resolution.trainable
     own = made.resolution.trainable  # 0 where every matrix has a side of 0
