@@ -17,7 +17,7 @@ from lorascope.serving.facts import server_facts
 from lorascope.serving.serving import serve as serve_adapter
 from lorascope.sources.python_objects import require_map
 from lorascope.subjects import Subject, subject_of
-from lorascope.trainers.keys import unknown_key_findings
+from lorascope.trainers.keys import known_keys, unknown_key_findings
 from lorascope.verifying import adapter_config, verify
 
 _SEVERITIES = ("error", "warning", "note")
@@ -86,8 +86,8 @@ def _of_peft(model: ModelMap, subject: Subject, config: AdapterConfig | None, pe
         )
     )
     if config is None:
-        told = {finding.message.partition(" ")[0] for finding in unknown}
-        config = adapter_config({key: value for key, value in settings.items() if key not in told})
+        known = known_keys("peft")
+        config = adapter_config({key: value for key, value in settings.items() if key in known})
     case = Case(model, config, verify(model, config, peft=release), subject.where, release, settings)
     findings = [*unknown, *configuration_findings(case), *base_findings(case, subject.tensors)]
     if subject.tensors is not None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _REGULAR = frozenset("*+?[](){}|^$\\")
 _PATHLIKE = re.compile(r"[~.]?[/\\]|\.\.|.*\.(?:json|ya?ml|sh|py|toml|txt)\Z", re.IGNORECASE)
 _MAGIC = "all-linear"
+# So many names that were given, and so many letters of each, are shown.
+_MOST_NAMED = 20
+_LONGEST_SHOWN = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,12 +119,18 @@ def _of_names(model: ModelMap, words: Sequence[str], rank: int, alpha: float) ->
         )
     targets: str | list[str]
     if len(words) == 1 and (_REGULAR & set(first) or first.lower() == _MAGIC):
-        targets, said = first, f"the regular expression {first}" if first.lower() != _MAGIC else first
+        targets, said = first, f"the regular expression {_cut(first)}" if first.lower() != _MAGIC else first
     else:
         targets = [name for word in words for name in _names_in(word)]
-        said = f"the names {' '.join(targets)}" if len(targets) > 1 else f"the name {targets[0]}"
+        more = f" and {len(targets) - _MOST_NAMED:,} more" if len(targets) > _MOST_NAMED else ""
+        names = " ".join(map(_cut, targets[:_MOST_NAMED]))
+        said = f"the names {names}{more}" if len(targets) > 1 else f"the name {names}"
     settings = {"target_modules": targets, "r": rank, "lora_alpha": alpha, "task_type": task_type(model)}
     return Subject(said, settings)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _names_in(word: str) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorascope.compiling import NEWEST, peft_arguments
-from lorascope.errors import LorascopeError
+from lorascope.errors import LorascopeError, alike
 from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, ModelMap, Plan, Resolution
@@ -110,7 +109,7 @@ def _misspelt(values: Mapping[str, Any]) -> list[str]:
     """A fault for each name that PEFT would refuse as an argument, and that this would pass over."""
     faults = []
     for name in sorted(values.keys() - _FIELDS - set(_UNKNOWN)):
-        near = difflib.get_close_matches(name, sorted(_FIELDS), n=1, cutoff=0.9)
+        near = alike(name, _FIELDS, 1, 0.9)
         meant = _OTHER_NAMES.get(name) or next(iter(near), "")
         if meant:
             faults.append(f"{name} is no argument of peft.LoraConfig, which calls it {meant}")

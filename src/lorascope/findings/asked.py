@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from lorascope.compiling import NEWEST, shortest_endings
@@ -32,6 +33,9 @@ Form = Literal["list", "string", "all-linear", "default", "none"]
 MOST_SPELLED = 8
 # So many entries or keys of one setting are looked into one by one; nobody reads more, and a file may have thousands.
 MOST_EXPLAINED = 40
+# A message shows so many entries of a list at most, and so many letters of each: no name of a module is longer.
+_MOST_SHOWN = 10
+_LONGEST_SHOWN = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def asked_targets(case: Case) -> Asked:
     try:
         matcher = ModuleMatcher(targets, case.config, saved, release_in(case))
         verdicts = {module.name: matcher.match(module.name) for module in case.model.modules}
-        pattern = compiled(targets) if isinstance(targets, str) else None
+        pattern = compiled(targets, "target_modules") if isinstance(targets, str) else None
     except BadPatternError:
         texts = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
         return Asked(form, tuple(map(Entry, texts)), below, faulty=True)
@@ -141,7 +145,13 @@ def endings_or_names(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, 
 
 def in_quotes(texts: Iterable[str]) -> str:
     """Texts as the inside of a list: `"q_proj", "v_proj"`."""
-    return ", ".join(f'"{text}"' for text in texts)
+    return ", ".join(f'"{text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"}"' for text in texts)
+
+
+def some_in_quotes(texts: Collection[str]) -> str:
+    """The first ten of many texts, and how many more there are."""
+    more = f" and {len(texts) - _MOST_SHOWN:,} more" if len(texts) > _MOST_SHOWN else ""
+    return in_quotes(itertools.islice(texts, _MOST_SHOWN)) + more
 
 
 def pattern_of(names: Sequence[str]) -> str:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from lorascope.findings.asked import MOST_SPELLED, Asked, Entry, counted, endings_or_names, in_quotes, resolved_with
+from lorascope.findings.asked import (
+    MOST_SPELLED,
+    Asked,
+    Entry,
+    counted,
+    endings_or_names,
+    in_quotes,
+    resolved_with,
+    some_in_quotes,
+)
 from lorascope.findings.case import Case
 from lorascope.findings.meaning import fix_for, place_in
 from lorascope.findings.unmatched import planning_command
 from lorascope.folding import NUMBER, listed
-from lorascope.peft_rules.matching import parameter_names
+from lorascope.peft_rules.matching import dotted_suffixes, parameter_names
 from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import Finding, Module, Severity
 
 _MOST_NAMED = 3
+_MOST_FAULTS = 10
+_LONGEST_TAIL = 200
+_PLAIN = re.compile(r"[\w.-]*")
 
 
 def entry_findings(case: Case, asked: Asked) -> Iterator[Finding]:
@@ -29,33 +41,52 @@ def entry_findings(case: Case, asked: Asked) -> Iterator[Finding]:
 
 def _bad_patterns(case: Case) -> Iterator[Finding]:
     config = case.config
-    patterns: dict[str, Sequence[str]] = {
-        "target_modules": [config.target_modules] if isinstance(config.target_modules, str) else [],
-        "exclude_modules": [config.exclude_modules] if isinstance(config.exclude_modules, str) else [],
-        "layers_pattern": [config.layers_pattern]
-        if isinstance(config.layers_pattern, str)
-        else list(config.layers_pattern or ()),
-        "rank_pattern": list(config.rank_pattern),
-        "alpha_pattern": list(config.alpha_pattern),
-        "modules_to_save": list(config.modules_to_save or ()),
+    # Each with what PEFT puts around it.
+    patterns: dict[str, tuple[Sequence[str], str, str]] = {
+        "target_modules": ([config.target_modules] if isinstance(config.target_modules, str) else [], "", ""),
+        "exclude_modules": ([config.exclude_modules] if isinstance(config.exclude_modules, str) else [], "", ""),
+        "layers_pattern": (
+            [config.layers_pattern] if isinstance(config.layers_pattern, str) else config.layers_pattern or (),
+            r"(?:^|.*?\.)",
+            r"\.(?P<idx>\d+)\.",
+        ),
+        "rank_pattern": (list(config.rank_pattern), r"(.*\.)?(", ")$"),
+        "alpha_pattern": (list(config.alpha_pattern), r"(.*\.)?(", ")$"),
+        "modules_to_save": (config.modules_to_save or (), r"(^|.*\.)", r"($|\..*)"),
     }
     told = False
-    for setting, texts in patterns.items():
-        for text in texts:
-            try:
-                compiled(text)
-            except BadPatternError as error:
-                told = True
-                fix = f'Write it as one, such as ".*[.]{_last_word(text)}", or escape what stands for itself.'
-                severity: Severity = "error" if case.resolution.error else "warning"
-                yield Finding("bad-pattern", severity, setting, str(error), fix)
+    severity: Severity = "error" if case.resolution.error else "warning"
+    for setting, (texts, before, after) in patterns.items():
+        bad = [(text, error) for text in texts if (error := _fault(text, before, after, setting)) is not None]
+        told = told or bool(bad)
+        for text, error in bad[:_MOST_FAULTS]:
+            fix = f'Write it as one, such as ".*[.]{_last_word(text)}", or escape what stands for itself.'
+            yield Finding("bad-pattern", severity, setting, str(error), fix)
+        if rest := bad[_MOST_FAULTS:]:
+            message = f"{len(rest):,} more are not regular expressions: {some_in_quotes([text for text, _ in rest])}."
+            yield Finding("bad-pattern", severity, setting, message, "Take them out.")
     if case.resolution.cause == "bad-pattern" and not told:
         fix = 'Give a layers_pattern without groups of its own, such as layers_pattern="layers".'
         yield Finding("bad-pattern", "error", "target_modules, layers_pattern", case.resolution.error, fix)
 
 
+def _fault(text: str, before: str, after: str, setting: str) -> BadPatternError | None:
+    """Why PEFT cannot compile a text, said of the text alone where that is reason enough."""
+    if _PLAIN.fullmatch(text):
+        return None
+    try:
+        compiled(f"{before}{text}{after}", setting)
+    except BadPatternError as error:
+        try:
+            compiled(text, setting)
+        except BadPatternError as alone:
+            return alone
+        return error
+    return None
+
+
 def _last_word(text: str) -> str:
-    words = re.findall(r"\w+", text)
+    words = re.findall(r"\w+", text[-_LONGEST_TAIL:])
     return words[-1] if words else "q_proj"
 
 
@@ -180,7 +211,7 @@ def _default(case: Case, asked: Asked) -> Iterator[Finding]:
             message = f"target_modules is missing, and PEFT adapts nothing by itself {on}: {why}."
             yield Finding("default-targets", "error", "target_modules", message, fix)
         else:
-            message = f"target_modules is missing, so that PEFT takes its default: {in_quotes(e.text for e in asked.modules)}."
+            message = f"target_modules is missing, so that PEFT takes its default: {some_in_quotes([e.text for e in asked.modules])}."
             yield Finding("default-targets", "warning", "target_modules", message, fix)
 
 
@@ -201,10 +232,10 @@ def _covered(asked: Asked) -> Iterator[Finding]:
     by_text = {entry.text: entry for entry in asked.modules}
     covered: dict[str, list[str]] = {}
     for entry in asked.modules:
-        words = entry.text.split(".")
-        for start in range(1, len(words)):
-            outer = by_text.get(".".join(words[start:]))
-            if outer is not None and entry.modules:
+        # One that matches is no longer than a name.
+        for ending in dotted_suffixes(entry.text)[::-1] if entry.modules else ():
+            outer = by_text.get(ending)
+            if outer is not None:
                 covered.setdefault(outer.text, []).append(entry.text)
                 break
     for outer_text, texts in covered.items():

@@ -23,6 +23,9 @@ from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import Finding, Severity
 
 _MOST_NAMED = 3
+# So many layers that are not there are told.
+_MOST_LAYERS = 100
+_LONGEST_TAIL = 400
 _SETTING = "layers_to_transform"
 _PLANNED = ("attention", "ffn", "mixer")
 
@@ -54,7 +57,7 @@ def _with_string(case: Case, asked: Asked) -> Iterator[Finding]:
     if not endings:
         leaves = dict.fromkeys(NUMBER.sub("", name).rpartition(".")[2] for name in linear)
         endings = tuple(leaf for leaf in leaves if leaf)[:MOST_SPELLED]
-    words = re.findall(r"\w+", str(case.config.target_modules))
+    words = re.findall(r"\w+", str(case.config.target_modules)[-_LONGEST_TAIL:])
     fix = f"Give a list: target_modules=[{in_quotes(endings or words[-1:])}]."
     if asked.form == "string":
         fix += " Or say the layers in the expression and leave layers_to_transform out."
@@ -134,14 +137,16 @@ def _absent(case: Case, asked: Asked, filter_: LayerFilter) -> Iterator[Finding]
     fix = f"The layers with these targets are {spans(there)}."
     if negative:
         last = max(there) + 1
-        fix += f" Layers are not counted from the end: {', '.join(f'{n} is {last + n}' for n in negative if last + n >= 0)}."
+        fix += f" Layers are not counted from the end: {', '.join(f'{n} is {last + n}' for n in negative[:_MOST_LAYERS] if last + n >= 0)}."
     elif max(there) + 1 in missing:
         fix += " They are counted from 0."
     yield Finding("layers-absent", "error" if nothing else "warning", _SETTING, message, fix)
 
 
 def _shown(numbers: Sequence[int]) -> str:
-    return spans(numbers) if all(number >= 0 for number in numbers) else ", ".join(map(str, numbers))
+    text = spans(numbers[:_MOST_LAYERS]) if min(numbers) >= 0 else ", ".join(map(str, numbers[:_MOST_LAYERS]))
+    more = len(numbers) - _MOST_LAYERS
+    return f"{text} and {more:,} more" if more > 0 else text
 
 
 def _exact(case: Case, asked: Asked, filter_: LayerFilter) -> Iterator[Finding]:
@@ -238,7 +243,7 @@ def excluded_by(pattern: str | Sequence[str], names: Iterable[str]) -> list[str]
         BadPatternError: It is no regular expression.
     """
     if isinstance(pattern, str):
-        regex = compiled(pattern)
+        regex = compiled(pattern, "exclude_modules")
         return [name for name in names if regex.fullmatch(name)]
     entries = NameSet(pattern)
     return [name for name in names if entries.has(name)]

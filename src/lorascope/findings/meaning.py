@@ -98,15 +98,15 @@ def said_meaning(meanings: Iterable[Meaning]) -> str:
 def place_in(model: ModelMap, meanings: Iterable[Meaning]) -> Place | None:
     """Where a model itself has something, or None where it has nothing of the kind that PEFT can adapt."""
     own = own_components(model)
-    found: list[Weight] = []
+    found: dict[str, Weight] = {}
     present: list[Meaning] = []
     for block, part in meanings:
         facts = ((block,), CONTENTS.get(part, (part,))) if part else ((block,),)
         weights = [w for w in model.weights if w.role.component in own and holds(w, facts) and not obstacle(model, w)]
         if weights:
             present.append((block, part))
-            found += [weight for weight in weights if weight not in found]
-    return place_of_weights(model, found, tuple(present)) if found else None
+            found.update((weight.name, weight) for weight in weights)
+    return place_of_weights(model, list(found.values()), tuple(present)) if found else None
 
 
 def place_of_weights(model: ModelMap, weights: Sequence[Weight], meanings: tuple[Meaning, ...] = ()) -> Place:

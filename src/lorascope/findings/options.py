@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator
 
 from lorascope.compiling import task_type, unsaved_heads
+from lorascope.errors import alike
 from lorascope.findings.asked import MOST_EXPLAINED, Asked, counted, in_quotes, pattern_of, plain_pattern, release_in
 from lorascope.findings.case import Case
 from lorascope.findings.layers import excluded_by
@@ -14,10 +14,11 @@ from lorascope.folding import NUMBER, listed
 from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.counting import Tensors, trained_biases
 from lorascope.peft_rules.matching import CONDENSED_FROM, Match, ModuleMatcher
-from lorascope.peft_rules.patterns import BadPatternError, compiled
+from lorascope.peft_rules.patterns import BadPatternError, cheap_matches
 from lorascope.records import Finding, Severity
 
 _ALIKE = 0.7
+_LONGEST_TEXT = 2_000
 _SAVING = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 _HEADS = ("classifier", "score", "qa_outputs")
 
@@ -108,13 +109,9 @@ def _excluding(case: Case, asked: Asked) -> Iterator[Finding]:
 def _no_effect(case: Case, text: str, targets: list[str], is_text: bool) -> tuple[str, str]:
     modules = [module.name for module in case.model.modules]
     operators = any(sign in text for sign in "*?+[](){}|\\^$")
-    try:
-        pattern = compiled(text)
-    except BadPatternError:
-        pattern = None
     if not is_text and operators:
         why = "Entries of a list are names or their endings, never regular expressions."
-        hit = [name for name in targets if pattern and pattern.fullmatch(name)]
+        hit = _full(text, targets)
         if hit:
             return why, f'Give it as a text: exclude_modules="{text}", which takes out {counted(len(hit), "target")}.'
         whole = f".*{text}.*"
@@ -135,22 +132,24 @@ def _no_effect(case: Case, text: str, targets: list[str], is_text: bool) -> tupl
             others = [entry for entry in case.config.exclude_modules or () if entry != text]
             whole = "|".join(([pattern_of(others)] if others else []) + [below])
             why = "An entry excludes modules of that name, not what lies below them."
+            if len(whole) > _LONGEST_TEXT:
+                return (
+                    why,
+                    f'Give "{below}" within a text that has the other entries too: it takes out {len(hit)} targets.',
+                )
             return why, f'Give exclude_modules="{whole}", which takes out {len(hit)} of these targets.'
     matched = [name for name in modules if name == text or name.endswith(f".{text}")]
     if matched:
         return f"{listed(matched, 2)} is no target anyway.", "Take it out."
     leaf = text.rpartition(".")[2]
     words = sorted({word for name in targets for word in NUMBER.sub("", name).split(".") if word})
-    near = difflib.get_close_matches(leaf, words, n=2, cutoff=_ALIKE)
+    near = alike(leaf, words, 2, _ALIKE)
     hint = f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?" if near else "Take it out."
     return f"{case.model.model} has no such module.", hint
 
 
 def _full(pattern: str, names: list[str]) -> list[str]:
-    try:
-        return excluded_by(pattern, names)
-    except BadPatternError:
-        return []
+    return cheap_matches(pattern, names, "fullmatch")
 
 
 def _parameters_not_excluded(case: Case, asked: Asked) -> Iterator[Finding]:

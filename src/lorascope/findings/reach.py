@@ -150,7 +150,12 @@ def _speaks_of(case: Case, entry: Entry, names: set[str]) -> bool:
     words = {word for name in names for word in name.split(".")} - others
     if not others:
         return True
-    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", entry.text) for word in words if not word.isdecimal())
+    spoken = set(re.findall(r"\w+", entry.text))
+    return any(
+        word in spoken if word.isidentifier() else re.search(rf"(?<!\w){re.escape(word)}(?!\w)", entry.text) is not None
+        for word in words
+        if not word.isdecimal()
+    )
 
 
 def _uncharted(case: Case) -> dict[str, str]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 
-from lorascope.findings.asked import Asked, counted, in_quotes, release_in
+from lorascope.errors import alike
+from lorascope.findings.asked import Asked, counted, in_quotes, release_in, some_in_quotes
 from lorascope.findings.case import Case
 from lorascope.folding import NUMBER, listed
-from lorascope.peft_rules.copying import names_before_matching
+from lorascope.peft_rules.copying import Endings, names_before_matching, unmatched
 from lorascope.peft_rules.counting import Tensors
-from lorascope.peft_rules.matching import ModuleMatcher
+from lorascope.peft_rules.matching import ModuleMatcher, NameSet
 from lorascope.peft_rules.patterns import BadPatternError
 from lorascope.records import Finding, Severity
 
 _MOST_NAMED = 4
+_MOST_EXPLAINED = 10
 # From this share of the model on, a full copy is more than a detail.
 _LARGE = 0.1
 _ALIKE = 0.7
@@ -56,8 +57,11 @@ def _unmatched(case: Case) -> Iterator[Finding]:
     )
     if case.resolution.error:
         names = [module.name for module in case.model.modules]
-        absent = [entry for entry in case.config.modules_to_save or () if not any(n.endswith(entry) for n in names)]
-    for entry in absent:
+        absent = unmatched(case.config.modules_to_save or (), names)
+    if rest := absent[_MOST_EXPLAINED:]:
+        message = f"{some_in_quotes(rest)} match no module of {case.model.model} either."
+        yield Finding("saved-unmatched", "warning", _SETTING, message, "Take them out.")
+    for entry in absent[:_MOST_EXPLAINED]:
         fix = _nearest(case, entry)
         message = (
             f'"{entry}" matches no module of {case.model.model}, and PEFT ignores that silently: nothing is saved.'
@@ -80,7 +84,7 @@ def _nearest(case: Case, entry: str) -> str:
     if any(word in leaf for word in ("head", "classif", "score", "out", "pooler")) and heads:
         return f"The head is called {listed((_short(name) for name in heads), _MOST_NAMED)} here."
     leaves = sorted({NUMBER.sub("", module.name).rpartition(".")[2] for module in model.modules} - {""})
-    near = difflib.get_close_matches(leaf, leaves, n=2, cutoff=_ALIKE)
+    near = alike(leaf, leaves, 2, _ALIKE)
     if near:
         return f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?"
     return "Take it out, or look the name up with: lorascope inspect " + model.model
@@ -105,12 +109,15 @@ def _shadows(case: Case, asked: Asked) -> Iterator[Finding]:
     # A classifier that the task saves is meant to be trained in full, and not beside.
     heads = {w.name for w in case.model.weights if w.role.block == "head"}
     by_entry: dict[str, list[str]] = {}
+    saved = names_before_matching(config.modules_to_save, config.task_type)
+    places = {entry: place for place, entry in reversed(list(enumerate(saved)))}
+    entries = NameSet(entry.text for entry in asked.modules)
     for name in taken:
-        words = set(name.split("."))
-        entry = next((e for e in names_before_matching(config.modules_to_save, config.task_type) if e in words), "")
-        named = asked.form == "list" and any(name == e.text or name.endswith(f".{e.text}") for e in asked.modules)
+        place = min((places[word] for word in name.split(".") if word in places), default=None)
+        entry = "" if place is None else saved[place]
+        named = asked.form == "list" and entries.has(name)
         if entry in explicit or not entry or name not in heads or (named and "." not in name):
-            by_entry.setdefault(entry or in_quotes(sorted(explicit)), []).append(name)
+            by_entry.setdefault(entry or some_in_quotes(sorted(explicit)), []).append(name)
     for entry, names in by_entry.items():
         message = (
             f"modules_to_save takes {counted(len(names), 'target')} away ({listed(names, 2)}): what is in a module called {entry} "
@@ -122,8 +129,8 @@ def _shadows(case: Case, asked: Asked) -> Iterator[Finding]:
 
 
 def _copies(case: Case) -> Iterator[Finding]:
-    explicit = tuple(case.config.modules_to_save or ())
-    saved = [name for name in dict.fromkeys(case.resolution.saved) if explicit and name.endswith(explicit)]
+    explicit = Endings(case.config.modules_to_save or ())
+    saved = [name for name in dict.fromkeys(case.resolution.saved) if explicit.end(name)]
     if not saved:
         return
     tensors = Tensors(case.model)

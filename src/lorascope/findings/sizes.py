@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 
 from lorascope.compiling import peft_name
-from lorascope.findings.asked import MOST_EXPLAINED, Asked, in_quotes
+from lorascope.errors import alike
+from lorascope.findings.asked import MOST_EXPLAINED, Asked, in_quotes, some_in_quotes
 from lorascope.findings.case import Case
 from lorascope.folding import listed
-from lorascope.peft_rules.patterns import BadPatternError, compiled
+from lorascope.peft_rules.patterns import BadPatternError, cheap_matches
 from lorascope.peft_rules.ranking import PatternTable
 from lorascope.records import Finding
 
@@ -19,6 +19,7 @@ _MOST_NAMED = 4
 # Scales that differ by less than this are what people choose between anyway.
 _WIDE = 4.0
 _ALIKE = 0.75
+_LONGEST_TAIL = 200
 # Below this, adapters hardly change anything at the usual learning rates; published recipes have 0.5 to 4.
 _SMALL = 0.25
 _DEFAULT_ALPHA = 8
@@ -33,7 +34,9 @@ def size_findings(case: Case, asked: Asked) -> Iterator[Finding]:
         name for one in case.resolution.warnings if one.code == "pattern-false-alarm" for name in one.names
     )
     if alarms:
-        message = f"PEFT will warn that the keys {in_quotes(alarms)} were ignored. They are not: they match parameters."
+        message = (
+            f"PEFT will warn that the keys {some_in_quotes(alarms)} were ignored. They are not: they match parameters."
+        )
         yield Finding("pattern-false-alarm", "note", "rank_pattern, alpha_pattern", message, "Nothing to do.")
     yield from _scales(case)
 
@@ -48,12 +51,10 @@ def _invalid(case: Case) -> Iterator[Finding]:
     if zero:
         refused = case.resolution.cause == "rank-invalid"
         told = told or refused
-        message = (
-            f"rank_pattern gives {in_quotes(zero)} a rank of 0 or less, which does not switch an adapter off: PEFT "
-        )
+        message = f"rank_pattern gives {some_in_quotes(zero)} a rank of 0 or less, which does not switch an adapter off: PEFT "
         message += "refuses it." if refused else "would refuse it if it matched an adapted weight."
-        words = [re.sub(r"\W+$|^.*\W(?=\w+\W*$)", "", key) for key in zero]
-        fix = f"To leave weights out, give exclude_modules=[{in_quotes(words)}] instead."
+        words = list(dict.fromkeys(_leaf(key) for key in zero))
+        fix = f"To leave weights out, give exclude_modules=[{some_in_quotes(words)}] instead."
         yield Finding("rank-invalid", "error" if refused else "warning", "rank_pattern", message, fix)
     if case.resolution.cause == "rank-invalid" and not told:
         groups = re.search(r"with (\d+) groups", case.resolution.error)
@@ -67,13 +68,14 @@ def _pattern(case: Case, asked: Asked, setting: str) -> Iterator[Finding]:
     prefixed = [key for key in given if key.lstrip("^").replace("\\.", ".").startswith(_PREFIX)]
     if prefixed:
         short = [re.sub(r"^\^?base_model\\?\.model\\?\.", "", key) for key in prefixed]
-        message = f"{in_quotes(prefixed)} match nothing: keys are names in the model, without {_PREFIX}"
-        yield Finding("pattern-prefix", "warning", setting, message, f"Write {in_quotes(short)}.")
+        message = f"{some_in_quotes(prefixed)} match nothing: keys are names in the model, without {_PREFIX}"
+        yield Finding("pattern-prefix", "warning", setting, message, f"Write {some_in_quotes(short)}.")
     if not names or not given:
         return
+    set_aside = set(prefixed)
     try:
-        table = PatternTable(given)
-        unmatched = [key for key in table.unmatched(names) if key not in prefixed]
+        table = PatternTable(given, setting)
+        unmatched = [key for key in table.unmatched(names) if key not in set_aside]
         used = {key for name in names if (key := table.key(name)) is not None}
     except BadPatternError:  # Said by its own finding.
         return
@@ -84,14 +86,15 @@ def _pattern(case: Case, asked: Asked, setting: str) -> Iterator[Finding]:
         why, fix = _unmatched(case, asked, key, names)
         message = f'"{key}" matches no adapted weight, so that none gets {given[key]:g}. {why}'.rstrip()
         yield Finding("pattern-unmatched", "warning", setting, message, fix)
-    yield from _shadowed(given, setting, names, [key for key in given if key not in {*unmatched, *prefixed, *used}])
+    told = {*unmatched, *prefixed, *used, *(key for key, _ in table.bad())}
+    yield from _shadowed(given, table, setting, names, [key for key in given if key not in told])
     yield from _reordered(given, setting, names)
 
 
 def _unmatched(case: Case, asked: Asked, key: str, names: list[str]) -> tuple[str, str]:
     # The rewrite for fused experts takes the old names away.
     moved = {entry.text: entry.rewritten for entry in asked.modules if entry.rewritten}
-    leaf = re.split(r"\W+", key.rstrip("$)*+."))[-1]
+    leaf = re.split(r"\W+", key.rstrip("$)*+.")[-_LONGEST_TAIL:])[-1]
     if leaf in moved:
         return f"PEFT makes {moved[leaf]} of {leaf} on this model type.", f'Write "{moved[leaf]}".'
     below = _matching(rf"(.*\.)?({key})\..*", names)
@@ -102,7 +105,7 @@ def _unmatched(case: Case, asked: Asked, key: str, names: list[str]) -> tuple[st
         )
     if _matching(rf".*({key})$", names):
         return "A key starts at the beginning of a name or after a dot.", f'Write ".*{key.lstrip("^")}".'
-    if key.startswith(("*", "+", "?")) or (re.search(r"(?<![.)\]])\*", key)):
+    if (len(key) <= _LONGEST_TAIL and key.startswith(("*", "+", "?"))) or (re.search(r"(?<![.)\]])\*", key)):
         pattern = re.sub(r"(?<![.)\]])\*", ".*", key)
         return "Keys are regular expressions, in which * alone stands for nothing.", f'Write "{pattern}".'
     everything = [peft_name(case.model, weight) for weight in case.model.weights]
@@ -112,24 +115,28 @@ def _unmatched(case: Case, asked: Asked, key: str, names: list[str]) -> tuple[st
             "Add that to the targets, or take the key out.",
         )
     leaves = sorted({name.rpartition(".")[2] for name in names})
-    near = difflib.get_close_matches(leaf, leaves, n=1, cutoff=_ALIKE)
+    near = alike(leaf, leaves, 1, _ALIKE)
     if near:
         return "", f'Did you mean "{near[0]}"?'
     return "", f"The adapted weights end in {', '.join(leaves[:_MOST_NAMED])}."
 
 
 def _matching(pattern: str, names: list[str]) -> list[str]:
-    try:
-        regex = compiled(pattern)
-    except BadPatternError:
-        return []
-    return [name for name in names if regex.match(name)]
+    return cheap_matches(pattern, names, "match")
 
 
-def _shadowed(given: Mapping[str, float], setting: str, names: list[str], shadowed: list[str]) -> Iterator[Finding]:
+def _leaf(key: str) -> str:
+    """The last word of a key."""
+    words = re.findall(r"\w+", key[-_LONGEST_TAIL:])
+    return words[-1] if words else key[-_LONGEST_TAIL:]
+
+
+def _shadowed(
+    given: Mapping[str, float], table: PatternTable[float], setting: str, names: list[str], shadowed: list[str]
+) -> Iterator[Finding]:
     """Keys that match, and of all of whose weights an earlier key is taken."""
-    for key in shadowed:
-        table, alone = PatternTable(given), PatternTable({key: given[key]})
+    for key in shadowed[:MOST_EXPLAINED]:
+        alone = PatternTable({key: given[key]}, setting)
         hit = [name for name in names if alone.key(name) is not None]
         winners = [winner for winner in dict.fromkeys(table.key(name) for name in hit) if winner is not None]
         if all(given[winner] == given[key] for winner in winners):
@@ -148,7 +155,7 @@ def _reordered(given: Mapping[str, float], setting: str, names: list[str]) -> It
     """PEFT writes `adapter_config.json` with sorted keys, so that another key may be first when it is read again."""
     if len(given) < 2 or list(given) == sorted(given):
         return
-    before, after = PatternTable(given), PatternTable(dict(sorted(given.items())))
+    before, after = PatternTable(given, setting), PatternTable(dict(sorted(given.items())), setting)
     changed = [n for n in names if (old := before.key(n)) and (new := after.key(n)) and given[old] != given[new]]
     if not changed:
         return

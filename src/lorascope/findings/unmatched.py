@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from lorascope.errors import alike
 from lorascope.findings.asked import (
     MOST_EXPLAINED,
     MOST_SPELLED,
@@ -17,13 +16,14 @@ from lorascope.findings.asked import (
     endings_or_names,
     in_quotes,
     pattern_of,
+    some_in_quotes,
 )
 from lorascope.findings.case import Case, places
 from lorascope.findings.meaning import fix_for, meanings_of, place_in, said_lack, said_meaning, said_place, selector_of
 from lorascope.folding import NUMBER, listed, spans, template
 from lorascope.foreign_text import shell_word
-from lorascope.peft_rules.matching import ALL_LINEAR, NameSet, parameter_names
-from lorascope.peft_rules.patterns import BadPatternError, compiled
+from lorascope.peft_rules.matching import ALL_LINEAR, NameSet, dotted_suffixes, parameter_names
+from lorascope.peft_rules.patterns import BadPatternError, PatternLimitError, cheap_matches, compiled
 from lorascope.records import Finding, ModelMap, Severity
 
 _OPERATORS = re.compile(r"[*?+\[\](){}|\\^$]")
@@ -31,6 +31,9 @@ _OPERATORS = re.compile(r"[*?+\[\](){}|\\^$]")
 _PREFIX = "base_model.model."
 # How alike two names are for one to be a misspelling of the other; the seven usual names among themselves are less so.
 _ALIKE = 0.8
+# A pattern of more letters is better written than told; of a text, no more of its end is looked into.
+_LONGEST_TEXT = 2_000
+_LONGEST_TAIL = 400
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
 
 def _parameter_string(case: Case, text: str) -> Finding:
     names = [name for _, name, _ in parameter_names(case.model)]
-    found = _named(text, names) or [name for name in names if (p := _safely(text)) is not None and p.fullmatch(name)]
+    found = _named(text, names) or cheap_matches(text, names, "fullmatch")
     endings = endings_or_names(found, names) if found else ()
     fix = f"Give a list of names: target_parameters=[{in_quotes(endings or (text,))}]."
     return Finding("string-not-list", "error", "target_parameters", case.resolution.error, fix)
@@ -130,9 +133,9 @@ def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
             return
         known = NameSet(words)
         hits = {word for name in case.model.module_by_name for word in known.hits(name)}
-        fix = f"Give a list: target_modules=[{in_quotes(words)}]."
+        fix = f"Give a list: target_modules=[{some_in_quotes(words)}]."
         lost = [word for word in words if word not in hits]
-        for word in lost:
+        for word in lost[:MOST_SPELLED]:
             answer = _module_answer(case, Asked("list"), word)
             why = answer.why or _known_why(case, [word], answer)
             fix += f' But "{word}" is no module of {case.model.model}. {why} {answer.fix}'.rstrip()
@@ -144,7 +147,7 @@ def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
         fix = f'Write "{whole}".'
     else:
         why, fix = "", f"Look at the names with: lorascope inspect {shell_word(case.model.model)}"
-        for word in reversed([word for word in re.split(r"\W+", text.replace("\\d", "")) if word]):
+        for word in reversed([word for word in re.split(r"\W+", text[-_LONGEST_TAIL:].replace("\\d", "")) if word]):
             meant = _known(case, word) or _misspelt(case, word)
             if meant is not None:
                 why, fix = meant.why or _known_why(case, [word], meant), meant.fix
@@ -177,11 +180,8 @@ def _module_answer(case: Case, asked: Asked, text: str) -> _Answer:
 
 def _regex(model: ModelMap, asked: Asked, text: str) -> tuple[str, str]:
     why = "Entries of a list are names or their endings, never regular expressions."
-    try:
-        pattern = compiled(text)
-    except BadPatternError:
-        pattern = compiled(fnmatch.translate(text))
-    found = [name for name in model.module_by_name if pattern.fullmatch(name)]
+    as_pattern = text if _is_pattern(text) else _as_glob(text)
+    found = cheap_matches(as_pattern, model.module_by_name, "fullmatch")
     whole = text
     if not found:
         whole, found = _within_names(model, text)
@@ -196,9 +196,12 @@ def _regex(model: ModelMap, asked: Asked, text: str) -> tuple[str, str]:
     if endings:
         return why, f"Write the names: {in_quotes(endings)}."
     plain = [entry.text for entry in asked.modules if not _OPERATORS.search(entry.text) and entry.modules]
-    texts = [entry.text for entry in asked.modules if _OPERATORS.search(entry.text) and _safely(entry.text)]
+    texts = [entry.text for entry in asked.modules if _OPERATORS.search(entry.text) and _is_pattern(entry.text)]
     ways = (texts if whole in texts else [whole]) + ([pattern_of(plain)] if plain else [])
-    return why, f'Give one text instead of the list: target_modules="{"|".join(ways)}".'
+    joined = "|".join(ways)
+    if len(joined) > _LONGEST_TEXT:
+        return why, f"Let it be written: lorascope plan {model.model}"
+    return why, f'Give one text instead of the list: target_modules="{joined}".'
 
 
 def _rewritten_name(case: Case, text: str, names: Sequence[str]) -> _Answer | None:
@@ -218,9 +221,9 @@ def _rewritten_name(case: Case, text: str, names: Sequence[str]) -> _Answer | No
     if numbers:
         why = f"There is no such layer: {case.model.model} has {numbers}."
         return _Answer("no-match", why, "Write one of these numbers.")
-    words = text.split(".")
-    for start in range(1, len(words) - 1):
-        short = ".".join(words[start:])
+    # A shorter form that is longer than all names is none of them.
+    parts = 1 + max((name.count(".") for name in names), default=0)
+    for short in [ending for ending in dotted_suffixes(text, parts) if "." in ending][::-1]:
         found = _named(short, names)
         if found:
             return _Answer("no-match", f"It is called {listed(found, 2)} here.", f'Write "{short}".')
@@ -238,14 +241,15 @@ def _numbers_instead(text: str, names: Iterable[str]) -> str:
     shape = template(text)
     if shape == text:
         return ""
-    tails = [_tail(name, text) for name in names]
+    length = text.count(".") + 1
+    tails = [_tail(name, length) for name in names]
     found = [NUMBER.search(tail) for tail in tails if template(tail) == shape]
     return spans(int(match[0]) for match in found if match)
 
 
-def _tail(name: str, text: str) -> str:
-    """As many of the last words of a name as an entry has."""
-    return ".".join(name.split(".")[-len(text.split(".")) :])
+def _tail(name: str, length: int) -> str:
+    """So many of the last words of a name."""
+    return ".".join(name.split(".")[-length:])
 
 
 def _known(case: Case, text: str) -> _Answer | None:
@@ -261,9 +265,9 @@ def _known(case: Case, text: str) -> _Answer | None:
 
 def _misspelt(case: Case, text: str) -> _Answer | None:
     length = text.count(".") + 1
-    words = {_tail(weight.name, text) for weight in case.model.weights}
-    words |= {_tail(NUMBER.sub("0", module.name), text) for module in case.model.modules if module.kind != "other"}
-    near = difflib.get_close_matches(text, sorted(w for w in words if w.count(".") + 1 == length), n=2, cutoff=_ALIKE)
+    words = {_tail(weight.name, length) for weight in case.model.weights}
+    words |= {_tail(NUMBER.sub("0", module.name), length) for module in case.model.modules if module.kind != "other"}
+    near = alike(text, (w for w in words if w.count(".") + 1 == length), 2, _ALIKE)
     if not near:
         return None
     return _Answer("no-match", "", f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?")
@@ -299,8 +303,7 @@ def _parameter_answer(case: Case, text: str) -> _Answer:
     if modules:
         return _Answer("no-match", "It is a module without a parameter of its own.", "Name the layers within it.")
     if _OPERATORS.search(text):
-        pattern = _safely(text)
-        found = [name for name in all_names if pattern and (pattern.fullmatch(name) or pattern.search(name))]
+        found = cheap_matches(text, all_names, "search")
         endings = endings_or_names(found, all_names) if found else ()
         why = "Entries are names of parameters or their endings, never regular expressions."
         fix = f"Write the names: {in_quotes(endings)}." if endings else f"Let it be written: {planning_command(case)}"
@@ -312,7 +315,7 @@ def _parameter_answer(case: Case, text: str) -> _Answer:
 
 
 def _misspelt_parameter(case: Case, text: str, names: Sequence[str]) -> _Answer | None:
-    near = difflib.get_close_matches(text, sorted({_tail(name, text) for name in names}), n=2, cutoff=_ALIKE)
+    near = alike(text, {_tail(name, text.count(".") + 1) for name in names}, 2, _ALIKE)
     if near:
         return _Answer("no-match", "", f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?")
     return None
@@ -331,16 +334,24 @@ def _within_names(model: ModelMap, text: str) -> tuple[str, list[str]]:
     body = text.removeprefix("^").removesuffix("$").removeprefix(".*")
     grouped = f"({body})" if "|" in body and not body.endswith(")") else body
     for whole in (f".*[.]{grouped}", f".*{grouped}", f".*{grouped}.*"):
-        pattern = _safely(whole)
-        found = [name for name in model.module_by_name if pattern and pattern.fullmatch(name)]
+        found = cheap_matches(whole, model.module_by_name, "fullmatch")
         adaptable = [name for name in found if name in model.weight_by_name]
         if adaptable and len(adaptable) == len(found):
             return whole, adaptable
     return "", []
 
 
-def _safely(text: str) -> re.Pattern[str] | None:
+def _is_pattern(text: str) -> bool:
+    """The text compiles; one that may take long is not tried, and taken for a pattern."""
     try:
-        return compiled(text)
+        compiled(text)
     except BadPatternError:
-        return None
+        return False
+    except PatternLimitError:
+        return True
+    return True
+
+
+def _as_glob(text: str) -> str:
+    """A file pattern as a regular expression that repeats single characters alone, so that its steps are bounded."""
+    return re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")

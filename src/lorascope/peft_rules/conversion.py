@@ -29,6 +29,8 @@ _RENAMED: Mapping[str, Mapping[str, str]] = {
 _FUSED = "gate_up_proj"
 # Two matrices share the fused one, so PEFT gives it twice the rank, and twice the alpha to keep the scale.
 _FUSED_HALVES = 2
+# So many letters of a setting stand in a message.
+_MOST_SHOWN = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,11 +174,11 @@ def _distinct_parameters(model: ModelMap) -> list[str]:
 def _string_warning(config: AdapterConfig, release: Release) -> str:
     if release < (0, 20):
         return (
-            f'PEFT before 0.20 takes the string "{config.target_modules}" apart into single letters on this model '
+            f'PEFT before 0.20 takes the string "{str(config.target_modules)[:_MOST_SHOWN]}" apart into single letters on this model '
             "type. Give a list of names, or update PEFT."
         )
     return (
-        f'PEFT resolves "{config.target_modules}" to the last components of the names it matches on this model type: '
+        f'PEFT resolves "{str(config.target_modules)[:_MOST_SHOWN]}" to the last components of the names it matches on this model type: '
         "a restriction to some layers or towers is lost. Give a list of names."
     )
 

@@ -22,6 +22,8 @@ DUMMY_TARGET = "dummy-target-modules"
 SEQUENCE_CLASSIFICATION_HEADS = ("score", "classifier")
 # From this many list entries on, PEFT replaces the list by shorter suffixes (MIN_TARGET_MODULES_FOR_OPTIMIZATION).
 CONDENSED_FROM = 20
+# So many letters of a setting stand in a message.
+_MOST_SHOWN = 200
 
 _Q_V = ("q_proj", "v_proj")
 _QUERY_VALUE = ("query", "value")
@@ -223,7 +225,7 @@ class LayerFilter:
                 try:
                     return int(text or "")
                 except (TypeError, ValueError) as error:
-                    given = ", ".join(self._given)
+                    given = ", ".join(self._given)[:_MOST_SHOWN]
                     raise BadPatternError(f'layers_pattern "{given}" yields {text!r}, no layer.') from error
         return None
 

@@ -13,9 +13,9 @@ import functools
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
@@ -47,7 +47,16 @@ _HINT = "Write it without a repeat within a repeat, or list the names of the mod
 
 
 class BadPatternError(ValueError):
-    """A pattern of the configuration on which PEFT stops: no regular expression, or one whose group is no number."""
+    """A pattern of the configuration on which PEFT stops: no regular expression, or one whose group is no number.
+
+    Args:
+        message: What is wrong, with the pattern.
+        reason: The same without it.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class PatternLimitError(LorascopeError):
@@ -229,6 +238,23 @@ def compiled(text: str, where: str = "") -> Pattern:
     return pattern
 
 
+def cheap_matches(text: str, names: Iterable[str], way: Literal["match", "fullmatch", "search"]) -> list[str]:
+    """The names that a pattern of our own making matches; none where it is no expression, or may take long.
+
+    PEFT does not try such a pattern, so that its time must not keep anybody from knowing what PEFT does.
+    """
+    try:
+        steps = steps_of(text)
+        pattern = compiled(text) if steps.longest() >= 0 else None
+    except (BadPatternError, PatternLimitError):
+        return []
+    if pattern is None:
+        return []
+    longest = pattern.longest_search if way == "search" else pattern.longest
+    tried = getattr(pattern, way)
+    return [name for name in names if len(name) <= longest and tried(name)]
+
+
 def _read(text: str, where: str) -> Pattern:
     if len(text) > LONGEST_PATTERN:
         raise PatternLimitError(
@@ -262,7 +288,7 @@ def _bad(text: str, kind: str, reason: str) -> BadPatternError:
         "MemoryError": "it takes more memory than there is",
     }.get(kind, reason)
     shown = f'"{text}"' if len(text) <= _KEPT_LENGTH else _shown(text)
-    return BadPatternError(f"{shown} is not a regular expression: {why}")
+    return BadPatternError(f"{shown} is not a regular expression: {why}", why)
 
 
 def _shown(text: str) -> str:

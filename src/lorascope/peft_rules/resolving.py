@@ -13,7 +13,9 @@ from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba, un
 from lorascope.peft_rules.versioning import Release, release_of
 from lorascope.records import Adapted, AdapterConfig, Behaviour, ModelMap, Module, Resolution
 
+# So many names, or letters of a text, stand in a message.
 _MOST_SHOWN = 10
+_MOST_LETTERS = 200
 
 
 class _RefusalError(Exception):
@@ -178,7 +180,7 @@ class _Resolver:
         if layers_seen and (absent := sorted(matcher.layers.wanted - layers_seen)):
             self._warn(
                 "layers-absent",
-                f"layers_to_transform names layers without a target, ignored silently: {absent}.",
+                f"layers_to_transform names layers without a target, ignored silently: {_some(absent)}.",
                 [str(layer) for layer in absent],
             )
         if self.config.exclude_modules and not excluded:
@@ -364,12 +366,12 @@ class _Resolver:
     # The rest.
 
     def _nothing_matched(self, modules: str | frozenset[str] | None, parameters: frozenset[str] | None) -> str:
-        shown = repr(modules) if isinstance(modules, str) else _some(modules or ())
+        shown = repr(modules[:_MOST_LETTERS]) if isinstance(modules, str) else _some(modules or ())
         text = f"Nothing is adapted: target_modules={shown}"
         if parameters:
             text += f", target_parameters={_some(parameters)}"
         text += " match nothing that is not excluded."
-        if isinstance(modules, str) and modules.replace("_", "").isalnum():
+        if isinstance(modules, str) and len(modules) <= _MOST_LETTERS and modules.replace("_", "").isalnum():
             text += f' A string is a regular expression for the whole name: give ["{modules}"] or ".*\\.{modules}".'
         elif self.config.layers_pattern and self.release < (0, 21):
             text += " PEFT before 0.21 does not find a layers_pattern at the very start of a name."
@@ -471,9 +473,9 @@ def _ancestors(name: str) -> Iterator[str]:
         yield name
 
 
-def _some(names: Iterable[str]) -> str:
-    """Names as Python would write their list, the first ten of many."""
-    ordered = sorted(names)
+def _some(names: Iterable[str | int]) -> str:
+    """Names or numbers as Python would write their list, the first ten of many."""
+    ordered: list[str | int] = sorted(names)
     more = f" … and {len(ordered) - _MOST_SHOWN:,} more" if len(ordered) > _MOST_SHOWN else ""
     return f"[{', '.join(map(repr, ordered[:_MOST_SHOWN]))}{more}]"
 

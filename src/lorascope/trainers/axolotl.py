@@ -11,6 +11,7 @@ from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError
 from lorascope.folding import listed
 from lorascope.foreign_text import quoted
+from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import Adapted, AdapterConfig, Finding, ModelMap, Module, Plan, Resolution
 from lorascope.sources.yaml_text import parse_yaml
@@ -320,9 +321,9 @@ def _conflicts(data: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator
     modules = settings.get("lora_target_modules")
     for entry in modules if isinstance(modules, list) else ():
         try:
-            re.compile(entry)
-        except (re.error, OverflowError, RecursionError) as error:
-            yield f"lora_target_modules has {quoted(entry)}, which is no regular expression ({error}): axolotl compiles every entry"
+            compiled(entry, "lora_target_modules")
+        except BadPatternError as error:
+            yield f"lora_target_modules has {quoted(entry)}, which is no regular expression ({error.reason}): axolotl compiles every entry"
     if settings.get("quantize_moe_experts"):
         if adapter not in _LORA:
             yield "quantize_moe_experts is set without adapter: lora or qlora"

@@ -10,7 +10,12 @@ from collections.abc import Collection, Iterator
 from importlib.resources import files
 
 from lorascope.errors import did_you_mean
+from lorascope.foreign_text import quoted
 from lorascope.records import Finding, Severity
+
+# So many unknown keys are looked into one by one, and so many letters of each are shown.
+_MOST_EXPLAINED = 20
+_LONGEST_KEY = 100
 
 
 @functools.lru_cache(maxsize=16)
@@ -33,7 +38,14 @@ def unknown_key_findings(
         severity: Of such a finding.
     """
     known = known_keys(trainer)
-    for key in keys:
-        if key not in known:
-            fix = did_you_mean(key, known) or "Leave it out, or look it up in the trainer's documentation."
-            yield Finding("unknown-key", severity, where, f"{key} is no key of it: {consequence}", fix)
+    unknown = [key for key in keys if key not in known]
+    if rest := unknown[_MOST_EXPLAINED:]:
+        message = f"{len(rest):,} more keys are none of it, such as {quoted(rest[0])}: {consequence}"
+        yield Finding("unknown-key", severity, where, message, "Leave them out.")
+    for key in unknown[:_MOST_EXPLAINED]:
+        fix = did_you_mean(key, known) or "Leave it out, or look it up in the trainer's documentation."
+        yield Finding("unknown-key", severity, where, f"{_cut(key)} is no key of it: {consequence}", fix)
+
+
+def _cut(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…"

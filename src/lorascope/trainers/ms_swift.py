@@ -15,6 +15,7 @@ from lorascope.compiling import peft_name, size_difference
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.folding import listed
 from lorascope.foreign_text import quoted
+from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, Behaviour, Finding, ModelMap, Plan, Resolution
 from lorascope.selecting import own_components
@@ -568,8 +569,8 @@ def _in_towers(
     if expression is None:
         return None
     try:
-        pattern = re.compile(expression)
-    except re.error:  # a name that is no expression; PEFT stops at it
+        pattern = compiled(expression, "target_modules")
+    except BadPatternError:  # a name that is no expression; PEFT stops at it
         return expression
     linear = [module.name for module in model.modules if searching.called_linear(module)]
     left = [name for name in linear if not pattern.fullmatch(name)]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.peft_rules.matching import parameter_names
-from lorascope.peft_rules.patterns import compiled
+from lorascope.peft_rules.patterns import Pattern, compiled
 from lorascope.records import ModelMap
 
 _VISION = ("vision", "image", "visual", "patch")
@@ -93,7 +93,7 @@ def parts_expression(model: ModelMap, scope: Scope, names: Sequence[str] | None 
     excluded = _placeholders(model, pattern) + (_gates(model, pattern) if names is None else [])
     if excluded:
         pattern = f"(?!(?:{'|'.join(re.escape(name) for name in excluded)})$)(?:{pattern})"
-    if not any(re.search(pattern, name, re.DOTALL) for name in linears):
+    if not any(map(_matcher(pattern).search, linears)):
         raise NothingToTrainError(f"no layers for {'these names' if names is not None else 'this model'}")
     return f"{nested}(?:{pattern})" if nested else pattern
 
@@ -119,8 +119,11 @@ def _mamba_scope(model: ModelMap) -> str:
 
 
 def _any(pattern: str, names: Iterable[str]) -> bool:
-    matcher = re.compile(pattern, re.DOTALL)
-    return any(matcher.fullmatch(name) for name in names)
+    return any(map(_matcher(pattern).fullmatch, names))
+
+
+def _matcher(pattern: str) -> Pattern:
+    return compiled(f"(?s:{pattern})", "target_modules")
 
 
 def _branches(model: ModelMap, scope: Scope, names: Sequence[str] | None, linears: Sequence[str]) -> Iterator[str]:
@@ -163,14 +166,14 @@ def _branches(model: ModelMap, scope: Scope, names: Sequence[str] | None, linear
 def _placeholders(model: ModelMap, pattern: str) -> list[str]:
     """Modules without parameters and children that a pattern matches."""
     parents = {module.name.rpartition(".")[0] for module in model.modules}
-    matcher = re.compile(pattern, re.DOTALL)
+    matcher = _matcher(pattern)
     return [m.name for m in model.modules if not m.parameters and m.name not in parents and matcher.fullmatch(m.name)]
 
 
 def _gates(model: ModelMap, pattern: str) -> list[str]:
     """Routers of experts that are plain linear layers called gate, where a pattern matches them."""
     by_name = model.module_by_name
-    matcher = re.compile(pattern, re.DOTALL)
+    matcher = _matcher(pattern)
     found = []
     for module in model.modules:
         parent, _, leaf = module.name.rpartition(".")
@@ -296,10 +299,10 @@ def is_in_layers(name: str, layers: Sequence[int], patterns: Sequence[str]) -> b
     found = None
     for pattern in [pattern for pattern in patterns if pattern] or [""]:
         text = rf"(?:^|.*?\.){pattern}\.(\d+)\." if pattern else r".*?\.[^.]*\.(\d+)\."
-        found = compiled(text).match(name)
+        found = compiled(text, "layers_pattern").match(name)
         if found:
             break
-    return found is not None and int(found.group(1)) in layers
+    return found is not None and int(found.group(1) or "") in layers
 
 
 def parameters_in_layers(
