@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import subprocess
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from samples import fails
 
+from lorascope.errors import LorascopeError
 from lorascope.trainers.command_lines import MOST_BYTES, command_words, options_of
 
 COMMANDS = {
@@ -18,6 +24,13 @@ COMMANDS = {
     "by a path": "/opt/bin/swift sft --lora_rank 8",
     "a launcher before": "accelerate launch --num_processes 2 swift sft --lora_rank 8",
     "windows line ends": "swift sft \\\r\n  --lora_rank 8\r\n",
+    "a comment with a backslash before": "# a comment \\\nswift sft --lora_rank 8",
+    "an escaped line before": "echo \\'a\nswift sft --lora_rank 8",
+    "its output redirected": "swift sft --lora_rank 8 > train.log 2>&1",
+    "its output appended": "swift sft --lora_rank 8 2>> 'train log' &",
+    "both outputs redirected": "swift sft --lora_rank 8 &> train.log",
+    "piped": "swift sft --lora_rank 8 2>&1 | tee train.log",
+    "its input redirected": "swift sft <input --lora_rank 8",
     "a broken line before": "echo 'no end\nswift sft --lora_rank 8",
 }
 
@@ -52,6 +65,103 @@ def test_quotations_hold_regular_expressions() -> None:
 def test_nothing_is_expanded_or_run() -> None:
     words = command_words("swift sft --model $(touch gone) `id` $HOME", "train.sh", ["swift"])
     assert "$HOME" in " ".join(words)
+
+
+WORDS = (
+    "a 'b c' d",
+    "a'b'c \"d\"e",
+    "'' \"\" a",
+    "a#b #c",
+    "a 'b#c' # d",
+    r"a\ b c\'d \#e",
+    r'"a\"b" "c\\d" "e\$f" "g\`h" "i\jk"',
+    r"'a\b' 'c\\d'",
+    "a \\\n  b",
+    'a "b \\\nc"',
+    "a\tb\n",
+    "a\x0bb \x85c \u2028d \xa0e \x1cf",
+    "a {} [b] (c) *d ?e !f ~g =h %i",
+    "a;b",
+    "a&&b",
+    "ä 'ö ü' \U0001f600",
+)
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_words_are_those_of_bash(text: str) -> None:
+    """What a program named so gets from bash, of what nothing has to be expanded in."""
+    script = "show() { printf '%s\\0' \"$@\"; }\nset -f\n"
+    bare = text.translate({ord(c): "\\" + c for c in "()"}) if "(" in text else text
+    done = subprocess.run(["bash"], input=f"{script}show --a {bare}\n", capture_output=True, text=True, check=False)
+    wanted = done.stdout.split("\0")[:-1]
+    assert wanted[0] == "--a"
+    assert command_words(f"show --a {bare}\n", "a.sh", ["show"])[1:] == wanted
+
+
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))))
+def test_what_is_quoted_comes_back(words: list[str]) -> None:
+    text = "swift " + " ".join(map(shlex.quote, words))
+    assert command_words(text, "a.sh", ["swift"])[1:] == words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(
+            "a ",
+            "'a' ",
+            '"a" ',
+            "'",
+            '"',
+            "\\",
+            "\\a",
+            "\\\n",
+            '"\\\n',
+            '\\"',
+            '"\\"',
+            "#",
+            "# ",
+            "#\n",
+            "\n",
+            "\r",
+            "\r\n",
+        ),
+        *(
+            ";",
+            "&",
+            "|",
+            "a;",
+            "> ",
+            ">",
+            "<",
+            "--a ",
+            "--a=b ",
+            "swift\n",
+            "swift ",
+            "trl ",
+            "a'\n",
+            'a"\n',
+            "x",
+            " ",
+            "\t",
+        ),
+    ],
+)
+def test_a_megabyte_takes_a_second_at_most(part: str) -> None:
+    text = (part * MOST_BYTES)[:MOST_BYTES]
+    for start in ("", "swift sft --a "):
+        began = time.process_time()
+        with contextlib.suppress(LorascopeError):
+            options_of(command_words((start + text)[:MOST_BYTES], "a.sh", ["swift"]))
+        assert time.process_time() - began < 3  # measured: 0.8 seconds
+
+
+def test_too_many_options_are_refused() -> None:
+    assert len(options_of([f"--a{number}" for number in range(1000)])) == 1000
+    with fails("gives 1001 options"):
+        options_of([f"--a{number}" for number in range(1001)])
 
 
 @pytest.mark.parametrize(

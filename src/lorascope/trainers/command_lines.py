@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.errors import LorascopeError
+from lorascope.sources.json_text import first_faults
 
-_CONTINUED = re.compile(r"\\\r?\n")
-_ENDS = frozenset({";", "&&", "||", "|", "&", ";;"})
 # A script is some hundred lines.
 MOST_BYTES = 2**20
+# The largest of the trainers has some 700 options. Each that is given is looked for among all of them.
+_MOST_OPTIONS = 1_000
+
+# What bash makes of the beginning of a text, a quotation that goes on in another line left out. No alternative can match
+# another's text and none is tried twice, so that the time is linear.
+_TOKEN = re.compile(
+    r"""
+      (?P<joined> \\\r?\n )
+    | (?P<line> \r?\n )
+    | (?P<space> [ \t\r]++ )
+    | (?P<redirect> &>>? | [<>]++[&|]? )
+    | (?P<end> [;&|]++ )
+    | (?P<single> '[^'\n]*+' )
+    | (?P<double> "(?: [^"\\\n]++ | \\\r?\n | \\. )*+" )
+    | (?P<escaped> \\. )
+    | (?P<plain> [^ \t\r\n<>;&|'"\\]++ )
+    """,
+    re.VERBOSE,
+)
+_REST = re.compile(r"(?: [^\\\n]++ | \\\r?\n | \\. )*+", re.VERBOSE)
+_COMMENT = re.compile(r"[^\n]*+")
+_ESCAPED = re.compile(r'\\(\r?\n|["\\$`])')
 
 
 def command_words(text: str, where: str, programs: Iterable[str]) -> list[str]:
@@ -32,39 +51,79 @@ def command_words(text: str, where: str, programs: Iterable[str]) -> list[str]:
         )
     wanted = frozenset(programs)
     faults: list[str] = []
-    for number, line in enumerate(_CONTINUED.sub(" ", text).splitlines(), 1):
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-        lexer.whitespace_split = True
-        try:
-            words = list(lexer)
-        except ValueError as error:
-            faults.append(f"command {number} cannot be read: {str(error).lower()}")
-            continue
-        for command in _split(words):
-            if command[0].startswith("--"):
-                return command
-            for at, word in enumerate(command):
-                if PurePosixPath(word).name in wanted:
-                    return command[at:]
+    for command in _commands(text, faults):
+        if command[0].startswith("--"):
+            return command
+        for at, word in enumerate(command):
+            if word.rpartition("/")[2] in wanted:
+                return command[at:]
     raise LorascopeError(
-        *(faults or [f"no command here runs {' or '.join(sorted(wanted))}"]),
+        *(first_faults(faults) or [f"no command here runs {' or '.join(sorted(wanted))}"]),
         where=where,
         hint="Give a script or a file with the trainer's command line in it.",
     )
 
 
-def _split(words: Sequence[str]) -> list[list[str]]:
-    commands: list[list[str]] = [[]]
-    for word in words:
-        if word in _ENDS:
-            commands.append([])
-        else:
-            commands[-1].append(word)
-    return [command for command in commands if command]
+def _commands(text: str, faults: list[str]) -> Iterator[list[str]]:
+    """The words of each command, without its redirections. A line with a quotation without end is passed over."""
+    command: list[str] = []
+    word: list[str] = []  # its pieces; an empty quotation is one too
+    redirected = False
+    at, line = 0, 1
+    while at < len(text):
+        if not word and text[at] == "#":
+            at = _end(_COMMENT, text, at)
+            continue
+        token = _TOKEN.match(text, at)
+        if token is None and text[at] == "\\":  # the last character of the text
+            break
+        if token is None:
+            faults.append(f"line {line} cannot be read: no closing quotation")
+            end = _end(_REST, text, at)
+            line += text.count("\n", at, end)
+            command, word, redirected, at = [], [], False, end
+            continue
+        kind, part = token.lastgroup, token[0]
+        at = token.end()
+        line += part.count("\n")
+        if kind == "single":
+            word.append(part[1:-1])
+        elif kind == "double":
+            word.append(_ESCAPED.sub(_unescaped, part[1:-1]))
+        elif kind == "escaped":
+            word.append(part[1:])
+        elif kind == "plain":
+            word.append(part)
+        elif kind != "joined":
+            descriptor = kind == "redirect" and "".join(word).isdecimal()
+            if word and not redirected and not descriptor:
+                command.append("".join(word))
+            redirected = kind == "redirect" or (redirected and not word and kind == "space")
+            word = []
+            if kind in ("line", "end") and command:
+                yield command
+                command = []
+    if word and not redirected:
+        command.append("".join(word))
+    if command:
+        yield command
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return max(found.end() if found else at, at + 1)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return found[1] if not found[1].endswith("\n") else ""
 
 
 def options_of(words: Sequence[str]) -> dict[str, list[str]]:
-    """Each option with the words after it, `--lora-r=8` as `--lora_r 8`; given twice, the last counts, as in argparse."""
+    """Each option with the words after it, `--lora-r=8` as `--lora_r 8`; given twice, the last counts, as in argparse.
+
+    Raises:
+        LorascopeError: There are more than any command line has.
+    """
     found: dict[str, list[str]] = {}
     current: list[str] = []
     for word in words:
@@ -74,4 +133,8 @@ def options_of(words: Sequence[str]) -> dict[str, list[str]]:
             found[key.replace("-", "_")] = current
         else:
             current.append(word)
+    if len(found) > _MOST_OPTIONS:
+        raise LorascopeError(
+            f"gives {len(found)} options, more than the {_MOST_OPTIONS} that are read", hint="Give the command alone."
+        )
     return found
