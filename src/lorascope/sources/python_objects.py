@@ -109,6 +109,11 @@ def is_scripted(kinds: tuple[str, ...]) -> bool:
     return _SCRIPTED in kinds
 
 
+def is_compiled(module: object) -> bool:
+    """A module compiled by TorchScript, whose parts are not Python objects."""
+    return is_scripted(kinds_of(type(module)))
+
+
 def is_sharded(kinds: tuple[str, ...]) -> bool:
     """A module wrapped by the first FSDP, which flattens parameters."""
     return _SHARDED in kinds

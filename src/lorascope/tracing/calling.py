@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lorascope.errors import LorascopeError
+from lorascope.sources.module_tree import modules_in
+from lorascope.sources.python_objects import attribute
+
 if TYPE_CHECKING:
     import torch
+
+# Values of one made-up input. Numbers take no memory, as one stands for all; integers do.
+_MOST_NUMBERS = 1 << 31
+_MOST_INTEGERS = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,8 +76,8 @@ def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool])
     """
     found = [
         Site(path, part, parameters(getattr(part, method)), required(getattr(part, method)))
-        for path, part in model.named_modules()
-        if callable(getattr(part, method, None)) and configured(getattr(part, "config", None))
+        for path, part in modules_in(model).items()
+        if callable(attribute(part, method)) and configured(attribute(part, "config"))
     ]
     return max(
         found,
@@ -79,21 +88,76 @@ def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool])
 
 def parameters(method: Any) -> frozenset[str]:
     """The names of a method's parameters, `self` left out."""
-    return frozenset(inspect.signature(method).parameters) - {"self"}
+    return frozenset(_parameters(method)) - {"self"}
 
 
 def required(method: Any) -> frozenset[str]:
     """The names of the parameters that a call cannot leave out."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found = inspect.signature(method).parameters.items()
+    found = _parameters(method).items()
     return frozenset(name for name, one in found if one.default is one.empty and one.kind not in kinds) - {"self"}
+
+
+def _parameters(method: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(method).parameters
+    except (TypeError, ValueError):  # of what is no function of Python's
+        return {}
+
+
+def too_large(what: str) -> LorascopeError:
+    """The error of a call whose arguments are too large to be made."""
+    return LorascopeError(
+        f"tracing was stopped: {what}, which is more than a call is made with",
+        hint="Correct the sizes in the configuration, or give one small call in Python: "
+        "inspect(module, trace=True, inputs={…}).",
+    )
+
+
+def ones(*shape: int) -> torch.Tensor:
+    """Ones of a shape, which take the memory of one.
+
+    Raises:
+        LorascopeError: They are too many.
+    """
+    import torch
+
+    return torch.ones(()).expand(_checked(shape, _MOST_NUMBERS))
+
+
+def integers(*shape: int, value: int = 1, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """One integer or truth value at all places of a shape.
+
+    Raises:
+        LorascopeError: They are too many.
+    """
+    import torch
+
+    return torch.full(_checked(shape, _MOST_INTEGERS), value, dtype=dtype or torch.long)
+
+
+def count_up(size: int, start: int = 0) -> torch.Tensor:
+    """So many integers from `start` on.
+
+    Raises:
+        LorascopeError: They are too many.
+    """
+    import torch
+
+    return torch.arange(start, start + math.prod(_checked((size,), _MOST_INTEGERS)))
+
+
+def _checked(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
+    if math.prod(shape) > most:
+        raise too_large(f"an input of {' × '.join(map(str, shape))} values")
+    return shape
 
 
 def language_config(config: Any) -> Any:
     """The configuration of the language model (the decoder's, where there are two), or what was given."""
     try:
         return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    except ValueError:  # of one that names several
+    except Exception:  # of one that names several, or of a class of somebody's own
         return config
 
 
@@ -134,6 +198,7 @@ def token_ids(model: torch.nn.Module, length: int, *, size: int = 0) -> torch.Te
     special = frozenset(_special(config))
     plain = [token for token in range(min(size, 4096)) if token > 2 and token not in special] or [0]
     step = 7 if len(plain) % 7 else 5
+    _checked((length,), _MOST_INTEGERS)
     ids = [plain[(17 + step * place) % len(plain)] for place in range(length)]
     end = getattr(language_config(config), "eos_token_id", None)
     if isinstance(end, int) and 0 <= end < size:  # sentence classifiers of encoder-decoders look for it
@@ -144,8 +209,9 @@ def token_ids(model: torch.nn.Module, length: int, *, size: int = 0) -> torch.Te
 def _vocabulary(model: Any, config: Any) -> int:
     try:
         return int(model.get_input_embeddings().weight.shape[0])
-    except (AttributeError, NotImplementedError, TypeError):
-        tables = [part.num_embeddings for part in model.modules() if hasattr(part, "num_embeddings")]
+    except Exception:  # it has none, or says so in its own way
+        sizes = [attribute(part, "num_embeddings") for part in modules_in(model).values()]
+        tables = [size for size in sizes if type(size) is int]
         return number(language_config(config), "vocab_size", default=max(tables, default=100))
 
 

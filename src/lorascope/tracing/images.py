@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calling import Call, Site, number, site, token_ids, width
+from lorascope.tracing.calling import Call, Site, count_up, integers, number, ones, site, token_ids, width
 
 if TYPE_CHECKING:
     import torch
@@ -54,11 +54,9 @@ def pixels(config: Any, *lead: int) -> torch.Tensor:
         config: The configuration that has the vision configuration.
         lead: The dimensions before channels, height and width.
     """
-    import torch
-
     vision = vision_config(config)
     size = image_size(vision)
-    return torch.ones(*(lead or (1,)), number(vision, "num_channels", "in_channels", default=3), size, size)
+    return ones(*(lead or (1,)), number(vision, "num_channels", "in_channels", default=3), size, size)
 
 
 def image_size(vision: Any) -> int:
@@ -99,12 +97,12 @@ def _grid(where: Site, modality: str) -> _Made:
     height, width = 2 * merge, 4 * merge
     count = frames * height * width
     if kind in ("kimi_k25", "paddleocr_vl"):  # patches keep their shape
-        made = torch.ones(count, channels, patch, patch)
+        made = ones(count, channels, patch, patch)
     elif kind == "inkling2":  # of merged patches, channels last; the grid counts those
         height, width = 2, 4
-        made = torch.ones(frames * height * width, merge * patch, merge * patch, channels)
+        made = ones(frames * height * width, merge * patch, merge * patch, channels)
     else:
-        made = torch.ones(count, channels * depth * patch * patch)
+        made = ones(count, channels * depth * patch * patch)
     arguments = {"pixels": made, f"{modality}_grid_thw": torch.tensor([[frames, height, width]])}
     if f"{modality}_merge_sizes" in where.names:
         arguments[f"{modality}_merge_sizes"] = torch.tensor([merge])
@@ -118,8 +116,9 @@ def _positions(where: Site, modality: str) -> _Made:
     channels, patch, _ = _sizes(where)
     pool = number(vision_config(where.config), "pooling_kernel_size", default=3)
     height, width = 2 * pool, 3 * pool
-    places = torch.tensor([[[x, y] for y in range(height) for x in range(width)]])
-    arguments = {"pixels": torch.ones(1, height * width, channels * patch * patch), f"{modality}_position_ids": places}
+    numbers = count_up(height * width)
+    places = torch.stack([numbers % width, numbers // width], -1).unsqueeze(0)
+    arguments = {"pixels": ones(1, height * width, channels * patch * patch), f"{modality}_position_ids": places}
     if "num_frames_per_video" in where.names:
         arguments["num_frames_per_video"] = torch.tensor([1])
     return arguments, f"{_article(modality)} of {height} × {width} patches"
@@ -139,7 +138,7 @@ def _sized(where: Site, modality: str) -> _Made:
         channels, patch, merge = _sizes(where)
         height, width = 2 * merge * patch, 3 * merge * patch
         return {
-            "pixels": torch.ones(1, channels, height, width),
+            "pixels": ones(1, channels, height, width),
             "image_sizes": torch.tensor([[height, width]]),
         }, f"an image of {height} × {width}"
     return _square(where, modality)
@@ -151,9 +150,9 @@ def _row(where: Site, modality: str) -> _Made:
     channels, patch, merge = _sizes(where)
     height, width = 2 * merge, 4 * merge
     return {
-        "pixels": torch.ones(1, height * width, channels * patch * patch),
+        "pixels": ones(1, height * width, channels * patch * patch),
         "spatial_shapes": torch.tensor([[height, width]]),
-        "pixel_attention_mask": torch.ones(1, height * width, dtype=torch.long),
+        "pixel_attention_mask": integers(1, height * width),
     }, f"an image of {height} × {width} patches"
 
 
@@ -164,7 +163,7 @@ def _strip(where: Site, modality: str) -> _Made:
     height, width = 4, 8
     sizes = "target_sizes_videos" if modality == "video" else "target_sizes"
     arguments: dict[str, Any] = {
-        "pixels": torch.ones(1, channels, patch, height * width * patch),
+        "pixels": ones(1, channels, patch, height * width * patch),
         sizes: torch.tensor([[height, width]]),
     }
     if "downsample_mode" in where.names:
@@ -178,7 +177,7 @@ def _packed(where: Site, modality: str) -> _Made:
     channels, patch, _ = _sizes(where)
     height, width = 4, 8
     return {
-        "pixels": torch.ones(height * width, channels * patch * patch),
+        "pixels": ones(height * width, channels * patch * patch),
         "image_grid_hw": torch.tensor([[height, width]]),
     }, f"an image of {height} × {width} patches"
 
@@ -193,8 +192,8 @@ def _pooled(where: Site, modality: str) -> _Made:
     height, width, pool = 2, 3, 4
     grid = [[1, height, width]] if modality == "video" else [[height, width, 0, 0]]
     return {
-        "pixels": torch.ones(1, count, channels * patch * patch),
-        f"{modality}_token_pooling": torch.arange(height * width * pool).reshape(height * width, pool),
+        "pixels": ones(1, count, channels * patch * patch),
+        f"{modality}_token_pooling": count_up(height * width * pool).reshape(height * width, pool),
         f"{modality}_grids": torch.tensor(grid),
     }, f"{_article(modality)} of {count} patches"
 
@@ -205,11 +204,9 @@ def _square(where: Site, modality: str) -> _Made:
     if "qformer_input_ids" in where.needed:
         arguments["qformer_input_ids"] = question_ids(where.module)
     if "high_res_pixel_values" in where.needed:
-        import torch
-
         high = where.config.high_res_vision_config
         size = image_size(high)
-        arguments["high_res_pixel_values"] = torch.ones(1, number(high, "num_channels", default=3), size, size)
+        arguments["high_res_pixel_values"] = ones(1, number(high, "num_channels", default=3), size, size)
     return arguments, f"{_article(modality)} of {made.shape[-2]} × {made.shape[-1]}"
 
 
@@ -248,32 +245,30 @@ def _tower(where: Site, modality: str) -> Iterator[Call]:
     side = made.shape[-1] // number(vision, "patch_size", default=14)
     yield Call(
         where.method("vision_model"),
-        {"pixel_values": made, "patch_attention_mask": torch.ones(1, side, side, dtype=torch.bool)},
+        {"pixel_values": made, "patch_attention_mask": integers(1, side, side, dtype=torch.bool)},
         "vision",
         f"an image of {made.shape[-2]} × {made.shape[-1]}",
     )
     side = 2 * number(where.config, "pixel_shuffle_factor", "scale_factor", default=2)
-    arguments = {"image_hidden_states": torch.ones(1, side * side, width(vision))}
+    arguments = {"image_hidden_states": ones(1, side * side, width(vision))}
     if where.config.model_type == "idefics2":
-        arguments["attention_mask"] = torch.ones(1, side * side, dtype=torch.bool)
+        arguments["attention_mask"] = integers(1, side * side, dtype=torch.bool)
     yield Call(where.method("connector"), arguments, "connector", f"{side * side} states of an image")
 
 
 def _patches(where: Site, modality: str) -> Iterator[Call]:
-    import torch
 
     channels, patch, _ = _sizes(where)
-    values = torch.ones(1, 6, number(where.config, "patch_dim", default=channels * patch * patch))
+    values = ones(1, 6, number(where.config, "patch_dim", default=channels * patch * patch))
     yield Call(where.method("get_image_features"), {"pixel_values": values}, "connector", "6 patches of an image")
 
 
 def _aria(where: Site, modality: str) -> Iterator[Call]:
     # Its projector has a number of queries for some numbers of patches only.
-    import torch
 
     channels, patch, _ = _sizes(where)
     size = math.isqrt(min(int(count) for count in where.config.projector_patch_to_query_dict)) * patch
-    arguments = {"pixel_values": torch.ones(1, channels, size, size)}
+    arguments = {"pixel_values": ones(1, channels, size, size)}
     yield Call(where.method("get_image_features"), arguments, "vision", f"an image of {size} × {size}")
 
 
@@ -286,7 +281,7 @@ def _tiled(where: Site, modality: str) -> Iterator[Call]:
 def _docling(where: Site, modality: str) -> Iterator[Call]:
     import torch
 
-    one = torch.ones(1, 1, dtype=torch.bool)
+    one = integers(1, 1, dtype=torch.bool)
     arguments = {"pixel_values": pixels(where.config, 1, 1), "pixel_attention_mask": one}
     yield Call(where.method("get_image_features"), arguments, "vision", "an image of one tile")
     fine = {**arguments, "tile_fine_mask": one}
@@ -295,19 +290,17 @@ def _docling(where: Site, modality: str) -> Iterator[Call]:
 
 def _resolutions(where: Site, modality: str) -> Iterator[Call]:
     # Queries of their own for the whole image and for crops of it.
-    import torch
 
     for size in (image_size(vision_config(where.config)), 768):
-        arguments = {"pixel_values": torch.ones(1, 3, size, size)}
+        arguments = {"pixel_values": ones(1, 3, size, size)}
         yield Call(where.method("get_image_features"), arguments, "vision", f"an image of {size} × {size}")
 
 
 def _inkling(where: Site, modality: str) -> Iterator[Call]:
-    import torch
 
     vision = where.config.vision_config
     channels, patch, _ = _sizes(where)
-    values = torch.ones(2, number(vision, "temporal_patch_size", default=1), patch, patch, channels)
+    values = ones(2, number(vision, "temporal_patch_size", default=1), patch, patch, channels)
     yield Call(where.method("get_image_features"), {"pixel_values": values}, "vision", "2 patches of an image")
 
 
@@ -326,12 +319,12 @@ def _quantiser(where: Site, modality: str) -> Iterator[Call]:
     import torch
 
     size = 64
-    arguments: dict[str, Any] = {"pixel_values": torch.ones(1, 3, size, size)}
+    arguments: dict[str, Any] = {"pixel_values": ones(1, 3, size, size)}
     if where.config.model_type == "emu3":
         arguments["image_sizes"] = torch.tensor([[size, size]])
     yield Call(where.method("vqmodel.encode"), arguments, "codec", f"an image of {size} × {size}")
     if callable(getattr(where.module.vqmodel, "decode", None)):
-        codes = torch.zeros(1, 4, 4, dtype=torch.long)
+        codes = integers(1, 4, 4, value=0)
         yield Call(where.method("vqmodel.decode"), {"hidden_states": codes}, "codec", "16 codes of an image")
 
 
@@ -363,11 +356,10 @@ def _windowed(where: Site, modality: str) -> Iterator[Call]:
 
 def _adapted(where: Site, modality: str) -> Iterator[Call]:
     # The method ends before the projector.
-    import torch
 
     arguments, about = _square(where, modality)
     yield Call(where.method("get_image_features"), {"pixel_values": arguments["pixels"]}, "vision", about)
-    states = torch.ones(1, 6, number(where.config.vision_config, "vision_output_dim", default=1))
+    states = ones(1, 6, number(where.config.vision_config, "vision_output_dim", default=1))
     arguments = {"image_features": states}
     yield Call(where.method("multi_modal_projector"), arguments, "connector", "6 states of an image")
 
@@ -383,25 +375,24 @@ def _generator(where: Site, modality: str) -> Iterator[Call]:
     codes = torch.arange(6).unsqueeze(0)
     yield Call(where.method("generation_embeddings"), {"input": codes}, "connector", "6 codes of an image")
     size = number(quantiser, "embed_dim", default=1)
-    states = torch.ones(1, 6, size)
+    states = ones(1, 6, size)
     yield Call(where.method("generation_aligner"), {"hidden_states": states}, "connector", "6 codes of an image")
-    wide = torch.ones(1, 6, number(quantiser, "image_token_embed_dim", default=1))
+    wide = ones(1, 6, number(quantiser, "image_token_embed_dim", default=1))
     yield Call(where.method("generation_head"), {"hidden_states": wide}, "connector", "6 states of an image")
 
 
 def _tiles(model: Any) -> Iterator[Call]:
-    import torch
 
     vision = model.config.vision_config
     tiles = number(vision, "max_num_tiles", default=1)
     made = pixels(model.config, 1, 1, tiles)
     arguments = {
         "pixel_values": made,
-        "aspect_ratio_ids": torch.ones(1, 1, dtype=torch.long),
-        "aspect_ratio_mask": torch.ones(1, 1, tiles, dtype=torch.long),
+        "aspect_ratio_ids": integers(1, 1),
+        "aspect_ratio_mask": integers(1, 1, tiles),
     }
     yield Call("model.vision_model", arguments, "vision", f"an image of {tiles} tiles")
-    states = torch.ones(1, 6, number(vision, "vision_output_dim", default=1))
+    states = ones(1, 6, number(vision, "vision_output_dim", default=1))
     yield Call("model.multi_modal_projector", {"input": states}, "connector", "6 states of an image")
 
 
@@ -415,11 +406,11 @@ def _cropped(model: Any) -> Iterator[Call]:
     side, crop = -(-patches // 2), number(vision, "crop_size", default=made.shape[-1])
     count = 2 * side * (side + 1) + 1
     arguments = {
-        "input_ids": torch.full((1, count), int(vision.image_token_id)),
-        "inputs_embeds": torch.ones(1, count, width(model.config)),
+        "input_ids": integers(1, count, value=int(vision.image_token_id)),
+        "inputs_embeds": ones(1, count, width(model.config)),
         "image_pixel_values": made,
         "image_sizes": torch.tensor([[crop, crop]]),
-        "image_attention_mask": torch.ones(1, 2, patches, patches, dtype=torch.long),
+        "image_attention_mask": integers(1, 2, patches, patches),
     }
     about = f"an image of {made.shape[-2]} × {made.shape[-1]} and a crop"
     yield Call("model.embed_tokens_extend.image_embed", arguments, "vision", about)

@@ -12,7 +12,19 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calling import Call, language_config, number, parameters, required, token_ids, width
+from lorascope.errors import LorascopeError
+from lorascope.sources.python_objects import attribute
+from lorascope.tracing.calling import (
+    Call,
+    integers,
+    language_config,
+    number,
+    ones,
+    parameters,
+    required,
+    token_ids,
+    width,
+)
 from lorascope.tracing.images import image_calls, pixels, vision_config
 from lorascope.tracing.sounds import sound_calls
 
@@ -41,17 +53,21 @@ def calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
 
 def _made(part: Iterator[Call]) -> Iterator[Call]:
     # A model of another's code may have the name of one that is known here, and none of its settings.
-    with contextlib.suppress(AttributeError, KeyError, IndexError, TypeError, ValueError):
+    try:
         yield from part
+    except LorascopeError:  # too large
+        raise
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError, ArithmeticError):
+        return
 
 
 def _is_whole(module: Any, call: Call) -> bool:
     """Whether a call has something to compute with, and lacks nothing that its method insists on."""
     try:
         method = attrgetter(call.method)(module)
-    except AttributeError:
+    except Exception:  # a property of somebody's own raises whatever it likes
         return False
-    method = getattr(method, "forward", method)  # of a module, that is what is called
+    method = attribute(method, "forward", method)  # of a module, that is what is called
     return bool(call.arguments) and required(method) <= {*call.arguments}
 
 
@@ -81,7 +97,7 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
     if "input_ids" in names:
         arguments["input_ids"] = token_ids(module, length)
     elif "inputs_embeds" in names:
-        arguments["inputs_embeds"] = torch.ones(1, length, width(text))
+        arguments["inputs_embeds"] = ones(1, length, width(text))
     elif "pixel_values" in names:
         arguments["pixel_values"] = pixels(config)
     if "decoder_input_ids" in names:
@@ -92,7 +108,7 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         arguments["use_cache"] = False
     if "encoder_hidden_states" in names and _crosses(text):
         size = getattr(text, "cross_attention_hidden_size", None) or width(text)
-        arguments["encoder_hidden_states"] = torch.ones(1, _ENCODER, size)
+        arguments["encoder_hidden_states"] = ones(1, _ENCODER, size)
     kind = str(getattr(config, "model_type", ""))
     if "pixel_values" in names and ("pixel_values" in required(module.forward) or kind in _SEEING):
         arguments["pixel_values"] = pixels(config, 1, *_SEEING.get(kind, ()))
@@ -157,9 +173,8 @@ def _codebooks(module: Any, arguments: dict[str, Any]) -> None:
 
 
 def _encoded(module: Any, arguments: dict[str, Any]) -> None:
-    import torch
 
-    arguments["encoder_outputs"] = (torch.ones(1, _ENCODER, width(module.config)),)
+    arguments["encoder_outputs"] = (ones(1, _ENCODER, width(module.config)),)
 
 
 def _placed(module: Any, arguments: dict[str, Any]) -> None:
@@ -170,9 +185,8 @@ def _placed(module: Any, arguments: dict[str, Any]) -> None:
 
 
 def _crossing(module: Any, arguments: dict[str, Any]) -> None:
-    import torch
 
-    arguments["cross_attention_states"] = torch.ones(1, _ENCODER, width(language_config(module.config)))
+    arguments["cross_attention_states"] = ones(1, _ENCODER, width(language_config(module.config)))
 
 
 def _segments(module: Any, arguments: dict[str, Any]) -> None:
@@ -182,9 +196,8 @@ def _segments(module: Any, arguments: dict[str, Any]) -> None:
 
 
 def _boxes(module: Any, arguments: dict[str, Any]) -> None:
-    import torch
 
-    arguments["bbox"] = torch.zeros(*arguments["input_ids"].shape, 4, dtype=torch.long)
+    arguments["bbox"] = integers(*arguments["input_ids"].shape, 4, value=0)
 
 
 def _global(module: Any, arguments: dict[str, Any]) -> None:
@@ -199,7 +212,7 @@ def _entities(module: Any, arguments: dict[str, Any]) -> None:
     import torch
 
     arguments["entity_ids"] = torch.tensor([[1, 2]])
-    arguments["entity_attention_mask"] = torch.ones(1, 2, dtype=torch.long)
+    arguments["entity_attention_mask"] = integers(1, 2)
     arguments["entity_position_ids"] = torch.tensor([[[0, 1, -1], [2, -1, -1]]])
 
 
@@ -207,28 +220,27 @@ def _protein(module: Any, arguments: dict[str, Any]) -> None:
     import torch
 
     arguments["protein_input_ids"] = torch.arange(4, 13).unsqueeze(0)
-    arguments["protein_attention_mask"] = torch.ones(1, 9, dtype=torch.long)
+    arguments["protein_attention_mask"] = integers(1, 9)
 
 
 def _flattened(module: Any, arguments: dict[str, Any]) -> None:
     # Each patch with its row and column in front.
-    import torch
 
     vision = vision_config(module.config)
     patch = number(vision, "patch_size", default=16)
     size = number(vision, "patch_embed_hidden_size", default=3 * patch * patch)
-    patches = torch.ones(1, 6, 2 + size)
+    patches = ones(1, 6, 2 + size)
     arguments["flattened_patches"] = patches
     arguments.pop("input_ids", None)  # the text is in the image
     if "image_embeds_position_mask" not in arguments:
-        arguments["attention_mask"] = torch.ones(1, 6, dtype=torch.long)  # else it asks which patches are not zero
+        arguments["attention_mask"] = integers(1, 6)  # else it asks which patches are not zero
 
 
 def _embedded_image(module: Any, arguments: dict[str, Any]) -> None:
     import torch
 
     count = number(module.config, "latent_query_num", default=64)
-    ids = torch.cat([torch.zeros(1, count, dtype=torch.long), arguments["input_ids"]], 1)
+    ids = torch.cat([integers(1, count, value=0), arguments["input_ids"]], 1)
     arguments["input_ids"] = ids
     mask = torch.zeros_like(ids)
     mask[:, :count] = 1
@@ -240,19 +252,18 @@ def _embedded_image(module: Any, arguments: dict[str, Any]) -> None:
 
 
 def _watched(module: Any, arguments: dict[str, Any]) -> None:
-    import torch
 
-    arguments["image_attention_mask"] = torch.ones(*arguments["input_ids"].shape, 1, dtype=torch.long)
+    arguments["image_attention_mask"] = integers(*arguments["input_ids"].shape, 1)
 
 
 def _acting(module: Any, arguments: dict[str, Any]) -> None:
     import torch
 
     config = module.config
-    arguments["state"] = torch.ones(1, number(config, "max_state_dim", default=32))
-    arguments["noise"] = torch.ones(1, config.chunk_size, number(config, "max_action_dim", default=32))
-    arguments["timestep"] = torch.ones(1)
-    arguments["pixel_attention_mask"] = torch.ones(1, 1, dtype=torch.bool)
+    arguments["state"] = ones(1, number(config, "max_state_dim", default=32))
+    arguments["noise"] = ones(1, config.chunk_size, number(config, "max_action_dim", default=32))
+    arguments["timestep"] = ones(1)
+    arguments["pixel_attention_mask"] = integers(1, 1, dtype=torch.bool)
     arguments["attention_mask"] = torch.ones_like(arguments["input_ids"])
     arguments.pop("use_cache", None)
 
@@ -263,23 +274,22 @@ def _assistant(module: Any, arguments: dict[str, Any]) -> None:
 
     text = language_config(module.config)
     length = arguments.pop("input_ids").shape[-1]
-    arguments["inputs_embeds"] = torch.ones(1, length, 2 * number(module.config, "backbone_hidden_size", default=1))
+    arguments["inputs_embeds"] = ones(1, length, 2 * number(module.config, "backbone_hidden_size", default=1))
     arguments["position_ids"] = torch.arange(length).unsqueeze(0)
     shared = {}
     for layer, kind in enumerate(text.layer_types):
         one = text.per_layer_config[layer]
-        shared[kind] = (torch.ones(1, one.num_key_value_heads, length, one.head_dim),) * 2
+        shared[kind] = (ones(1, one.num_key_value_heads, length, one.head_dim),) * 2
     arguments["shared_kv_states"] = shared
     arguments["output_hidden_states"] = True  # else the last layers see the last token only
 
 
 def _heard(module: Any, arguments: dict[str, Any]) -> None:
     # As many frames as give one state per token: twice for the convolution, times what is joined.
-    import torch
 
     config = module.config
     frames = arguments["input_ids"].shape[-1] * 2 * number(config, "downsample_factor", default=4)
-    arguments["input_features"] = torch.ones(1, number(config.audio_config, "num_mel_bins", default=128), frames)
+    arguments["input_features"] = ones(1, number(config.audio_config, "num_mel_bins", default=128), frames)
 
 
 _PARTICULAR: dict[str, Callable[[Any, dict[str, Any]], None]] = {

@@ -7,11 +7,15 @@ for an integer that weights would decide, such as a router's choice, one is made
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from lorascope.tracing.limits import Meter
 
 # By operation and operands: sizes, strides and type of each result.
 Shapes = dict[Any, tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...]]
@@ -24,6 +28,35 @@ LARGEST_KNOWN = 1 << 24
 
 # Numbers that are no integers are masks, positions and factors: small, and read only to be compared.
 LARGEST_KNOWN_FLOATS = 1 << 20
+
+# What shapes are remembered of; a loop over ever longer tensors has new ones at every turn.
+_MOST_SHAPES = 50_000
+
+# Operations whose time grows faster than their operands: not computed where the sizes multiply to more.
+_MOST_WORK = 1 << 36
+_HEAVY = re.compile(
+    r".*(conv|mm|matmul|mv|dot|pool|linalg|fft|cdist|cholesky|svd|qr|eig|inv|lu_|det|matrix|upsample|interp|grid|im2col"
+    r"|col2im|unfold|fold|attention|lstm|gru|rnn|ctc|kron|embedding_bag|histogramdd|pdist|renorm|solve|polygamma|zeta)"
+)
+# The size of their results depends on numbers: no more than that of their operands (once for each dimension), or else.
+_AS_LARGE_AS_OPERANDS = frozenset(
+    [
+        "nonzero",
+        "nonzero_static",
+        "masked_select",
+        "unique_consecutive",
+        "_unique",
+        "_unique2",
+        "unique_dim",
+        "_local_scalar_dense",
+        "equal",
+        "is_nonzero",
+        "allclose",
+        "histc",
+    ]
+)
+# Factories of which integers alone say how many elements they make.
+_PLAIN_FACTORIES = frozenset(["empty", "zeros", "ones", "full", "rand", "randn", "randint", "randperm"])
 
 # Operations that turn values into integers, and the index of the integers among their results.
 CHOICES = {
@@ -69,10 +102,12 @@ def with_tensors(values: Any, change: Callable[[torch.Tensor], Any]) -> list[Any
     return changed
 
 
-def to_meta(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of the same shape, strides and type on the meta device."""
-    if tensor.is_meta:
+def to_meta(tensor: torch.Tensor, *, dense: bool = False) -> torch.Tensor:
+    """A tensor of the same shape and type on the meta device, and of the same strides unless it is to be dense."""
+    if tensor.is_meta and not dense:
         return tensor
+    if dense or tensor.layout != torch.strided:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
 
@@ -93,6 +128,8 @@ def stand_in_of_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
     It has the buffer's own numbers. Where these are not there, positions count up, masks let through, other integers
     are zero, and what is no integer stays unknown.
     """
+    if buffer.numel() > LARGEST_KNOWN:
+        return to_meta(buffer.detach())
     if not buffer.is_meta:
         return buffer.detach().to(CPU, copy=True)
     if not is_exact(buffer):
@@ -104,7 +141,14 @@ def stand_in_of_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
     return torch.zeros(buffer.shape, dtype=buffer.dtype)
 
 
-def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
+def run(
+    func: Any,
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    shapes: Shapes,
+    meter: Meter | None = None,
+) -> Any:
     """The result of one ATen operation.
 
     Args:
@@ -113,6 +157,7 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], sh
         args: Positional arguments; parameters are on the meta device already.
         kwargs: Keyword arguments.
         shapes: What earlier operations of the same model gave; this one is added.
+        meter: Told of the bytes of results that have numbers.
 
     Raises:
         UntraceableError: See there.
@@ -120,15 +165,45 @@ def run(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], sh
     tensors = tensors_in([*args, *kwargs.values()])
     unknown = any(tensor.is_meta for tensor in tensors)
     if not tensors or (not unknown and "device" in kwargs):
-        return _made(func, name, args, kwargs)
-    if not unknown:
-        return _known(func, name, args, kwargs)
+        return _counted(_made(func, name, args, kwargs, shapes), meter)
+    if not unknown and not _is_too_large(func, name, args, kwargs, tensors, shapes):
+        return _counted(_known(func, name, args, kwargs), meter)
+    if not unknown:  # what is not computed is unknown
+        if func._schema.is_mutable:
+            raise UntraceableError(f"the operation {name} changes numbers that are too many to be kept")
+        args, kwargs = with_tensors(args, to_meta), _changed(kwargs, to_meta)
+    result = _unknown(func, name, args, kwargs, shapes)
+    return _counted(result, meter)
+
+
+def _changed(kwargs: Mapping[str, Any], change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
+    return dict(zip(kwargs, with_tensors(kwargs.values(), change), strict=True))
+
+
+def _counted(result: Any, meter: Meter | None) -> Any:
+    """The same, with the bytes of what has numbers counted."""
+    if meter is not None:
+        for tensor in tensors_in(result if isinstance(result, tuple | list) else [result]):
+            if not tensor.is_meta:
+                meter.numbers(tensor.numel() * tensor.element_size())
+    return result
+
+
+def _all_let_through(mask: torch.Tensor) -> torch.Tensor:
+    """A mask of that shape that lets everything through."""
+    if mask.numel() > LARGEST_KNOWN:
+        raise UntraceableError("its code asks which of too many unknown numbers are not zero")
+    return torch.ones(mask.shape, dtype=torch.bool)
+
+
+def _unknown(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
+    """The result of an operation on tensors one of which is unknown."""
     if name in ("_local_scalar_dense", "equal", "is_nonzero"):
         raise UntraceableError("its code asks for a number that depends on the weights")
     if func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not args[0].is_meta:
         return args[0]  # a real buffer is written with what is unknown: the recorder notes what it now holds
     if name in ("nonzero", "unique_consecutive", "_unique2"):
-        return func(torch.ones(args[0].shape, dtype=torch.bool), *args[1:], **kwargs)
+        return func(_all_let_through(args[0]), *args[1:], **kwargs)
     if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": META}
     if name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
@@ -156,13 +231,13 @@ def _shaped(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
         found = [torch.empty_strided(size, stride, dtype=dtype, device=META) for size, stride, dtype in shapes[key]]
         return found[0] if len(returns) == 1 else tuple(found)
     try:
-        result = func(
-            *with_tensors(args, to_meta), **dict(zip(kwargs, with_tensors(kwargs.values(), to_meta), strict=True))
-        )
+        result = func(*with_tensors(args, to_meta), **_changed(kwargs, to_meta))
     except NotImplementedError as error:
         raise UntraceableError(f"the operation {name} has no form without numbers") from error
     results = [result] if len(returns) == 1 else result
     if key is not None and all(isinstance(one, torch.Tensor) for one in results):
+        if len(shapes) >= _MOST_SHAPES:
+            shapes.clear()
         shapes[key] = tuple((tuple(one.shape), one.stride(), one.dtype) for one in results)
     return result
 
@@ -196,20 +271,107 @@ def _known(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any])
     return func(*args, **kwargs)
 
 
-def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
     """A new tensor, or a copy to a device: on the CPU if it is one of integers or of known numbers."""
     device = kwargs.get("device")
-    if device is None or torch.device(device).type != "meta":
-        result = func(*args, **{**kwargs, "device": CPU}) if device is not None else func(*args, **kwargs)
-    elif tensors_in(args):  # a known tensor is copied, or one like it is made, for the model's device
-        result = func(*args, **{**kwargs, "device": CPU})
+    here = {**kwargs, "device": CPU} if device is not None else kwargs
+    tensors = tensors_in([*args, *kwargs.values()])
+    if tensors:  # a known tensor is copied, or one like it is made, for the model's device
+        on_meta = {**kwargs, "device": META}
+        if _is_too_large(func, name, args, on_meta, tensors, shapes):
+            return _shaped(func, name, args, on_meta, shapes)
+        result = func(*args, **here)
+    elif device is None or device_type(device) != "meta":
+        if not _is_small_factory(name, args):
+            result = _factory_on_meta(func, name, args, kwargs)
+            if _room(result) > LARGEST_KNOWN:
+                return result
+        result = func(*args, **here)
     else:
-        result = func(*args, **kwargs)
-        if result.numel() <= (LARGEST_KNOWN if is_exact(result) else LARGEST_KNOWN_FLOATS):
-            result = func(*args, **{**kwargs, "device": CPU})
+        result = _factory_on_meta(func, name, args, kwargs)
+        if _room(result) <= (LARGEST_KNOWN if is_exact(result) else LARGEST_KNOWN_FLOATS):
+            result = func(*args, **here)
     if "empty" in name and not result.is_meta:
         result.zero_()
     return result
+
+
+def device_type(device: Any) -> str:
+    """The type of a device, however it is written."""
+    return str(torch.device(device).type)
+
+
+def _factory_on_meta(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    options = {key: value for key, value in kwargs.items() if key != "pin_memory"}
+    try:
+        result = func(*args, **{**options, "device": META})
+    except (TypeError, NotImplementedError) as error:
+        raise UntraceableError(f"the operation {name} has no form without numbers") from error
+    if not isinstance(result, torch.Tensor):
+        raise UntraceableError(f"the operation {name} has no form without numbers")
+    return result
+
+
+def _is_small_factory(name: str, args: Sequence[Any]) -> bool:
+    """Sizes, which are plain integers, multiply to what is kept anyway."""
+    return name in _PLAIN_FACTORIES and _product(args) <= LARGEST_KNOWN
+
+
+def _product(values: Iterable[Any]) -> int:
+    """The product of all integers among arguments, those in lists included."""
+    found = 1
+    for value in values:
+        if isinstance(value, list | tuple):
+            found *= _product(value)
+        elif isinstance(value, int) and value:
+            found *= abs(value)
+        if found > _MOST_WORK:
+            return found
+    return found
+
+
+def _room(tensor: torch.Tensor) -> int:
+    """How many elements the memory of a tensor has, those between its own included."""
+    if tensor.layout != torch.strided:
+        return int(tensor.numel())
+    return int(tensor.untyped_storage().nbytes() // max(1, tensor.element_size()))
+
+
+def _is_too_large(
+    func: Any,
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    tensors: Sequence[torch.Tensor],
+    shapes: Shapes,
+) -> bool:
+    """Whether an operation on known tensors would take more memory or time than their numbers are worth."""
+    if is_view(func):
+        return False
+    sizes = [tensor.numel() for tensor in tensors]
+    largest = max(sizes, default=0)
+    if largest > LARGEST_KNOWN:
+        return True
+    if _HEAVY.match(name) and _product([*sizes, *args]) > _MOST_WORK:
+        return True
+    if name in _AS_LARGE_AS_OPERANDS:
+        return False
+    if name == "repeat_interleave" or name == "bincount":
+        counts = tensors[0]
+        amount = int(counts.sum() if name == "repeat_interleave" else counts.max()) if counts.numel() else 0
+        return amount > LARGEST_KNOWN or (name == "bincount" and _product(args[2:]) > LARGEST_KNOWN)
+    if name.startswith(("resize", "set_")):
+        return _product(args) > LARGEST_KNOWN
+    if func._schema.is_mutable and "out" not in kwargs:
+        return False  # in place
+    if name in ("index", "index_put", "_unsafe_index"):
+        args = [args[0], _whole_numbers(args[1]), *args[2:]]
+    try:
+        result = _shaped(func, name, args, kwargs, shapes)
+    except (UntraceableError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
+        return _product([*sizes, *args]) > LARGEST_KNOWN
+    found = tensors_in(result if isinstance(result, tuple | list) else [result])
+    return any(tensor.numel() > LARGEST_KNOWN for tensor in found)
 
 
 def _whole_numbers(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
@@ -217,7 +379,7 @@ def _whole_numbers(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor 
     whole: list[torch.Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
-            mask = torch.ones(index.shape, dtype=torch.bool) if index.is_meta else index
+            mask = _all_let_through(index) if index.is_meta else index
             whole += mask.nonzero().unbind(1)
         else:
             whole.append(index)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,64 +16,106 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lorascope.sources.module_tree import modules_in, named_parameters, shape_of
+from lorascope.sources.python_objects import attribute, buffers_of, is_compiled, name_of_class, namespace
 from lorascope.tracing import known
+from lorascope.tracing.calling import too_large
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.holding import Holder
+from lorascope.tracing.limits import LimitMet, MemoryBound, Meter
 from lorascope.tracing.operations import Operation, label_results
 from lorascope.tracing.values import NOTHING, Labels, Value, of_node
 from lorascope.tracing.weaving import Weaver
 
+_LONGEST_REASON = 300
+_MOST_OUTPUTS = 10_000
 
-def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any]) -> Graph:
+
+def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *, meter: Meter | None = None) -> Graph:
     """The graph of one call; the module, its parameters and its device are left as they are.
 
     Args:
         module: The model, on any device; no parameter's numbers are read.
         method: What to call: `forward`, or the (dotted) name of a method or submodule.
         arguments: Its keyword arguments. Tensors of integers keep their numbers, others count as unknown.
+        meter: Counts what the call takes.
 
     Returns:
         The graph. Where the call did not come to its end, it holds what had run till then, and `failure` says why.
+
+    Raises:
+        LorascopeError: An argument is too large.
+        LimitMet: The call takes too much.
     """
-    recorder = _Recorder(module)
+    meter = meter or Meter()
+    recorder = _Recorder(module, meter)
     given = {name: recorder.given(name, value) for name, value in arguments.items()}
-    function: Any = module
-    for part in method.split("."):
-        function = getattr(function, part)
     failure = ""
     outputs: Any = ()
+    # Nothing stands between what is changed and the block that puts it back: an interrupt comes between any two lines.
+    before = _Settings(module)
     try:
-        with _settings(module), torch.no_grad(), _Numbers(), recorder:
+        before.quiet()
+        function: Any = module
+        for part in method.split("."):
+            function = getattr(function, part)
+        with torch.no_grad(), _Numbers(), recorder, meter.armed():
             outputs = function(**given)
-    except Exception as error:  # foreign code raises whatever it likes, the more so without numbers
+    except (KeyboardInterrupt, LimitMet):
+        raise
+    except BaseException as error:  # foreign code raises whatever it likes, the more so without numbers
         failure = _reason(error)
+    finally:
+        try:
+            before.restore()
+        except BaseException:  # an interrupt while it was on its way: once more, to the end
+            before.restore()
+            raise
     return recorder.graph(outputs, failure)
 
 
-@contextmanager
-def _settings(module: torch.nn.Module) -> Iterator[None]:
-    """No dropout, no attention in one operation that hides it, no look at whether parameters of distributions are valid.
+class _Settings:
+    """What a call changes beside the graph, as it is when this is made.
 
-    Afterwards all is as before, buffers that the model's code replaced too.
+    There is no dropout, no attention in one operation that hides it, no look at whether parameters of distributions are
+    valid. Afterwards all is as before: buffers that the model's code replaced, modes of torch that an interrupt left on.
     """
-    training = [part for part in module.modules() if part.training]
-    buffers = [(part, dict(part._buffers)) for part in module.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    validates = torch.distributions.Distribution._validate_args
-    try:
-        for part in training:
-            part.training = False
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        parts = list(modules_in(module).values())
+        self._training = [part for part in parts if namespace(part).get("training")]
+        self._buffers = [(buffers_of(part), dict(buffers_of(part))) for part in parts if not is_compiled(part)]
+        self._memory = MemoryBound()
+        self._fast = torch.backends.mha.get_fastpath_enabled()
+        self._validates = torch.distributions.Distribution._validate_args
+        self._gradients = torch.is_grad_enabled()
+        self._modes = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+
+    def quiet(self) -> None:
+        """Change them for a call."""
+        self._memory.start()
+        for part in self._training:
+            namespace(part)["training"] = False
         torch.backends.mha.set_fastpath_enabled(False)
         torch.distributions.Distribution.set_default_validate_args(False)
-        yield
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(validates)
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for part in training:
-            part.training = True
-        for part, before in buffers:
-            part._buffers.clear()
-            part._buffers.update(before)
+
+    def restore(self) -> None:
+        """Put everything back; it does no harm to do so twice."""
+        self._memory.stop()
+        functions, dispatchers = self._modes
+        while torch._C._len_torch_function_stack() > functions:
+            torch._C._pop_torch_function_stack()
+        while torch._C._len_torch_dispatch_stack() > dispatchers:
+            torch._C._pop_torch_dispatch_stack(None)
+        torch.set_grad_enabled(self._gradients)
+        torch.distributions.Distribution.set_default_validate_args(self._validates)
+        torch.backends.mha.set_fastpath_enabled(self._fast)
+        for part in self._training:
+            namespace(part)["training"] = True
+        for buffers, before in self._buffers:
+            if len(buffers) != len(before) or any(buffers.get(name) is not one for name, one in before.items()):
+                buffers.clear()
+                buffers.update(before)
 
 
 class _Numbers(TorchFunctionMode):  # type: ignore[misc]  # torch does not say what it is
@@ -89,7 +130,7 @@ class _Numbers(TorchFunctionMode):  # type: ignore[misc]  # torch does not say w
         return func(*args, **kwargs)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Why a call ended early, with the line of the model's own code."""
     here = Path(__file__).parent
     frames = [
@@ -97,36 +138,45 @@ def _reason(error: Exception) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if "torch" not in Path(frame.filename).parts and Path(frame.filename).parent != here
     ]
-    text = str(error).strip().partition("\n")[0]
-    what = text if isinstance(error, known.UntraceableError) else f"{type(error).__name__}: {text}"
+    try:
+        text = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
+    except Exception:  # of a class of somebody's own
+        text = ""
+    what = text if isinstance(error, known.UntraceableError) else f"{name_of_class(type(error))}: {text}"
     return f"{what} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else what
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say what it is
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, meter: Meter) -> None:
         super().__init__()
-        self._weaver = Weaver({name: parameter.shape for name, parameter in module.named_parameters()})
+        parameters = dict(named_parameters(module))
+        self._meter = meter
+        self._weaver = Weaver({name: shape_of(parameter) or () for name, parameter in parameters.items()}, meter)
         self._holder = Holder(self._weaver.piece)
         self._stand_ins: dict[int, torch.Tensor] = {}
         self._shapes: known.Shapes = {}
         self._operations = 0
-        for name, parameter in module.named_parameters():
+        for name, parameter in parameters.items():
             stand_in = known.to_meta(parameter.detach())
             self._stand_ins[id(parameter)] = stand_in
             for tensor in (parameter, stand_in):
                 self._holder.hold(tensor, Value({}, (name,)))
         # A model may replace a buffer while it runs; the old one must live, or its id would mean another tensor.
-        self._buffers = dict(module.named_buffers())
+        self._buffers = dict(_named_buffers(module))
         for name, buffer in self._buffers.items():
-            self._stand_ins[id(buffer)] = known.stand_in_of_buffer(name, buffer)
+            stand_in = self._stand_ins[id(buffer)] = known.stand_in_of_buffer(name, buffer)
+            if not stand_in.is_meta:
+                meter.numbers(stand_in.numel() * stand_in.element_size())
 
     def given(self, name: str, value: Any) -> Any:
         """An argument of the call, as the call gets it."""
         if isinstance(value, torch.Tensor) and not known.is_exact(value):
-            unknown = known.to_meta(value.detach())
+            unknown = known.to_meta(value.detach(), dense=0 in value.stride())
             self._holder.hold(unknown, of_node(self._weaver.node("input", name)))
             return unknown
         if isinstance(value, torch.Tensor):
+            if value.numel() > known.LARGEST_KNOWN:
+                raise too_large(f"the input {name} has {value.numel()} integers")
             copy = value.detach().to("cpu", copy=True)
             if not _counts_up(copy):  # such numbers are positions
                 self._holder.hold(copy, Value({}, ids=frozenset({name}), as_given=True))
@@ -150,13 +200,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         kwargs = kwargs or {}
         name = func._overloadpacket.__name__
         self._operations += 1
+        self._meter.operation()
         tensors = known.tensors_in([*args, *kwargs.values()])
         is_view = known.is_view(func)
         # What was written to a view's memory is its own matter: perhaps it lies beside it.
         values = [(self._holder.own if is_view else self._holder.value)(tensor) for tensor in tensors]
         real_args = known.with_tensors(args, self._stand_in)
         real_kwargs = dict(zip(kwargs, known.with_tensors(kwargs.values(), self._stand_in), strict=True))
-        result = known.run(func, name, real_args, real_kwargs, self._shapes)
+        result = known.run(func, name, real_args, real_kwargs, self._shapes, self._meter)
         results = known.tensors_in(result if isinstance(result, tuple | list) else [result])
         if not results or all(value is NOTHING for value in values):
             return result
@@ -186,15 +237,28 @@ def _counts_up(numbers: torch.Tensor) -> bool:
     return size > 2 and bool((numbers == torch.arange(size, dtype=numbers.dtype)).all())
 
 
+def _named_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for path, part in modules_in(module).items():
+        if not is_compiled(part):
+            for name, buffer in buffers_of(part).items():
+                if isinstance(buffer, torch.Tensor):
+                    yield (f"{path}.{name}" if path else name), buffer
+
+
 def _leaves(value: Any) -> list[torch.Tensor]:
-    """The tensors of a model's output, whatever holds them."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    inner: Sequence[Any] = ()
-    if isinstance(value, Mapping):
-        inner = list(value.values())
-    elif isinstance(value, list | tuple):
-        inner = value
-    elif dataclasses.is_dataclass(value):
-        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
-    return [tensor for one in inner for tensor in _leaves(one)]
+    """The tensors of a model's output, whatever holds them, ten thousand of them at most."""
+    found: list[torch.Tensor] = []
+    seen = 0
+    waiting = [value]
+    while waiting and seen < _MOST_OUTPUTS:
+        one = waiting.pop()
+        seen += 1
+        if isinstance(one, torch.Tensor):
+            found.append(one)
+        elif isinstance(one, dict):
+            waiting += reversed(list(one.values()))
+        elif isinstance(one, list | tuple):
+            waiting += reversed(one)
+        elif dataclasses.is_dataclass(one) and not isinstance(one, type):
+            waiting += reversed([attribute(one, field.name) for field in dataclasses.fields(one)])
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calling import Call, Site, number, site, width
+from lorascope.tracing.calling import Call, Site, integers, number, ones, site, width
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +49,10 @@ def _spectrogram(where: Site, *, last: bool = False, boolean: bool = False) -> C
     import torch
 
     mels, frames = _frames(where)
-    arguments: dict[str, Any] = {"input_features": torch.ones(*((1, frames, mels) if last else (1, mels, frames)))}
+    arguments: dict[str, Any] = {"input_features": ones(*((1, frames, mels) if last else (1, mels, frames)))}
     for name in ("input_features_mask", "feature_attention_mask", "padding_mask"):
         if name in where.names:
-            arguments[name] = torch.ones(1, frames, dtype=torch.bool if boolean else torch.long)
+            arguments[name] = integers(1, frames, dtype=torch.bool if boolean else torch.long)
     return Call(where.method(_METHOD), arguments, "audio", f"{frames} frames of sound")
 
 
@@ -62,14 +62,13 @@ def _last(where: Site) -> Iterator[Call]:
 
 def _aligned(where: Site) -> Iterator[Call]:
     # When each word was said is asked of the tower's states afterwards.
-    import torch
 
     yield from _last(where)
     audio = audio_config(where.config)
     places = 8
     arguments = {
-        "asr_last_hidden_state": torch.ones(1, places, width(audio)),
-        "input_features_mask": torch.ones(1, places * audio.subsampling_factor, dtype=torch.long),
+        "asr_last_hidden_state": ones(1, places, width(audio)),
+        "input_features_mask": integers(1, places * audio.subsampling_factor),
     }
     yield Call("get_word_timestamp_logits", arguments, "audio", f"{places} states of sound")
 
@@ -78,51 +77,46 @@ def _chunks(where: Site) -> Iterator[Call]:
     import torch
 
     mels, frames = _frames(where)
-    arguments = {"input_features": torch.ones(1, mels, frames), "chunk_sample_lengths": torch.tensor([frames])}
+    arguments = {"input_features": ones(1, mels, frames), "chunk_sample_lengths": torch.tensor([frames])}
     yield Call(where.method(_METHOD), arguments, "audio", f"{frames} frames of sound")
 
 
 def _timed(where: Site) -> Iterator[Call]:
     # It asks the token ids how long each sound is: a fourth of the frames.
-    import torch
 
     call = _spectrogram(where)
     places = call.arguments["input_features"].shape[-1] // 4
-    ids = torch.full((1, places), int(where.config.audio_token_id))
+    ids = integers(1, places, value=int(where.config.audio_token_id))
     yield Call(call.method, {**call.arguments, "input_ids": ids}, call.component, call.about)
 
 
 def _samples(where: Site) -> Iterator[Call]:
-    import torch
 
     samples = 4 * number(where.config.audio_config, "samples_per_token", default=1920)
-    yield Call(where.method(_METHOD), {"input_values": torch.ones(1, samples)}, "audio", f"{samples} samples of sound")
+    yield Call(where.method(_METHOD), {"input_values": ones(1, samples)}, "audio", f"{samples} samples of sound")
 
 
 def _codes(where: Site) -> Iterator[Call]:
-    import torch
 
-    codes = torch.zeros(1, 6, number(where.config.audio_config, "num_codebooks", default=1), dtype=torch.long)
+    codes = integers(1, 6, number(where.config.audio_config, "num_codebooks", default=1), value=0)
     yield Call(where.method(_METHOD), {"audio_input_ids": codes}, "audio", "6 codes of sound")
 
 
 def _waveform(where: Site) -> Iterator[Call]:
-    import torch
 
     samples = 2 * number(where.config, "acoustic_tokenizer_chunk_size", default=24000)
     samples = min(samples, 12800)
-    arguments = {"input_values": torch.ones(1, 1, samples)}
+    arguments = {"input_values": ones(1, 1, samples)}
     yield Call(where.method(_METHOD), arguments, "audio", f"{samples} samples of sound")
 
 
 def _tower(model: Any) -> Iterator[Call]:
-    import torch
 
     audio = model.config.audio_config
     frames = 2 * number(audio, "max_source_positions", default=200)
-    features = torch.ones(1, number(audio, "num_mel_bins", default=128), frames)
+    features = ones(1, number(audio, "num_mel_bins", default=128), frames)
     yield Call("model.audio_tower", {"input_features": features}, "audio", f"{frames} frames of sound")
-    states = torch.ones(1, 6, width(audio))
+    states = ones(1, 6, width(audio))
     yield Call("model.multi_modal_projector", {"audio_features": states}, "connector", "6 states of sound")
 
 
@@ -134,9 +128,9 @@ def _embedded(model: Any) -> Iterator[Call]:
     places = 10
     frames = places * number(audio, "time_reduction", default=8)
     arguments = {
-        "input_ids": torch.full((1, places), int(audio.audio_token_id)),
-        "inputs_embeds": torch.ones(1, places, width(model.config)),
-        "audio_input_features": torch.ones(1, frames, number(audio, "input_size", default=80)),
+        "input_ids": integers(1, places, value=int(audio.audio_token_id)),
+        "inputs_embeds": ones(1, places, width(model.config)),
+        "audio_input_features": ones(1, frames, number(audio, "input_size", default=80)),
         "audio_embed_sizes": torch.tensor([places]),
     }
     for mode in ("speech", "vision"):

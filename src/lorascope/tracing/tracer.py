@@ -16,6 +16,7 @@ from lorascope.tracing.deciding import decide
 from lorascope.tracing.doubting import doubts, unlike_their_layers
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.inputs import Call, calls
+from lorascope.tracing.limits import Limits, Meter, within_limits
 from lorascope.tracing.merging import Seen, merge, with_siblings
 from lorascope.tracing.recording import record
 from lorascope.tracing.settling import settle
@@ -36,6 +37,7 @@ def trace_roles(
     *,
     inputs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    limits: Limits | None = None,
 ) -> ModelMap:
     """The map with roles by dataflow beside those by name.
 
@@ -47,10 +49,22 @@ def trace_roles(
         inputs: The keyword arguments of one call of the model; without them, calls are made for a model of
             transformers.
         progress: Called with the number of calls made and of all.
+        limits: What it may take.
 
     Raises:
-        LorascopeError: There is nothing to call it with, or the only call fails before it reaches a weight.
+        LorascopeError: There is nothing to call it with, the only call fails before it reaches a weight, or it takes
+            too long or too much memory.
     """
+    return within_limits(limits, named.model, lambda meter: _traced(module, named, inputs, progress, meter))
+
+
+def _traced(
+    module: torch.nn.Module,
+    named: ModelMap,
+    inputs: Mapping[str, Any] | None,
+    progress: Callable[[int, int], None] | None,
+    meter: Meter,
+) -> ModelMap:
     owners = _owners(named)
     graphs: list[tuple[Call, Graph]] = []
     waiting = [Call("forward", inputs, "", "the inputs given")] if inputs is not None else list(calls(module))
@@ -59,7 +73,7 @@ def trace_roles(
         if progress is not None:
             progress(len(graphs), len(graphs) + len(waiting))
         call = waiting.pop(0)
-        graphs.append((call, record(module, call.method, call.arguments)))
+        graphs.append((call, record(module, call.method, call.arguments, meter=meter)))
         if not waiting and longer and len(_executed(graphs, owners)) < len(named.weights):
             waiting.append(calls(module, length=longer.pop(0))[0])  # only the text gets longer
     if progress is not None:
@@ -70,7 +84,8 @@ def trace_roles(
             f"no call of {named.architecture} came to a weight" + (f": {reason}" if reason else ""),
             hint="Give the keyword arguments of one call: inspect(module, trace=True, inputs={…}).",
         )
-    return traced(named, graphs)
+    with meter.armed():
+        return traced(named, graphs)
 
 
 def traced(named: ModelMap, graphs: Sequence[tuple[Call, Graph]]) -> ModelMap:

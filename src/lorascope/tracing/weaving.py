@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lorascope.tracing.graph import Flag, Graph, Node, NodeKind, Piece
+from lorascope.tracing.limits import Meter
 from lorascope.tracing.values import (
     NOTHING,
     Labels,
@@ -34,12 +35,15 @@ class Weaver:
         elementwise: Parameters that multiplied a value elementwise.
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, shapes: Mapping[str, Sequence[int]], meter: Meter | None = None) -> None:
         """Start an empty graph.
 
         Args:
             shapes: Parameter name to its shape.
+            meter: Counts its nodes.
         """
+        self._meter = meter or Meter()
+        self._meter.start_graph()
         self.nodes: list[Node] = []
         self.elementwise: set[str] = set()
         self._dimensions = {name: len(shape) for name, shape in shapes.items()}
@@ -63,6 +67,7 @@ class Weaver:
     def node(self, kind: NodeKind, name: str = "", operands: Sequence[Labels] = (), **facts: Any) -> int:
         """Add a node; the index is returned."""
         index = len(self.nodes)
+        self._meter.node(index, sum(map(len, operands)))
         self.nodes.append(Node(kind, name, tuple(edges_of(labels) for labels in operands), **facts))
         before = 0
         for labels in operands:

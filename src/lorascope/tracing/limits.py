@@ -1,0 +1,212 @@
+"""Bounds on a trace: time, operations, the graph's size, and memory of the numbers that stay known.
+
+A model's own code is run, which may loop or allocate without end. `Meter` counts while it runs, and ends it where a
+bound is met. It needs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lorascope.errors import LorascopeError
+
+_Result = TypeVar("_Result")
+
+# How often the clock is looked at while code runs that no operation interrupts, in seconds.
+_TICK = 0.25
+# The clock is asked at every so many operations.
+_EVERY = 64
+# Memory that a traced model's own code may take, of what is free.
+_SHARE_OF_MEMORY = 0.75
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What one trace may take. The largest of 400 architectures takes a twentieth of each.
+
+    Attributes:
+        seconds: Of the processor, in the thread that traces.
+        waiting: Seconds by the clock.
+        operations: Tensor operations of all calls.
+        nodes: Uses of weights, products, sums and choices in the graph of one call.
+        edges: Connections between them.
+        known: Bytes of all tensors together that are computed with their numbers.
+    """
+
+    seconds: float = 90
+    waiting: float = 300
+    operations: int = 1_000_000
+    nodes: int = 60_000
+    edges: int = 3_000_000
+    known: int = 4 * 2**30
+
+
+LIMITS = Limits()
+
+
+class LimitMet(BaseException):  # no fault of the code that it ends, which must not catch it
+    """A bound is met."""
+
+
+class Meter:
+    """What a trace has taken so far."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or LIMITS
+        self._operations = 0
+        self._known = 0
+        self._edges = 0
+        self._thread = threading.get_ident()
+        self._started = time.monotonic()
+        self._cpu = time.thread_time()
+        self._armed = False
+
+    def operation(self) -> None:
+        """Count a tensor operation."""
+        self._operations += 1
+        if self._operations > self.limits.operations:
+            raise LimitMet(f"it runs more than {self.limits.operations} tensor operations")
+        if self._operations % _EVERY == 0:
+            self.check_time()
+
+    def start_graph(self) -> None:
+        """Begin the graph of another call."""
+        self._edges = 0
+
+    def node(self, index: int, edges: int) -> None:
+        """Count a node of a graph."""
+        self._edges += edges
+        if index >= self.limits.nodes or self._edges > self.limits.edges:
+            raise LimitMet(
+                f"one call uses weights and values more often than {self.limits.nodes} times "
+                f"(or in more than {self.limits.edges} combinations)"
+            )
+
+    def numbers(self, size: int) -> None:
+        """Count bytes of a tensor that is computed with its numbers."""
+        self._known += size
+        if self._known > self.limits.known:
+            raise LimitMet(f"positions, masks and indices take more than {self.limits.known / 2**30:.0f} GiB")
+
+    def check_time(self) -> None:
+        """End the trace if its time is over."""
+        if time.thread_time() - self._cpu > self.limits.seconds:
+            raise LimitMet(f"it takes more than {self.limits.seconds:g} seconds of a processor")
+        if time.monotonic() - self._started > self.limits.waiting:
+            raise LimitMet(f"it takes more than {self.limits.waiting:g} seconds")
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[None]:
+        """Where the clock may end the block between any two instructions; elsewhere it ends at an operation."""
+        try:
+            self._armed = True
+            yield
+        finally:
+            self._armed = False
+
+    def tick(self, number: int, frame: object) -> None:
+        """Look at the time, as the handler of a signal."""
+        if self._armed:
+            self.check_time()
+
+
+class Clock:
+    """Has a meter look at the time four times a second. Only the main thread can, and only if no other timer is set."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._before: Any = None
+        mine = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+        if mine and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0):
+            self._before = signal.getsignal(signal.SIGALRM)
+
+    def start(self) -> None:
+        """Start it."""
+        if self._before is not None:
+            signal.signal(signal.SIGALRM, self._meter.tick)
+            signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+
+    def stop(self) -> None:
+        """Stop it; it does no harm to do so twice."""
+        if self._before is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+
+
+class MemoryBound:
+    """Lets this process allocate three quarters of the memory that is free; more is a `MemoryError`, not a kill.
+
+    Only Linux tells how much that is.
+    """
+
+    def __init__(self) -> None:
+        self._limit = _memory_limit()
+        self._before = (0, 0)
+        if self._limit is not None:
+            import resource
+
+            self._before = resource.getrlimit(resource.RLIMIT_AS)
+            if self._before[0] != resource.RLIM_INFINITY:
+                self._limit = min(self._limit, self._before[0])
+
+    def start(self) -> None:
+        """Set the bound."""
+        if self._limit is not None:
+            self._set((self._limit, self._before[1]))
+
+    def stop(self) -> None:
+        """Put back what was; it does no harm to do so twice."""
+        if self._limit is not None:
+            self._set(self._before)
+
+    def _set(self, limits: tuple[int, int]) -> None:
+        import resource
+
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def _memory_limit() -> int | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * 4096
+        words = Path("/proc/meminfo").read_text(encoding="ascii").split()
+        free = int(words[words.index("MemAvailable:") + 1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return None
+    return used + int(free * _SHARE_OF_MEMORY)
+
+
+def within_limits(limits: Limits | None, where: str, run: Callable[[Meter], _Result]) -> _Result:
+    """The result of a function that counts what it takes.
+
+    Raises:
+        LorascopeError: A bound is met: which one, and what to do.
+    """
+    meter = Meter(limits)
+    clock = Clock(meter)
+    try:
+        clock.start()
+        return run(meter)
+    except LimitMet as met:
+        raise LorascopeError(
+            f"tracing was stopped: {met}",
+            where=where,
+            hint="Without tracing the roles are told by names: leave --trace (trace=True) out. Or give one small call "
+            "in Python: inspect(module, trace=True, inputs={…}).",
+        ) from None
+    finally:
+        try:
+            clock.stop()
+        except BaseException:  # an interrupt on its way: once more, to the end
+            clock.stop()
+            raise
