@@ -145,7 +145,12 @@ def endings_or_names(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, 
 
 def in_quotes(texts: Iterable[str]) -> str:
     """Texts as the inside of a list: `"q_proj", "v_proj"`."""
-    return ", ".join(f'"{text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"}"' for text in texts)
+    return ", ".join(f'"{cut(text)}"' for text in texts)
+
+
+def cut(text: str) -> str:
+    """A text as a message shows it: the beginning of one that is longer than any name."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def some_in_quotes(texts: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from lorascope.findings.asked import (
     Asked,
     Entry,
     counted,
+    cut,
     endings_or_names,
     in_quotes,
     pattern_of,
@@ -125,7 +126,7 @@ def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
     words = [word for word in re.split(r"[\s,;\[\]'\"]+", text) if word]
     if words and all(re.fullmatch(r"[\w.-]+", word) for word in words):
         message = (
-            f'target_modules is the text "{text}", which PEFT takes as one regular expression for the whole name of a '
+            f'target_modules is the text "{cut(text)}", which PEFT takes as one regular expression for the whole name of a '
             "module, and no module is called that."
         )
         if len(words) == 1 and words[0].lower() == ALL_LINEAR.replace("-", "_"):
@@ -138,7 +139,7 @@ def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
         for word in lost[:MOST_SPELLED]:
             answer = _module_answer(case, Asked("list"), word)
             why = answer.why or _known_why(case, [word], answer)
-            fix += f' But "{word}" is no module of {case.model.model}. {why} {answer.fix}'.rstrip()
+            fix += f' But "{cut(word)}" is no module of {case.model.model}. {why} {answer.fix}'.rstrip()
         yield Finding("string-not-list", severity, "target_modules", message, fix)
         return
     whole, found = _within_names(case.model, text)
@@ -152,7 +153,9 @@ def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
             if meant is not None:
                 why, fix = meant.why or _known_why(case, [word], meant), meant.fix
                 break
-    message = f'The regular expression "{text}" matches no module of {case.model.model} from beginning to end. {why}'
+    message = (
+        f'The regular expression "{cut(text)}" matches no module of {case.model.model} from beginning to end. {why}'
+    )
     yield Finding("no-match", severity, "target_modules", message.rstrip(), fix)
 
 

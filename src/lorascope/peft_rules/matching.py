@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.peft_rules.patterns import BadPatternError, compiled
+from lorascope.peft_rules.ranking import masked
 from lorascope.peft_rules.versioning import Release
 from lorascope.records import AdapterConfig, ModelMap
 
@@ -161,10 +162,15 @@ class _SavedNames:
 
     def __init__(self, entries: Sequence[str]) -> None:
         self._words: dict[str, int] = {}
+        # Of entries of words and dots: length -> where its dots stand, which are any character -> text -> place.
+        self._dotted: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}
         self._others: list[tuple[int, str]] = []
         for place, entry in enumerate(entries):
             if re.fullmatch(r"\w+", entry):
                 self._words.setdefault(entry, place)
+            elif re.fullmatch(r"[\w.-]+", entry):
+                dots = tuple(at for at, letter in enumerate(entry) if letter == ".")
+                self._dotted.setdefault(len(entry), {}).setdefault(dots, {}).setdefault(entry, place)
             else:
                 self._others.append((place, entry))
         self._none = len(entries)
@@ -175,16 +181,25 @@ class _SavedNames:
         Raises:
             BadPatternError: PEFT would try an entry that is no regular expression.
         """
-        words = self._words
-        first = (
-            min((words[part] for part in name.split(".") if part in words), default=self._none) if words else self._none
-        )
+        first = min(self._literal_places(name), default=self._none)
         for place, entry in self._others:
             if place >= first:
                 break
             if compiled(rf"(^|.*\.){entry}($|\..*)", "modules_to_save").match(name):
                 return True
         return first < self._none
+
+    def _literal_places(self, name: str) -> Iterator[int]:
+        if self._words:
+            yield from (self._words[part] for part in name.split(".") if part in self._words)
+        if not self._dotted:
+            return
+        ends = [at for at, letter in enumerate(name) if letter == "."] + [len(name)]
+        for start in (0, *(at + 1 for at in ends[:-1])):
+            for end in ends:
+                for dots, texts in self._dotted.get(end - start, {}).items():
+                    if (place := texts.get(masked(name[start:end], dots))) is not None:
+                        yield place
 
 
 class LayerFilter:

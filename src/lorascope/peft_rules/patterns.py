@@ -223,7 +223,10 @@ def compiled(text: str, where: str = "") -> Pattern:
         PatternLimitError: It is too long, or takes too long to compile.
     """
     if len(text) <= _KEPT_LENGTH:
-        return _short(text, where)
+        kept = _short(text, where)
+        if isinstance(kept, BadPatternError):
+            raise BadPatternError(str(kept), kept.reason)
+        return kept
     budget = _BUDGET.get()
     if budget is None:
         return _read(text, where)
@@ -279,7 +282,12 @@ def _read(text: str, where: str) -> Pattern:
     return pattern
 
 
-_short = functools.lru_cache(maxsize=16_384)(_read)
+@functools.lru_cache(maxsize=16_384)
+def _short(text: str, where: str) -> Pattern | BadPatternError:
+    try:
+        return _read(text, where)
+    except BadPatternError as error:
+        return BadPatternError(str(error), error.reason)
 
 
 def _bad(text: str, kind: str, reason: str) -> BadPatternError:

@@ -119,7 +119,7 @@ class PatternTable(Generic[Number]):
         while self._literal:
             for (wild, anchored), keys in self._literal.get(len(name) - start, {}).items():
                 if start == 0 or not anchored:
-                    yield from keys.get(_masked(name[start:], wild), ())
+                    yield from keys.get(masked(name[start:], wild), ())
             start = name.find(".", start) + 1
             if not start:
                 return
@@ -133,7 +133,8 @@ def _ending(key: str) -> str:
     return found[1].replace("\\", "") if found else ""
 
 
-def _masked(text: str, wild: tuple[int, ...]) -> str:
+def masked(text: str, wild: tuple[int, ...]) -> str:
+    """A text with dots in some places."""
     if all(text[at] == "." for at in wild):
         return text
     letters = list(text)

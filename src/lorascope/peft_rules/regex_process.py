@@ -11,14 +11,16 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-# Reads a line of JSON, answers with one. It ends with its input, and by itself where a match takes too long although
-# nobody is left to end it. Its memory is bounded, so that a pattern cannot take all there is.
+# Reads a line of JSON, answers with one. It ends with its input, and by itself where a match takes too long: SIGPROF
+# comes after that much time of its own, SIGALRM after a multiple of it where nobody is left to end it. Its memory is
+# bounded, so that a pattern cannot take all there is.
 _PROGRAM = """
 import json, re, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -28,13 +30,15 @@ try:
 except (ImportError, OSError, ValueError):
     pass
 try:
-    from signal import alarm
-except ImportError:
-    alarm = int
+    import signal
+    alarm, timer = signal.alarm, lambda seconds: signal.setitimer(signal.ITIMER_PROF, seconds)
+except AttributeError:
+    alarm = timer = int
 patterns = {}
 for line in sys.stdin.buffer:
     asked = json.loads(line)
-    alarm(asked["seconds"])
+    alarm(int(4 * asked["seconds"]) + 10)
+    timer(asked["seconds"])
     begun = time.process_time()
     try:
         if "pattern" in asked:
@@ -50,12 +54,15 @@ for line in sys.stdin.buffer:
     except Exception as error:
         answer = {"fault": str(error), "kind": type(error).__name__}
     alarm(0)
+    timer(0)
     answer["seconds"] = time.process_time() - begun
     sys.stdout.write(json.dumps(answer) + chr(10))
     sys.stdout.flush()
 """
 # Until a process that was just started can answer, on a machine that is busy.
 _STARTING = 30.0
+# A process ends itself when its own time is up. Other processes may keep it waiting for so many times that long.
+_PATIENCE = 4.0 if hasattr(signal, "setitimer") else 1.0
 
 
 class NoProcessError(Exception):
@@ -81,14 +88,14 @@ class RegexProcess:
             pattern: Its text.
             way: `match`, `fullmatch` or `search`.
             names: What to match; none to compile the pattern alone. The last ones are left out once it takes long.
-            seconds: How long it may take.
+            seconds: How much of its own time it may take.
 
         Raises:
             NoProcessError: There can be no such process.
         """
         with self._lock:
             process = self._running()
-            asked = {"id": number, "way": way, "names": list(names), "seconds": int(seconds) + 3}
+            asked = {"id": number, "way": way, "names": list(names), "seconds": seconds}
             if number not in self._known:
                 asked["pattern"] = pattern
             assert process.stdin is not None
@@ -96,7 +103,7 @@ class RegexProcess:
             try:
                 process.stdin.write(json.dumps(asked).encode() + b"\n")
                 process.stdin.flush()
-                line = self._answers.get(timeout=seconds)
+                line = self._answers.get(timeout=_PATIENCE * seconds + 1.0)
             except (OSError, queue.Empty):
                 pass
             finally:  # Whoever interrupts the wait must not leave an answer for the next.

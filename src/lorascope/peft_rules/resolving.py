@@ -477,8 +477,12 @@ def _some(names: Iterable[str | int]) -> str:
     """Names or numbers as Python would write their list, the first ten of many."""
     ordered: list[str | int] = sorted(names)
     more = f" … and {len(ordered) - _MOST_SHOWN:,} more" if len(ordered) > _MOST_SHOWN else ""
-    return f"[{', '.join(map(repr, ordered[:_MOST_SHOWN]))}{more}]"
+    return f"[{', '.join(repr(_cut(name)) for name in ordered[:_MOST_SHOWN])}{more}]"
+
+
+def _cut(name: str | int) -> str | int:
+    return f"{name[:_MOST_LETTERS]}…" if isinstance(name, str) and len(name) > _MOST_LETTERS else name
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return ", ".join(str(_cut(name)) for name in names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
