@@ -21,8 +21,6 @@ from hub_server import Repo, Server
 from samples import TINY_LLAMA
 from writing import write_checkpoint, write_file
 
-import lorascope as ls
-
 TOOLS = str(Path(__file__).parent.parent.parent / "tools")
 # What a canary leaves behind wherever it could sing.
 CANARY = "from pathlib import Path\nPath({path!r}).touch()\nclass X: pass\n"
@@ -137,7 +135,7 @@ import json, os, sys
 from pathlib import Path
 
 heard, listening = [], []
-work, commands = sys.argv[1], json.loads(sys.argv[2])
+attacks = json.loads(Path(sys.argv[1]).read_text())  # folder to commands
 
 def hook(event, arguments):
     if not listening:
@@ -147,7 +145,7 @@ def hook(event, arguments):
         writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
         name = name.decode() if isinstance(name, bytes) else name
-        if writes and name and name != os.devnull and not os.path.abspath(name).startswith(f"{work}/out/"):
+        if writes and name and name != os.devnull and not os.path.abspath(name).startswith(f"{listening[-1]}/out/"):
             heard.append(["writes", name])
         elif name and os.path.basename(name) in ("evil.py", "config.4.0.0.json", "canary"):
             heard.append(["reads", name])
@@ -158,26 +156,28 @@ def hook(event, arguments):
         if "-I" not in words:  # the process that matches patterns
             heard.append([event, " ".join(words)])
     elif event in ("os.remove", "os.rename", "os.rmdir", "shutil.rmtree"):
-        if not os.path.abspath(os.fspath(arguments[0])).startswith(f"{work}/out/"):
+        if not os.path.abspath(os.fspath(arguments[0])).startswith(f"{listening[-1]}/out/"):
             heard.append([event, repr(arguments)])
 
 sys.addaudithook(hook)
 from lorascope.cli import main
-if any("config" in word or "--trace" in word or "--prove" in word for words in commands for word in words):
-    sys.path.append(sys.argv[3])
+if sys.argv[2]:
+    sys.path.append(sys.argv[2])
     from architectures import mend_torchvision
     mend_torchvision()
     import peft, torch, transformers  # what libraries do when they load is not what is listened for
     import torch._dynamo
-codes = []
-for words in commands:
-    listening.append(True)
-    try:
-        codes.append(main(words))
-    except SystemExit as left:
-        codes.append(left.code)
-    finally:
-        listening.clear()
+codes = {}
+for folder, commands in attacks.items():
+    for words in commands:
+        listening.append(folder)
+        try:
+            code = main(words)
+        except SystemExit as left:
+            code = left.code
+        finally:
+            listening.clear()
+        codes.setdefault(folder, []).append(code)
 print("\\n" + json.dumps({"codes": codes, "heard": heard}))
 """
 
@@ -189,7 +189,7 @@ def filled(value: Any, canary: str) -> Any:
 def attack(folder: Path, config: dict[str, Any], canary: Path) -> None:
     """A model's folder with an attack in its configuration, code and pickles, an adapter, and trainers' files."""
     model, adapter, trainers = folder / "model", folder / "adapter", folder / "trainers"
-    for path in (model, adapter, trainers, folder / "out", folder / "home"):
+    for path in (model, adapter, trainers, folder / "out"):
         path.mkdir(parents=True)
     code = CANARY.format(path=str(canary))
     write_checkpoint(model, LLAMA_TENSORS, config=filled(config, str(canary)))
@@ -239,29 +239,35 @@ def attack(folder: Path, config: dict[str, Any], canary: Path) -> None:
     (trainers / "e.json").write_text(json.dumps({**settings, "target_modules": "all-linear"}), encoding="utf-8")
 
 
-def run(folder: Path, commands: list[list[str]], endpoint: str) -> dict[str, Any]:
+def placed(folder: Path, commands: list[list[str]]) -> list[list[str]]:
+    """The commands with the folders of an attack in the place of MODEL and the like."""
     names = {"MODEL": "model", "ADAPTER": "adapter", "TRAINERS": "trainers", "OUT": "out"}
-    placed = []
-    for words in commands:
-        heads = [(word, *word.partition("/")) for word in words]
-        placed.append(
-            [f"{folder}/{names[head]}{slash}{rest}" if head in names else word for word, head, slash, rest in heads]
-        )
+    return [
+        [f"{folder}/{names[head]}{slash}{rest}" if head in names else word for word, head, slash, rest in parts]
+        for parts in ([(word, *word.partition("/")) for word in words] for words in commands)
+    ]
+
+
+def run(attacks: dict[Path, list[list[str]]], home: Path, endpoint: str, *, torch: bool = False) -> dict[str, Any]:
+    """Runs the commands of each attack's folder, in one process."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING", "TRANSFORMERS"))},
         "HF_ENDPOINT": endpoint,
         "HF_TOKEN": "hf_secret",
-        "HF_HOME": str(folder / "home"),
-        "HOME": str(folder / "home"),
+        "HF_HOME": str(home),
+        "HOME": str(home),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    home.mkdir(exist_ok=True)
+    commands = home / "commands.json"
+    commands.write_text(json.dumps({str(folder): placed(folder, words) for folder, words in attacks.items()}))
     done = subprocess.run(
-        [sys.executable, "-P", "-c", LISTEN, str(folder), json.dumps(placed), TOOLS],
-        input="y\n" * 1_000,
+        [sys.executable, "-P", "-c", LISTEN, str(commands), TOOLS if torch else ""],
+        input="y\n" * 10_000,
         capture_output=True,
         text=True,
         env=environment,
-        cwd=folder / "model",  # whose scripts the installed command does not see
+        cwd=next(iter(attacks)) / "model",  # whose scripts the installed command does not see
         timeout=500,
         check=False,
     )
@@ -271,64 +277,55 @@ def run(folder: Path, commands: list[list[str]], endpoint: str) -> dict[str, Any
     return found
 
 
-def silent(name: str, commands: list[list[str]], tmp_path: Path) -> list[int]:
-    """Runs commands on one attack; their exit codes."""
-    folder, canary = tmp_path / "work", tmp_path / "canary"
-    attack(folder, CONFIGS[name], canary)
-    before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-    with Server(
-        {"evil/repo": Repo({"config.json": json.dumps(TINY_LLAMA).encode(), "evil.py": b"raise SystemExit"})}
-    ) as hub:
-        found = run(folder, commands, hub.endpoint)
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def silent(commands: list[list[str]], tmp_path: Path, *, torch: bool) -> dict[str, list[int]]:
+    """Runs commands on every attack, none of which makes a sound; their exit codes."""
+    work, canary = tmp_path / "work", tmp_path / "canary"
+    folders = {name: work / name.replace(" ", "-") for name in CONFIGS}
+    for name, folder in folders.items():
+        attack(folder, CONFIGS[name], canary)
+    before = contents(work)
+    evil = Repo({"config.json": json.dumps(TINY_LLAMA).encode(), "evil.py": b"raise SystemExit"})
+    with Server({"evil/repo": evil}) as hub:
+        found = run(dict.fromkeys(folders.values(), commands), tmp_path / "home", hub.endpoint, torch=torch)
         assert hub.requests == []
     assert found["heard"] == []
     assert not canary.exists()
-    after = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    after = contents(work)
     assert {path: after.get(path) for path in before} == before
-    written = {path for path in after.keys() - before.keys() if not path.is_relative_to(folder / "out")}
-    assert written == set()
-    codes: list[int] = found["codes"]
-    assert len(codes) == len(commands) and set(codes) <= {0, 1, 2}
+    assert {path for path in after.keys() - before.keys() if "out" not in path.relative_to(work).parts} == set()
+    codes = {name: found["codes"][str(folder)] for name, folder in folders.items()}
+    assert all(len(of) == len(commands) and set(of) <= {0, 1, 2} for of in codes.values())
     return codes
 
 
-def light(words: list[str]) -> bool:
-    return not any(
-        word in ("config", "--trace", "--prove", "causal-lm") or word.endswith("config.json") for word in words
-    )
+HEAVY = [words for words in COMMANDS if {"config", "--trace", "--prove", "causal-lm", "MODEL/config.json"} & set(words)]
+LIGHT = [words for words in COMMANDS if words not in HEAVY]
 
 
-LIGHT = [words for words in COMMANDS if light(words)]
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_commands_without_torch(name: str, tmp_path: Path) -> None:
-    codes = silent(name, LIGHT, tmp_path)
-    if name == "plain":  # the commands are such as do something
-        assert codes.count(0) >= 15
+def test_commands_without_torch(tmp_path: Path) -> None:
+    codes = silent(LIGHT, tmp_path, torch=False)
+    assert codes["plain"].count(0) >= 15  # the commands are such as do something
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_command(name: str, tmp_path: Path) -> None:
-    codes = silent(name, COMMANDS, tmp_path)
-    if name == "plain":
-        assert codes.count(0) > 35
+def test_commands_that_build_models(tmp_path: Path) -> None:
+    codes = silent(HEAVY, tmp_path, torch=True)
+    assert codes["plain"].count(0) == len(HEAVY)
 
 
 def test_a_hub_model_is_asked_for_itself_alone(tmp_path: Path) -> None:
     """The same from the Hub: requests go to the repository that was named, and nothing is written but a cache."""
+    words = [["inspect", "some/model"], ["plan", "some/model", "-o", "OUT/plan"], ["check", "some/model", "ADAPTER"]]
     for name in ("code beside a known type", "a backbone on the Hub", "another file"):
         folder, canary = tmp_path / name.replace(" ", "-"), tmp_path / "canary"
         attack(folder, CONFIGS[name], canary)
         repo = Repo.of_folder(folder / "model")
         with Server({"some/model": repo, "evil/repo": Repo({"config.json": b"{}"})}) as hub:
-            words = [
-                ["inspect", "some/model"],
-                ["plan", "some/model", "-o", "OUT/plan"],
-                ["check", "some/model", "ADAPTER"],
-            ]
-            run(folder, words, hub.endpoint)
+            run({folder: words}, folder / "home", hub.endpoint)
             assert hub.requests != []
             # huggingface_hub asks its endpoint for names of agents, whatever repository is read.
             strays = {request.path for request in hub.requests if "some/model" not in request.path}
@@ -338,4 +335,3 @@ def test_a_hub_model_is_asked_for_itself_alone(tmp_path: Path) -> None:
 
 def test_the_attacks_are_counted() -> None:
     assert (len(CONFIGS), len(COMMANDS), len(LIGHT)) == (23, 43, 37)
-    assert ls.__version__
