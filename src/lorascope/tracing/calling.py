@@ -77,13 +77,20 @@ def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool])
     found = [
         Site(path, part, parameters(getattr(part, method)), required(getattr(part, method)))
         for path, part in modules_in(model).items()
-        if callable(attribute(part, method)) and configured(attribute(part, "config"))
+        if callable(attribute(part, method)) and configured(_config(part))
     ]
     return max(
         found,
         key=lambda one: (len(one.names - {"args", "kwargs"}), len(one.path.split(".")) if one.path else 0),
         default=None,
     )
+
+
+def _config(part: Any) -> Any:
+    try:
+        return getattr(part, "config", None)
+    except Exception:  # a property of somebody's own raises whatever it likes
+        return None
 
 
 def parameters(method: Any) -> frozenset[str]:
