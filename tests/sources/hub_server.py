@@ -169,7 +169,7 @@ class Server:
 class _Listening(http.server.ThreadingHTTPServer):
     block_on_close = False
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # who asked has gone
             super().handle_error(request, client_address)
 
