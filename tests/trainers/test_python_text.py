@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from samples import fails
 
-from lorascope.trainers.python_text import MOST_BYTES, call_arguments, method_arguments
+from lorascope.errors import LorascopeError
+from lorascope.trainers.python_text import (
+    MOST_BYTES,
+    call_arguments,
+    call_owner,
+    call_text,
+    calls_function,
+    method_arguments,
+    read_script,
+)
 
 FUNCTIONS = ("LoraConfig", "get_peft_model")
+
+
+def arguments(text: str) -> dict[str, Any]:
+    return call_arguments(read_script(text, "train.py", FUNCTIONS[0]), FUNCTIONS)
 
 
 @pytest.mark.parametrize(
@@ -22,18 +38,18 @@ FUNCTIONS = ("LoraConfig", "get_peft_model")
     ],
 )
 def test_arguments_are_read(text: str) -> None:
-    assert call_arguments(text, "train.py", FUNCTIONS) == {"r": 8, "target_modules": ["q_proj"]}
+    assert arguments(text) == {"r": 8, "target_modules": ["q_proj"]}
 
 
 def test_the_first_function_that_is_called_counts() -> None:
     text = "get_peft_model(model, LoraConfig(r=4))\n"
-    assert call_arguments(text, "train.py", FUNCTIONS) == {"r": 4}
+    assert arguments(text) == {"r": 4}
 
 
 def test_nothing_runs(tmp_path: Path) -> None:
     trap = tmp_path / "ran"
     text = f"open({str(trap)!r}, 'w')\nLoraConfig(r=8)"
-    assert call_arguments(text, "train.py", FUNCTIONS) == {"r": 8}
+    assert arguments(text) == {"r": 8}
     assert not trap.exists()
 
 
@@ -48,17 +64,63 @@ def test_nothing_runs(tmp_path: Path) -> None:
         ("LoraConfig(**settings)", "hides its arguments"),
         ("LoraConfig(r=rank, lora_alpha=alpha)", "2 faults"),
         ("LoraConfig(r=" + "-" * 5000 + "1)", "train.py"),
+        (f"LoraConfig(r={'9' * 5000})", "line 1 is not Python"),
+        (f"LoraConfig(r={'9' * 400})", "r of LoraConfig in line 1 is a whole number of hundreds of digits"),
+        (f"LoraConfig(r=-0x{'f' * 5000})", "r of LoraConfig in line 1 is a whole number of hundreds of digits"),
+        (f"LoraConfig(r=0b{'1' * 5000}, lora_alpha=[0o{'7' * 5000}])", "2 faults"),
+        ("LoraConfig(r=8, r=4)", "r of LoraConfig in line 1 is given twice"),
+        ("LoraConfig(r={[]})", "r of LoraConfig in line 1 is no value written out"),
+        ("LoraConfig(r='\udcff')", "it is not Python"),
         ("#" * (MOST_BYTES + 1), "has more than the"),
     ],
 )
 def test_faults(text: str, says: str) -> None:
     with fails("train.py", says):
-        call_arguments(text, "train.py", FUNCTIONS)
+        arguments(text)
 
 
 def test_a_method_of_some_owners_has_values_and_dots() -> None:
     text = "T.from_pretrained('t', a=1)\nm = x.M.from_pretrained('m', a=2, b=c, **d)\nM.from_pretrained(a=3)\n"
-    assert method_arguments(text, "train.py", {"M"}, "from_pretrained") == {"a": 2, "b": ...}
-    assert method_arguments(text, "train.py", {"N"}, "from_pretrained") == {}
+    script = read_script(text, "train.py", "from_pretrained")
+    assert method_arguments(script, {"M"}, "from_pretrained") == {"a": 2, "b": ...}
+    assert method_arguments(script, {"N"}, "from_pretrained") == {}
+    assert call_owner(script, "from_pretrained") == ("T", 1)
+    assert call_text(script, "from_pretrained", "model_name") == "t"
+    assert call_text(script, "nothing", "model_name") == ""
+    assert calls_function(script, "from_pretrained") and not calls_function(script, "m")
     with fails("train.py", "line 1 is not Python"):
-        method_arguments("M.from_pretrained(", "train.py", {"M"}, "from_pretrained")
+        read_script("M.from_pretrained(", "train.py", "from_pretrained")
+
+
+def test_foreign_escapes_warn_nobody() -> None:
+    assert arguments(r"LoraConfig(target_modules='\d')") == {"target_modules": r"\d"}
+
+
+HALF = MOST_BYTES // 2
+COSTLY = {
+    "statements": "a\n" * HALF,
+    "calls": "f()\n" * HALF,
+    "calls in calls": ("f(" * 150 + ")" * 150 + "\n") * HALF,
+    "a list": "LoraConfig(r=[" + "1," * (HALF - 10) + "])",
+    "lists": ("[" * 90 + "]" * 90 + "\n") * HALF,
+    "a sum": "+".join("1" * HALF),
+    "signs": "-" * (MOST_BYTES - 1) + "1",
+    "parentheses": "(" * MOST_BYTES,
+    "attributes": "a" + ".a" * (HALF - 1),
+    "calls of calls": "a" + "()" * (HALF - 1),
+    "comparisons": "a<" * (HALF - 1) + "a",
+    "formatted texts": "f'{a}'\n" * HALF,
+    "an error at the end": "[" + "a," * (HALF - 3) + "1 2]",
+    "digits": "LoraConfig(r=" + "9" * (HALF - 10) + ")",
+    "hexadecimal digits": "LoraConfig(r=0x" + "f" * (HALF - 10) + ")",
+    "texts": "LoraConfig(r=" + "'a' " * (HALF // 2 - 10) + ")",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", COSTLY.values(), ids=COSTLY.keys())
+def test_the_longest_texts_take_seconds_at_most(text: str) -> None:
+    start = time.process_time()
+    with contextlib.suppress(LorascopeError):
+        arguments(text[:MOST_BYTES])
+    assert time.process_time() - start < 4  # measured: 1.2 seconds

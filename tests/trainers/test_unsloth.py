@@ -14,7 +14,7 @@ from lorascope.exporting import export
 from lorascope.planning import plan
 from lorascope.records import Finding, ModelMap
 from lorascope.trainers.keys import known_keys
-from lorascope.trainers.python_text import call_arguments
+from lorascope.trainers.python_text import call_arguments, read_script
 from lorascope.trainers.surface import Job, Outcome
 from lorascope.trainers.unsloth import Unsloth
 
@@ -36,7 +36,9 @@ def told(findings: tuple[Finding, ...]) -> list[tuple[str, str]]:
 def is_a_script(text: str) -> None:
     """It is Python, and has only arguments that Unsloth knows."""
     compile(text, "train.py", "exec")
-    assert call_arguments(text, "train.py", ("get_peft_model",)).keys() <= known_keys("unsloth"), text
+    assert call_arguments(read_script(text, "train.py", "get_peft_model"), ("get_peft_model",)).keys() <= known_keys(
+        "unsloth"
+    ), text
 
 
 def test_plans_of_one_model_are_written_or_refused() -> None:
@@ -54,7 +56,7 @@ def test_a_written_script_says_what_it_is() -> None:
     assert text.startswith("# Unsloth 2026.10.9, PEFT 0.21.2.\n# 4,194,304 trainable parameters in 64 weights.\n")
     for said in ("from unsloth import FastLanguageModel  #", "# Your model: ", "'YOUR/MODEL'", "# Your data: "):
         assert said in text
-    given = call_arguments(text, "train.py", ("get_peft_model",))
+    given = call_arguments(read_script(text, "train.py", "get_peft_model"), ("get_peft_model",))
     assert (given["r"], given["lora_alpha"], given["target_modules"]) == (8, 16, ["q_proj", "v_proj"])
     assert not {"task_type", "finetune_mlp_modules"} & given.keys()  # FastLanguageModel stops at them on llama
     named = UNSLOTH.write(made, Job("org/model", "mine.jsonl", "there"))
@@ -75,7 +77,7 @@ def test_a_script_is_read_back_as_its_plan() -> None:
 def test_images_are_trained_by_the_class_for_them() -> None:
     text = export(plan(sample("gemma3", "image-text-to-text"), "vision.attention"), "unsloth")
     assert "from unsloth import FastVisionModel" in text and "UnslothVisionDataCollator(model, tokenizer)" in text
-    given = call_arguments(text, "train.py", ("get_peft_model",))
+    given = call_arguments(read_script(text, "train.py", "get_peft_model"), ("get_peft_model",))
     assert all(given[key] is True for key in given if key.startswith("finetune_") and "audio" not in key)
     assert "filters none" in text and "vision" not in str(given["target_modules"])
 
@@ -84,7 +86,7 @@ def test_experts_are_kept_out_or_named() -> None:
     without = export(plan(sample("qwen3_moe"), "attention"), "unsloth")
     assert "    target_parameters=[]," in without and "adds no experts of its own" in without
     with_them = export(plan(sample("mixtral"), "ffn.expert=4/8"), "unsloth")
-    given = call_arguments(with_them, "train.py", ("get_peft_model",))
+    given = call_arguments(read_script(with_them, "train.py", "get_peft_model"), ("get_peft_model",))
     assert given["target_parameters"] == ["down_proj", "gate_up_proj"] and given["lora_dropout"] == 0.0
     assert "PEFT has no dropout on fused experts" in with_them
 

@@ -10,7 +10,7 @@ from lorascope.compiling import NEWEST, peft_arguments
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import ModelMap, Plan
 from lorascope.sources.json_text import parse_json
-from lorascope.trainers.python_text import call_arguments
+from lorascope.trainers.python_text import call_arguments, read_script
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.verifying import adapter_config
 
@@ -74,7 +74,7 @@ class PeftPython(PeftFile):
 
     def read(self, text: str, where: str) -> Asked:
         """The call of `LoraConfig` in a script."""
-        return Asked("", call_arguments(text, where, ("LoraConfig",)))
+        return Asked("", call_arguments(read_script(text, where, "LoraConfig"), ("LoraConfig",)))
 
 
 def adapter_json(plan: Plan, base: str | None) -> dict[str, Any]:

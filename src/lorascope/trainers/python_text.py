@@ -3,86 +3,119 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import warnings
 from collections.abc import Collection
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.sources.json_text import first_faults
 
-MOST_BYTES = 2**20
+# A quarter of a megabyte of calls takes Python a second. Scripts that train have some ten kilobytes.
+MOST_BYTES = 2**18
+# Such a number is beyond floats, and further up Python does not write it out.
+_LONGEST_INT_BITS = 1_000
+_NOT_LITERAL = (ValueError, TypeError, RecursionError, MemoryError)
 
 
-def call_arguments(text: str, where: str, functions: tuple[str, ...], unread: Collection[str] = ()) -> dict[str, Any]:
-    """The literal keyword arguments of the first call of one of the functions, by the last part of its name.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Script:
+    """The calls of a Python text.
+
+    Attributes:
+        where: The file, for messages.
+        hint: What to give instead of a text without the call that is looked for.
+        calls: All of them, those around others first.
+    """
+
+    where: str
+    hint: str
+    calls: tuple[ast.Call, ...]
+
+
+def read_script(text: str, where: str, function: str) -> Script:
+    """The calls of a Python text.
 
     Args:
         text: Python source.
         where: The file, for messages.
+        function: Which function is looked for, for messages.
+
+    Raises:
+        LorascopeError: It is not Python, or longer than any script.
+    """
+    hint = f"Give a file that calls {function}(…) with its values written out."
+    if len(text) > MOST_BYTES:
+        raise LorascopeError(f"has more than the {MOST_BYTES} characters that are read", where=where, hint=hint)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python thinks of a foreign text's escapes
+            tree = ast.parse(text)
+        calls = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        said = f"line {line} is not Python" if line else "it is not Python"
+        raise LorascopeError(said, where=where, hint=hint) from error
+    return Script(where, hint, calls)
+
+
+def call_arguments(script: Script, functions: tuple[str, ...], unread: Collection[str] = ()) -> dict[str, Any]:
+    """The literal keyword arguments of the first call of one of the functions, by the last part of its name.
+
+    Args:
+        script: A script.
         functions: Such as `LoraConfig`; the first of them that is called at all counts.
         unread: Arguments that may be anything, and are left out.
 
     Raises:
-        LorascopeError: It is not Python, none of them is called, or an argument is no literal.
+        LorascopeError: None of them is called, or an argument is no literal, or a number beyond floats.
     """
-    call, function, hint = _first_call(text, where, functions)
-    return _arguments(call, function, where, hint, unread)
+    call, function = _first_call(script, functions)
+    return _arguments(call, function, script, unread)
 
 
-def call_owner(text: str, where: str, function: str) -> tuple[str, int]:
+def call_owner(script: Script, function: str) -> tuple[str, int]:
     """Whose method the first call of a function is, by the last part of that name, and how many arguments have no name.
 
     Raises:
-        LorascopeError: It is not Python, or the function is not called.
+        LorascopeError: The function is not called.
     """
-    call, _, _ = _first_call(text, where, (function,))
+    call, _ = _first_call(script, (function,))
     return _name(call.func.value) if isinstance(call.func, ast.Attribute) else "", len(call.args)
 
 
-def call_text(text: str, where: str, function: str, argument: str) -> str:
-    """An argument of the first call of a function, by its name or as the first; empty if it is no text written out.
+def calls_function(script: Script, function: str) -> bool:
+    """A function is called, by the last part of its name."""
+    return any(_name(call.func) == function for call in script.calls)
 
-    Raises:
-        LorascopeError: It is not Python, or the function is not called.
-    """
-    call, _, _ = _first_call(text, where, (function,))
+
+def call_text(script: Script, function: str, argument: str) -> str:
+    """An argument of the first call of a function, by its name or as the first; empty if it is no text written out."""
+    if not calls_function(script, function):
+        return ""
+    call, _ = _first_call(script, (function,))
     named = [keyword.value for keyword in call.keywords if keyword.arg == argument]
     value = next(iter([*named, *call.args[:1]]), None)
     return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
 
 
-def method_arguments(text: str, where: str, owners: Collection[str], function: str) -> dict[str, Any]:
+def method_arguments(script: Script, owners: Collection[str], function: str) -> dict[str, Any]:
     """The arguments with a name of the first call of a method of one of these; `...` for those that are not written out.
 
     Nothing if it is not called.
-
-    Raises:
-        LorascopeError: It is not Python.
     """
-    for call in _calls(text, where, f"Give a file that calls {function}(…)."):
+    for call in script.calls:
         if isinstance(call.func, ast.Attribute) and call.func.attr == function and _name(call.func.value) in owners:
             return {keyword.arg: _value_or_dots(keyword.value) for keyword in call.keywords if keyword.arg}
     return {}
 
 
-def _first_call(text: str, where: str, functions: tuple[str, ...]) -> tuple[ast.Call, str, str]:
-    hint = f"Give a file that calls {functions[0]}(…) with its values written out."
-    calls = _calls(text, where, hint)
+def _first_call(script: Script, functions: tuple[str, ...]) -> tuple[ast.Call, str]:
     for function in functions:
-        call = next((call for call in calls if _name(call.func) == function), None)
+        call = next((call for call in script.calls if _name(call.func) == function), None)
         if call is not None:
-            return call, function, hint
-    raise LorascopeError(f"does not call {' or '.join(functions)}", where=where, hint=hint)
-
-
-def _calls(text: str, where: str, hint: str) -> list[ast.Call]:
-    if len(text) > MOST_BYTES:
-        raise LorascopeError(f"has more than the {MOST_BYTES} characters that are read", where=where, hint=hint)
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None)
-        said = f"line {line} is not Python" if line else "it is not Python"
-        raise LorascopeError(said, where=where, hint=hint) from error
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+            return call, function
+    raise LorascopeError(f"does not call {' or '.join(functions)}", where=script.where, hint=script.hint)
 
 
 def _name(node: ast.expr) -> str:
@@ -101,11 +134,11 @@ def _value(node: ast.expr) -> Any:
 def _value_or_dots(node: ast.expr) -> Any:
     try:
         return _value(node)
-    except (ValueError, TypeError, RecursionError, MemoryError):
+    except _NOT_LITERAL:
         return ...
 
 
-def _arguments(call: ast.Call, function: str, where: str, hint: str, unread: Collection[str]) -> dict[str, Any]:
+def _arguments(call: ast.Call, function: str, script: Script, unread: Collection[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     faults = []
     for keyword in call.keywords:
@@ -114,10 +147,21 @@ def _arguments(call: ast.Call, function: str, where: str, hint: str, unread: Col
             continue
         if keyword.arg in unread:
             continue
+        place = f"{keyword.arg} of {function} in line {keyword.value.lineno}"
+        if keyword.arg in found:
+            faults.append(f"{place} is given twice")
+        if any(map(_is_beyond_floats, ast.walk(keyword.value))):
+            faults.append(f"{place} is a whole number of hundreds of digits")
+            continue
         try:
             found[keyword.arg] = _value(keyword.value)
-        except (ValueError, TypeError, RecursionError, MemoryError):
-            faults.append(f"{keyword.arg} of {function} in line {keyword.value.lineno} is no value written out")
+        except _NOT_LITERAL:
+            faults.append(f"{place} is no value written out")
     if faults:
-        raise LorascopeError(*faults, where=where, hint=hint)
+        raise LorascopeError(*first_faults(faults), where=script.where, hint=script.hint)
     return found
+
+
+def _is_beyond_floats(node: ast.AST) -> bool:
+    value = node.value if isinstance(node, ast.Constant) else None
+    return isinstance(value, int) and value.bit_length() > _LONGEST_INT_BITS

@@ -17,7 +17,14 @@ from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
 from lorascope.trainers.commented_yaml import named_by
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys, unknown_key_findings
-from lorascope.trainers.python_text import call_arguments, call_owner, call_text, method_arguments
+from lorascope.trainers.python_text import (
+    call_arguments,
+    call_owner,
+    call_text,
+    calls_function,
+    method_arguments,
+    read_script,
+)
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.unsloth_peft import resolve_under_unsloth
 from lorascope.trainers.unsloth_search import (
@@ -199,15 +206,16 @@ class Unsloth:
         Raises:
             LorascopeError: There is none, or Unsloth or PEFT stops at its values.
         """
-        owner, count = call_owner(text, where, _CALL)
+        script = read_script(text, where, _CALL)
+        owner, count = call_owner(script, _CALL)
         unread = known_keys("unsloth") - set(_READ)
-        given = call_arguments(text, where, (_CALL,), unread)
+        given = call_arguments(script, (_CALL,), unread)
         faults = [*_faults(given)]
         if count > 1:
             faults.append(f"{_CALL} has {count} arguments without a name, of which only the model is read")
         if owner not in _CLASSES:
             faults.append(f"{_CALL} is called on {owner or 'nothing'}, not on {', '.join(_CLASSES)}")
-        loading = method_arguments(text, where, _CLASSES, "from_pretrained")
+        loading = method_arguments(script, _CLASSES, "from_pretrained")
         faults += _loading_faults(loading)
         if faults:
             raise LorascopeError(*faults, where=where, hint=_HINT)
@@ -217,17 +225,10 @@ class Unsloth:
             else f"{owner} passes over it silently"
         )
         findings = list(unknown_key_findings("unsloth", given, where, consequence=consequence))
-        try:
-            call_owner(text, where, "add_new_tokens")
-        except LorascopeError:
-            pass
-        else:
+        if calls_function(script, "add_new_tokens"):
             said = "add_new_tokens makes Unsloth train embed_tokens and lm_head in full, which is not counted here"
             findings.append(Finding("trainer-filter", "warning", where, said, "List them in modules_to_save."))
-        try:
-            base = call_text(text, where, "from_pretrained", "model_name")
-        except LorascopeError:
-            base = ""
+        base = call_text(script, "from_pretrained", "model_name")
         slow = any(loading.get(key) for key in _SLOW)
         settings = {**_DEFAULTS, **given, "owner": owner, "given": tuple(given), "slow": slow}
         return Asked(base, settings, tuple(findings))
