@@ -13,7 +13,12 @@ NUMBER = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,17})(?![^.])")
 # A doubled brace is a brace of the name itself.
 _BRACES = re.compile(r"\{\{|\{([0-9,-]+)\}")
 _SPAN = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
-_MOST_NAMES = 1_000_000
+MOST_NAMES = 1_000_000
+# DeepSeek-V3's 91,000 tensors have names of five million characters.
+MOST_CHARACTERS = 100_000_000
+_LONGEST_FOLDED = 1_000_000
+
+Interval = tuple[int, int]
 
 
 def template(name: str) -> str:
@@ -56,18 +61,67 @@ def unfold(folded: str) -> list[str]:
     """Every name that a folded one stands for.
 
     Raises:
-        LorascopeError: The braces hold no proper ranges, or stand for more than a million names.
+        LorascopeError: The braces hold no proper ranges, or stand for more than a million names, or for as long ones as no
+            model has.
     """
-    choices: list[list[str]] = []
-    count, end = 1, 0
+    return list(unfold_all([folded]))
+
+
+def unfold_all(folded: Iterable[str], most: int = MOST_NAMES) -> Iterator[str]:
+    """Every name that some folded ones stand for, counted before any is made.
+
+    Args:
+        folded: As `fold` gives them.
+        most: How many names they may stand for.
+
+    Raises:
+        LorascopeError: As `unfold`, at the first name that is asked for; all of them together are more than `most`.
+    """
+    products: list[list[str | list[Interval]]] = []
+    names = characters = 0
+    for text in folded:
+        if len(text) > _LONGEST_FOLDED:
+            raise LorascopeError(f"{_cut(text)!r} has {len(text)} characters, more than {_LONGEST_FOLDED}")
+        pieces = _pieces(text)
+        more, longer = _size(pieces)
+        if more > MOST_NAMES or longer > MOST_CHARACTERS:
+            what = f"{MOST_NAMES} names" if more > MOST_NAMES else f"{MOST_CHARACTERS} characters"
+            raise LorascopeError(f"{_cut(text)!r} stands for more than {what}")
+        names += more
+        characters += longer
+        if names > most or characters > MOST_CHARACTERS:
+            what = f"{most} names" if names > most else f"{MOST_CHARACTERS} characters"
+            raise LorascopeError(f"together they stand for more than {what}, from {_cut(text)!r} on")
+        products.append(pieces)
+    for pieces in products:
+        choices = [[piece] if isinstance(piece, str) else list(map(str, _numbers(piece))) for piece in pieces]
+        yield from map("".join, itertools.product(*choices))
+
+
+def _pieces(folded: str) -> list[str | list[Interval]]:
+    """What stands around the braces, and their ranges, in order."""
+    pieces: list[str | list[Interval]] = []
+    end = 0
     for match in _BRACES.finditer(folded):
-        numbers = [str(number) for number in parse_spans(match[1])] if match[1] else ["{"]
-        choices += [[folded[end : match.start()]], numbers]
+        if match[1]:
+            pieces += [folded[end : match.start()], parse_intervals(match[1])]
+        else:
+            pieces.append(f"{folded[end : match.start()]}{{")
         end = match.end()
-        count *= len(numbers)
-        if count > _MOST_NAMES:  # before the next braces are spelled out
-            raise LorascopeError(f"{_cut(folded)!r} stands for more than {_MOST_NAMES} names")
-    return ["".join(parts) for parts in itertools.product(*choices, [folded[end:]])]
+    pieces.append(folded[end:])
+    return pieces
+
+
+def _size(pieces: Sequence[str | Sequence[Interval]]) -> tuple[int, int]:
+    """How many names the pieces stand for, and how many characters in all."""
+    names, characters = 1, 0
+    for piece in pieces:
+        count, length = (1, len(piece)) if isinstance(piece, str) else written(piece)
+        characters = characters * count + names * length
+        names *= count
+        if names > MOST_NAMES:  # before the numbers grow
+            break
+    return names, characters
 
 
 def parse_spans(text: str) -> list[int]:
@@ -76,16 +130,42 @@ def parse_spans(text: str) -> list[int]:
     Raises:
         LorascopeError: It is not of that form, or stands for more than a million numbers.
     """
-    numbers: set[int] = set()
+    return _numbers(parse_intervals(text))
+
+
+def parse_intervals(text: str) -> list[Interval]:
+    """The first and last number of each range of `0-3,7`, as they are written.
+
+    Raises:
+        LorascopeError: It is not of that form, or stands for more than a million numbers, overlaps counted twice.
+    """
+    intervals = []
+    count = 0
     for span in text.split(","):
         match = _SPAN.fullmatch(span)
         if match is None:
             raise LorascopeError(f"{_cut(text)!r} is not a list of ranges such as 0-3,7")
         low, high = int(match[1]), int(match[2] or match[1])
-        if high < low or high - low + len(numbers) >= _MOST_NAMES:
-            raise LorascopeError(f"{_cut(text)!r} is not a list of rising ranges of at most {_MOST_NAMES} numbers")
-        numbers.update(range(low, high + 1))
-    return sorted(numbers)
+        count += high - low + 1
+        if high < low or count > MOST_NAMES:
+            raise LorascopeError(f"{_cut(text)!r} is not a list of rising ranges of at most {MOST_NAMES} numbers")
+        intervals.append((low, high))
+    return intervals
+
+
+def written(intervals: Iterable[Interval]) -> tuple[int, int]:
+    """How many numbers ranges hold, and how many digits these have in all."""
+    count = digits = 0
+    for low, high in intervals:
+        count += high - low + 1
+        for length in range(len(str(low)), len(str(high)) + 1):
+            first, last = max(low, 10 ** (length - 1) if length > 1 else 0), min(high, 10**length - 1)
+            digits += length * (last - first + 1)
+    return count, digits
+
+
+def _numbers(intervals: Iterable[Interval]) -> list[int]:
+    return sorted({number for low, high in intervals for number in range(low, high + 1)})
 
 
 def spans(numbers: Iterable[int]) -> str:

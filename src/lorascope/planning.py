@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 from lorascope.compiling import NEWEST, as_parameter, compile_targets
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.peft_rules.resolving import resolve
@@ -126,18 +127,18 @@ def option_faults(
     """Everything that is wrong with the options of a plan, whatever the rules and the model."""
     faults: list[str] = []
     if type(rank) is not int or not 1 <= rank <= _MOST_RANK:
-        faults.append(f"rank {rank!r} is not a whole number from 1 to {_MOST_RANK}")
+        faults.append(f"rank {quoted(rank)} is not a whole number from 1 to {_MOST_RANK}")
     for name, value in (("alpha", alpha), ("scale", scale)):
         if value is not None and not (_is_number(value) and 0 < value <= _MOST_ALPHA):
-            faults.append(f"{name} {value!r} is not a number above 0 and up to {_MOST_ALPHA}")
+            faults.append(f"{name} {quoted(value)} is not a number above 0 and up to {_MOST_ALPHA}")
     if alpha is not None and scale is not None:
         faults.append("alpha and scale are both given, and each decides the other: leave one out")
     if dropout is not None and not (_is_number(dropout) and 0 <= dropout < 1):
-        faults.append(f"dropout {dropout!r} is not a number from 0 up to, but not including, 1")
+        faults.append(f"dropout {quoted(dropout)} is not a number from 0 up to, but not including, 1")
     if bias not in _BIASES:
-        faults.append(f"bias {bias!r} is none of {', '.join(_BIASES)}")
+        faults.append(f"bias {quoted(bias)} is none of {', '.join(_BIASES)}")
     if not isinstance(layers, str):
-        faults.append(f"layers {layers!r} is not a text such as -8: or 0,3")
+        faults.append(f"layers {quoted(layers)} is not a text such as -8: or 0,3")
     elif layers:
         check_layers(layers.replace(" ", ""), faults)
     defaults = f"The defaults are rank {DEFAULT_RANK}, alpha {DEFAULT_ALPHA:g}, dropout {DEFAULT_DROPOUT:g}, bias none."
@@ -145,7 +146,9 @@ def option_faults(
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int) and not isinstance(value, bool):  # of any length, beyond what is a float
+        return True
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _raise_all(faults: Sequence[LorascopeError]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lorascope.compiling import compile_targets, peft_arguments, peft_name
 from lorascope.errors import LorascopeError
-from lorascope.folding import fold, unfold
+from lorascope.folding import fold, unfold_all
 from lorascope.foreign_text import json_text, quoted
 from lorascope.inspecting import PLAN_FORMAT
 from lorascope.outputs import checked_place, file_objection, sealed_file, write_files
@@ -26,6 +26,9 @@ from lorascope.sources.python_objects import require_map, require_plan
 Json = dict[str, Any]
 
 _AGAIN = "Make it again with: lorascope plan … -o DIR"
+_LONGEST = 200
+# Each of a plan's sizes is compiled beside all of its targets: a size of its own for each of 3,000 weights.
+_MOST_WORK = 10_000_000
 _CONFIG_FILE, _PLAN_FILE = "adapter_config.json", "plan.json"
 # Names of a model's or an adapter's tensors, and of what a training leaves.
 _TENSORS = (".safetensors", ".gguf", "model.bin", ".index.json", "training_args.bin", "trainer_state.json")
@@ -69,18 +72,13 @@ def plan_from_json(data: object) -> Plan:
     """
     if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise LorascopeError(f"not a saved plan: format is {found!r}, not {PLAN_FORMAT!r}")
+        raise LorascopeError(f"not a saved plan: format is {quoted(found)}, not {PLAN_FORMAT!r}")
     model = map_from_json(data.get("map"))
     try:
         rules = tuple(parse_rule(text) for text in data["rules"])
         exclude = tuple(parse_rule(text) for text in data["options"]["exclude"])
         options = _options(data["options"], exclude)
-        targets = {
-            name: Target(model.weight_by_name[name], *_size(group), _whole(group["rule"]))
-            for group in data["targets"]
-            for folded in group["names"]
-            for name in unfold(folded)
-        }
+        targets = _targets(data["targets"], model)
         unreachable = tuple((model.weight_by_name[item["name"]], str(item["reason"])) for item in data["unreachable"])
         notes = tuple(str(note) for note in data["notes"])
         if not targets or any(not 0 <= target.rule < len(rules) for target in targets.values()):
@@ -88,12 +86,34 @@ def plan_from_json(data: object) -> Plan:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, LorascopeError):
             raise
+        said = str(error) if len(str(error)) <= _LONGEST else quoted(str(error))
         raise LorascopeError(
-            f"it is broken: {type(error).__name__}: {error}", where="saved plan", hint=_AGAIN
+            f"it is broken: {type(error).__name__}: {said}", where="saved plan", hint=_AGAIN
         ) from error
     ordered = tuple(targets[weight.name] for weight in model.weights if weight.name in targets)
     config = compile_targets(model, ordered, options)
     return Plan(model, rules, options, ordered, config, resolve(model, config), unreachable, notes)
+
+
+def _targets(groups: Sequence[Json], model: ModelMap) -> dict[str, Target]:
+    """The targets by the weights' names, each of which stands there once.
+
+    Raises:
+        LorascopeError: They stand for more than the model has, or have more sizes than can be compiled.
+    """
+    targets: dict[str, Target] = {}
+    sizes: set[tuple[int, float]] = set()
+    for group in groups:
+        (rank, alpha), rule = _size(group), _whole(group["rule"])
+        sizes.add((rank, alpha))
+        for name in unfold_all(group["names"], len(model.weights) - len(targets)):
+            if name in targets:
+                raise LorascopeError(f"{quoted(name)} is a target twice", where="saved plan: targets", hint=_AGAIN)
+            targets[name] = Target(model.weight_by_name[name], rank, alpha, rule)
+    if len(sizes) > 1 and len(sizes) * len(targets) > _MOST_WORK:
+        fault = f"{len(targets)} targets have {len(sizes)} ranks and alphas, more than can be compiled"
+        raise LorascopeError(fault, where="saved plan: targets", hint=_AGAIN)
+    return targets
 
 
 def _options(data: Json, exclude: tuple[Rule, ...]) -> Options:

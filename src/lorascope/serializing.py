@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import NUMBER, fold, parse_spans, spans, unfold
-from lorascope.records import Basis, Confidence, Figures, Head, ModelMap, Module, Role, Status, Trace, Weight
+from lorascope.folding import MOST_CHARACTERS, NUMBER, Interval, fold, parse_intervals, spans, unfold_all, written
+from lorascope.foreign_text import is_class_name, is_model_type, is_release, quoted
+from lorascope.records import Basis, Confidence, Figures, Head, ModelMap, Module, Role, Status, Trace, Trait, Weight
 from lorascope.roles.classifying import assemble, parse_role
 from lorascope.roles.lexicon import BLOCK_NAMES
 from lorascope.shapes import DIMENSIONS, is_shape_of
 
 FORMAT = "lorascope.map/1"
+# What a map stands for when it is expanded. DeepSeek-V3 has 92,000 modules and 91,000 parameters.
 _MOST_MODULES = 1_000_000
+_MOST_NAMED = 2_000_000
+_MOST_DIMENSIONS = 16
 _DEEPEST = 64
 _LARGEST = 2**60
+_LARGEST_SUM = 2**90
+# Figures that something may count up to, and the sum of all.
+_MOST = {
+    **dict.fromkeys(("layers", "attention_heads", "key_value_heads", "experts", "active_experts"), _MOST_MODULES),
+    "parameters": _LARGEST_SUM,
+}
 _LONGEST = 200
+_LONGEST_NAME = 1_000
+_MOST_FAULTS = 10
+_WHERE = "saved model map"
 _AGAIN = "Make it again with: lorascope inspect … -o FILE"
 _SPANS = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 _KINDS = (*DIMENSIONS, "other")
+_TRAITS = get_args(Trait)
 
 Json = dict[str, Any]
+
+
+def _is_class(text: str) -> bool:
+    """A class's own name: Python takes letters of other scripts too."""
+    return is_class_name(text) or (text.isidentifier() and len(text) <= _LONGEST)
+
+
+# What texts must be that are not empty.
+_WORDS: Mapping[str, Callable[[str], bool]] = {
+    "model_type": is_model_type,
+    "architecture": _is_class,
+    "moe_conversion": is_model_type,
+}
 
 
 def map_to_json(model: ModelMap) -> Json:
@@ -73,38 +103,42 @@ def map_from_json(data: object) -> ModelMap:
     """
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise LorascopeError(f"not a saved model map: format is {found!r}, not {FORMAT!r}", hint=_AGAIN)
+        raise LorascopeError(f"not a saved model map: format is {quoted(found)}, not {FORMAT!r}", hint=_AGAIN)
     reader = _Reader(data)
     figures = reader.mapping("figures")
-    known = {field.name for field in dataclasses.fields(Figures)}
-    reader.expect(set(figures) <= known, f"figures: unknown {sorted(set(figures) - known)}")
-    whole = all(type(value) is int and 0 <= value < _LARGEST for value in figures.values())
-    reader.expect(whole, "figures: values must be whole numbers from 0")
-    reader.expect(data.get("head") in get_args(Head), f"head: {data.get('head')!r} is none of {get_args(Head)}")
+    unknown = set(figures) - {field.name for field in dataclasses.fields(Figures)}
+    reader.expect(not unknown, f"figures: unknown {quoted(sorted(unknown))}")
+    whole = all(type(value) is int and 0 <= value < _MOST.get(key, _LARGEST) for key, value in figures.items())
+    reader.expect(whole, "figures: values must be whole numbers from 0, and no larger than those of models")
+    reader.expect(data.get("head") in get_args(Head), f"head: {quoted(data.get('head'))} is none of {get_args(Head)}")
+    tree = _tree(reader.mapping("modules"), reader)
+    root_parameters = tuple((key, reader.shape(key, value)) for key, value in reader.mapping("root_parameters").items())
+    for key, _ in root_parameters:
+        reader.expect(_is_name(key), f"root_parameters: {quoted(key)} is not a name")
+    fields = {name: reader.text(name) for name in ("model", "refusal")}
+    fields |= {name: reader.word(name, data.get(name)) for name in ("source", "input_embeddings", "output_embeddings")}
+    for name, is_good in _WORDS.items():
+        fields[name] = text = reader.text(name)
+        reader.expect(not text or is_good(text), f"{name}: {quoted(text)} is no such name")
+    ties = tuple(reader.texts("ties", group, printable=True) for group in reader.items("ties"))
+    notes = reader.texts("notes", data.get("notes"))
+    unexplained = reader.texts("unexplained", data.get("unexplained", []), printable=True)
+    basis = data.get("basis", "code")
+    reader.expect(basis in get_args(Basis), f"basis: {quoted(basis)} is none of {get_args(Basis)}")
+    versions = reader.mapping("versions")
+    for library, release in versions.items():
+        good = is_release(library) and is_release(release)
+        reader.expect(good, f"versions: {quoted(library)}: {quoted(release)} is not a release")
+    reader.expect(isinstance(data.get("prepares_generation"), bool), "prepares_generation: must be true or false")
     modules: list[Module] = []
     roles: dict[str, tuple[Role, bool]] = {}
-    for name, node in _expanded(reader.mapping("modules"), reader):
-        modules.append(_module(name, node, reader))
-        for key, text in reader.checked(node.get("roles", {}), f"{name}: roles").items():
-            role = reader.role(name, text)
-            if role is not None:
-                roles[f"{name}.{key}" if key else name] = (role, text.endswith("?"))
-    root_parameters = tuple((key, reader.shape(key, value)) for key, value in reader.mapping("root_parameters").items())
-    fields = {name: reader.text(name) for name in ("model", "model_type", "architecture", "source", "moe_conversion")}
-    embeddings = {name: reader.text(name) for name in ("input_embeddings", "output_embeddings", "refusal")}
-    ties = tuple(reader.texts("ties", group) for group in reader.items("ties"))
-    notes = reader.texts("notes", data.get("notes"))
-    unexplained = reader.texts("unexplained", data.get("unexplained", []))
-    basis = data.get("basis", "code")
-    reader.expect(basis in get_args(Basis), f"basis: {basis!r} is none of {get_args(Basis)}")
-    versions = {str(key): str(value) for key, value in reader.mapping("versions").items()}
-    reader.expect(isinstance(data.get("prepares_generation"), bool), "prepares_generation: must be true or false")
+    if reader.sound:  # or names would be made of what is refused
+        _expand(tree, "", modules, roles)
     weights = assemble(modules, roles)
     traces = _traces(data.get("traces", []), weights, reader)
     reader.finish()
     return ModelMap(
         **fields,
-        **embeddings,
         head=data["head"],
         versions=versions,
         figures=Figures(**figures),
@@ -154,6 +188,7 @@ def _traces(value: object, weights: Sequence[Weight], reader: _Reader) -> tuple[
         return ()
     assert isinstance(value, list)
     left = {weight.name for weight in weights}
+    named = reader.sound
     found: dict[str, Trace | None] = {}
     for index, group in enumerate(value):
         where = f"traces: {index}"
@@ -161,12 +196,12 @@ def _traces(value: object, weights: Sequence[Weight], reader: _Reader) -> tuple[
         trace = _trace(where, group, reader)
         names = reader.texts(f"{where}: names", group.get("names"))
         try:
-            for name in (name for folded in names for name in unfold(folded)):
+            for name in unfold_all(names, len(left)) if named else ():
                 left.remove(name)
                 found[name] = trace and dataclasses.replace(trace, weight=name)
         # The first fault in a name ends it: each folded one may stand for a million.
         except KeyError as error:
-            reader.expect(False, f"{where}: {error} is no weight of the model, or stands there twice")
+            reader.expect(False, f"{where}: {quoted(error.args[0])} is no weight of the model, or stands there twice")
             return ()
         except LorascopeError as error:
             reader.expect(False, f"{where}: {error.faults[0]}")
@@ -182,12 +217,12 @@ def _trace(where: str, group: Json, reader: _Reader) -> Trace | None:
     evidence, disagrees = group.get("evidence"), group.get("disagrees", False)
     good = [
         named is not None,
-        reader.expect(status in get_args(Status), f"{where}: status {status!r} is none of {get_args(Status)}"),
+        reader.expect(status in get_args(Status), f"{where}: status {quoted(status)} is none of {get_args(Status)}"),
         reader.expect(
             confidence in get_args(Confidence),
-            f"{where}: confidence {confidence!r} is none of {get_args(Confidence)}",
+            f"{where}: confidence {quoted(confidence)} is none of {get_args(Confidence)}",
         ),
-        reader.expect(isinstance(evidence, str), f"{where}: evidence {evidence!r} is not a text"),
+        reader.expect(isinstance(evidence, str), f"{where}: evidence {quoted(evidence)} is not a text"),
         reader.expect(isinstance(disagrees, bool), f"{where}: disagrees must be true or false"),
         reader.expect("flow" not in group or status == "executed", f"{where}: a role by flow of what was not executed"),
     ]
@@ -208,6 +243,10 @@ def _node(module: Module, roles: Mapping[str, str] | None) -> Json:
         node["transposed"] = True
     if module.quantisation:
         node["quantisation"] = module.quantisation
+    if module.computed:
+        node["computed"] = {name: list(shape) for name, shape in module.computed}
+    if module.traits:
+        node["traits"] = list(module.traits)
     if roles:
         node["roles"] = dict(roles)
     return node
@@ -229,52 +268,162 @@ def _folded(node: Json) -> Json:
     }
 
 
-def _expanded(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Json]]:
-    """(name, node) of every module below, in `named_modules()` order: numbered siblings by number."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Node:
+    """One module of the folded tree, read once however many modules it stands for.
+
+    Attributes:
+        fields: The fields of `Module` behind the name.
+        roles: What stands for its weights: parameter or nothing, role, guess.
+        words: Its children, by name.
+        ranges: Its numbered children: the first and last number of each range, in order.
+        modules: How many modules it and all below it are, for each time that it stands there.
+        named: How many names these and their parameters and roles have.
+        characters: How long these names are in all, counted from this module's own on.
+    """
+
+    fields: tuple[Any, ...] = ()
+    roles: tuple[tuple[str, Role, bool], ...] = ()
+    words: tuple[tuple[str, _Node], ...] = ()
+    ranges: tuple[tuple[Interval, _Node], ...] = ()
+    modules: int = 1
+    named: int = 1
+    characters: int = 0
+
+
+def _tree(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -> _Node:
+    """What holds the children, counted: nothing is expanded here, and nothing at all that stands for too much."""
     if not reader.expect(isinstance(children, dict) and depth < _DEEPEST, f"{prefix or 'modules'}: not a module tree"):
-        return
+        return _Node(modules=0, named=0)
     assert isinstance(children, dict)
-    words: list[tuple[str, Json]] = []
-    numbered: dict[int, Json] = {}
-    for key, node in children.items():
-        if not reader.expect(isinstance(node, dict), f"{prefix}{key}: not a module"):
+    words: list[tuple[str, _Node]] = []
+    ranges: list[tuple[Interval, str, _Node]] = []
+    modules = named = characters = 0
+    for key, value in children.items():
+        if not reader.expect(isinstance(value, dict), f"{prefix}{key}: not a module"):
             continue
-        if _SPANS.fullmatch(key):
-            numbers = parse_spans(key)
-            # Counted before they are walked: nested ranges would multiply.
-            reader.count_modules(len(numbers))
-            reader.expect(numbered.keys().isdisjoint(numbers), f"{prefix}{key}: stands there twice")
-            numbered.update((number, node) for number in numbers)
+        intervals = parse_intervals(key) if _SPANS.fullmatch(key) else []
+        if not intervals and not reader.expect(_is_name(key), f"{prefix}{key}: not a name"):
+            continue
+        node = _node_of(f"{prefix}{key}", value, reader, depth)
+        count, length = written(intervals) if intervals else (1, len(key))
+        modules += count * node.modules
+        named += count * node.named
+        characters += count * node.characters + (length + count) * node.named
+        reader.bound(modules, named, characters)
+        if intervals:
+            ranges += ((interval, key, node) for interval in intervals)
         else:
-            reader.count_modules(1)
-            if reader.expect(_is_name(key), f"{prefix}{key}: not a name"):
-                words.append((key, node))
-    # Containers hold either numbers or words; where a module holds both, its words were registered first or last,
-    # and nothing depends on which.
-    for word, node in [*words, *((str(number), numbered[number]) for number in sorted(numbered))]:
-        yield prefix + word, node
-        if "children" in node:
-            yield from _expanded(node["children"], reader, f"{prefix}{word}.", depth + 1)
+            words.append((key, node))
+    ranges.sort(key=lambda one: one[0])
+    for (before, _, _), (after, key, _) in itertools.pairwise(ranges):
+        reader.expect(before[1] < after[0], f"{prefix}{key}: stands there twice")
+    in_order = tuple((interval, node) for interval, _, node in ranges)
+    return _Node((), (), tuple(words), in_order, modules, named, characters)
 
 
-def _module(name: str, node: Json, reader: _Reader) -> Module:
+def _node_of(name: str, value: Json, reader: _Reader, depth: int) -> _Node:
+    """A module of the folded tree, with everything below it."""
+    fields = _fields(name, value, reader)
+    roles = []
+    for key, text in reader.checked(value.get("roles", {}), f"{name}: roles").items():
+        role = reader.role(name, text)
+        if role is not None:
+            roles.append((key, role, text.endswith("?")))
+    below = (
+        _tree(value["children"], reader, f"{name}.", depth + 1) if "children" in value else _Node(modules=0, named=0)
+    )
+    own = [*(key for key, _ in fields[2]), *(key for key, _, _ in roles)]
+    return _Node(
+        fields=fields,
+        roles=tuple(roles),
+        words=below.words,
+        ranges=below.ranges,
+        modules=1 + below.modules,
+        named=1 + len(own) + below.named,
+        characters=sum(map(len, own)) + len(own) + below.characters,
+    )
+
+
+def _expand(tree: _Node, prefix: str, modules: list[Module], roles: dict[str, tuple[Role, bool]]) -> None:
+    """Adds every module below, in `named_modules()` order, and the roles of its weights: numbered siblings by number.
+
+    Containers hold either numbers or words; where a module holds both, its words were registered first or last, and
+    nothing depends on which.
+    """
+    for word, node in tree.words:
+        _add(node, prefix + word, modules, roles)
+    for (low, high), node in tree.ranges:
+        for number in range(low, high + 1):
+            _add(node, f"{prefix}{number}", modules, roles)
+
+
+def _add(node: _Node, name: str, modules: list[Module], roles: dict[str, tuple[Role, bool]]) -> None:
+    modules.append(Module(name, *node.fields))
+    for key, role, guess in node.roles:
+        roles[f"{name}.{key}" if key else name] = (role, guess)
+    if node.words or node.ranges:
+        _expand(node, f"{name}.", modules, roles)
+
+
+def _fields(name: str, node: Json, reader: _Reader) -> tuple[Any, ...]:
+    """The fields of `Module` behind the name, in their order."""
     kind = node.get("kind", "other")
     parameters = node.get("parameters", {})
     groups = node.get("groups", 1)
-    if not reader.expect(isinstance(kind, str) and kind in _KINDS, f"{name}: kind {kind!r} is none of {_KINDS}"):
+    if not reader.expect(isinstance(kind, str) and kind in _KINDS, f"{name}: kind {quoted(kind)} is none of {_KINDS}"):
         kind = "other"
-    reader.expect(type(groups) is int and groups > 0, f"{name}: groups {groups!r} is not a positive number")
+    good = type(groups) is int and 0 < groups < _LARGEST
+    reader.expect(good, f"{name}: groups {quoted(groups)} is not a positive number")
     if not reader.expect(isinstance(parameters, dict), f"{name}: parameters must be an object"):
         parameters = {}
     shapes = tuple((key, reader.shape(f"{name}.{key}", value)) for key, value in parameters.items())
     for key, shape in shapes:
-        reader.expect(_is_name(key), f"{name}: parameter {key!r} is not a name")
+        reader.expect(_is_name(key), f"{name}: parameter {quoted(key)} is not a name")
         reader.expect(is_shape_of(kind, key, shape), f"{name}.{key}: {list(shape)} is no shape of a {kind}")
-    reader.expect(kind not in ("conv", "conv1d") or "weight" in dict(shapes), f"{name}: a {kind} without weight")
-    quantisation = node.get("quantisation", "")
-    if not reader.expect(isinstance(quantisation, str), f"{name}: quantisation {quantisation!r} is not a text"):
-        quantisation = ""
-    return Module(name, str(node.get("class", "")), kind, shapes, groups, node.get("transposed") is True, quantisation)
+    weights = {**dict(shapes), **(node["computed"] if isinstance(node.get("computed"), dict) else {})}
+    reader.expect(kind not in ("conv", "conv1d") or "weight" in weights, f"{name}: a {kind} without weight")
+    class_name = reader.word(f"{name}: class", node.get("class", ""))
+    quantisation = reader.word(f"{name}: quantisation", node.get("quantisation", ""))
+    transposed = node.get("transposed") is True
+    return (
+        class_name,
+        kind,
+        shapes,
+        groups,
+        transposed,
+        quantisation,
+        _computed(name, kind, node, reader),
+        _traits(name, node, reader),
+    )
+
+
+def _computed(name: str, kind: str, node: Json, reader: _Reader) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """What a module works out of its parameters, as `Module.computed` has it."""
+    given = node.get("computed", {})
+    if not reader.expect(isinstance(given, dict), f"{name}: computed must be an object"):
+        return ()
+    shapes = tuple((key, reader.shape(f"{name}.{key}", value)) for key, value in given.items())
+    for key, shape in shapes:
+        reader.expect(_is_name(key), f"{name}: computed {quoted(key)} is not a name")
+        reader.expect(is_shape_of(kind, key, shape), f"{name}.{key}: {list(shape)} is no shape of a {kind}")
+    return shapes
+
+
+def _traits(name: str, node: Json, reader: _Reader) -> tuple[Trait, ...]:
+    given = node.get("traits", [])
+    known = isinstance(given, list) and all(isinstance(one, str) and one in _TRAITS for one in given)
+    return tuple(given) if reader.expect(known, f"{name}: traits must be of {', '.join(_TRAITS)}") else ()
+
+
+def _is_shape(sizes: list[Any]) -> bool:
+    if len(sizes) > _MOST_DIMENSIONS or not {*map(type, sizes)} <= {int}:
+        return False
+    return all(0 <= size < _LARGEST for size in sizes) and math.prod(sizes) < _LARGEST_SUM
+
+
+def _is_role(role: Role) -> bool:
+    return all(not word or (word.isascii() and word.isprintable()) for word in dataclasses.astuple(role))
 
 
 def _is_name(word: str) -> bool:
@@ -283,28 +432,43 @@ def _is_name(word: str) -> bool:
 
 
 class _Reader:
-    """Checks fields and collects every fault, so that a broken file is reported whole."""
+    """Checks fields and collects the faults, so that a broken file is reported whole."""
 
     def __init__(self, data: Json) -> None:
         self._data = data
         self._faults: list[str] = []
-        self._modules = 0
+        self._more = 0
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is wrong so far."""
+        return not self._faults
 
     def expect(self, true: bool, fault: str) -> bool:
-        if not true:
+        if not true and len(self._faults) < _MOST_FAULTS:
             self._faults.append(fault if len(fault) <= _LONGEST else f"{fault[:_LONGEST]}…")
+        elif not true:
+            self._more += 1
         return true
 
     def finish(self) -> None:
         if self._faults:
-            shown = self._faults[:10]
-            more = len(self._faults) - len(shown)
-            raise LorascopeError(*shown, *([f"and {more} more"] if more else []), where="saved model map", hint=_AGAIN)
+            more = [f"and {self._more} more"] if self._more else []
+            raise LorascopeError(*self._faults, *more, where=_WHERE, hint=_AGAIN)
 
-    def count_modules(self, more: int) -> None:
-        self._modules += more
-        if self._modules > _MOST_MODULES:
-            raise LorascopeError(f"more than {_MOST_MODULES} modules", where="saved model map", hint=_AGAIN)
+    def bound(self, modules: int, named: int, characters: int) -> None:
+        """Refuses what stands for more than any model is.
+
+        Raises:
+            LorascopeError: At once, as it is not to be walked through for further faults.
+        """
+        for count, most, what in (
+            (modules, _MOST_MODULES, "modules"),
+            (named, _MOST_NAMED, "modules, parameters and roles"),
+            (characters, MOST_CHARACTERS, "characters of names"),
+        ):
+            if count > most:
+                raise LorascopeError(f"it stands for more than {most} {what}", where=_WHERE, hint=_AGAIN)
 
     def mapping(self, name: str) -> Json:
         return self.checked(self._data.get(name), name)
@@ -314,13 +478,14 @@ class _Reader:
 
     def role(self, name: str, text: object, *, open_block: bool = False) -> Role | None:
         """The role of a text; None, and a fault, where it is none, or leaves the block open and must not."""
-        try:
-            role = parse_role(text.rstrip("?")) if isinstance(text, str) else None
-        except IndexError:  # too few words
-            role = None
-        # Words that are one too many, or of another order, do not come back.
+        role = None
+        if isinstance(text, str) and len(text) <= _LONGEST:
+            with contextlib.suppress(IndexError):  # too few words
+                role = parse_role(text.rstrip("?"))
+        # Words that are one too many, or of another order, do not come back; nor does what no role is made of.
         same = role is not None and _role_text(role) == str(text).rstrip("?") and bool(role.block or open_block)
-        return role if self.expect(same, f"{name}: {text!r} is not a role") else None
+        same = same and role is not None and _is_role(role)
+        return role if same or self.expect(False, f"{name}: {quoted(text)} is not a role") else None
 
     def items(self, name: str) -> list[Any]:
         value = self._data.get(name)
@@ -330,10 +495,25 @@ class _Reader:
         value = self._data.get(name)
         return value if self.expect(isinstance(value, str), f"{name}: must be a text") else ""  # type: ignore[return-value]
 
-    def texts(self, name: str, value: object) -> tuple[str, ...]:
+    def word(self, name: str, value: object) -> str:
+        """A text of a name's length whose characters can all be printed; it may be empty."""
+        if isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable():
+            return value
+        said = f"{name}: must be a text" if not isinstance(value, str) else f"{name}: {quoted(value)} cannot be printed"
+        self.expect(False, said)
+        return ""
+
+    def texts(self, name: str, value: object, *, printable: bool = False) -> tuple[str, ...]:
         good = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        return tuple(value) if self.expect(good, f"{name}: must be a list of texts") else ()  # type: ignore[arg-type]
+        if not self.expect(good, f"{name}: must be a list of texts"):
+            return ()
+        assert isinstance(value, list)
+        odd = [item for item in value if not item.isprintable()] if printable else []
+        self.expect(not odd, f"{name}: {quoted(odd[:1])} cannot be printed")
+        return tuple(value)
 
     def shape(self, name: str, value: object) -> tuple[int, ...]:
-        good = isinstance(value, list) and all(type(size) is int and 0 <= size < _LARGEST for size in value)
-        return tuple(value) if self.expect(good, f"{name}: {value!r} is not a shape") else ()  # type: ignore[arg-type]
+        if isinstance(value, list) and _is_shape(value):
+            return tuple(value)
+        self.expect(False, f"{name}: {quoted(value)} is not a shape")
+        return ()
