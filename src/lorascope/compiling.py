@@ -158,7 +158,8 @@ def peft_arguments(config: AdapterConfig) -> dict[str, object]:
         if value == default and field.name not in ("r", "lora_alpha", "lora_dropout", "bias"):
             continue
         if isinstance(value, tuple):
-            value = sorted(value)
+            # Names come in any order; token numbers in that of the text.
+            value = sorted(value) if field.name != "alora_invocation_tokens" else list(value)
         elif isinstance(value, Mapping):
             value = dict(value)
         arguments[field.name] = value

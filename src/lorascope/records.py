@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -24,6 +24,10 @@ Basis = Literal["code", "names"]
 # linear: nn.Linear and subclasses. conv1d: transformers' Conv1D, a linear layer that stores (in, out).
 # conv: nn.Conv1d/2d/3d. parameter: a bare nn.Parameter of a module that is none of the others.
 Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "parameter"]
+
+# parametrized: torch.nn.utils.parametrize is at work on it. uncopyable: it holds a tensor of a computation, which deepcopy
+# refuses. untrainable-bias: its attribute `bias` is neither a parameter nor None, such as the flag of an nn.GRU.
+Trait = Literal["parametrized", "uncopyable", "untrainable-bias"]
 
 # How much a finding matters, see `Finding`.
 Severity = Literal["error", "warning", "note"]
@@ -62,6 +66,9 @@ class Module:
         groups: Convolution groups, 1 for everything else.
         transposed: The module says (`is_transposed`) that its 3-D parameters are stored (experts, in, out).
         quantisation: How a checkpoint stores its parameters (`fp8`, `gptq 4 bit`); empty for plain numbers.
+        computed: Tensors that it works out of its parameters (weight normalization, pruning), name to shape; and its
+            weight where the class's own numbers of features say another shape than the stored one.
+        traits: What else matters to PEFT of a module at hand, see `Trait`.
     """
 
     name: str
@@ -71,6 +78,8 @@ class Module:
     groups: int = 1
     transposed: bool = False
     quantisation: str = ""
+    computed: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    traits: tuple[Trait, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -239,6 +248,22 @@ class AdapterConfig:
     layers_pattern: str | tuple[str, ...] | None = None
     modules_to_save: tuple[str, ...] | None = None
     task_type: str | None = None
+    init_lora_weights: bool | str | None = True
+    inference_mode: bool = False
+    trainable_token_indices: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None
+    ensure_weight_tying: bool = False
+    alora_invocation_tokens: tuple[int, ...] | None = None
+    use_qalora: bool = False
+    qalora_group_size: int = 16
+    use_bdlora: Mapping[str, Any] | None = None
+    velora_config: Mapping[str, Any] | None = None
+    kasa_config: Mapping[str, Any] | None = None
+    arrow_config: Mapping[str, Any] | None = None
+    monteclora_config: Mapping[str, Any] | None = None
+    loftq_config: Mapping[str, Any] | None = None
+    eva_config: Mapping[str, Any] | None = None
+    corda_config: Mapping[str, Any] | None = None
+    lora_ga_config: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -250,7 +275,7 @@ class Adapted:
         rank: Its rank (per expert for a fused weight).
         alpha: Its alpha.
         scale: What the product BA is multiplied by: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
-        trainable: Parameters that LoRA adds for it.
+        trainable: Parameters that train for it: none under `inference_mode`, and not what an option freezes.
     """
 
     name: str

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.compiling import NEWEST, peft_arguments
 from lorascope.errors import LorascopeError, alike
-from lorascope.peft_rules.patterns import in_matching_time
-from lorascope.peft_rules.resolving import resolve
+from lorascope.peft_rules.option_table import OPTIONS, uncovered_fields
+from lorascope.peft_rules.resolving import NOT_COVERED, resolve
 from lorascope.records import AdapterConfig, ModelMap, Plan, Resolution
 from lorascope.sources.python_objects import require_map
 
@@ -22,21 +22,31 @@ _FIELDS = {field.name for field in dataclasses.fields(AdapterConfig)}
 _OTHER_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
 # Whole numbers from here on have no place in a configuration, and further up none among floats.
 _TOO_LARGE = 2**63
-# Fields of LoraConfig that change which weights are adapted or how many parameters that takes, and that the rules do
-# not know.
-_UNKNOWN = (
-    "layer_replication",
-    "trainable_token_indices",
-    "megatron_config",
+# Fields that hold settings, as an object of a class of PEFT's or as a dictionary.
+_SETTINGS = (
     "use_bdlora",
-    "arrow_config",
-    "alora_invocation_tokens",
+    "velora_config",
     "kasa_config",
-    "ensure_weight_tying",
+    "arrow_config",
+    "monteclora_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
 )
+_FLAGS = (
+    "use_rslora",
+    "use_dora",
+    "lora_bias",
+    "fan_in_fan_out",
+    "inference_mode",
+    "ensure_weight_tying",
+    "use_qalora",
+)
+_MOST_ROWS = 10**7
+# What PEFT writes into a file and nobody gives as an argument.
+_OF_FILES = frozenset({"peft_type", "peft_version", "auto_mapping"})
 
 
-@in_matching_time
 def verify(
     model: ModelMap, config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig, *, peft: str = NEWEST
 ) -> Resolution:
@@ -52,7 +62,14 @@ def verify(
         LorascopeError: It is no such configuration, or uses something that the rules do not cover.
     """
     require_map(model, "verify")
-    return resolve(model, adapter_config(config), peft)
+    found = resolve(model, adapter_config(config), peft)
+    if found.cause == NOT_COVERED:
+        raise LorascopeError(
+            f"not covered by the rules: {found.error}",
+            where="adapter configuration",
+            hint="Ask PEFT itself, with get_peft_model(…).print_trainable_parameters(), or leave the option out.",
+        )
+    return found
 
 
 def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig) -> AdapterConfig:
@@ -71,23 +88,44 @@ def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig
             hint="Give a plan, a peft.LoraConfig, or its keyword arguments as a dictionary.",
         )
     values = {str(key): value for key, value in (config if isinstance(config, Mapping) else config.to_dict()).items()}
-    faults = [f"{name} is set, which the rules do not cover" for name in _UNKNOWN if values.get(name)]
+    faults = [f"{name} is set, which the rules do not cover" for name in uncovered_fields() if values.get(name)]
+    if isinstance(arrow := values.get("arrow_config"), Mapping) and arrow.get("task_adapter_names"):
+        faults.append("arrow_config is of a model that create_arrow_model made, which the rules do not cover")
+    faults += _runtime_faults(values)
     faults += _misspelt(values)
     kind = _plain(values.get("peft_type"))
     if kind not in (None, "LORA"):
         faults.append(f"peft_type is {kind!r}, not LORA")
     found: dict[str, Any] = {}
     for name in _FIELDS & values.keys():
-        value = _plain(values[name])
-        if value is None and name in ("rank_pattern", "alpha_pattern"):
-            value = {}
-        found[name] = tuple(value) if isinstance(value, list | set | frozenset) else value
+        found[name] = _field(name, _plain(values[name]))
+    if isinstance(config, Mapping) and not _OF_FILES.isdisjoint(values):
+        # PEFT writes true into every file that it saves, whatever it trained.
+        found.pop("inference_mode", None)
     faults += _type_faults(found)
     if faults:
         raise LorascopeError(
             *faults, where="adapter configuration", hint="Names and types are those of peft.LoraConfig."
         )
     return AdapterConfig(**found)
+
+
+def _field(name: str, value: Any) -> Any:
+    """A field's value in the form of `AdapterConfig`."""
+    if value is None and name in ("rank_pattern", "alpha_pattern"):
+        return {}
+    if (value is None and name in _FLAGS) or (name == "init_lora_weights" and type(value) is int and not value):
+        return False
+    if name == "monteclora_config" and value is False:
+        return None
+    if name in _SETTINGS or name == "loftq_config":
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        # An empty dictionary switches a variant on; of LoftQ it is what PEFT has by default.
+        return None if name == "loftq_config" and not value else value
+    if name == "trainable_token_indices" and isinstance(value, Mapping):
+        return {key: tuple(rows) if isinstance(rows, list | set) else rows for key, rows in value.items()}
+    return tuple(value) if isinstance(value, list | set | frozenset) else value
 
 
 def to_peft(config: AdapterConfig) -> LoraConfig:
@@ -105,10 +143,19 @@ def to_peft(config: AdapterConfig) -> LoraConfig:
     return peft.LoraConfig(**peft_arguments(config))
 
 
+def _runtime_faults(values: Mapping[str, Any]) -> list[str]:
+    """A fault where PEFT could not read what says how it runs; files never say it."""
+    if "runtime_config" not in values or not _OF_FILES.isdisjoint(values):
+        return []
+    value = values["runtime_config"]
+    good = hasattr(value, "ephemeral_gpu_offload")
+    return [] if good else [f"runtime_config is {_cut(repr(value))}, not a LoraRuntimeConfig"]
+
+
 def _misspelt(values: Mapping[str, Any]) -> list[str]:
     """A fault for each name that PEFT would refuse as an argument, and that this would pass over."""
     faults = []
-    for name in sorted(values.keys() - _FIELDS - set(_UNKNOWN)):
+    for name in sorted(values.keys() - OPTIONS.keys()):
         near = alike(name, _FIELDS, 1, 0.9)
         meant = _OTHER_NAMES.get(name) or next(iter(near), "")
         if meant:
@@ -140,10 +187,15 @@ def _type_faults(values: Mapping[str, Any]) -> list[str]:
         "lora_dropout": ("a number", _is_number),
         "bias": ("a text", lambda v: isinstance(v, str)),
         "task_type": ("a text", lambda v: v is None or isinstance(v, str)),
-        **{
-            name: ("true or false", lambda v: isinstance(v, bool))
-            for name in ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out")
-        },
+        **{name: ("true or false", lambda v: isinstance(v, bool)) for name in _FLAGS},
+        **{name: ("an object", lambda v: v is None or _all_names(v)) for name in (*_SETTINGS, "loftq_config")},
+        "init_lora_weights": ("true, false or a text", lambda v: v is None or isinstance(v, bool | str)),
+        "qalora_group_size": ("a whole number", _is_whole),
+        "alora_invocation_tokens": ("a list of whole numbers", lambda v: v is None or _all_rows(v)),
+        "trainable_token_indices": (
+            "a list of whole numbers, or an object of such lists",
+            lambda v: v is None or _all_rows(v) or (_all_names(v) and all(map(_all_rows, v.values()))),
+        ),
     }
     return [
         f"{name} is {_cut(repr(values[name]))}, not {what}"
@@ -158,6 +210,14 @@ def _cut(text: str) -> str:
 
 def _all_texts(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+def _all_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _all_rows(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) <= _MOST_ROWS and all(type(row) is int for row in value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lorascope.peft_rules import initialisations, variants
 from lorascope.peft_rules.versioning import Release, parsed_version
 from lorascope.records import AdapterConfig, Behaviour, ModelMap
 
@@ -31,6 +32,12 @@ def fault_of(model: ModelMap, config: AdapterConfig, release: Release) -> Behavi
     absent = layers is None or (release < (0, 21) and not layers)
     if config.layers_pattern and absent:
         return Behaviour("layers-pattern", "layers_pattern needs layers_to_transform.")
+    if fault := variants.release_fault(config, release):
+        return Behaviour("option-release", fault)
+    if fault := variants.variant_settings_fault(config):
+        return Behaviour("variant", fault)
+    if fault := initialisations.initialisation_settings_fault(config):
+        return Behaviour("initialization", fault)
     if config.lora_bias and config.use_dora:
         return Behaviour("dora", "lora_bias=True and use_dora=True exclude each other.")
     if not (config.bias in ("none", "all") or config.bias.endswith("_only")):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
+from lorascope.peft_rules import initialisations, variants
 from lorascope.peft_rules.matching import parameter_names
 from lorascope.peft_rules.versioning import Release
 from lorascope.records import AdapterConfig, ModelMap, Module
@@ -21,13 +23,20 @@ def stored_shape(module: Module, parameter: str) -> Shape | None:
     return next((shape for name, shape in module.parameters if name == parameter), None)
 
 
+def read_shape(module: Module, parameter: str) -> Shape | None:
+    """The shape of a tensor as PEFT reads it: the one that a module computes, else the stored one, else None."""
+    return next((shape for name, shape in module.computed if name == parameter), None) or stored_shape(
+        module, parameter
+    )
+
+
 def in_and_out(module: Module) -> tuple[int, int]:
     """In and out features of a module that PEFT can adapt, as its own `(in, out)`.
 
     Raises:
         UncountableError: The module's kind is not one of those, or its weight is not to be seen.
     """
-    weight = stored_shape(module, "in_proj_weight" if module.kind == "multihead_attention" else "weight")
+    weight = read_shape(module, "in_proj_weight" if module.kind == "multihead_attention" else "weight")
     if weight is None:
         raise UncountableError(f"{module.name} has no weight of its own.")
     if module.kind == "linear" or module.kind == "multihead_attention":
@@ -39,29 +48,92 @@ def in_and_out(module: Module) -> tuple[int, int]:
     raise UncountableError(f"PEFT has no adapter for a {module.class_name}.")
 
 
-def module_count(module: Module, rank: int, *, dora: bool = False, lora_bias: bool = False) -> int:
-    """What an adapter of a rank adds to a module.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Factors:
+    """What PEFT makes for one module.
+
+    Attributes:
+        down: The shape of A.
+        up: The shape of B.
+        up_bias: Scalars of the bias on B.
+        magnitude: Scalars of DoRA's magnitude.
+        others: Scalars of what a variant trains beside them.
+        up_trains: B is not frozen.
+        inner_down: The shape of A of the output projection within a MultiheadAttention; empty for everything else.
+        inner_up: That of its B.
+    """
+
+    down: Shape
+    up: Shape
+    up_bias: int = 0
+    magnitude: int = 0
+    others: int = 0
+    up_trains: bool = True
+    inner_down: Shape = ()
+    inner_up: Shape = ()
+
+    @property
+    def trainable(self) -> int:
+        """Scalars that train."""
+        inner = math.prod(self.inner_down) + math.prod(self.inner_up) if self.inner_down else 0
+        up = math.prod(self.up) if self.up_trains else 0
+        return math.prod(self.down) + up + self.up_bias + self.magnitude + self.others + inner
+
+    @property
+    def largest(self) -> int:
+        """Scalars of the largest tensor."""
+        return max(math.prod(self.down), math.prod(self.up))
+
+
+def module_factors(module: Module, rank: int, config: AdapterConfig, release: Release) -> Factors:
+    """The tensors of an adapter of a rank on a module.
 
     A convolution's A is a full convolution whatever its groups, its B a 1x1 one with the groups of the layer. A
     `MultiheadAttention` gets an adapter on its fused input projection and another on its output projection, always
     both.
     """
     inner, outer = in_and_out(module)
-    extra = (outer if dora else 0) + (outer if lora_bias else 0)
+    bias = outer if config.lora_bias else 0
+    magnitude = outer if config.use_dora else 0
+    up_trains = not initialisations.freezes_up(config, release)
     if module.kind == "conv":
-        kernel = math.prod((stored_shape(module, "weight") or ())[2:])
-        return rank * inner * kernel + outer * (rank // module.groups) + extra
+        kernel = (read_shape(module, "weight") or ())[2:]
+        up = (outer, rank // module.groups, *(1,) * len(kernel))
+        return Factors((rank, inner, *kernel), up, bias, magnitude)
     if module.kind == "multihead_attention":
-        extra += inner if lora_bias else 0
-        return rank * (inner + outer) + rank * (inner + inner) + extra
-    return rank * (inner + outer) + extra
+        bias += inner if config.lora_bias else 0
+        return Factors((rank, inner), (outer, rank), bias, inner_down=(rank, inner), inner_up=(inner, rank))
+    if module.kind == "embedding":
+        return Factors((rank, inner), (outer, rank), 0, magnitude, up_trains=up_trains)
+    method = initialisations.method_of(config.init_lora_weights, release)
+    kept = initialisations.kept_rank(method, rank, (inner, outer))
+    down, up = (kept, inner), (outer, kept)
+    if initialisations.swaps_sides(method, module):
+        down, up = (kept, outer), (inner, kept)
+    side, blocks = variants.blocks_of(config, module)
+    if side == "a":
+        down = (rank, inner // blocks)
+    elif side == "b":
+        up = (outer, rank // blocks)
+    return Factors(down, up, bias, magnitude, variants.extra_count(config, rank), up_trains)
 
 
-def parameter_count(shape: Shape, rank: int) -> int:
-    """What an adapter of a rank adds to a 2-D or 3-D parameter; the rank of a 3-D one is per expert."""
-    if len(shape) == 3:
-        return rank * shape[0] * (shape[1] + shape[2])
-    return rank * (shape[0] + shape[1])
+def parameter_factors(shape: Shape, rank: int, owner: Module, config: AdapterConfig, release: Release) -> Factors:
+    """The tensors of an adapter of a rank on a 2-D or 3-D parameter; the rank of a 3-D one is per expert.
+
+    Initializations that need a weight take that of the module around, whatever the parameter is.
+    """
+    *experts, outer, inner = shape
+    if experts and owner.transposed:
+        inner, outer = outer, inner
+    ranks = rank * (experts[0] if experts else 1)
+    method = initialisations.method_of(config.init_lora_weights, release)
+    if method == "orthogonal":
+        ranks = rank  # of one expert alone
+    if method in ("pissa", "olora"):
+        outer, inner = (read_shape(owner, "weight") or (outer, inner))[-2:]
+        ranks = min(rank, outer, inner)
+    return Factors((ranks, inner), (outer, ranks))
 
 
 class Tensors:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lorascope.peft_rules import checking, conversion, copying, counting, matching
+from lorascope.peft_rules import (
+    checking,
+    conversion,
+    copying,
+    counting,
+    initialisations,
+    matching,
+    token_rows,
+    variants,
+)
 from lorascope.peft_rules.matching import Match, ModuleMatcher, NameSet
-from lorascope.peft_rules.patterns import BadPatternError, expect_names_of, in_matching_time
+from lorascope.peft_rules.patterns import BadPatternError, compiled, expect_names_of, in_matching_time
 from lorascope.peft_rules.ranking import PatternTable
 from lorascope.peft_rules.reaching import dead_or_crashing, guarded_by_mamba, unbuildable
 from lorascope.peft_rules.versioning import Release, release_of
@@ -16,6 +25,15 @@ from lorascope.records import Adapted, AdapterConfig, Behaviour, ModelMap, Modul
 # So many names, or letters of a text, stand in a message.
 _MOST_SHOWN = 10
 _MOST_LETTERS = 200
+# The code of a refusal that is not PEFT's: the rules do not say what it would do.
+NOT_COVERED = "not-covered"
+# PEFT makes adapters as float32, and torch counts the bytes of a tensor in 63 bits.
+_BYTES = 4
+_MOST_BYTES = 2**63
+# EMBEDDING_LAYER_NAMES of PEFT.
+_EMBEDDINGS = ("embed_tokens", "lm_head")
+# Classes of torch whose attribute `bias` is a flag.
+_FLAGGED = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")
 
 
 class _RefusalError(Exception):
@@ -74,11 +92,14 @@ class _Resolver:
     def resolution(self) -> Resolution:
         if fault := checking.fault_of(self.model, self.config, self.release):
             raise _RefusalError(fault.message, fault.code)
+        if uncovered := variants.uncovered(self.config, self.release):
+            raise _RefusalError(uncovered, NOT_COVERED)
         saved_first = copying.names_before_matching(self.config.modules_to_save, self.config.task_type)
         targets = conversion.converted_targets(self.model, self.config, saved_first, self.release)
         if targets.error:
             raise _RefusalError(targets.error, "moe-rewrite")
         self.warnings += targets.warnings
+        self._check_tying(targets)
         self._ranks: PatternTable[int] = PatternTable(targets.rank_pattern, "rank_pattern")
         self._alphas: PatternTable[float] = PatternTable(targets.alpha_pattern, "alpha_pattern")
 
@@ -90,6 +111,7 @@ class _Resolver:
             raise _RefusalError(self._nothing_matched(modules, targets.parameters), "no-match")
         self._warn_of_patterns(targets)
         self._warn_of_ties()
+        self._warn_of_options()
 
         names, extra = self._save()
         trainable = sum(weight.trainable for weight in self.adapted) + extra
@@ -99,6 +121,22 @@ class _Resolver:
             saved=names,
             warnings=tuple(dict.fromkeys(self.warnings)),
         )
+
+    def _check_tying(self, targets: conversion.Targets) -> None:
+        """`ensure_weight_tying` changes nothing here: no embedding that shares its weight is targeted or saved."""
+        if not self.config.ensure_weight_tying or not token_rows.tied_modules(self.model):
+            return
+        if isinstance(targets.modules, str):
+            pattern = compiled(targets.modules)
+            targeted = any(pattern.fullmatch(name) for name in _EMBEDDINGS)
+        else:
+            targeted = any(name.rpartition(".")[2] in _EMBEDDINGS for name in targets.modules or ())
+        if targeted or any(name.rpartition(".")[2] in _EMBEDDINGS for name in self.config.modules_to_save or ()):
+            raise _RefusalError(
+                "ensure_weight_tying with a tied embedding among the targets or the saved modules, which PEFT then "
+                "moves from one to the other and ties.",
+                NOT_COVERED,
+            )
 
     # Modules.
 
@@ -204,10 +242,13 @@ class _Resolver:
         alpha = self._alphas.value(name, config.lora_alpha)
         self._check_rank(name, rank)
         self._check_kind(module, rank)
-        if not 0 <= max(config.lora_dropout, 0.0) <= 1:
+        # PEFT makes a dropout of what is more than 0 alone, so that NaN and negative numbers pass.
+        if config.lora_dropout > 1:
             raise _RefusalError(f"lora_dropout={config.lora_dropout} is no probability.", "dropout")
-        count = counting.module_count(module, rank, dora=config.use_dora, lora_bias=config.lora_bias)
-        self._add(name, rank, alpha, count)
+        self._check_options(module, rank)
+        factors = counting.module_factors(module, rank, config, self.release)
+        self._check_size(name, factors)
+        self._add(name, rank, alpha, factors.trainable)
         self.adapted_modules.append(module)
         self.wraps[name] = 1
         if module.kind == "multihead_attention":
@@ -224,6 +265,19 @@ class _Resolver:
                 f'The rank of "{name}" is {rank}; PEFT takes positive ranks only. To leave it out, exclude it.',
                 "rank-invalid",
             )
+
+    def _check_size(self, name: str, factors: counting.Factors) -> None:
+        if factors.largest * _BYTES >= _MOST_BYTES:
+            raise _RefusalError(f'No tensor can be as large as the adapter of "{name}" would be.', "rank-invalid")
+
+    def _check_options(self, module: Module, rank: int) -> None:
+        """The variant and the initialization that are asked for go with this module and this rank."""
+        config = self.config
+        sides = counting.in_and_out(module)
+        if fault := variants.variant_fault(config, self.release, module, rank, sides):
+            raise _RefusalError(f'"{module.name}": {fault}', "variant")
+        if fault := initialisations.initialisation_fault(config, self.release, module, rank, sides):
+            raise _RefusalError(f'"{module.name}": {fault}', "initialization")
 
     def _check_kind(self, module: Module, rank: int) -> None:
         config, name = self.config, module.name
@@ -253,9 +307,15 @@ class _Resolver:
                 raise _RefusalError(f'DoRA is not supported for "{name}", a MultiheadAttention.', "dora")
 
     def _check_widths(self, attention: Module) -> None:
-        if counting.stored_shape(attention, "in_proj_weight") is None:
+        if counting.read_shape(attention, "in_proj_weight") is None:
             raise _RefusalError(
                 f'"{attention.name}" has other widths for keys and values, which PEFT does not support.', "unsupported"
+            )
+        projection = self.model.module_by_name.get(f"{attention.name}.out_proj")
+        if any(one is not None and "parametrized" in one.traits for one in (attention, projection)):
+            raise _RefusalError(
+                f'"{attention.name}" has a parametrized weight, which PEFT cannot replace in a MultiheadAttention.',
+                "unsupported",
             )
 
     # Parameters.
@@ -273,12 +333,14 @@ class _Resolver:
             return
         names = NameSet(entries)
         used: set[str] = set()
-        for owner, name, shape in matching.parameter_names(self.model):
+        for owner, name, shape in list(self._parameter_places()):
             # PEFT puts a dot before the root's parameters.
-            key = name if owner else f".{name}"
-            if not names.has(key):
+            key = name if owner is not None else f".{name}"
+            # It finds what a parametrized module has by the full name alone.
+            whole = owner is not None and "parametrized" in owner.traits
+            if not (key in entries if whole else names.has(key)):
                 continue
-            used.update(names.hits(key))
+            used.update({key} if whole else names.hits(key))
             self._adapt_parameter(owner, name, shape, fan_in_fan_out)
         if used and (unknown := sorted(entries - used)):
             self._warn(
@@ -294,12 +356,49 @@ class _Resolver:
                 "Spell the layer in the entry: layers.3.mlp.experts.down_proj",
             )
 
-    def _adapt_parameter(self, owner: str, name: str, shape: tuple[int, ...], fan_in_fan_out: bool) -> None:
+    def _parameter_places(self) -> Iterator[tuple[Module | None, str, tuple[int, ...]]]:
+        """Every parameter that PEFT comes by: owner (None for the model itself), name and shape.
+
+        What a parametrized module computes is among them, and so are the factors of the adapters made before, whose
+        names may end as the entries do.
+        """
+        yield from ((None, name, shape) for name, shape in self.model.root_parameters)
+        for module in self.model.modules:
+            own = dict(module.parameters)
+            if "parametrized" in module.traits:
+                own |= dict(module.computed)
+            yield from ((module, f"{module.name}.{name}", shape) for name, shape in own.items())
+            if module.name in self._wrapped_modules:
+                yield from self._factors_of(module)
+
+    def _factors_of(self, module: Module) -> Iterator[tuple[Module, str, tuple[int, ...]]]:
+        factors = counting.module_factors(
+            module, self._ranks.value(module.name, self.config.r), self.config, self.release
+        )
+        places = {f"{module.name}.lora_A": factors.down, f"{module.name}.lora_B": factors.up}
+        if module.kind == "embedding":
+            for letter, shape in (("A", factors.down), ("B", factors.up)):
+                owner = Module(f"{module.name}.lora_embedding_{letter}", "ParameterDict", "other")
+                yield owner, f"{owner.name}.default", shape
+            return
+        if factors.inner_down:
+            inner = f"{module.name}.out_proj"
+            places |= {f"{inner}.lora_A": factors.inner_down, f"{inner}.lora_B": factors.inner_up}
+        for place, shape in places.items():
+            owner = Module(f"{place}.default", "Linear", "linear", (("weight", shape),))
+            yield owner, f"{owner.name}.weight", shape
+            if factors.up_bias and place.endswith("B"):
+                yield owner, f"{owner.name}.bias", (shape[0],)
+        if factors.magnitude:
+            owner = Module(f"{module.name}.lora_magnitude_vector.default", "DoraLinearLayer", "other")
+            yield owner, f"{owner.name}.weight", (factors.magnitude,)
+
+    def _adapt_parameter(self, module: Module | None, name: str, shape: tuple[int, ...], fan_in_fan_out: bool) -> None:
         config = self.config
-        if not owner:
+        if module is None:
             # Before 0.20 PEFT does not raise: its adapter is dead, and saving it runs into endless recursion.
             raise _RefusalError(f'"{name}" is a parameter of the model itself, which PEFT cannot wrap.', "unsupported")
-        module = self.model.module_by_name[owner]
+        owner = module.name
         if owner in self._wrapped_modules:
             raise _RefusalError(
                 f'"{owner}" would be adapted as a module and through its parameter "{name}". Take it out of '
@@ -341,7 +440,21 @@ class _Resolver:
             )
         rank = self._ranks.value(name, config.r)
         self._check_rank(name, rank)
-        self._add(name, rank, self._alphas.value(name, config.lora_alpha), counting.parameter_count(shape, rank))
+        if fault := variants.variant_parameter_fault(config, self.release):
+            raise _RefusalError(f'"{name}": {fault}', "variant")
+        weight = counting.read_shape(module, "weight")
+        if fault := initialisations.initialisation_parameter_fault(config, self.release, module, weight, rank):
+            raise _RefusalError(f'"{name}": {fault}', "initialization")
+        method = initialisations.method_of(config.init_lora_weights, self.release)
+        if method in ("pissa", "olora") and weight is not None and len(weight) > 2:
+            raise _RefusalError(
+                f'init_lora_weights="{config.init_lora_weights}" on "{name}", whose module has a weight of '
+                f"{len(weight)} dimensions.",
+                NOT_COVERED,
+            )
+        factors = counting.parameter_factors(shape, rank, module, config, self.release)
+        self._check_size(name, factors)
+        self._add(name, rank, self._alphas.value(name, config.lora_alpha), factors.trainable)
         self.wraps[owner] = self.wraps.get(owner, 0) + 1
         self.parameter_owners.add(owner)
         leaf = name.rpartition(".")[2]
@@ -361,7 +474,8 @@ class _Resolver:
 
     def _add(self, name: str, rank: int, alpha: float, count: int) -> None:
         scale = alpha / math.sqrt(rank) if self.config.use_rslora else alpha / rank
-        self.adapted.append(Adapted(name=name, rank=rank, alpha=alpha, scale=scale, trainable=count))
+        trains = 0 if self.config.inference_mode else count
+        self.adapted.append(Adapted(name=name, rank=rank, alpha=alpha, scale=scale, trainable=trains))
 
     # The rest.
 
@@ -427,8 +541,16 @@ class _Resolver:
         saved = copying.copied_modules(self.model, entries, self.wraps)
         if saved.error:
             raise _RefusalError(saved.error, "saved")
+        self._check_copies({*saved.modules, *saved.nested})
+        tokens = token_rows.token_rows(self.model, config, self.wraps, {*saved.modules, *saved.nested})
+        if tokens.error:
+            raise _RefusalError(tokens.error, "tokens")
+        if tokens.uncovered:
+            raise _RefusalError(tokens.uncovered, NOT_COVERED)
+        rows = 0 if config.inference_mode else tokens.trainable
         if not (saved.modules or config.modules_to_save or counting.may_train_base(self.model, config, self.release)):
-            return (), 0
+            return (), rows
+        self._check_biases()
         tensors = counting.Tensors(self.model)
         below = tensors.below({*saved.modules, *saved.nested})
         copies = sum(tensors.size(below[name]) for name in saved.modules)
@@ -464,7 +586,49 @@ class _Resolver:
                 f"modules_to_save entries that match no module, ignored silently: {_listed(absent)}.",
                 absent,
             )
-        return tuple(sorted(set(saved.modules))), copies + tensors.size(biases)
+        if config.inference_mode:
+            copies = 0
+        return tuple(sorted(set(saved.modules))), copies + tensors.size(biases) + rows
+
+    def _check_copies(self, saved: set[str]) -> None:
+        """`modules_to_save` copies nothing that holds a tensor of a computation, which deepcopy refuses."""
+        for module in self.model.modules if saved else ():
+            if "uncopyable" in module.traits and (
+                module.name in saved or any(a in saved for a in _ancestors(module.name))
+            ):
+                raise _RefusalError(
+                    f'modules_to_save cannot copy "{module.name}", which holds a tensor that it computed (pruning, or '
+                    "torch.nn.utils.weight_norm).",
+                    "saved",
+                )
+
+    def _check_biases(self) -> None:
+        """`bias="lora_only"` finds parameters: the flag that recurrent layers call `bias` makes PEFT raise."""
+        if not self.config.bias.endswith("_only"):
+            return
+        for name in self.wraps:
+            module = self.model.module_by_name.get(name)
+            if module and ("untrainable-bias" in module.traits or module.class_name in _FLAGGED):
+                raise _RefusalError(
+                    f'bias="{self.config.bias}" takes the attribute "bias" of "{name}" for a parameter, and in a '
+                    f'{module.class_name} it is none. Give bias="none".',
+                    "bias",
+                )
+
+    def _warn_of_options(self) -> None:
+        """What an initialization or `inference_mode` means beyond the figures."""
+        config = self.config
+        if config.inference_mode:
+            self._warn("frozen", "inference_mode=True freezes the adapter: nothing of it trains.")
+        method = initialisations.method_of(config.init_lora_weights, self.release)
+        if needed := initialisations.NEEDED.get(method):
+            self._warn("initialization", f'init_lora_weights="{config.init_lora_weights}": {needed}.')
+        if method in initialisations.CHANGING:
+            self._warn(
+                "initialization",
+                f'init_lora_weights="{config.init_lora_weights}" changes the weights of the base model, so that the '
+                "adapter fits no other copy of it: save it with path_initial_model_for_weight_conversion.",
+            )
 
 
 def _ancestors(name: str) -> Iterator[str]:

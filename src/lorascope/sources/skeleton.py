@@ -14,6 +14,7 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import is_model_type
 from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
+from lorascope.sources.computed_weights import computed_shapes, traits_of
 from lorascope.sources.figures import read_figures
 from lorascope.sources.module_tree import ModuleTree, module_tree, modules_in
 from lorascope.sources.python_objects import attribute, is_config, name_of_class
@@ -225,6 +226,8 @@ def _modules(tree: ModuleTree) -> Iterator[Module]:
                 parameters=tree.shapes[name],
                 groups=groups if type(groups) is int and groups > 0 else 1,
                 transposed=attribute(module, "is_transposed", False) is True,
+                computed=tuple(computed_shapes(module, kind, dict(tree.shapes[name]))),
+                traits=tuple(traits_of(module)),
             )
 
 

@@ -1,0 +1,110 @@
+"""Which rows of embeddings `trainable_token_indices` trains (`set_additional_trainable_modules`).
+
+PEFT takes every module whose name *ends* with an entry, with no dot in between, as it does for `modules_to_save`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from lorascope.peft_rules.counting import read_shape
+from lorascope.records import AdapterConfig, ModelMap
+
+_DEFAULT = "embed_tokens"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TokenRows:
+    """The rows that train.
+
+    Attributes:
+        modules: Module name to (rows, width), in module order.
+        error: Why PEFT stops, or empty.
+        uncovered: Why the rules do not cover it, or empty.
+    """
+
+    modules: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    error: str = ""
+    uncovered: str = ""
+
+    @property
+    def trainable(self) -> int:
+        """Scalars that train."""
+        return sum(rows * width for rows, width in self.modules.values())
+
+
+def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], saved: Iterable[str]) -> TokenRows:
+    """The rows that a configuration trains on a model.
+
+    Args:
+        model: The map of the model.
+        config: The configuration.
+        wraps: The modules that carry an adapter, of their own or of their parameters.
+        saved: The modules that `modules_to_save` copies.
+    """
+    given = config.trainable_token_indices
+    if given is None:
+        return TokenRows()
+    asked = dict(given) if isinstance(given, Mapping) else {model.input_embeddings or _DEFAULT: given}
+    if both := sorted(asked.keys() & set(config.modules_to_save or ())):
+        return TokenRows(error=f'"{both[0]}" is in modules_to_save and in trainable_token_indices. Leave it in one.')
+    tied = tied_modules(model)
+    skipped, error = _tied_entries(model, config, asked, tied)
+    if error:
+        return TokenRows(error=error)
+    adapted, copied = set(wraps), set(saved)
+    found: dict[str, tuple[int, int]] = {}
+    for entry, rows in asked.items():
+        if entry in skipped:
+            continue
+        names = [module.name for module in model.modules if module.name.endswith(entry)]
+        if not names:
+            return TokenRows(error=f'trainable_token_indices names "{entry}", which no module is called.')
+        for name in names:
+            module = model.module_by_name[name]
+            if name in adapted:
+                return TokenRows(error=f'trainable_token_indices names "{name}", which carries an adapter.')
+            shape = read_shape(module, "weight")
+            if module.kind not in ("linear", "embedding") or shape is None:
+                return TokenRows(
+                    error=f'trainable_token_indices names "{name}", a {module.class_name}, which is no embedding.'
+                )
+            if any(name.startswith(f"{copy}.") for copy in copied) or name in found:
+                why = f'trainable_token_indices for "{name}", which lies within a saved module or is named twice.'
+                return TokenRows(uncovered=why)
+            beyond = [row for row in rows if not -shape[0] <= row < shape[0]]
+            if beyond:
+                return TokenRows(
+                    error=f'"{name}" has {shape[0]} rows, and trainable_token_indices asks for {beyond[0]}.'
+                )
+            found[name] = (len(rows), shape[1])
+    return TokenRows(found)
+
+
+def tied_modules(model: ModelMap) -> frozenset[str]:
+    """The modules that share the input embeddings' weight, without those embeddings."""
+    weight = f"{model.input_embeddings}.weight"
+    owners = {name.rpartition(".")[0] for group in model.ties if weight in group for name in group}
+    return frozenset(owners - {model.input_embeddings})
+
+
+def _tied_entries(
+    model: ModelMap, config: AdapterConfig, asked: Mapping[str, tuple[int, ...]], tied: frozenset[str]
+) -> tuple[frozenset[str], str]:
+    """The entries that PEFT passes over because their module shares the embeddings' rows, and why it stops at others."""
+    if len(asked) < 2 or not tied:
+        return frozenset(), ""
+    same = [
+        entry
+        for entry in asked
+        if model.input_embeddings.endswith(entry)
+        or any(name.endswith(entry) or entry in name.split(".") for name in tied)
+    ]
+    if len(same) < 2:
+        return frozenset(), ""
+    if any(asked[entry] != asked[same[0]] for entry in same):
+        if config.ensure_weight_tying:
+            return frozenset(), f"ensure_weight_tying needs the same token indices for the tied {' and '.join(same)}."
+        return frozenset(), ""
+    return frozenset(same) & tied, ""
