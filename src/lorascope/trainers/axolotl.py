@@ -15,9 +15,10 @@ from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import Adapted, AdapterConfig, Finding, ModelMap, Module, Plan, Resolution
 from lorascope.sources.yaml_text import parse_yaml
-from lorascope.trainers.commented_yaml import commented_yaml, named_by
+from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import unknown_key_findings
+from lorascope.trainers.provenance import named_by
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.verifying import adapter_config
 

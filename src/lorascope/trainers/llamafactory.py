@@ -19,6 +19,7 @@ from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, surface_losses
 from lorascope.trainers.keys import unknown_key_findings
 from lorascope.trainers.llamafactory_towers import PARTS, Parts
+from lorascope.trainers.provenance import class_said, transformers_release
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "LLaMA-Factory"
@@ -138,11 +139,11 @@ class LlamaFactory:
     def write(self, plan: Plan, job: Job) -> str:
         """The YAML file's text."""
         adapter = _settings(plan) or {}
-        release = plan.model.versions.get("transformers", "")
+        release = transformers_release(plan.model)
         heading = [
             f"Made for LLaMA-Factory {self.release}. Run it with: llamafactory-cli train THIS_FILE.yaml",
             f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.",
-            f"Names of modules are those of {plan.model.architecture}"
+            f"Names of modules are those of {class_said(plan.model)}"
             + (f" in transformers {release}." if release else ".")
             + " LLaMA-Factory runs with transformers up to 5.6.0.",
         ]
@@ -177,7 +178,7 @@ class LlamaFactory:
             )
             + "Without a key template, the chat template is the tokenizer's own.",
         }
-        return commented_yaml(heading, settings, remarks)
+        return commented_yaml(heading, settings, remarks, references=True)
 
     def read(self, text: str, where: str) -> Asked:
         """Such a file, with every fault of its adapter settings."""

@@ -17,6 +17,7 @@ from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.keys import unknown_key_findings
 from lorascope.trainers.mlx_names import MlxModel, as_mlx, mlx_types
+from lorascope.trainers.provenance import transformers_release
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "mlx-lm"
@@ -92,7 +93,7 @@ class MlxLm:
             f"{_TITLE} {self.release}: mlx_lm.lora --config THIS_FILE",
             f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.",
             f"Module names are {_TITLE}'s own, for the {plan.model.model_type} of transformers "
-            f"{plan.model.versions.get('transformers') or 'as its checkpoint names it'}.",
+            f"{transformers_release(plan.model) or 'as its checkpoint names it'}.",
         ]
         settings = {
             "model": job.base or PLACEHOLDER,

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import re
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,6 +25,8 @@ from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys
 from lorascope.trainers.ms_swift_models import ModelType, Towers, model_types, types_for
+from lorascope.trainers.provenance import class_said, transformers_release
+from lorascope.trainers.shell_words import shell_command
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "ms-swift"
@@ -161,8 +162,8 @@ class MsSwift:
     def write(self, plan: Plan, job: Job) -> str:
         """The command."""
         adapter = _settings(plan) or {}
-        release = plan.model.versions.get("transformers", "")
-        names = f"Names of modules are those of {plan.model.architecture}"
+        release = transformers_release(plan.model)
+        names = f"Names of modules are those of {class_said(plan.model)}"
         names += f" in transformers {release}." if release else "."
         types = [kind.name for kind in types_for(plan.model.architecture)]
         options: dict[str, Any] = {
@@ -201,8 +202,7 @@ class MsSwift:
             remarks.append("lora_dropout 0: PEFT has no dropout on fused experts.")
         if not job.data:
             remarks.append("dataset: demonstration data that ms-swift knows.")
-        lines = [f"--{key} {_words(value)}" for key, value in options.items()]
-        return "\n".join([*(f"# {remark}" for remark in remarks), "swift sft \\", *_continued(lines)]) + "\n"
+        return shell_command(remarks, ("swift", "sft"), options)
 
     def read(self, text: str, where: str) -> Asked:
         """Such options, with every fault of those that bear on adapters."""
@@ -272,16 +272,6 @@ class MsSwift:
             return Outcome(Resolution(error=error, cause="refused"), None, tuple(findings))
         config = _lora_config(model, settings, kind, targets, findings)
         return Outcome(_adapted(model, config, findings), config, tuple(findings))
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return " ".join(shlex.quote(str(word)) for word in value) if isinstance(value, list) else shlex.quote(str(value))
-
-
-def _continued(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}{'' if at == len(lines) - 1 else chr(32) + chr(92)}" for at, line in enumerate(lines)]
 
 
 def _model_losses(model: ModelMap) -> Iterator[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from lorascope.compiling import NEWEST, peft_arguments
+from lorascope.errors import LorascopeError
+from lorascope.foreign_text import json_text, quoted
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import ModelMap, Plan
 from lorascope.sources.json_text import parse_json
+from lorascope.trainers.python_lines import Name, PythonLines, is_python_name
 from lorascope.trainers.python_text import call_arguments, read_script
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.verifying import adapter_config
@@ -31,7 +33,7 @@ class PeftFile:
 
     def write(self, plan: Plan, job: Job) -> str:
         """The file's text."""
-        return json.dumps(adapter_json(plan, job.base or None), indent=2) + "\n"
+        return json_file(adapter_json(plan, job.base or None))
 
     def read(self, text: str, where: str) -> Asked:
         """Such a file."""
@@ -54,27 +56,36 @@ class PeftPython(PeftFile):
 
     def write(self, plan: Plan, job: Job) -> str:
         """The script's text."""
-        lines = [f"    {key}={value!r}," for key, value in peft_arguments(plan.config).items()]
-        return "\n".join(
-            [
-                "import peft",
-                "import transformers",
-                "",
-                *([] if job.base else ["# Your model: a Hub id or a folder."]),
-                f"model = transformers.{plan.model.architecture}.from_pretrained({job.base or PLACEHOLDER!r})",
-                f"# {plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.",
-                "config = peft.LoraConfig(",
-                *lines,
-                ")",
-                "model = peft.get_peft_model(model, config)",
-                "model.print_trainable_parameters()",
-                "",
-            ]
+        if not is_python_name(plan.model.architecture):
+            raise LorascopeError(
+                f"the model's class is {quoted(plan.model.architecture) if plan.model.architecture else 'not known'}, and no "
+                "name that Python could load",
+                where=f"export to {self.name}",
+                hint="Export to peft, and load the model in code of your own.",
+            )
+        script = PythonLines()
+        script.code("import peft\nimport transformers\n")
+        if not job.base:
+            script.comment("Your model: a Hub id or a folder.")
+        script.code(
+            "model = transformers.$class.from_pretrained($base)",
+            **{"class": Name(plan.model.architecture), "base": job.base or PLACEHOLDER},
         )
+        script.comment(f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.")
+        script.code("config = peft.LoraConfig(")
+        for key, value in peft_arguments(plan.config).items():
+            script.code("    $key=$value,", key=Name(key), value=value)
+        script.code(")\nmodel = peft.get_peft_model(model, config)\nmodel.print_trainable_parameters()")
+        return script.text()
 
     def read(self, text: str, where: str) -> Asked:
         """The call of `LoraConfig` in a script."""
         return Asked("", call_arguments(read_script(text, where, "LoraConfig"), ("LoraConfig",)))
+
+
+def json_file(content: Mapping[str, Any]) -> str:
+    """The text of a file with an object."""
+    return f"{json_text(content, indent=2)}\n"
 
 
 def adapter_json(plan: Plan, base: str | None) -> dict[str, Any]:

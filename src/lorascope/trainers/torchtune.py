@@ -11,8 +11,9 @@ from lorascope.folding import listed
 from lorascope.foreign_text import quoted
 from lorascope.records import Adapted, Behaviour, Finding, ModelMap, Plan, Resolution, Weight
 from lorascope.sources.yaml_text import parse_yaml
-from lorascope.trainers.commented_yaml import commented_yaml
+from lorascope.trainers.commented_yaml import Reference, commented_yaml
 from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.provenance import transformers_release
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.torchtune_builders import (
     ATTENTION_PARTS,
@@ -128,7 +129,7 @@ class Torchtune:
             f"{_TITLE} {self.release}: tune run lora_finetune_single_device --config THIS_FILE",
             f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.",
             f"It has module names of its own; the plan has those of transformers "
-            f"{plan.model.versions.get('transformers') or 'that its checkpoint has'}.",
+            f"{transformers_release(plan.model) or 'that its checkpoint has'}.",
         ]
         others = ", ".join(other.path for other in builders[1:])
         remarks = {
@@ -142,7 +143,8 @@ class Torchtune:
             "dataset": "" if job.data else "Your data, in one of torchtune.datasets.",
         }
         settings = {"output_dir": job.output, "model": model, **_surroundings(builder, job)}
-        return commented_yaml(heading, settings, {key: said for key, said in remarks.items() if said})
+        said = {key: remark for key, remark in remarks.items() if remark}
+        return commented_yaml(heading, settings, said, references=True)
 
     def read(self, text: str, where: str) -> Asked:
         """A torchtune file.
@@ -269,7 +271,7 @@ def _surroundings(builder: Builder, job: Job) -> dict[str, Any]:
             "checkpoint_dir": base,
             "checkpoint_files": ["model.safetensors"],
             "recipe_checkpoint": None,
-            "output_dir": "${output_dir}",
+            "output_dir": Reference("${output_dir}"),
             "model_type": kind,
         },
         "resume_from_checkpoint": False,
@@ -291,7 +293,7 @@ def _surroundings(builder: Builder, job: Job) -> dict[str, Any]:
         "compile": False,
         "metric_logger": {
             "_component_": "torchtune.training.metric_logging.DiskLogger",
-            "log_dir": "${output_dir}/logs",
+            "log_dir": Reference("${output_dir}/logs"),
         },
         "log_every_n_steps": 1,
         "log_peak_memory_stats": False,

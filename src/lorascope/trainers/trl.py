@@ -15,9 +15,10 @@ from lorascope.peft_rules.resolving import resolve
 from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.command_lines import command_words, options_of
-from lorascope.trainers.commented_yaml import commented_yaml, named_by
+from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.provenance import named_by
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "TRL"

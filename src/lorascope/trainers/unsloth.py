@@ -14,9 +14,10 @@ from lorascope.foreign_text import quoted
 from lorascope.peft_rules.matching import ALL_LINEAR, all_linear_targets
 from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
-from lorascope.trainers.commented_yaml import named_by
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.provenance import named_by
+from lorascope.trainers.python_lines import Name, PythonLines
 from lorascope.trainers.python_text import (
     call_arguments,
     call_owner,
@@ -103,6 +104,16 @@ _UNCOVERED = (
     "trainable_token_indices",
     "use_bdlora",
 )
+# How a script makes a conversation of a row with an image and a text.
+_CONVERSATION = '''
+
+def conversation(row):
+    """A row with an image and a text, as a conversation."""
+    asked = [{"type": "text", "text": "Write down what the image shows."}, {"type": "image", "image": row["image"]}]
+    answer = [{"type": "text", "text": row["text"]}]
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+
+'''
 _READ = (*_DEFAULTS, *_SCOPE, *_HANDED_ON, *_UNCOVERED, "task_type")
 
 
@@ -161,44 +172,30 @@ class Unsloth:
             "target_parameters": "Given, so that Unsloth adds no experts of its own." if counts_experts(model) else "",
             "lora_dropout": "PEFT has no dropout on fused experts." if config.target_parameters else "",
         }
-        lines = []
+        script = PythonLines()
+        script.comment(f"{_TITLE} {self.release}, PEFT {self.peft}.")
+        script.comment(f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.")
+        script.comment(named_by(model))
+        script.blank()
+        script.code("from unsloth import $owner  # before all others, which it changes\n", owner=Name(owner))
+        script.code("from datasets import load_dataset\nfrom trl import SFTConfig, SFTTrainer\n")
+        if not job.base:
+            script.comment("Your model: a Hub id or a folder.")
+        script.code("model, tokenizer = $owner.from_pretrained(", owner=Name(owner))
+        script.code("    $base,\n    max_seq_length=2048,\n    load_in_4bit=False,\n)", base=job.base or PLACEHOLDER)
+        script.code("model = $owner.get_peft_model(\n    model,", owner=Name(owner))
         for key, value in arguments.items():
-            lines += [f"    # {remarks[key]}"] if remarks.get(key) else []
-            lines.append(f"    {key}={value!r},")
+            if remarks.get(key):
+                script.comment(remarks[key], indent=4)
+            script.code("    $key=$value,", key=Name(key), value=value)
         if not _is_own(owner, model):
-            lines += [
-                "    # All parts, so that Unsloth filters none of the names.",
-                *(f"    {key}={value}," for key, value in _SCOPE.items()),
-            ]
-        return "\n".join(
-            [
-                f"# {_TITLE} {self.release}, PEFT {self.peft}.",
-                f"# {plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights.",
-                f"# {named_by(model)}",
-                "",
-                f"from unsloth import {owner}  # before all others, which it changes",
-                "",
-                "from datasets import load_dataset",
-                "from trl import SFTConfig, SFTTrainer",
-                "",
-                *([] if job.base else ["# Your model: a Hub id or a folder."]),
-                f"model, tokenizer = {owner}.from_pretrained(",
-                f"    {job.base or PLACEHOLDER!r},",
-                "    max_seq_length=2048,",
-                "    load_in_4bit=False,",
-                ")",
-                f"model = {owner}.{_CALL}(",
-                "    model,",
-                *lines,
-                '    use_gradient_checkpointing="unsloth",',
-                "    random_state=0,",
-                ")",
-                "model.print_trainable_parameters()",
-                "",
-                *_training(owner, job),
-                "",
-            ]
-        )
+            script.comment("All parts, so that Unsloth filters none of the names.", indent=4)
+            for key, on in _SCOPE.items():
+                script.code("    $key=$on,", key=Name(key), on=on)
+        script.code('    use_gradient_checkpointing="unsloth",\n    random_state=0,\n)')
+        script.code("model.print_trainable_parameters()\n")
+        _write_training(script, owner, job)
+        return script.text()
 
     def read(self, text: str, where: str) -> Asked:
         """The call of `get_peft_model` in a script.
@@ -300,52 +297,38 @@ def _fields() -> tuple[str, ...]:
     return tuple(key for key in (*_DEFAULTS, *_HANDED_ON) if key in mine)
 
 
-def _training(owner: str, job: Job) -> list[str]:
+def _write_training(script: PythonLines, owner: str, job: Job) -> None:
     """The lines that train: on texts, or on images with texts."""
-    local = job.data.endswith((".json", ".jsonl"))
-    if owner == "FastVisionModel":
-        data = job.data or "unsloth/LaTeX_OCR"
-        prepared = [
-            "",
-            "",
-            "def conversation(row):",
-            '    """A row with an image and a text, as a conversation."""',
-            '    asked = [{"type": "text", "text": "Write down what the image shows."}, '
-            '{"type": "image", "image": row["image"]}]',
-            '    answer = [{"type": "text", "text": row["text"]}]',
-            '    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}',
-            "",
-            "",
-        ]
-        columns = "image and text"
-        rows = "[conversation(row) for row in rows]"
-        collator = ["from unsloth.trainer import UnslothVisionDataCollator", ""]
-        more = ["    data_collator=UnslothVisionDataCollator(model, tokenizer),"]
-        options = 'remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}, '
+    images = owner == "FastVisionModel"
+    if images:
+        script.code("from unsloth.trainer import UnslothVisionDataCollator\n")
+    if not job.data:
+        columns = "image and text" if images else "messages"
+        script.comment(f"Your data: a Hub id, a folder or a file, with the columns {columns}.")
+    data = job.data or ("unsloth/LaTeX_OCR" if images else "trl-lib/Capybara")
+    if job.data.endswith((".json", ".jsonl")):
+        script.code('rows = load_dataset("json", data_files=$data, split="train")', data=data)
     else:
-        data = job.data or "trl-lib/Capybara"
-        prepared, collator, more, options = [], [], [], 'dataset_text_field="text", '
-        columns = "messages"
-        rows = 'rows.map(lambda row: {"text": tokenizer.apply_chat_template(row["messages"], tokenize=False)})'
-    loaded = f'"json", data_files={data!r}' if local else f"{data!r}"
-    return [
-        *collator,
-        *([f"# Your data: a Hub id, a folder or a file, with the columns {columns}."] if not job.data else []),
-        f'rows = load_dataset({loaded}, split="train")',
-        *prepared,
-        "trainer = SFTTrainer(",
-        "    model=model,",
-        "    processing_class=tokenizer,",
-        f"    train_dataset={rows},",
-        *more,
-        "    args=SFTConfig(",
-        f"        output_dir={job.output!r}, {options}".rstrip(),
-        "        per_device_train_batch_size=2, gradient_accumulation_steps=4, num_train_epochs=1, learning_rate=2e-4,",
-        "    ),",
-        ")",
-        "trainer.train()",
-        f"model.save_pretrained({job.output!r})",
-    ]
+        script.code('rows = load_dataset($data, split="train")', data=data)
+    if images:
+        script.code(_CONVERSATION)
+    script.code("trainer = SFTTrainer(\n    model=model,\n    processing_class=tokenizer,")
+    if images:
+        script.code("    train_dataset=[conversation(row) for row in rows],")
+        script.code("    data_collator=UnslothVisionDataCollator(model, tokenizer),\n    args=SFTConfig(")
+        script.code(
+            '        output_dir=$output, remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True},',
+            output=job.output,
+        )
+    else:
+        script.code(
+            '    train_dataset=rows.map(lambda row: {"text": tokenizer.apply_chat_template(row["messages"], tokenize=False)}),'
+        )
+        script.code('    args=SFTConfig(\n        output_dir=$output, dataset_text_field="text",', output=job.output)
+    script.code(
+        "        per_device_train_batch_size=2, gradient_accumulation_steps=4, num_train_epochs=1, learning_rate=2e-4,"
+    )
+    script.code("    ),\n)\ntrainer.train()\nmodel.save_pretrained($output)", output=job.output)
 
 
 # Reading.
