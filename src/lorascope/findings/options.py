@@ -7,7 +7,16 @@ from collections.abc import Iterator
 
 from lorascope.compiling import task_type, unsaved_heads
 from lorascope.errors import alike
-from lorascope.findings.asked import MOST_EXPLAINED, Asked, counted, in_quotes, pattern_of, plain_pattern, release_in
+from lorascope.findings.asked import (
+    MOST_EXPLAINED,
+    Asked,
+    counted,
+    cut,
+    in_quotes,
+    pattern_of,
+    plain_pattern,
+    release_in,
+)
 from lorascope.findings.case import Case
 from lorascope.findings.layers import excluded_by
 from lorascope.folding import NUMBER, listed
@@ -102,7 +111,7 @@ def _excluding(case: Case, asked: Asked) -> Iterator[Finding]:
     for text, taken in entries:
         if not taken:
             why, fix = _no_effect(case, text, names, isinstance(exclude, str))
-            message = f'"{text}" excludes no target. {why}'.rstrip()
+            message = f'"{cut(text)}" excludes no target. {why}'.rstrip()
             yield Finding("exclude-unmatched", "warning", "exclude_modules", message, fix)
 
 
@@ -113,18 +122,21 @@ def _no_effect(case: Case, text: str, targets: list[str], is_text: bool) -> tupl
         why = "Entries of a list are names or their endings, never regular expressions."
         hit = _full(text, targets)
         if hit:
-            return why, f'Give it as a text: exclude_modules="{text}", which takes out {counted(len(hit), "target")}.'
+            return (
+                why,
+                f'Give it as a text: exclude_modules="{cut(text)}", which takes out {counted(len(hit), "target")}.',
+            )
         whole = f".*{text}.*"
         hit = _full(whole, targets)
         if hit:
-            return why, f'Give exclude_modules="{whole}", which takes out {counted(len(hit), "target")}.'
+            return why, f'Give exclude_modules="{cut(whole)}", which takes out {counted(len(hit), "target")}.'
         return why, "As one it would exclude nothing either. Take it out."
     if is_text:
         for whole in (f"(.*[.])?{text}", f"(.*[.])?{text}[.].*", f".*{text}.*"):
             hit = _full(whole, targets)
             if hit:
                 why = "A text is one regular expression for the whole name."
-                return why, f'Give exclude_modules="{whole}", which takes out {counted(len(hit), "target")}.'
+                return why, f'Give exclude_modules="{cut(whole)}", which takes out {counted(len(hit), "target")}.'
     else:
         below = f"(.*[.])?{plain_pattern(text)}[.].*"
         hit = _full(below, targets)
@@ -137,7 +149,7 @@ def _no_effect(case: Case, text: str, targets: list[str], is_text: bool) -> tupl
                     why,
                     f'Give "{below}" within a text that has the other entries too: it takes out {len(hit)} targets.',
                 )
-            return why, f'Give exclude_modules="{whole}", which takes out {len(hit)} of these targets.'
+            return why, f'Give exclude_modules="{cut(whole)}", which takes out {len(hit)} of these targets.'
     matched = [name for name in modules if name == text or name.endswith(f".{text}")]
     if matched:
         return f"{listed(matched, 2)} is no target anyway.", "Take it out."

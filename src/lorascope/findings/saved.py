@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.errors import alike
-from lorascope.findings.asked import Asked, counted, in_quotes, release_in, some_in_quotes
+from lorascope.findings.asked import Asked, counted, cut, in_quotes, release_in, some_in_quotes
 from lorascope.findings.case import Case
 from lorascope.folding import NUMBER, listed
 from lorascope.peft_rules.copying import Endings, names_before_matching, unmatched
@@ -64,7 +64,7 @@ def _unmatched(case: Case) -> Iterator[Finding]:
     for entry in absent[:_MOST_EXPLAINED]:
         fix = _nearest(case, entry)
         message = (
-            f'"{entry}" matches no module of {case.model.model}, and PEFT ignores that silently: nothing is saved.'
+            f'"{cut(entry)}" matches no module of {case.model.model}, and PEFT ignores that silently: nothing is saved.'
         )
         yield Finding("saved-unmatched", "warning", _SETTING, message, fix)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from lorascope.compiling import peft_name
 from lorascope.errors import alike
-from lorascope.findings.asked import MOST_EXPLAINED, Asked, in_quotes, some_in_quotes
+from lorascope.findings.asked import MOST_EXPLAINED, Asked, cut, in_quotes, some_in_quotes
 from lorascope.findings.case import Case
 from lorascope.folding import listed
 from lorascope.peft_rules.patterns import BadPatternError, cheap_matches
@@ -84,7 +84,7 @@ def _pattern(case: Case, asked: Asked, setting: str) -> Iterator[Finding]:
         yield Finding("pattern-unmatched", "warning", setting, message, "Take them out.")
     for key in unmatched[:MOST_EXPLAINED]:
         why, fix = _unmatched(case, asked, key, names)
-        message = f'"{key}" matches no adapted weight, so that none gets {given[key]:g}. {why}'.rstrip()
+        message = f'"{cut(key)}" matches no adapted weight, so that none gets {given[key]:g}. {why}'.rstrip()
         yield Finding("pattern-unmatched", "warning", setting, message, fix)
     told = {*unmatched, *prefixed, *used, *(key for key, _ in table.bad())}
     yield from _shadowed(given, table, setting, names, [key for key in given if key not in told])
@@ -101,10 +101,10 @@ def _unmatched(case: Case, asked: Asked, key: str, names: list[str]) -> tuple[st
     if below:
         return (
             "A key must reach the end of the name, and these names go on.",
-            rf'Write "{key}[.].*", which matches {len(below)} of the adapted weights.',
+            rf'Write "{cut(key)}[.].*", which matches {len(below)} of the adapted weights.',
         )
     if _matching(rf".*({key})$", names):
-        return "A key starts at the beginning of a name or after a dot.", f'Write ".*{key.lstrip("^")}".'
+        return "A key starts at the beginning of a name or after a dot.", f'Write ".*{cut(key.lstrip("^"))}".'
     if (len(key) <= _LONGEST_TAIL and key.startswith(("*", "+", "?"))) or (re.search(r"(?<![.)\]])\*", key)):
         pattern = re.sub(r"(?<![.)\]])\*", ".*", key)
         return "Keys are regular expressions, in which * alone stands for nothing.", f'Write "{pattern}".'
@@ -142,12 +142,12 @@ def _shadowed(
         if all(given[winner] == given[key] for winner in winners):
             continue
         message = (
-            f'"{key}" never counts: PEFT takes the first key that matches, and {in_quotes(winners[:_MOST_NAMED])} stands '
+            f'"{cut(key)}" never counts: PEFT takes the first key that matches, and {in_quotes(winners[:_MOST_NAMED])} stands '
             f"before it and matches all {len(hit)} of its weights, so that they get "
             f"{', '.join(f'{given[winner]:g}' for winner in winners[:_MOST_NAMED])} and not {given[key]:g}."
         )
         # Saving sorts the keys, so an order alone would not last.
-        fix = f'Put "{key}" first, and write keys that do not overlap if the adapter is to be saved: PEFT sorts them.'
+        fix = f'Put "{cut(key)}" first, and write keys that do not overlap if the adapter is to be saved: PEFT sorts them.'
         yield Finding("pattern-shadowed", "warning", setting, message, fix)
 
 
@@ -164,10 +164,10 @@ def _reordered(given: Mapping[str, float], setting: str, names: list[str]) -> It
     assert new is not None
     does = "cannot be loaded" if setting == "rank_pattern" else "is scaled otherwise"
     message = (
-        f'{len(changed)} weights have two keys, such as "{old}" ({given[old]:g}) and "{new}" ({given[new]:g}). The first '
+        f'{len(changed)} weights have two keys, such as "{cut(old)}" ({given[old]:g}) and "{cut(new)}" ({given[new]:g}). The first '
         f"counts, and saving sorts them the other way round, so that a saved adapter {does} afterwards."
     )
-    fix = f'Let the keys not overlap: make "{new}" leave out what "{old}" matches.'
+    fix = f'Let the keys not overlap: make "{cut(new)}" leave out what "{cut(old)}" matches.'
     yield Finding("pattern-shadowed", "warning", setting, message, fix)
 
 

@@ -213,6 +213,10 @@ class LayerFilter:
         self.active = layers is not None and (isinstance(layers, int) or len(layers) > 0)
         self._given = [pattern] if isinstance(pattern, str) and pattern else list(pattern or ())
         self._texts = self._expressions(release) if self.active else []
+        # What a name must have in it for an expression to match, where that is plain to see.
+        self._plain = [f".{text}." if re.fullmatch(r"[\w-]+", text) else "" for text in self._given or [""]]
+        if release >= (0, 21):
+            self._plain = [text[1:] for text in self._plain]
         # Up to 0.20 PEFT reads the first group, which is the user's own if the pattern has one; 0.21 names its group.
         self._group: int | str = "idx" if release >= (0, 21) else 1
 
@@ -233,7 +237,9 @@ class LayerFilter:
             BadPatternError: A pattern that PEFT tries is no regular expression, or a group of it is in the way of the
                 number.
         """
-        for expression in self._texts:
+        for expression, word in zip(self._texts, self._plain, strict=False):
+            if word and word not in name:
+                continue
             match = compiled(expression, "layers_pattern").match(name)
             if match is not None:
                 text = match.group(self._group)

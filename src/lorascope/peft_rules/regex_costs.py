@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 _MOST_STEPS = 10_000_000
 # No longer name is tried without a limit of time, whatever the pattern.
 _LONGEST_NAME = 4096
-# Nor is a longer pattern read.
-_LONGEST_PATTERN = 100_000
+# Nor is a longer pattern read: two long branches with one beginning take `re` quadratic time to compile.
+_LONGEST_PATTERN = 20_000
 _DEEPEST = 30
 _HIGHEST_DEGREE = 7
 _NO_BOUND = 1e15
@@ -301,6 +301,8 @@ def _at_once(texts: Iterable[str]) -> int:
 
 
 def _sum(one: _Steps, other: _Steps) -> _Steps:
+    if len(one) == len(other) == 1:
+        return (one[0] + other[0],)
     longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
     return tuple(value + (shorter[at] if at < len(shorter) else 0.0) for at, value in enumerate(longer))
 
