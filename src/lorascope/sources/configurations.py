@@ -12,14 +12,13 @@ from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.foreign_text import is_class_name, is_model_type, quoted
 from lorascope.sources.checkpoints import Files, Span
 from lorascope.sources.folders import open_folder
-from lorascope.sources.foreign_config import MOST_VALUES, build_faults, buildable
+from lorascope.sources.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 from lorascope.sources.gallery import gallery
 from lorascope.sources.json_text import first_faults, parse_json
 from lorascope.sources.plain_files import read_plain
 
 # A configuration is a few kilobytes; a saved map of the largest model some hundred.
 MOST_BYTES = 64 * 2**20
-MOST_CONFIG_BYTES = 16 * 2**20
 _LONGEST_TEXT = 400
 # The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
 _MOST_LAYERS = 2_000

@@ -50,6 +50,7 @@ _TIMM_NAME = re.compile(r"[\w./+-]{1,200}", re.ASCII)
 _FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 # Released configurations have at most 45,000 values, six deep.
+MOST_CONFIG_BYTES = 16 * 2**20
 MOST_VALUES = 500_000
 _MOST_NESTED = 40
 # The largest sizes of released models are vocabularies, of some 260,000; positions and rotary bases reach 10^9.

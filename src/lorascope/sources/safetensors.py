@@ -10,6 +10,7 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Checkpoint, Files, Span, Tensor
 from lorascope.sources.collecting import no_collection
+from lorascope.sources.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES
 from lorascope.sources.headers import MOST_TENSORS, parse_header
 from lorascope.sources.json_text import first_faults, parse_json
 
@@ -19,7 +20,6 @@ INDEX = "model.safetensors.index.json"
 LONGEST_HEADER = 25_000_000
 MOST_HEADERS = 150_000_000
 MOST_SHARDS = 10_000
-MOST_CONFIG_BYTES = 16 * 2**20
 MOST_INDEX_BYTES = 64 * 2**20
 # Holds most headers whole, so that a second request is the exception.
 _FIRST_READ = 100_000
@@ -173,7 +173,8 @@ def _config(files: Files) -> Mapping[str, Any]:
     if "config.json" not in files.names:
         fault, hint = _why_not(files)
         raise LorascopeError(f"there is no config.json; {fault}", where=files.where, hint=hint)
-    config = parse_json(_whole_file(files, "config.json", MOST_CONFIG_BYTES), where, "Is this a model's config.json?")
+    text = _whole_file(files, "config.json", MOST_CONFIG_BYTES)
+    config = parse_json(text, where, "Is this a model's config.json?", most_values=MOST_VALUES)
     if not isinstance(config, dict):
         raise LorascopeError(f"is {quoted(config)}, not an object", where=where, hint="Is this a model's config.json?")
     return config

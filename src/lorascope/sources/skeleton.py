@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _ABSENT = object()
 
+# Of what modeling code says of a configuration, which may repeat all of it.
+_LONGEST_LINE = 400
 # transformers' mapping of each head. A class that several list has the first of them.
 HEAD_MAPPINGS: dict[Head, str] = {
     "image-text-to-text": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
@@ -146,7 +148,8 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def map_module(
