@@ -27,8 +27,8 @@ Json = dict[str, Any]
 
 _AGAIN = "Make it again with: lorascope plan … -o DIR"
 _LONGEST = 200
-# Each of a plan's sizes is compiled beside all of its targets: a size of its own for each of 3,000 weights.
-_MOST_WORK = 10_000_000
+# Each of a plan's sizes is compiled beside all of its targets: room for a size of its own for each of 1,700 weights.
+_MOST_WORK = 3_000_000
 _CONFIG_FILE, _PLAN_FILE = "adapter_config.json", "plan.json"
 # Names of a model's or an adapter's tensors, and of what a training leaves.
 _TENSORS = (".safetensors", ".gguf", "model.bin", ".index.json", "training_args.bin", "trainer_state.json")
