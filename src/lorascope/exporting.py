@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import shlex
 from collections.abc import Iterator
 
 from lorascope.compiling import as_parameter, weight_of
@@ -36,6 +37,11 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
             and the nearest plan that it can run.
     """
     trainer = trainer_called(to)
+    wrong = [key for key, value in (("base", base), ("data", data), ("output", output)) if not isinstance(value, str)]
+    if wrong:
+        raise LorascopeError(
+            *(f"{key} is no text" for key in wrong), where=f"export to {to}", hint="Give names or paths."
+        )
     job = Job(base or _base_of(plan), data, output)
     losses = trainer.losses(plan)
     if losses:
@@ -44,7 +50,10 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
             where=f"export to {to}",
             hint=_advice(plan, trainer),
         )
-    text = trainer.write(plan, job)
+    try:
+        text = trainer.write(plan, job)
+    except LorascopeError as error:
+        raise LorascopeError(*error.faults, where=error.where or f"export to {to}", hint=error.hint) from error
     difference = _difference(plan, trainer, text)
     if difference:
         raise LorascopeError(
@@ -124,25 +133,24 @@ def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
 
 
 def plan_command(plan: Plan) -> str:
-    """The command that makes a plan."""
+    """The command that makes a plan, which can be pasted whatever its model is called."""
     options = plan.options
-    words = [f"lorascope plan {plan.model.model}", *(_quoted(str(rule)) for rule in plan.rules)]
+    source, rules = plan.model.model, [str(rule) for rule in plan.rules]
+    words = []
     if any(rule.rank is None for rule in plan.rules):
-        words.append(f"--rank {options.rank}")
+        words += ["--rank", str(options.rank)]
     if options.scale is not None:
-        words.append(f"--scale {options.scale:g}")
+        words += ["--scale", f"{options.scale:g}"]
     elif options.alpha is not None:
-        words.append(f"--alpha {options.alpha:g}")
-    words.append(f"--dropout {options.dropout:g}")
+        words += ["--alpha", f"{options.alpha:g}"]
+    words += ["--dropout", f"{options.dropout:g}"]
     words += [f"--{name}" for name in ("rslora", "dora") if getattr(options, name)]
-    words += [f"--bias {options.bias}"] if options.bias != "none" else []
+    words += ["--bias", options.bias] if options.bias != "none" else []
     words += [f"--layers={options.layers}"] if options.layers else []
-    words += [f"--exclude {_quoted(str(rule))}" for rule in options.exclude]
-    return " ".join(words)
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if set(text) & set("[]") else text
+    words += [word for rule in options.exclude for word in ("--exclude", str(rule))]
+    # What begins with a dash would be taken for an option, if two dashes did not end them.
+    words = [*words, "--", source, *rules] if source.startswith("-") else [source, *rules, *words]
+    return shlex.join(["lorascope", "plan", *words])
 
 
 def _fewest_first() -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.sources.json_text import parse_json
+from lorascope.sources.plain_files import read_plain
 from lorascope.sources.yaml_text import MOST_BYTES, parse_yaml
 from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
 from lorascope.trainers.surface import Asked, Trainer
@@ -38,14 +40,13 @@ def read_as(name: str, words: Sequence[str]) -> TrainerFile:
         LorascopeError: There is no such trainer or file, or it cannot be read.
     """
     trainer = trainer_called(name)
-    where = " ".join(words)
     if len(words) == 1 and _is_there(Path(words[0])):
-        return _read_by(trainer, _text(Path(words[0])), where)
-    if where.startswith(("--", trainer.name)):
+        return _read_by(trainer, _text(Path(words[0])), words[0])
+    if words and words[0].startswith(("--", trainer.name)):
         return _read_by(trainer, shlex.join(words), f"options of {trainer.title}")
     raise LorascopeError(
         "there is no such file",
-        where=where,
+        where=quoted(" ".join(words)),
         hint=f"Give a configuration of {trainer.title}, or its options after --: --as {trainer.name} -- --option …",
     )
 
@@ -96,21 +97,13 @@ def _one_of(found: Sequence[Trainer], where: str) -> Trainer:
 
 
 def _read_by(trainer: Trainer, text: str, where: str) -> TrainerFile:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise LorascopeError("holds bytes that are not UTF-8", where=where, hint="Is this a configuration?")
     return TrainerFile(where, trainer, trainer.read(text, where))
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
-        raise LorascopeError("is neither a file nor a folder", where=str(path), hint="Give a configuration file.")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise LorascopeError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if len(data) > MOST_BYTES:
-        raise LorascopeError(
-            f"has more than the {MOST_BYTES} bytes that are read", where=str(path), hint="Is this a configuration?"
-        )
+    data = read_plain(path, MOST_BYTES, hint="Give a configuration file.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
