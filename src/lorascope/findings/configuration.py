@@ -11,6 +11,7 @@ from lorascope.findings.coverage import coverage_findings
 from lorascope.findings.entries import entry_findings
 from lorascope.findings.layers import layer_findings
 from lorascope.findings.options import option_findings
+from lorascope.findings.rare_options import rare_option_findings
 from lorascope.findings.reach import reach_findings
 from lorascope.findings.rewrite import rewrite_findings
 from lorascope.findings.saved import saved_findings
@@ -33,6 +34,7 @@ def configuration_findings(case: Case) -> Iterator[Finding]:
         unmatched_findings,
         entry_findings,
         option_findings,
+        rare_option_findings,
         size_findings,
         layer_findings,
         rewrite_findings,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lorascope.folding import listed
 from lorascope.peft_rules.matching import parameter_names
-from lorascope.peft_rules.resolving import resolve
+from lorascope.peft_rules.resolving import NOT_COVERED, resolve
 from lorascope.peft_rules.versioning import release_of
 from lorascope.records import Adapted, AdapterConfig, ModelMap, Resolution
 
@@ -70,6 +70,8 @@ def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple
         if release_of(release) == release_of(peft):
             continue
         other = _of_wrapped(model, config, release)
+        if other.cause == NOT_COVERED:
+            continue
         found = [_difference(other, own)]
         if _swaps_factors(release) != _swaps_factors(peft):
             found.append(_swapped(model, other, own))

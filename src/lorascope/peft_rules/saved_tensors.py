@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from lorascope.peft_rules import conversion, copying, counting, matching
+from lorascope.peft_rules import conversion, copying, counting, matching, token_rows
 from lorascope.peft_rules.copying import copied_modules
 from lorascope.peft_rules.matching import parameter_names
 from lorascope.peft_rules.patterns import compiled
@@ -25,8 +25,9 @@ WRAPPED = ".base_layer"
 _VOCABULARY = ("embed_tokens", "lm_head")
 
 # down, up: the factors A and B; magnitude: DoRA's; up_bias: `lora_bias`; bias: one of the base model's that `bias` trains;
-# copy: of a module that modules_to_save trains in full; base: the untouched weight of a targeted embedding.
-Part = Literal["down", "up", "magnitude", "up_bias", "bias", "copy", "base"]
+# copy: of a module that modules_to_save trains in full; base: the untouched weight of a targeted embedding; diagonal:
+# KaSA's; rows: of an embedding, trained for some tokens.
+Part = Literal["down", "up", "magnitude", "up_bias", "bias", "copy", "base", "diagonal", "rows"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,7 +137,9 @@ class _Saving:
         copied = copied_modules(model, entries, self.wraps)
         self.copies = tuple(dict.fromkeys(copied.modules)) + tuple(self._aliases(entries))
         twice = config.task_type in copying.SAVING_TWICE
-        self.exact = not copied.nested
+        # Samplers of Monte CLoRA and buffers of VeLoRA are saved with the factors, and rows beside copies in other places.
+        rare = config.monteclora_config is not None or config.velora_config is not None
+        self.exact = not copied.nested and not rare and not (self.copies and config.trainable_token_indices)
         if twice and "base_model.model".endswith(entries):
             self.exact = False  # PEFT then copies the whole model by its own name for it
 
@@ -179,47 +182,56 @@ class _Saving:
                 yield from self._parameter_factors(owner, name, shape, rank, WRAPPED * depth)
         yield from self._copies()
         yield from self._biases()
+        yield from self._rows()
         if self._vocabulary_targeted():
             targeted = {self.model.input_embeddings, self.model.output_embeddings} & self.wraps.keys()
             yield from (tensor for tensor in self.vocabulary() if tensor.owner in targeted)
 
     def _module_factors(self, module: Module, rank: int) -> Iterator[SavedTensor]:
         stem = f"{PREFIX}{self.path(module.name)}"
-        inner, outer = counting.in_and_out(module)
-        kernel = (counting.stored_shape(module, "weight") or ())[2:] if module.kind == "conv" else ()
-        ones = (1,) * len(kernel)
+        factors = counting.module_factors(module, rank, self.config, self.release)
         name = module.name
         if module.kind == "embedding":
-            yield SavedTensor(f"{stem}.lora_embedding_A", (rank, inner), "down", name, 0, rank)
-            yield SavedTensor(f"{stem}.lora_embedding_B", (outer, rank), "up", name, 1, rank)
+            yield SavedTensor(f"{stem}.lora_embedding_A", factors.down, "down", name, 0, rank)
+            yield SavedTensor(f"{stem}.lora_embedding_B", factors.up, "up", name, 1, rank)
         else:
-            yield SavedTensor(f"{stem}.lora_A.weight", (rank, inner, *kernel), "down", name, 0, rank)
-            up = (outer, rank // module.groups, *ones)
-            yield SavedTensor(f"{stem}.lora_B.weight", up, "up", name, 1 if module.groups == 1 else None, rank)
-        if self.config.lora_bias:
-            yield SavedTensor(f"{stem}.lora_B.bias", (outer,), "up_bias", name)
-        if self.config.use_dora:
+            # The rank can be read off a side that is as long as the rank: not off blocks, or what a group shares.
+            yield SavedTensor(f"{stem}.lora_A.weight", factors.down, "down", name, 0, factors.down[0])
+            side = 1 if module.groups == 1 and factors.up[1] == factors.down[0] else None
+            yield SavedTensor(f"{stem}.lora_B.weight", factors.up, "up", name, side, factors.down[0])
+        if factors.up_bias:
+            inner_bias = factors.inner_up[0] if factors.inner_up else 0
+            yield SavedTensor(f"{stem}.lora_B.bias", (factors.up_bias - inner_bias,), "up_bias", name)
+        if factors.magnitude:
             # PEFT takes ".weight" off this name, but not within what modules_to_save copies.
             ending = ".weight" if self.copy_above(name) else ""
-            shape = (1, outer, *ones) if kernel else (outer,)
+            ones = factors.up[2:]
+            shape = (1, factors.magnitude, *ones) if ones else (factors.magnitude,)
             yield SavedTensor(f"{stem}.lora_magnitude_vector{ending}", shape, "magnitude", name)
-        if module.kind == "multihead_attention":
+        if self.config.kasa_config is not None:
+            yield SavedTensor(f"{stem}.lora_diag", (rank,), "diagonal", name)
+        if factors.inner_down:
             stem += f"{WRAPPED}.out_proj"
-            yield SavedTensor(f"{stem}.lora_A.weight", (rank, inner), "down", name, 0, rank)
-            yield SavedTensor(f"{stem}.lora_B.weight", (inner, rank), "up", name, 1, rank)
-            if self.config.lora_bias:
-                yield SavedTensor(f"{stem}.lora_B.bias", (inner,), "up_bias", name)
+            yield SavedTensor(f"{stem}.lora_A.weight", factors.inner_down, "down", name, 0, rank)
+            yield SavedTensor(f"{stem}.lora_B.weight", factors.inner_up, "up", name, 1, rank)
+            if factors.up_bias:
+                yield SavedTensor(f"{stem}.lora_B.bias", (factors.inner_up[0],), "up_bias", name)
 
     def _parameter_factors(
         self, owner: str, name: str, shape: tuple[int, ...], rank: int, depth: str
     ) -> Iterator[SavedTensor]:
-        *experts, outer, inner = shape
-        if experts and self.model.module_by_name[owner].transposed:
-            inner, outer = outer, inner
-        ranks = rank * (experts[0] if experts else 1)
+        module = self.model.module_by_name[owner]
+        factors = counting.parameter_factors(shape, rank, module, self.config, self.release)
         stem = f"{PREFIX}{self.path(owner)}{depth}"
-        yield SavedTensor(f"{stem}.lora_A.weight", (ranks, inner), "down", name, 0, rank)
-        yield SavedTensor(f"{stem}.lora_B.weight", (outer, ranks), "up", name, 1, rank)
+        yield SavedTensor(f"{stem}.lora_A.weight", factors.down, "down", name, 0, rank)
+        yield SavedTensor(f"{stem}.lora_B.weight", factors.up, "up", name, 1, rank)
+
+    def _rows(self) -> Iterator[SavedTensor]:
+        """The rows of embeddings that `trainable_token_indices` trains."""
+        found = token_rows.token_rows(self.model, self.config, (), ())
+        for name, shape in found.modules.items():
+            stem = f"{PREFIX}{self.path(name)}"
+            yield SavedTensor(f"{stem}.token_adapter.trainable_tokens_delta", shape, "rows", name)
 
     def base(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Every parameter of the base model under each of its names."""
