@@ -56,11 +56,14 @@ _MOST_NESTED = 40
 # The largest sizes of released models are vocabularies, of some 260,000; positions and rotary bases reach 10^9.
 LARGEST_COUNT = 4_000_000
 _LARGEST = 2**31
-# Integers that no loop and no shape depends on, or only as positions do.
+# Integers that no loop depends on: tokens, positions, lengths.
 _FREE = re.compile(
-    r"\w*(_id|_ids|_index|_token|_tokens|token_type|theta|base|seed|position\w*|n_ctx|n_positions|max_\w*len\w*|\w*length"
-    r"|window\w*|rate|freq\w*|range|factor|clip\w*|value|scale\w*|max\w*|min\w*|eps|limit|pixels)"
+    r"(?!(num|n)_)\w*(_id|_ids|_index|_token|_tokens|position\w*|max_\w*len\w*|\w*length|window\w*|rate|pixels|range|eps)"
+    r"|n_ctx|n_positions|max_seq\w*|num_positions"
 )
+# And those that are only computed with. A rotary base of 3.6 · 10^9 has been released.
+_FIGURES = re.compile(r"\w*(theta|base|seed|freq\w*|factor|clip\w*|_value|scale|limit)")
+_MOST_FIGURE = 2**53
 # A tokenizer without a longest text writes 10^30 there; no model reads it.
 _UNREAD = re.compile(
     r"(tokenizer_)?model_max_length|transformers_version|\w+_params|total_size|size_in_bytes|num_parameters"
@@ -116,7 +119,11 @@ def _number_faults(here: str, key: str, value: float) -> Iterator[str]:
     if isinstance(value, bool) or _UNREAD.fullmatch(key):
         return
     if isinstance(value, int):
-        most = _LARGEST if _FREE.fullmatch(key) else LARGEST_COUNT
+        most = LARGEST_COUNT
+        if _FIGURES.fullmatch(key):
+            most = _MOST_FIGURE
+        elif _FREE.fullmatch(key):
+            most = _LARGEST
         if abs(value) > most:
             yield f"{here} is {quoted(value)}, more than {most:,}" if value > 0 else f"{here} is {quoted(value)}"
 
