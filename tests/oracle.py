@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorascope.records import AdapterConfig
@@ -19,15 +19,21 @@ if TYPE_CHECKING:
 # Name as in `Adapted.name` -> (rank, alpha, scale).
 Truth = dict[str, tuple[int, float, float]]
 
+# The fields of a configuration that few people set.
+_FIELDS = [field.name for field in dataclasses.fields(AdapterConfig)]
+RARE = frozenset(_FIELDS[_FIELDS.index("init_lora_weights") :])
+
 
 def peft_kwargs(config: AdapterConfig) -> dict[str, Any]:
     """The keyword arguments of `peft.LoraConfig` for a configuration: tuples become lists, mappings dicts."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.name in RARE and value == field.default:
+            continue  # older releases do not know all of them
         if isinstance(value, tuple):
             value = list(value)
-        elif field.name.endswith("_pattern") and field.name != "layers_pattern":
+        elif isinstance(value, Mapping):
             value = dict(value)
         found[field.name] = value
     return found

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from hypothesis import strategies as st
+from oracle import peft_kwargs
 
 from lorascope.peft_rules.matching import parameter_names
 from lorascope.records import AdapterConfig, ModelMap
@@ -194,4 +195,138 @@ def configurations(draw: st.DrawFn, model: ModelMap) -> AdapterConfig:
         layers_pattern=pattern,
         modules_to_save=saved,
         task_type=draw(st.sampled_from(tasks)),
+    )
+
+
+# What few people set, by a label under which the tests count it. A function is given the model's words.
+_TOKENS = ("embed_tokens", "lm_head", "wte", "shared", "word_embeddings", "ens", "rows", "norm", "nope", "turned")
+_INITS: tuple[Any, ...] = (
+    False,
+    None,
+    "gaussian",
+    "Gaussian",
+    "pissa",
+    "pissa_niter_2",
+    "pissa_niter_x",
+    "pissa_4",
+    "olora",
+    "OLoRA",
+    "orthogonal",
+    "eva",
+    "corda",
+    "lora_ga",
+    "loftq",
+    "mica",
+    "MiCA",
+    "nonsense",
+    "",
+)
+
+
+def _bdlora(words: Words, draw: st.DrawFn) -> dict[str, Any]:
+    leaf = st.sampled_from([*words.linear_leaves, "proj", "attn"])
+    names = st.one_of(st.none(), st.lists(leaf, max_size=4))
+    return {
+        "use_bdlora": {
+            "target_modules_bd_a": draw(names),
+            "target_modules_bd_b": draw(names),
+            "nblocks": draw(st.sampled_from([1, 2, 2, 4, 3])),
+            "match_strict": draw(st.sampled_from([False, False, True])),
+        }
+    }
+
+
+def _tokens(words: Words, draw: st.DrawFn) -> dict[str, Any]:
+    present = [name for name in _TOKENS if any(module.endswith(name) for module in words.all)]
+    row = st.integers(0, 15) if draw(st.integers(0, 9)) else st.integers(-70, 70)
+    rows = st.lists(row, max_size=4)
+    if draw(st.booleans()):
+        return {"trainable_token_indices": draw(rows)}
+    entry = st.sampled_from([*present, *present, *present, *_TOKENS])
+    return {"trainable_token_indices": draw(st.dictionaries(entry, rows, max_size=2))}
+
+
+_SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
+    "kasa_config": ({}, {"beta": 0.1}, {"beta": -1}, {"unknown": 1}),
+    "velora_config": ({}, {"num_groups": 4}, {"num_groups": 0}, {"init_type": "random"}, {"init_type": "other"}),
+    "monteclora_config": ({"buffer_size": 2}, {"num_samples": 3, "buffer_size": 1}, {"num_samples": 0}, {"other": 1}),
+    "arrow_config": ({}, {"top_k": 0}),
+    "eva_config": ({}, {"rho": 0.5}, {"tau": 2}),
+    "corda_config": ({},),
+    "lora_ga_config": ({}, {"direction": "random"}),
+}
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "alora_invocation_tokens": ([1, 2], []),
+    "inference_mode": (True,),
+    "ensure_weight_tying": (True,),
+    "use_qalora": (True,),
+    "megatron_config": ({}, None),
+    "megatron_core": ("elsewhere",),
+    "layer_replication": ([], None),
+    "lora_dropout": (float("nan"), float("inf"), -0.5, 1.0, 1.5),
+    "lora_alpha": (float("nan"), float("inf"), -8, 0, 1e300),
+    "r": (1, 3, 5, 17, 40),
+}
+LABELS = (
+    *(f"init_lora_weights={value}" for value in _INITS),
+    *_SETTINGS,
+    *_PLAIN,
+    "loftq_config",
+    "use_bdlora",
+    "trainable_token_indices",
+    "two of them",
+)
+
+
+@st.composite
+def rare_configurations(draw: st.DrawFn, model: ModelMap, label: str) -> dict[str, Any]:
+    """The keyword arguments of one configuration that sets what a label names."""
+    words = Words(model)
+    # Most initializations and variants go with nothing else that is rare, and with linear layers alone.
+    base = _usual(words, draw) if draw(st.integers(0, 3)) else draw(configurations(model))
+    values = {**peft_kwargs(base), **_rare(words, draw, label)}
+    if label == "two of them":
+        values |= _rare(words, draw, draw(st.sampled_from(LABELS[:-1])))
+    if not draw(st.integers(0, 3)):
+        values |= _rare(words, draw, draw(st.sampled_from(["inference_mode", "r", "trainable_token_indices"])))
+    return values
+
+
+def _usual(words: Words, draw: st.DrawFn) -> AdapterConfig:
+    """What people write beside the rare."""
+    leaves = st.lists(st.sampled_from(words.linear_leaves), min_size=1, max_size=4).map(tuple)
+    tails = st.lists(st.sampled_from(words.tails), min_size=1, max_size=2).map(tuple)
+    parameters = st.lists(st.sampled_from(words.parameters or [""]), min_size=1, max_size=2).map(tuple)
+    use = draw(st.integers(0, 7)) if words.parameters else 7
+    return AdapterConfig(
+        target_modules=() if not use else draw(st.one_of(leaves, leaves, leaves, tails, st.just("all-linear"))),
+        target_parameters=draw(parameters) if use < 2 else None,
+        r=draw(st.sampled_from([2, 4, 4, 8, 8, 16])),
+        lora_alpha=draw(st.sampled_from([8, 16, 0.5])),
+        bias=draw(st.sampled_from(["none"] * 4 + ["all", "lora_only"])),
+        use_rslora=draw(_rarely(True, False)),
+        use_dora=draw(_rarely(True, False)),
+        rank_pattern=draw(_patterns(words, st.sampled_from([1, 2, 4, 6, 12, 32]))),
+        modules_to_save=draw(_saved(words)),
+        task_type=draw(st.sampled_from([None] * 4 + ["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS"])),
+    )
+
+
+def _rare(words: Words, draw: st.DrawFn, label: str) -> dict[str, Any]:
+    if label == "two of them":
+        return _rare(words, draw, draw(st.sampled_from(LABELS[:-1])))
+    if label == "use_bdlora":
+        return _bdlora(words, draw)
+    if label == "trainable_token_indices":
+        return _tokens(words, draw)
+    if label == "loftq_config":
+        settings = ({}, {"loftq_bits": 4, "loftq_iter": 1}, {"loftq_bits": 4}, {"loftq_bits": 3, "loftq_iter": 1})
+        return {"init_lora_weights": "loftq", "loftq_config": draw(st.sampled_from(settings))}
+    if label in _SETTINGS:
+        return {label: draw(st.sampled_from(_SETTINGS[label]))}
+    if label in _PLAIN:
+        return {label: draw(st.sampled_from(_PLAIN[label]))}
+    value = next(value for value in _INITS if f"init_lora_weights={value}" == label)
+    return {"init_lora_weights": value} | (
+        {"loftq_config": {"loftq_bits": 8, "loftq_iter": 1}} if value == "loftq" else {}
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
+from torch.nn.utils import parametrizations, prune
+from transformers.pytorch_utils import Conv1D
 
 from lorascope.records import ModelMap
 from lorascope.sources.skeleton import map_module
@@ -168,6 +171,46 @@ class Experts(nn.Module):
         self.scale = nn.Parameter(torch.empty(16))
 
 
+class Normed(nn.Module):
+    """What torch computes weights for, layers that PEFT names like its own, recurrent layers, and narrow ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(32, 8)
+        self.conv = parametrizations.weight_norm(nn.Conv1d(8, 8, 5, groups=2), dim=2)
+        self.q_proj = parametrizations.weight_norm(nn.Linear(8, 12))
+        self.v_proj = parametrizations.spectral_norm(nn.Linear(8, 6))
+        self.rows = parametrizations.spectral_norm(nn.Embedding(16, 8))
+        self.square = parametrizations.orthogonal(nn.Linear(8, 8))
+        self.pruned = prune.l1_unstructured(nn.Linear(8, 10), "weight", 0.3)
+        self.cut = prune.l1_unstructured(nn.Linear(8, 10), "bias", 0.3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # it is old, and still in models
+            self.older = nn.utils.weight_norm(nn.Linear(8, 10))
+        self.default = nn.Linear(8, 6)
+        self.inner = nn.ModuleDict({"default": nn.Linear(8, 10), "o_proj": nn.Linear(10, 8)})
+        self.recurrent = nn.GRU(8, 6, 2)
+        self.cell = nn.LSTMCell(8, 6)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.attention_normed = nn.MultiheadAttention(8, 2)
+        parametrizations.weight_norm(self.attention_normed.out_proj)
+        self.gate = nn.Linear(8, 1)
+        self.turned = Conv1D(12, 8)
+        self.stack = Stack()
+        self.norm = nn.LayerNorm(8)
+        self.lm_head = nn.Linear(8, 32, bias=False)
+
+
+class Stack(nn.Module):
+    """A matrix that is called weight, beside one of another shape and a stack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 8))
+        self.other = nn.Parameter(torch.randn(5, 7))
+        self.pile = nn.Parameter(torch.randn(3, 5, 7))
+
+
 _CONFIGS: dict[str, tuple[str, Callable[[], Any]]] = {
     "llama": ("LlamaForCausalLM", _llama),
     "llama-tied": ("LlamaForCausalLM", functools.partial(_llama, tie_word_embeddings=True)),
@@ -195,11 +238,13 @@ _CONFIGS: dict[str, tuple[str, Callable[[], Any]]] = {
 NAMES = (*_CONFIGS, "plain")
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, device: str = "meta") -> nn.Module:
     """A fresh model."""
-    with torch.device("meta"):
+    with torch.device(device):
         if name == "plain":
             return Plain()
+        if name == "normed":
+            return Normed()
         architecture, config = _CONFIGS[name]
         return getattr(transformers, architecture)._from_config(config())
 
@@ -207,4 +252,4 @@ def build(name: str) -> nn.Module:
 @functools.cache
 def mapped(name: str) -> ModelMap:
     """The map of a model."""
-    return map_module(build(name), model=name)
+    return map_module(build(name, "cpu" if name == "normed" else "meta"), model=name)

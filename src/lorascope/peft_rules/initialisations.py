@@ -93,6 +93,10 @@ def initialisation_fault(
         if method not in ("default", "eva"):
             return f'init_lora_weights="{init}" needs a weight, which a MultiheadAttention has under other names.'
         return ""
+    if config.use_dora and swaps_sides(method, module) and sides[0] != sides[1]:
+        return (
+            f'use_dora does not go with init_lora_weights="{init}" on a Conv1D, whose factors PEFT makes the other way.'
+        )
     return _linear_fault(config, method, rank, sides)
 
 
