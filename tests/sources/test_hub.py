@@ -651,4 +651,6 @@ print(json.dumps([found.requests, part[0].hex(), part[1].decode(), heavy]))
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == [3, FRONT[256:300].hex(), CONFIG.decode(), []]
-        assert {request.token for request in server.of(NAME)} == {"hf_mine"}
+        assert {request.token for request in server.requests} == {"hf_mine"}
+        assert len(server.requests) == 3  # nothing else is asked, such as huggingface_hub's list of agents
+        assert list(tmp_path.iterdir()) == []

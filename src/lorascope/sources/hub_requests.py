@@ -77,9 +77,9 @@ class Connection:
         self.transferred = 0
         self._reached = False
         self._counting = threading.Lock()
-        headers = hub_utilities().build_hf_headers(library_name="lorascope", library_version=__version__)
-        # Packed bytes could not be compared with the range that was asked for.
-        self._headers = {**headers, "Accept-Encoding": "identity"}
+        # Packed bytes could not be compared with the range that was asked for. Not build_hf_headers: it asks the endpoint, without
+        # a bound, for a list of agents and writes that.
+        self._headers = {"User-Agent": f"lorascope/{__version__}", "Accept-Encoding": "identity", **_token_header()}
 
     def facts(self) -> dict[str, Any]:
         """What the Hub's API says of the repository at the revision, sizes of files included.
@@ -357,6 +357,13 @@ def _waiting() -> float:
     """Seconds that a server may be silent."""
     constants: Any = importlib.import_module("huggingface_hub.constants")
     return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _token_header() -> dict[str, str]:
+    """The user's token, unless huggingface_hub is told to send none unasked."""
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else hub_utilities().get_token()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _without_token(headers: Mapping[str, str]) -> dict[str, str]:
