@@ -26,6 +26,7 @@ from lorascope.sources.configurations import (
 from lorascope.sources.gallery import PREFERRED, from_gallery
 from lorascope.sources.python_objects import (
     attribute,
+    is_a,
     is_config,
     is_module,
     name_of_class,
@@ -108,7 +109,7 @@ def inspect(
 
 def _faults(source: Any, head: str, trust_remote_code: bool, read: Read) -> Iterator[tuple[str, str]]:
     """What is wrong with the arguments, and what would be right."""
-    if not isinstance(source, str | ModelMap):
+    if not is_a(source, str, ModelMap):
         yield from object_faults(source)
     if head and head not in PREFERRED:
         yield f"{quoted(head)} is no head", f"The heads are {', '.join(PREFERRED)}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,16 @@ from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import one_line
 from lorascope.records import ModelMap, Plan
-from lorascope.sources.module_tree import module_tree
+from lorascope.sources.module_tree import module_tree, named_parameters
 from lorascope.sources.python_objects import is_module, name_of_class, object_faults, require_plan, unwrapped
+from lorascope.sources.watchdog import OverrunError, Watchdog
 from lorascope.verifying import to_peft
 
 if TYPE_CHECKING:
     from torch import nn
+
+# The largest models take PEFT a minute.
+_SECONDS = 600
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,14 +71,27 @@ def prove(plan: Plan, module: nn.Module) -> Proof:
     import peft
     import torch
 
+    from lorascope.sources.torch_modes import TorchModes
+
+    until = time.monotonic() + _SECONDS
+    watchdog = Watchdog(lambda: f"it takes more than {_SECONDS} seconds" if time.monotonic() > until else "")
+    before = TorchModes()
     try:
         # Adapters are made where torch makes tensors: on the meta device they cost nothing.
-        on_meta = any(parameter.is_meta for parameter in module.parameters())
-        with warnings.catch_warnings(), torch.device("meta") if on_meta else contextlib.nullcontext():
+        on_meta = any(parameter.is_meta for _, parameter in named_parameters(module))
+        with watchdog, warnings.catch_warnings(), torch.device("meta") if on_meta else contextlib.nullcontext():
             warnings.simplefilter("ignore")
             wrapped = peft.get_peft_model(module, config)
-    except Exception as error:  # whatever PEFT raises is the finding
+    except KeyboardInterrupt:
+        raise
+    except OverrunError:
+        raise LorascopeError(
+            f"PEFT was stopped: {watchdog.reason}", where=name_of_class(type(module)), hint="Leave --prove out."
+        ) from None
+    except BaseException as error:  # whatever PEFT or the module raises is the finding
         return Proof(peft.__version__, 0, 0, (one_line(f"PEFT raises {type(error).__name__}: {error}"),))
+    finally:
+        before.restore()
     found = {name: (rank, float(alpha)) for name, (rank, alpha, _) in adapted_weights(wrapped).items()}
     asked = {peft_name(plan.model, target.weight): (target.rank, float(target.alpha)) for target in plan.targets}
     differences = [

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The largest models have some hundred thousand modules, thirty levels deep.
 MOST_MODULES = 1_000_000
+MOST_NAMES = 300_000  # of modules that have several
 MOST_CHARACTERS = 256 * 2**20
 LONGEST_NAME = 2_000
 # torch's own walks recurse, and end at Python's limit of a thousand calls.
@@ -171,8 +172,6 @@ def _walk(root: torch.nn.Module, faults: _Faults) -> tuple[dict[str, torch.nn.Mo
                 "Give the model before it is wrapped, or its configuration.",
             )
             continue
-        if is_scripted(kinds):
-            continue  # compiled: PEFT can replace nothing in it
         inner = []
         for name, child in children_of(module).items():
             where = f"{path}.{name}" if path and isinstance(name, str) else name
@@ -212,11 +211,9 @@ def _names(root: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     while waiting:
         path, module, above = waiting.pop()
         count += 1
-        if count > MOST_MODULES:
-            raise _too_large(root, f"shared modules under more than {MOST_MODULES} names")
+        if count > MOST_NAMES:
+            raise _too_large(root, f"shared modules under more than {MOST_NAMES} names")
         yield path, module
-        if is_scripted(kinds_of(type(module))):
-            continue
         above = above | {id(module)}
         inner = [
             (f"{path}.{name}" if path else name, child, above)
@@ -228,8 +225,6 @@ def _names(root: torch.nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _own_shapes(path: str, module: Any, faults: _Faults, sizes: dict[int, int]) -> Iterator[tuple[str, Shape]]:
     """A module's own parameters with their shapes; the number of scalars of each goes into `sizes`."""
-    if is_scripted(kinds_of(type(module))):
-        return
     # Of the attribute, not of named_parameters(): a parameter shared with an earlier module must not vanish here.
     for name, parameter in parameters_of(module).items():
         if parameter is None:

@@ -16,6 +16,9 @@ _QUALIFIED = type.__dict__["__qualname__"].__get__
 _ATTRIBUTES = type.__dict__["__dict__"].__get__
 _LONGEST_CLASS_NAME = 200
 _MOST_WRAPPERS = 16
+# Of every class that was asked for, by its id: itself, so that it lives, and its answer.
+_KINDS: dict[int, tuple[type, tuple[str, ...]]] = {}
+_MOST_KINDS = 1_000
 
 MODULE = "torch.nn.modules.module.Module"
 _CONFIGS = ("transformers.configuration_utils.PreTrainedConfig", "transformers.configuration_utils.PretrainedConfig")
@@ -58,7 +61,17 @@ def name_of_class(cls: type) -> str:
 
 def kinds_of(cls: type) -> tuple[str, ...]:
     """The full names of a class and of its bases, whatever its metaclass says."""
-    return tuple(f"{_home(base)}.{_QUALIFIED(base)}" for base in _BASES(cls))
+    known = _KINDS.get(id(cls))
+    if known is None or known[0] is not cls:
+        if len(_KINDS) >= _MOST_KINDS:
+            _KINDS.clear()
+        known = _KINDS[id(cls)] = (cls, tuple(f"{_home(base)}.{_QUALIFIED(base)}" for base in _BASES(cls)))
+    return known[1]
+
+
+def is_a(value: object, *classes: type) -> bool:
+    """As `isinstance`, but of the class alone: `__class__` and metaclasses may be foreign code."""
+    return any(base is wanted for base in _BASES(type(value)) for wanted in classes)
 
 
 def _home(cls: type) -> str:
@@ -83,7 +96,7 @@ def path_text(value: object) -> str | None:
         LorascopeError: A path cannot say what it is.
     """
     kinds = kinds_of(type(value))
-    if isinstance(value, type) or "unittest.mock.NonCallableMock" in kinds:
+    if is_a(value, type) or "unittest.mock.NonCallableMock" in kinds:
         return None
     if "builtins.str" in kinds:
         return str.__str__(value)
@@ -109,26 +122,21 @@ def is_scripted(kinds: tuple[str, ...]) -> bool:
     return _SCRIPTED in kinds
 
 
-def is_compiled(module: object) -> bool:
-    """A module compiled by TorchScript, whose parts are not Python objects."""
-    return is_scripted(kinds_of(type(module)))
-
-
 def is_sharded(kinds: tuple[str, ...]) -> bool:
     """A module wrapped by the first FSDP, which flattens parameters."""
     return _SHARDED in kinds
 
 
-def object_faults(source: object) -> Iterator[tuple[str, str]]:
+def object_faults(source: Any) -> Iterator[tuple[str, str]]:
     """Why an object is neither a model nor a configuration, and what to give instead; nothing for what is one."""
     cls = type(source)
     name, kinds = name_of_class(cls), kinds_of(cls)
-    if isinstance(source, type):
+    if is_a(source, type):
         yield _class_fault(source)
     elif (peft := next((kind for kind in _PEFT_MODELS if kind in kinds), "")) and MODULE in kinds:
         what = peft.rpartition(".")[2]
         yield (
-            f"the model is {'one' if name == what else f'a {name},'} that PEFT has wrapped already (a {what})",
+            f"the model is a {name}{'' if name == what else f', which is a {what}'}: PEFT has wrapped it already",
             f"{_FIRST}, or give what model.unload() returns (without layers of an adapter: model.get_base_model()). "
             "For what its adapter does: lorascope check SOURCE ADAPTER.",
         )
@@ -148,9 +156,9 @@ def object_faults(source: object) -> Iterator[tuple[str, str]]:
         yield f"a {name} is no source: it stands for anything", "Give a small model or configuration instead."
     elif (known := next((_OTHERS[kind] for kind in kinds if kind in _OTHERS), None)) is not None:
         yield f"a {name} is {known[0]}", known[1]
-    elif isinstance(source, bytes | bytearray):
+    elif is_a(source, bytes, bytearray):
         yield f"a {name} is no source", "Give text or a path: os.fsdecode(SOURCE)."
-    elif isinstance(source, dict):
+    elif is_a(source, dict):
         yield _dict_fault(source, name)
     else:
         yield f"a {name} is no source", "Give a name, a path, a configuration or a module."
@@ -200,7 +208,7 @@ def unwrapped(module: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def children_of(module: object) -> Mapping[str, Any]:
-    """The registered children of a module, by attribute name; empty if it keeps none.
+    """The registered children of a module, by attribute name; none of what TorchScript has compiled.
 
     Raises:
         LorascopeError: What it keeps them in is not a dictionary.
@@ -227,6 +235,8 @@ def buffers_of(module: object) -> dict[str, Any]:
 
 
 def _registered(module: object, name: str) -> dict[str, Any]:
+    if is_scripted(kinds_of(type(module))):
+        return {}
     found = namespace(module).get(name)
     if type(found) is dict or "collections.OrderedDict" in kinds_of(type(found)):
         return found  # type: ignore[return-value]
@@ -267,7 +277,7 @@ def require_map(value: object, verb: str) -> None:
     Raises:
         LorascopeError: It is none.
     """
-    if not isinstance(value, ModelMap):
+    if not is_a(value, ModelMap):
         raise LorascopeError(
             f"{verb} takes the map of a model, not {_described(value)}",
             hint=f"Make one with inspect: {verb}(inspect(SOURCE), …).",
@@ -280,12 +290,12 @@ def require_plan(value: object, verb: str) -> None:
     Raises:
         LorascopeError: It is none.
     """
-    if not isinstance(value, Plan):
+    if not is_a(value, Plan):
         raise LorascopeError(
             f"{verb} takes a plan, not {_described(value)}",
             hint=f"Make one with plan: {verb}(plan(inspect(SOURCE), RULES), …).",
         )
 
 
-def _described(value: object) -> str:
-    return f"the class {name_of_class(value)}" if isinstance(value, type) else f"a {name_of_class(type(value))}"
+def _described(value: Any) -> str:
+    return f"the class {name_of_class(value)}" if is_a(value, type) else f"a {name_of_class(type(value))}"

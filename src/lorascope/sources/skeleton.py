@@ -14,6 +14,7 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import is_model_type
 from lorascope.records import Head, ModelMap, Module
 from lorascope.roles.classifying import classify
+from lorascope.shapes import fitting, shape_notes
 from lorascope.sources.computed_weights import computed_shapes, traits_of
 from lorascope.sources.figures import read_figures
 from lorascope.sources.module_tree import ModuleTree, module_tree, modules_in
@@ -171,7 +172,7 @@ def map_module(
     stated = attribute(config, "model_type")
     model_type = str(stated) if is_model_type(stated) else ""
     tree = module_tree(module)
-    modules = tuple(_modules(tree))
+    modules, odd = fitting(_modules(tree))
     weights = classify(modules, model_type=model_type)
     embeddings = embedding_names(module)
     text = _text_config(config)
@@ -192,7 +193,7 @@ def map_module(
         output_embeddings=embeddings.output,
         prepares_generation=attribute(module, "prepare_inputs_for_generation", _ABSENT) is not _ABSENT,
         refusal=embeddings.refusal,
-        notes=tree.notes,
+        notes=(*tree.notes, *shape_notes(odd, modules)),
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lorascope.errors import LorascopeError
+from lorascope.sources.watchdog import OverrunError, Watchdog
 
 _Result = TypeVar("_Result")
 
@@ -100,8 +101,13 @@ class Meter:
         """End the trace if its time is over."""
         if time.thread_time() - self._cpu > self.limits.seconds:
             raise LimitMet(f"it takes more than {self.limits.seconds:g} seconds of a processor")
-        if time.monotonic() - self._started > self.limits.waiting:
-            raise LimitMet(f"it takes more than {self.limits.waiting:g} seconds")
+        if reason := self.waited():
+            raise LimitMet(reason)
+
+    def waited(self) -> str:
+        """What is to be said once too much time has gone by; empty before."""
+        over = time.monotonic() - self._started > self.limits.waiting
+        return f"it takes more than {self.limits.waiting:g} seconds" if over else ""
 
     @contextlib.contextmanager
     def armed(self) -> Iterator[None]:
@@ -127,6 +133,11 @@ class Clock:
         mine = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
         if mine and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0):
             self._before = signal.getsignal(signal.SIGALRM)
+
+    @property
+    def runs(self) -> bool:
+        """It can be started here."""
+        return self._before is not None
 
     def start(self) -> None:
         """Start it."""
@@ -194,12 +205,16 @@ def within_limits(limits: Limits | None, where: str, run: Callable[[Meter], _Res
     """
     meter = Meter(limits)
     clock = Clock(meter)
+    watchdog = Watchdog(meter.waited)
     try:
-        clock.start()
-        return run(meter)
-    except LimitMet as met:
+        if clock.runs:
+            clock.start()
+            return run(meter)
+        with watchdog:
+            return run(meter)
+    except (LimitMet, OverrunError) as met:
         raise LorascopeError(
-            f"tracing was stopped: {met}",
+            f"tracing was stopped: {str(met) or watchdog.reason}",
             where=where,
             hint="Without tracing the roles are told by names: leave --trace (trace=True) out. Or give one small call "
             "in Python: inspect(module, trace=True, inputs={…}).",

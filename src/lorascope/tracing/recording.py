@@ -17,7 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.sources.module_tree import modules_in, named_parameters, shape_of
-from lorascope.sources.python_objects import attribute, buffers_of, is_compiled, name_of_class, namespace
+from lorascope.sources.python_objects import attribute, buffers_of, name_of_class, namespace
+from lorascope.sources.torch_modes import TorchModes
+from lorascope.sources.watchdog import OverrunError
 from lorascope.tracing import known
 from lorascope.tracing.calling import too_large
 from lorascope.tracing.graph import Graph
@@ -61,7 +63,7 @@ def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *
             function = getattr(function, part)
         with torch.no_grad(), _Numbers(), recorder, meter.armed():
             outputs = function(**given)
-    except (KeyboardInterrupt, LimitMet):
+    except (KeyboardInterrupt, LimitMet, OverrunError):
         raise
     except BaseException as error:  # foreign code raises whatever it likes, the more so without numbers
         failure = _reason(error)
@@ -84,12 +86,11 @@ class _Settings:
     def __init__(self, module: torch.nn.Module) -> None:
         parts = list(modules_in(module).values())
         self._training = [part for part in parts if namespace(part).get("training")]
-        self._buffers = [(buffers_of(part), dict(buffers_of(part))) for part in parts if not is_compiled(part)]
+        self._buffers = [(buffers_of(part), dict(buffers_of(part))) for part in parts]
         self._memory = MemoryBound()
         self._fast = torch.backends.mha.get_fastpath_enabled()
         self._validates = torch.distributions.Distribution._validate_args
-        self._gradients = torch.is_grad_enabled()
-        self._modes = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+        self._modes = TorchModes()
 
     def quiet(self) -> None:
         """Change them for a call."""
@@ -102,12 +103,7 @@ class _Settings:
     def restore(self) -> None:
         """Put everything back; it does no harm to do so twice."""
         self._memory.stop()
-        functions, dispatchers = self._modes
-        while torch._C._len_torch_function_stack() > functions:
-            torch._C._pop_torch_function_stack()
-        while torch._C._len_torch_dispatch_stack() > dispatchers:
-            torch._C._pop_torch_dispatch_stack(None)
-        torch.set_grad_enabled(self._gradients)
+        self._modes.restore()
         torch.distributions.Distribution.set_default_validate_args(self._validates)
         torch.backends.mha.set_fastpath_enabled(self._fast)
         for part in self._training:
@@ -239,10 +235,9 @@ def _counts_up(numbers: torch.Tensor) -> bool:
 
 def _named_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for path, part in modules_in(module).items():
-        if not is_compiled(part):
-            for name, buffer in buffers_of(part).items():
-                if isinstance(buffer, torch.Tensor):
-                    yield (f"{path}.{name}" if path else name), buffer
+        for name, buffer in buffers_of(part).items():
+            if isinstance(buffer, torch.Tensor):
+                yield (f"{path}.{name}" if path else name), buffer
 
 
 def _leaves(value: Any) -> list[torch.Tensor]:
