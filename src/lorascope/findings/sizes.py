@@ -156,7 +156,10 @@ def _reordered(given: Mapping[str, float], setting: str, names: list[str]) -> It
     if len(given) < 2 or list(given) == sorted(given):
         return
     before, after = PatternTable(given, setting), PatternTable(dict(sorted(given.items())), setting)
-    changed = [n for n in names if (old := before.key(n)) and (new := after.key(n)) and given[old] != given[new]]
+    try:
+        changed = [n for n in names if (old := before.key(n)) and (new := after.key(n)) and given[old] != given[new]]
+    except BadPatternError:  # Said by its own finding.
+        return
     if not changed:
         return
     old, new = before.key(changed[0]), after.key(changed[0])

@@ -70,8 +70,7 @@ class PatternTable(Generic[Number]):
         for place, ending in self._regular:
             if place >= best:
                 break
-            regex = self._regex(place)
-            if name.endswith(ending) and regex.match(name):
+            if self._matches(place, ending, name):
                 return place
         return best
 
@@ -90,7 +89,7 @@ class PatternTable(Generic[Number]):
         left = {place for place, key in enumerate(self._keys) if key not in bad}
         for name in names:
             left.difference_update(self._literal_places(name))
-            hit = {place for place, ending in regular if name.endswith(ending) and self._regex(place).match(name)}
+            hit = {place for place, ending in regular if self._matches(place, ending, name)}
             if hit:
                 left -= hit
                 regular = [one for one in regular if one[0] not in hit]
@@ -107,6 +106,11 @@ class PatternTable(Generic[Number]):
             except BadPatternError as error:
                 found.append((self._keys[place], error))
         return found
+
+    def _matches(self, place: int, ending: str, name: str) -> bool:
+        regex = self._regex(place)
+        # One that may take for ever keeps PEFT busy whatever the name ends with.
+        return (regex.longest < 0 or name.endswith(ending)) and regex.match(name) is not None
 
     def _regex(self, place: int) -> Pattern:
         # Kept here: a table can have more keys than a cache for all tables has places.
