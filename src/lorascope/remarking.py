@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lorascope.compiling import as_parameter, unfit_releases
+from lorascope.folding import listed
 from lorascope.peft_rules.quantised import quantised_needs
 from lorascope.records import Plan, Trace, Weight
 from lorascope.selecting import CONTENTS, FACT_OF
 
 # From this share of the trainable parameters on, routed experts are worth a warning.
 EXPERTS_DOMINATE = 0.5
+_MOST_NAMED = 4
 
 
 def remarks(plan: Plan) -> Iterator[str]:
     """The remarks on a plan, the most consequential first, each one sentence."""
+    yield from _unexplained(plan)
     yield from _unreachable(plan)
     yield from _along(plan)
     yield from _left_out(plan)
@@ -72,6 +75,12 @@ def _traced(plan: Plan) -> Iterator[str]:
             doubts.setdefault(f"{doubt}: {said_of(trace)}: {trace.evidence}", []).append(target.weight)
     for doubt, weights in doubts.items():
         yield f"{_roles(weights)} ({len(weights)} weights, such as {weights[0].name}): {doubt}"
+
+
+def _unexplained(plan: Plan) -> Iterator[str]:
+    odd = plan.model.unexplained
+    if odd:
+        yield f"no rule selects tensors that the map does not explain: {len(odd)} of them: {listed(odd, _MOST_NAMED)}"
 
 
 def _unreachable(plan: Plan) -> Iterator[str]:

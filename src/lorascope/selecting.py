@@ -130,6 +130,8 @@ def select(model: ModelMap, rule: Rule) -> tuple[Weight, ...]:
     if not found:
         available = nearest_selectors(model, rule)
         hint = f"The nearest that find something: {' '.join(available)}" if available else "The model has no weights."
+        if model.unexplained:
+            hint += f" {len(model.unexplained)} tensors are not explained: lorascope inspect tells which, and why."
         raise LorascopeError(f"selects nothing in {model.model}", where=f"rule {str(rule)!r}", hint=hint)
     if not rule.layers:
         return tuple(found)

@@ -8,9 +8,9 @@ from lorascope.errors import LorascopeError
 from lorascope.records import ModelMap
 from lorascope.roles.classifying import assemble, parse_role
 from lorascope.shapes import fitting, shape_notes
-from lorascope.sources.figures import read_figures
+from lorascope.sources.figures import checked_figures
 from lorascope.sources.folders import open_folder
-from lorascope.sources.gguf import read_gguf
+from lorascope.sources.gguf import Gguf, read_gguf
 from lorascope.sources.gguf_names import GgufCheckpoint, gguf_role, original
 from lorascope.sources.mapping import by_reason, map_checkpoint
 from lorascope.sources.naming import modules_from_names
@@ -26,15 +26,29 @@ def map_gguf(path: Path, *, head: str = "") -> ModelMap:
     Raises:
         LorascopeError: It is no sound GGUF file, or holds no model.
     """
-    found = original(read_gguf(open_folder(path.parent), path.name))
+    return map_header(read_gguf(open_folder(path.parent), path.name), str(path), head=head)
+
+
+def map_header(header: Gguf, name: str, *, head: str = "") -> ModelMap:
+    """The same of a header that is read.
+
+    Args:
+        header: The header.
+        name: What the user calls the file.
+        head: The head that the user asks for.
+
+    Raises:
+        LorascopeError: It holds no model.
+    """
+    found = original(header)
     missing = by_reason(found.absent, "not in the file")
     notes = (*found.notes, *missing, *by_reason(found.dropped, "not part of the original"))
     if found.names_only:
-        return _by_vocabulary(found, str(path), head, notes)
+        return _by_vocabulary(found, name, head, notes)
     return map_checkpoint(
         found.tensors,
         found.config,
-        model=str(path),
+        model=name,
         head=head,
         source="gguf",
         notes=notes,
@@ -52,6 +66,8 @@ def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str
     }
     roles = {tensor.removesuffix(".weight"): role for tensor in found.tensors if (role := gguf_role(tensor))}
     weights = assemble(modules, {tensor: (parse_role(role), False) for tensor, role in roles.items()})
+    size = sum(tensor.size for tensor in found.tensors.values())
+    figures, contradicted = checked_figures(found.config.get, found.config, weights, modules, size, "the metadata")
     return ModelMap(
         model=name,
         model_type=str(found.config.get("model_type") or ""),
@@ -59,12 +75,12 @@ def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str
         head="unknown",
         source="gguf",
         versions={},
-        figures=read_figures(found.config.get, weights, sum(tensor.size for tensor in found.tensors.values())),
+        figures=figures,
         modules=modules,
         weights=weights,
         root_parameters=reading.root_parameters,
         refusal="the names that these weights have in the original model are not known",
-        notes=(*shape_notes(misshapen, modules), *notes, *reading.notes),
+        notes=(*contradicted, *shape_notes(misshapen, modules), *notes, *reading.notes),
         basis="names",
         unexplained=(*found.unexplained, *misshapen),
     )

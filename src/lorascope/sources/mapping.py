@@ -16,7 +16,7 @@ from lorascope.shapes import fitting, shape_notes
 from lorascope.sources import ties
 from lorascope.sources.checkpoints import Stored
 from lorascope.sources.conversions import SubModel, convert, rules_for
-from lorascope.sources.figures import read_figures
+from lorascope.sources.figures import checked_figures
 from lorascope.sources.gallery import PREFERRED
 from lorascope.sources.layout_table import (
     class_for,
@@ -98,6 +98,16 @@ def map_checkpoint(
     modules, misshapen = fitting(_quantised(tree.modules, converted.tensors))
     weights = classify(modules, model_type=whole.model_type)
     text = text_config(whole.config)
+    where = "the metadata" if source == "gguf" else "config.json"
+    figures, contradicted = checked_figures(
+        lambda name: setting(text, name),
+        text,
+        weights,
+        modules,
+        _size(tree, tied_groups),
+        where,
+        complete=not tree.missing,
+    )
     architecture = class_name(root)
     return ModelMap(
         model=model,
@@ -106,7 +116,7 @@ def map_checkpoint(
         head=_head(head or whole.facts.head),
         source=source,
         versions={"transformers": layouts_version(), **(versions or {})},
-        figures=read_figures(lambda name: setting(text, name), weights, _size(tree, tied_groups)),
+        figures=figures,
         modules=modules,
         weights=weights,
         root_parameters=tree.parameters,
@@ -117,6 +127,7 @@ def map_checkpoint(
         prepares_generation=whole.facts.generates,
         refusal=whole.facts.refusal,
         notes=(
+            *contradicted,
             *shape_notes(misshapen, modules),
             *notes,
             *_notes(config, architecture, tree, extra, pairs, shapes),
@@ -185,6 +196,8 @@ def _by_names(
     misshapen |= flattened(modules, model_type)
     weights = classify(modules, model_type=model_type)
     inputs, outputs = input_output_embeddings(weights)
+    size = sum(_sizes(modules, reading.root_parameters))
+    figures, contradicted = checked_figures(config.get, config, weights, modules, size, "config.json")
     caveat = (
         f"{what} is not in the table of transformers {layouts_version()}: every weight below rests on its name and shape "
         "in the checkpoint alone. Whether each is an nn.Linear, and what its code calls it, only that code can say; none of "
@@ -198,13 +211,13 @@ def _by_names(
         head=_head(_head_by_name(architecture)),
         source=source,
         versions=versions,
-        figures=read_figures(config.get, weights, sum(_sizes(modules, reading.root_parameters))),
+        figures=figures,
         modules=modules,
         weights=weights,
         root_parameters=reading.root_parameters,
         input_embeddings=inputs,
         output_embeddings=outputs,
-        notes=(*shape_notes(misshapen, modules), *notes, caveat, *reading.notes, *dropped),
+        notes=(*contradicted, *shape_notes(misshapen, modules), *notes, caveat, *reading.notes, *dropped),
         basis="names",
         unexplained=(*unexplained, *misshapen),
     )
