@@ -124,9 +124,9 @@ def _trace_faults(source: Any, read: Read, inputs: object) -> Iterator[tuple[str
     """Why a source cannot be traced in this way, and what can."""
     if read == "headers":
         yield "headers have no code to run, and tracing runs the model", "Leave --source out, or say --source config."
-    path = Path(source) if isinstance(source, str | os.PathLike) else None
+    path = Path(source) if is_a(source, str) else None
     file = path is not None and _may_exist(path) and path.is_file() and path.name != "config.json"
-    if isinstance(source, ModelMap) or (path is not None and file and path.suffix != ".safetensors"):
+    if is_a(source, ModelMap) or (path is not None and file and path.suffix != ".safetensors"):
         kind = "a GGUF file" if path is not None and path.suffix == ".gguf" else "a saved map or plan"
         yield (
             f"{kind} has no code to run, and tracing runs the model",
@@ -199,9 +199,10 @@ def _inspected(
     read: Read,
     progress: Callable[[int, int], None] | None,
 ) -> ModelMap:
-    if isinstance(source, ModelMap):
-        return source
-    if isinstance(source, str | os.PathLike):
+    if is_a(source, ModelMap):
+        saved: ModelMap = source
+        return saved
+    if is_a(source, str):
         text = os.fspath(source)
         made = _of_text(text, head)
         if made is None and (read == "headers" or (read == "auto" and not trust_remote_code)):
@@ -213,7 +214,7 @@ def _inspected(
 
 def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool) -> tuple[torch.nn.Module, ModelMap]:
     """The model of a source that has code, on the meta device unless it is given, and its map."""
-    if isinstance(source, str | os.PathLike):
+    if is_a(source, str):
         text = os.fspath(source)
         recorded = _of_text(text, head)
         if recorded is not None:
