@@ -13,9 +13,6 @@ from unittest import mock
 import peft
 import torch
 from oracle import adapted_weights, peft_kwargs, peft_truth, restored
-from peft.tuners.tuners_utils import _get_in_out_features
-from peft.utils.loftq_utils import _low_rank_decomposition
-from peft.utils.other import get_pattern_key
 from peft_rules import zoo
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -101,6 +98,8 @@ def _told(rank: int, alpha: float, scale: float) -> tuple[str, str, str]:
 
 def _loftq(weight: torch.Tensor, num_bits: int, reduced_rank: int, num_iter: int = 1) -> tuple[torch.Tensor, ...]:
     """PEFT's own, without the quantization, which needs a GPU and bitsandbytes."""
+    from peft.utils.loftq_utils import _low_rank_decomposition
+
     if num_bits not in (4, 8):
         raise ValueError("bits")
     if num_iter <= 0:
@@ -111,6 +110,9 @@ def _loftq(weight: torch.Tensor, num_bits: int, reduced_rank: int, num_iter: int
 
 def _decompose(model: nn.Module, values: Mapping[str, Any]) -> None:
     """What `preprocess_corda` leaves on each target module; it takes as many ranks as there are."""
+    from peft.tuners.tuners_utils import _get_in_out_features
+    from peft.utils.other import get_pattern_key
+
     parameters = tuple(values.get("target_parameters") or ())
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and not (parameters and f".{name}.weight".endswith(parameters)):

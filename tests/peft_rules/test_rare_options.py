@@ -334,3 +334,44 @@ def test_saved_tensors(values: dict[str, Any]) -> None:
     else:
         assert {name: one.shape for name, one in ours.tensors.items()}.items() <= shapes.items()
     assert all(name.startswith(PREFIX) for name in ours.tensors)
+
+
+# Quantised layers.
+
+_PACKED: dict[str, tuple[dict[str, Any], int | None]] = {
+    "plain": ({}, 40 * 96),
+    "pissa": ({"init_lora_weights": "pissa"}, None),
+    "olora": ({"init_lora_weights": "olora"}, 32 * 96),
+    "mica": ({"init_lora_weights": "mica"}, None),
+    "orthogonal": ({"init_lora_weights": "orthogonal"}, None),
+    "eva": ({"init_lora_weights": "eva"}, 40 * 96),
+    "kasa": ({"kasa_config": {}}, 40 * 96),
+    "monteclora": ({"monteclora_config": {"buffer_size": 1}}, 40 * 96),
+    "bdlora": ({"use_bdlora": {"target_modules_bd_a": ["q"], "nblocks": 2}}, 40 * 96),
+    "velora": ({"velora_config": {}}, None),
+    "dora": ({"use_dora": True}, 40 * 96 + 32),
+    "alora": ({"alora_invocation_tokens": [1]}, 40 * 96),
+    "qalora": ({"use_qalora": True}, 40 * 96),
+}
+
+
+@pytest.mark.skipif(RELEASE < (0, 21), reason="older releases know fewer fields")
+@pytest.mark.parametrize("values", _PACKED)
+def test_layers_of_bitsandbytes(values: str) -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    options, trainable = _PACKED[values]
+    model = nn.Module()
+    model.q = bnb.nn.Linear4bit(64, 32, bias=False)
+    model.q.weight = bnb.nn.Params4bit(torch.randn(32, 64), requires_grad=False, quant_type="nf4").to("cpu")
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]
+    arguments = {"target_modules": ["q"], "r": 40, **options}
+    found = verify(map_module(model), arguments)
+    assert (None if found.error else found.trainable) == trainable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            wrapped = peft.get_peft_model(model, peft.LoraConfig(**copy.deepcopy(arguments)))
+        except Exception:  # PEFT raises whatever it likes
+            assert trainable is None
+            return
+    assert sum(one.numel() for one in wrapped.parameters() if one.requires_grad) == trainable

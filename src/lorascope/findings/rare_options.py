@@ -18,7 +18,9 @@ _ERRORS: Mapping[str, tuple[str, str]] = {
     "tokens": ("trainable_token_indices", "Name an embedding of the model and rows that it has, and train it once."),
     "option-release": ("version", "Update PEFT (pip install -U peft), or leave the option out."),
 }
+_PLACES = {"initialization": "init_lora_weights", "frozen": "inference_mode", "variant": "variant"}
 _FIXES: Mapping[str, str] = {
+    "variant": "Load the model without quantization, or leave the variant out.",
     "initialization": "Nothing to do if that is meant; otherwise give init_lora_weights=True.",
     "frozen": "Give inference_mode=False to train.",
 }
@@ -32,5 +34,5 @@ def rare_option_findings(case: Case, _asked: Asked) -> Iterator[Finding]:
         yield Finding(case.resolution.cause, "error", where, case.resolution.error, fix)
     for one in case.resolution.warnings:
         if one.code in _FIXES:
-            where = "inference_mode" if one.code == "frozen" else "init_lora_weights"
+            where = _PLACES[one.code]
             yield Finding(one.code, "warning", where, one.message, _FIXES[one.code])

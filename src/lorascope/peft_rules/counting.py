@@ -115,7 +115,7 @@ def module_factors(module: Module, rank: int, config: AdapterConfig, release: Re
         down = (rank, inner // blocks)
     elif side == "b":
         up = (outer, rank // blocks)
-    return Factors(down, up, bias, magnitude, variants.extra_count(config, rank), up_trains)
+    return Factors(down, up, bias, magnitude, variants.extra_count(config, module, rank), up_trains)
 
 
 def parameter_factors(shape: Shape, rank: int, owner: Module, config: AdapterConfig, release: Release) -> Factors:

@@ -16,6 +16,7 @@ Shape = tuple[int, ...]
 Init = bool | str | None
 
 _NITER = "_niter_"
+_OF_NUMBERS = ("pissa", "corda", "mica", "orthogonal")
 # What must run before get_peft_model, which does not change a count.
 NEEDED = {
     "corda": "peft.tuners.lora.corda.preprocess_corda must run first, or get_peft_model raises",
@@ -130,6 +131,14 @@ def initialisation_parameter_fault(
     if method == "orthogonal" and rank % 2:
         return _odd(rank)
     return _pissa_fault(init)
+
+
+def packed_fault(init: Init, release: Release, packing: str) -> str:
+    """Why PEFT cannot initialize the adapter of a quantized layer (`bnb` or `gptq`), or empty."""
+    method = method_of(init, release)
+    if method in _OF_NUMBERS or (packing == "gptq" and method in ("olora", "lora_ga")):
+        return f'init_lora_weights="{init}" needs the weight as numbers, and it is packed.'
+    return ""
 
 
 def _linear_fault(config: AdapterConfig, method: str, rank: int, sides: tuple[int, int]) -> str:

@@ -274,10 +274,21 @@ class _Resolver:
         """The variant and the initialization that are asked for go with this module and this rank."""
         config = self.config
         sides = counting.in_and_out(module)
+        if module.kind == "linear" and (packing := variants.packing_of(module)):
+            self._check_packed(module, packing)
         if fault := variants.variant_fault(config, self.release, module, rank, sides):
             raise _RefusalError(f'"{module.name}": {fault}', "variant")
         if fault := initialisations.initialisation_fault(config, self.release, module, rank, sides):
             raise _RefusalError(f'"{module.name}": {fault}', "initialization")
+
+    def _check_packed(self, module: Module, packing: str) -> None:
+        config = self.config
+        if uncovered := variants.packed_uncovered(config, module, self.release):
+            raise _RefusalError(uncovered, NOT_COVERED)
+        if fault := initialisations.packed_fault(config.init_lora_weights, self.release, packing):
+            raise _RefusalError(f'"{module.name}": {fault}', "initialization")
+        if passed_over := variants.ignored(config, module, self.release):
+            self._warn("variant", f"PEFT passes over {passed_over} on layers of bitsandbytes: they get plain adapters.")
 
     def _check_kind(self, module: Module, rank: int) -> None:
         config, name = self.config, module.name

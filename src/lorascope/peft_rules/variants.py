@@ -37,6 +37,9 @@ _KNOWN: Mapping[str, frozenset[str]] = {
 }
 _MONTECLORA: Mapping[str, Any] = {"num_samples": 8, "dirichlet_prior": 0.1, "buffer_size": 150}
 _MONTECLORA_NAMES = frozenset({*_MONTECLORA, "use_entropy", "sample_scaler", "kl_loss_weight"})
+# Classes of bitsandbytes, and the variants that PEFT's adapters for them do not know and do not refuse.
+_BNB = ("Linear4bit", "Linear8bitLt")
+_PASSED_OVER = ("kasa_config", "monteclora_config", "use_bdlora")
 _VELORA_STARTS = ("batch_average_once", "batch_average", "random")
 
 
@@ -50,6 +53,30 @@ def requested(config: AdapterConfig, release: Release) -> tuple[str, ...]:
     if initialisations.freezes_up(config, release):
         found.append("mica")
     return tuple(sorted(found))
+
+
+def packing_of(module: Module) -> str:
+    """Whose layer PEFT finds in place of a linear one: `bnb`, `gptq` (AWQ too), or empty for PyTorch's own."""
+    if module.quantisation.startswith("bnb") or module.class_name in _BNB:
+        return "bnb"
+    return "gptq" if module.quantisation.startswith(("gptq", "awq")) else ""
+
+
+def ignored(config: AdapterConfig, module: Module, release: Release) -> str:
+    """The variant that PEFT passes over without a word on this layer, or empty."""
+    names = requested(config, release)
+    return names[0] if len(names) == 1 and names[0] in _PASSED_OVER and packing_of(module) == "bnb" else ""
+
+
+def packed_uncovered(config: AdapterConfig, module: Module, release: Release) -> str:
+    """Why the rules do not cover what is asked of a packed layer, or empty."""
+    packing = packing_of(module)
+    rare = [name for name in requested(config, release) if name not in ("use_dora", "alora_invocation_tokens")]
+    if packing == "gptq" and (rare or config.use_qalora):
+        return f'{" and ".join(rare or ["use_qalora"])} on "{module.name}", a layer of GPTQModel.'
+    if packing == "bnb" and len(requested(config, release)) > 1:
+        return f'{" and ".join(requested(config, release))} on "{module.name}", a layer of bitsandbytes.'
+    return ""
 
 
 def release_fault(config: AdapterConfig, release: Release) -> str:
@@ -123,6 +150,10 @@ def variant_fault(config: AdapterConfig, release: Release, module: Module, rank:
     if len(names) > 1:
         return f"{' and '.join(names)} exclude each other."
     name = names[0]
+    if name == "velora_config" and packing_of(module):
+        return "velora_config does not go with a quantized layer."
+    if ignored(config, module, release):
+        return ""
     if name not in _KNOWN.get(module.kind, frozenset()):
         return f"{name} does not go with a {module.class_name}."
     if name == "arrow_config":
@@ -173,13 +204,15 @@ def _block_side(settings: Mapping[str, Any], name: str) -> str:
 
 def blocks_of(config: AdapterConfig, module: Module) -> tuple[str, int]:
     """The factor of a module that is block-diagonal, `a`, `b` or neither, and its number of blocks."""
-    if config.use_bdlora is None or module.kind != "linear":
+    if config.use_bdlora is None or module.kind != "linear" or packing_of(module):
         return "", 1
     return _block_side(config.use_bdlora, module.name), config.use_bdlora.get("nblocks", 1)
 
 
-def extra_count(config: AdapterConfig, rank: int) -> int:
+def extra_count(config: AdapterConfig, module: Module, rank: int) -> int:
     """What a variant trains of a linear layer beside both factors; DoRA's magnitude is counted where the sides are."""
+    if packing_of(module):
+        return 0
     if config.kasa_config is not None:
         return rank
     if config.monteclora_config is not None:
