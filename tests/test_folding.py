@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import fails, sample
 
-from lorascope.folding import filled, fold, numbers_apart, parse_spans, spans, template, unfold
+from lorascope.folding import (
+    filled,
+    fold,
+    numbers_apart,
+    parse_intervals,
+    parse_spans,
+    spans,
+    template,
+    unfold,
+    unfold_all,
+    written,
+)
 
 WORDS = st.one_of(
     st.sampled_from(["layers", "q_proj", "mlp", "0", "1", "2", "3", "10", "007", "00", "٣", "²", "1a", "#", "{", "}"]),
@@ -92,6 +103,9 @@ def test_unfold(folded: str, names: list[str]) -> None:
         ("{" + "9" * 5000 + "}", "not a list of ranges such as 0-3,7"),
         ("{0-999}.{0-999}.{0-1}", "stands for more than 1000000 names"),
         ("{0-999998}" * 1000, "stands for more than 1000000 names"),
+        ("{" + "0-499998," * 1000 + "0}", "rising ranges of at most 1000000 numbers"),
+        ("x" * 1000 + "{0-999998}", "stands for more than 100000000 characters"),
+        ("{{" * 600_000, "1200000 characters, more than 1000000"),
     ],
     ids=lambda value: value[:24],
 )
@@ -101,6 +115,22 @@ def test_hostile_braces_are_refused_at_once(folded: str, said: str) -> None:
         unfold(folded)
     assert time.monotonic() - begun < 5
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["0-9", "8-12", "98-101,5", "0", "999999999999999998-999999999999999999", "0-123456"])
+def test_ranges_are_counted_as_they_are_written(text: str) -> None:
+    numbers = [number for low, high in parse_intervals(text) for number in range(low, high + 1)]
+    assert written(parse_intervals(text)) == (len(numbers), sum(len(str(number)) for number in numbers))
+
+
+def test_names_are_counted_together_before_one_is_made() -> None:
+    assert list(unfold_all(["a.{0-1}", "b"], 3)) == ["a.0", "a.1", "b"]
+    for folded, most, said in (
+        (["a.{0-1}", "b"], 2, "together they stand for more than 2 names, from 'b' on"),
+        (["x" * 99 + "{0-499998}"] * 3, 2_000_000, "together they stand for more than 100000000 characters"),
+    ):
+        with fails(said):
+            next(unfold_all(folded, most))
 
 
 @pytest.mark.parametrize("text", ["", " 1", "1 ", "a", "٣", "1.0", "+1", "0-3;7"])

@@ -7,6 +7,8 @@ import dataclasses
 import itertools
 import json
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import fails, sample
+from samples import PEAK_MEMORY, fails, sample
 
 from lorascope.errors import LorascopeError
 from lorascope.planning import plan
@@ -226,6 +228,133 @@ def test_multiplying_ranges_are_stopped(modules: dict[str, Any]) -> None:
     with fails("more than 1000000 modules"):
         map_from_json({**small("llama"), "modules": modules})
     assert time.monotonic() - begun < 30
+
+
+def nested(depth: int, key: str, leaf: dict[str, Any]) -> dict[str, Any]:
+    """A module within a module, and so on, all under the same key."""
+    for _ in range(depth):
+        leaf = {"children": {key: leaf}}
+    return leaf["children"]
+
+
+WIDE = {"parameters": {f"p{number}": [2, 2] for number in range(30)}}
+MULTIPLIED: dict[str, tuple[dict[str, Any], str]] = {
+    "nested ranges": (nested(60, "0-9", {}), "more than 1000000 modules"),
+    "nested pairs": (nested(60, "0-1", {}), "more than 1000000 modules"),
+    "parameters": ({"0-99999": WIDE}, "more than 2000000 modules, parameters and roles"),
+    "roles": ({"0-999998": {"roles": {"a": "router", "b": "router"}}}, "more than 2000000 modules"),
+    "long words": ({"x" * 200: {"children": {"0-999998": {}}}}, "more than 100000000 characters of names"),
+    "long parameters": ({"0-999998": {"parameters": {"x" * 200: [2, 2]}}}, "more than 100000000 characters of names"),
+    "deep words": (nested(60, "x" * 999, {"children": {"0-9999": {}}}), "more than 100000000 characters of names"),
+    "the same over and over": ({"0-499998," * 5_000 + "0": {}}, "rising ranges of at most 1000000 numbers"),
+}
+
+
+@pytest.mark.parametrize("name", MULTIPLIED)
+def test_what_a_map_stands_for_is_counted_first(name: str) -> None:
+    modules, said = MULTIPLIED[name]
+    whole = {**map_to_json(sample("llama")), "modules": modules}
+    begun = time.monotonic()
+    with fails(said):
+        map_from_json(whole)
+    assert time.monotonic() - begun < 2
+    if name == "nested ranges":
+        assert len(json.dumps(modules)) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("group", "said"),
+    [
+        ({"names": ["x" * 1000 + "{0-999998}"]}, "stands for more than 100000000 characters"),
+        ({"names": ["{0-999998}"] * 1000}, "together they stand for more than 20 names"),
+        ({"names": ["{0-499998,0-499998,0-499998}"]}, "rising ranges of at most 1000000 numbers"),
+    ],
+    ids=["characters", "names", "ranges"],
+)
+def test_names_of_traces_and_targets_are_counted_first(group: dict[str, Any], said: str) -> None:
+    whole = small("llama")
+    count = len(map_from_json(whole).weights)
+    whole["traces"][0] |= group
+    begun = time.monotonic()
+    with fails(said.replace("20 names", f"{count} names")):
+        map_from_json(whole)
+    made = json.loads(json.dumps(plan_to_json(plan(map_from_json(small("llama"))))))
+    made["targets"][0] |= group
+    with fails(said.replace("20 names", f"{count} names")):
+        plan_from_json(made)
+    assert time.monotonic() - begun < 4
+
+
+def test_a_target_stands_once_and_sizes_are_few() -> None:
+    made = json.loads(json.dumps(plan_to_json(plan(map_from_json(small("llama"))))))
+    with fails("'model.layers.0.self_attn.q_proj' is a target twice"):
+        plan_from_json({**made, "targets": made["targets"] * 2})
+    modules = {"l": {"children": {"0-1999": {"children": {"q_proj": small("llama")["modules"]["lm_head"]}}}}}
+    groups = [{"rank": 1 + n, "alpha": 16, "rule": 0, "names": [f"l.{n}.q_proj"]} for n in range(2000)]
+    whole = {**small("llama"), "modules": modules, "traces": [], "ties": []}
+    with fails("2000 targets have 2000 ranks and alphas, more than can be compiled"):
+        plan_from_json({**made, "map": whole, "targets": groups, "unreachable": []})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", ["", "x" * 24], ids=["short", "long"])
+def test_the_largest_map_that_is_read(prefix: str) -> None:
+    """666,000 weights of one line: what is largest within the bounds stays below two gigabytes and a minute."""
+    leaf = {"class": "L", "kind": "linear", "parameters": {"weight": [9, 9]}, "roles": {"": "text.attention.self.q"}}
+    modules = {f"{prefix}l": {"children": {"0-666000": leaf}}}
+    text = json.dumps({**map_to_json(sample("llama")), "modules": modules, "ties": []})
+    code = (
+        f"{PEAK_MEMORY}import json, sys, time\nfrom lorascope.serializing import map_from_json\n"
+        "from lorascope.reporting.terminal import map_text\nbegun = time.process_time()\n"
+        "model = map_from_json(json.loads(sys.stdin.read()))\nmap_text(model)\n"
+        "print(len(model.weights), int(time.process_time() - begun), peak_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
+    weights, seconds, memory = map(int, done.stdout.split())
+    assert weights == 666_001
+    assert seconds < 60
+    assert memory < 2 * 10**9
+
+
+TEXTS: list[tuple[list[Any], Any, str]] = [
+    (["architecture"], "X\nimport os", "architecture: 'X\\nimport os' is no such name"),
+    (["architecture"], "X" * 201, "is no such name"),
+    (["model_type"], "llama; rm", "model_type: 'llama; rm' is no such name"),
+    (["moe_conversion"], "a b", "moe_conversion: 'a b' is no such name"),
+    (["versions"], {"transformers": "5\nx"}, "versions: 'transformers': '5\\nx' is not a release"),
+    (["versions"], {"a b": "5"}, "versions: 'a b': '5' is not a release"),
+    (["versions"], {"torch": 5}, "versions: 'torch': 5 is not a release"),
+    (["source"], "\x1b[2J", "source: '\\x1b[2J' cannot be printed"),
+    (["input_embeddings"], "a\u202e", "input_embeddings: 'a\\u202e' cannot be printed"),
+    (["ties"], [["a\n"]], "ties: ['a\\n'] cannot be printed"),
+    (["unexplained"], ["a\n"], "unexplained: ['a\\n'] cannot be printed"),
+    (["root_parameters"], {"a\n": [2]}, "root_parameters: 'a\\n' is not a name"),
+    (["modules", "lm_head", "class"], "Linear\n", "lm_head: class: 'Linear\\n' cannot be printed"),
+    (["modules", "lm_head", "class"], 5, "lm_head: class: must be a text"),
+    (["modules", "lm_head", "quantisation"], "fp8\n", "lm_head: quantisation: 'fp8\\n' cannot be printed"),
+    (["modules", "lm_head", "roles", ""], "text.\x1b[2J", "is not a role"),
+    (["modules", "lm_head", "groups"], 2**60, "is not a positive number"),
+    (["figures", "layers"], 1_000_001, "no larger than those of models"),
+    (["figures", "hidden_size"], 2**60, "no larger than those of models"),
+    (["root_parameters"], {"x": [2**59] * 2}, "is not a shape"),
+    (["root_parameters"], {"x": [1] * 17}, "is not a shape"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said"), TEXTS, ids=[f"{path[-1]} {said[:20]}" for path, _, said in TEXTS])
+def test_texts_and_sizes_are_checked_where_they_enter(path: list[Any], value: object, said: str) -> None:
+    data: Any = small("llama")
+    node = data
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    with fails(said):
+        map_from_json(data)
+
+
+def test_class_names_of_other_scripts_survive() -> None:
+    model = dataclasses.replace(sample("llama"), architecture="Größe")
+    assert map_from_json(map_to_json(model)) == model
 
 
 def test_depth_is_bounded() -> None:
