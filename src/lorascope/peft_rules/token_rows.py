@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from lorascope.peft_rules.copying import SAVING_TWICE
 from lorascope.peft_rules.counting import read_shape
 from lorascope.records import AdapterConfig, ModelMap
 
@@ -79,6 +80,9 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
                     error=f'"{name}" has {shape[0]} rows, and trainable_token_indices asks for {beyond[0]}.'
                 )
             found[name] = (len(rows), shape[1])
+    if config.task_type in SAVING_TWICE and (both := sorted(copied & (tied | found.keys()))):
+        why = f'trainable_token_indices beside a saved "{both[0]}" with task_type={config.task_type}, which saves twice.'
+        return TokenRows(uncovered=why)
     return TokenRows(found)
 
 
