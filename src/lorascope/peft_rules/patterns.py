@@ -91,11 +91,12 @@ Found = re.Match[str] | FarMatch
 class _Budget:
     """What the patterns of one verb have taken so far, and what they found."""
 
-    __slots__ = ("answers", "began", "expected", "here", "kept", "letters", "model", "places", "there")
+    __slots__ = ("answers", "expected", "halfway", "here", "kept", "letters", "model", "places", "there")
 
     def __init__(self) -> None:
         self.here = self.there = 0.0
-        self.began = time.process_time()
+        # What this process had taken when the patterns had taken half of what they may.
+        self.halfway = 0.0
         self.letters = 0
         self.kept: dict[str, Pattern | BadPatternError] = {}
         self.answers: dict[tuple[int, str, str], Found | None] = {}
@@ -182,7 +183,7 @@ class Pattern:
             return _elsewhere(self, "match", name)
         begun = time.perf_counter()
         found = self.here.match(name)
-        _charge(self, begun)
+        charge(self, begun)
         return found
 
     def fullmatch(self, name: str) -> Found | None:
@@ -195,7 +196,7 @@ class Pattern:
             return _elsewhere(self, "fullmatch", name)
         begun = time.perf_counter()
         found = self.here.fullmatch(name)
-        _charge(self, begun)
+        charge(self, begun)
         return found
 
     def search(self, name: str) -> Found | None:
@@ -208,7 +209,7 @@ class Pattern:
             return _elsewhere(self, "search", name)
         begun = time.perf_counter()
         found = self.here.search(name)
-        _charge(self, begun)
+        charge(self, begun)
         return found
 
 
@@ -277,7 +278,7 @@ def _read(text: str, where: str) -> Pattern | BadPatternError:
         except (re.error, RecursionError, OverflowError, ValueError, MemoryError) as error:
             return _bad(text, type(error).__name__, str(error))
     pattern = Pattern(text, where, next(_NUMBERS), here, longest, steps.longest(search=True))
-    _charge(pattern, begun)
+    charge(pattern, begun)
     if here is None:
         try:
             _ask(pattern, "match", ())
@@ -304,14 +305,20 @@ def _shown(text: str) -> str:
     return quoted(text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}…")
 
 
-def _charge(pattern: Pattern, begun: float) -> None:
-    """Add the time since `begun` to what the verb's patterns took in this process."""
+def charge(pattern: Pattern, begun: float) -> None:
+    """Add the time since `begun` (`time.perf_counter`) to what the verb's patterns took in this process.
+
+    Raises:
+        PatternLimitError: That is more than they may take.
+    """
     budget = _BUDGET.get()
     if budget is None:
         return
     budget.here += time.perf_counter() - begun
     # On a busy machine much of that is others' time: what the whole process took since is no less than the patterns'.
-    if budget.here > MOST_SECONDS_HERE and time.process_time() - budget.began > MOST_SECONDS_HERE:
+    if budget.here > MOST_SECONDS_HERE / 2 and not budget.halfway:
+        budget.halfway = time.process_time()
+    if budget.here > MOST_SECONDS_HERE and time.process_time() - budget.halfway > MOST_SECONDS_HERE / 2:
         raise PatternLimitError(
             f"the patterns take too long together, the last of them {_shown(pattern.pattern)} "
             f"(limit {MOST_SECONDS_HERE:g} s)",

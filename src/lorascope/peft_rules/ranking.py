@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from lorascope.peft_rules.patterns import BadPatternError, Pattern, compiled
+from lorascope.peft_rules.patterns import BadPatternError, Pattern, charge, compiled
 
 Number = TypeVar("Number", int, float)
 
 _LITERAL_KEY = re.compile(r"\^?(?:[\w-]|\.|\\\.)+\$?")
+_FEW_LENGTHS = 8
 _BRANCHES_OR_FLAGS = re.compile(r"\||\(\?[^:=!<]")
 _ENDING = re.compile(r"(?<![\\\w-])((?:[\w-]|\\\.)+)\$?\Z")
 
@@ -67,12 +69,7 @@ class PatternTable(Generic[Number]):
 
     def _place(self, name: str) -> int:
         best = min(self._literal_places(name), default=len(self._keys))
-        for place, ending in self._regular:
-            if place >= best:
-                break
-            if self._matches(place, ending, name):
-                return place
-        return best
+        return next(self._regular_places(name, self._regular, best), best) if self._regular else best
 
     def value(self, name: str, default: Number) -> Number:
         """The number for a name: of the first key that matches it, or the default."""
@@ -89,7 +86,7 @@ class PatternTable(Generic[Number]):
         left = {place for place, key in enumerate(self._keys) if key not in bad}
         for name in names:
             left.difference_update(self._literal_places(name))
-            hit = {place for place, ending in regular if self._matches(place, ending, name)}
+            hit = set(self._regular_places(name, regular, len(self._keys)))
             if hit:
                 left -= hit
                 regular = [one for one in regular if one[0] not in hit]
@@ -107,10 +104,26 @@ class PatternTable(Generic[Number]):
                 found.append((self._keys[place], error))
         return found
 
-    def _matches(self, place: int, ending: str, name: str) -> bool:
-        regex = self._regex(place)
-        # One that may take for ever keeps PEFT busy whatever the name ends with.
-        return (regex.longest < 0 or name.endswith(ending)) and regex.match(name) is not None
+    def _regular_places(self, name: str, regular: Iterable[tuple[int, str]], end: int) -> Iterator[int]:
+        """The places before `end` of keys that match, which are compiled and tried one after the other."""
+        length, begun, regex = len(name), time.perf_counter(), None
+        for place, ending in regular:
+            if place >= end:
+                break
+            regex = self._compiled.get(place)
+            if regex is None:
+                regex = self._regex(place)
+                begun = time.perf_counter()  # The rest has been counted.
+            if regex.here is not None and length <= regex.longest:
+                if name.endswith(ending) and regex.here.match(name):
+                    charge(regex, begun)
+                    yield place
+                    begun = time.perf_counter()
+            # One that may take for ever keeps PEFT busy whatever the name ends with.
+            elif regex.match(name):
+                yield place
+        if regex is not None:
+            charge(regex, begun)
 
     def _regex(self, place: int) -> Pattern:
         # Kept here: a table can have more keys than a cache for all tables has places.
@@ -119,14 +132,17 @@ class PatternTable(Generic[Number]):
         return self._compiled[place]
 
     def _literal_places(self, name: str) -> Iterator[int]:
-        start = 0
-        while self._literal:
+        for start in self._starts(name):
             for (wild, anchored), keys in self._literal.get(len(name) - start, {}).items():
                 if start == 0 or not anchored:
                     yield from keys.get(masked(name[start:], wild), ())
-            start = name.find(".", start) + 1
-            if not start:
-                return
+
+    def _starts(self, name: str) -> list[int]:
+        """Where a literal key can begin in a name: at its start and after a dot, by whichever are fewer."""
+        if len(self._literal) <= _FEW_LENGTHS:
+            starts = [len(name) - length for length in self._literal]
+            return [start for start in starts if start == 0 or (start > 0 and name[start - 1] == ".")]
+        return [0, *(at for at, letter in enumerate(name, 1) if letter == ".")]
 
 
 def _ending(key: str) -> str:
