@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
-from lorascope.peft_rules.regex_costs import steps_of
 
 if TYPE_CHECKING:
     from lorascope.peft_rules.regex_process import RegexProcess
@@ -40,9 +39,6 @@ _KEPT_ANSWERS = 200_000
 _SHOWN_LETTERS = 60
 # So many names are matched at once in the second process.
 _TOGETHER = 256
-# Patterns that compile at once and without a warning, whatever their steps.
-_COMPILED_HERE = 1_000
-_COMPILED_ELSEWHERE = re.compile(r"\\[uUxN0-9]|\(\?[(P]|\[[^]]*\[|--|&&|~~|\|\|")
 _HINT = "Write it without a repeat within a repeat, or list the names of the modules."
 _MANY = "Give fewer or shorter patterns, or list the names of the modules."
 
@@ -248,9 +244,10 @@ def cheap_matches(text: str, names: Iterable[str], way: Literal["match", "fullma
 
     PEFT does not try such a pattern, so that its time must not keep anybody from knowing what PEFT does.
     """
+    from lorascope.peft_rules.regex_costs import steps_of
+
     try:
-        steps = steps_of(text)
-        pattern = compiled(text) if steps.longest() >= 0 else None
+        pattern = compiled(text) if steps_of(text).longest() >= 0 else None
     except (BadPatternError, PatternLimitError):
         return []
     if pattern is None:
@@ -267,12 +264,13 @@ def _read(text: str, where: str) -> Pattern | BadPatternError:
             where=where,
             hint="List the names of the modules instead.",
         )
+    from lorascope.peft_rules.regex_costs import compiles_at_once, steps_of  # which a list of names does not need
+
     begun = time.perf_counter()
     steps = steps_of(text)
     longest = steps.longest()
     here = None
-    safe = len(text) <= _COMPILED_HERE and text.isascii() and not _COMPILED_ELSEWHERE.search(text)
-    if longest >= 0 or safe:
+    if longest >= 0 or compiles_at_once(text):
         try:
             here = re.compile(text)
         except (re.error, RecursionError, OverflowError, ValueError, MemoryError) as error:

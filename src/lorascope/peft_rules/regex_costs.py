@@ -42,6 +42,10 @@ _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "a": "\a", "v": "\v"}
 # These give warnings, and will mean something else one day.
 _OPERATIONS = ("--", "&&", "~~", "||")
 
+# What may take long to compile, or gives a warning: escapes of numbers, conditions, what looks like operations on sets.
+_COMPILED_HERE = 1_000
+_COMPILED_ELSEWHERE = re.compile(r"\\[uUxN0-9]|\(\?[(P]|\[[^]]*\[|--|&&|~~|\|\|")
+
 # Coefficients of a polynomial in the length of the name, lowest first.
 _Steps = tuple[float, ...]
 _ONE: _Steps = (1.0,)
@@ -101,6 +105,11 @@ def steps_of(pattern: str) -> Steps:
         return Steps(_Reader(pattern, start, exact="(?i" not in pattern and "(?si" not in pattern).steps())
     except _UnboundedError:
         return Steps(())
+
+
+def compiles_at_once(pattern: str) -> bool:
+    """Compiling it takes no time worth speaking of and gives no warning, whatever its steps."""
+    return len(pattern) <= _COMPILED_HERE and pattern.isascii() and not _COMPILED_ELSEWHERE.search(pattern)
 
 
 class _Reader:
