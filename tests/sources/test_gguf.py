@@ -91,6 +91,10 @@ HOSTILE = {
     "a key past the end": (blob([struct.pack("<Q", 60_000), ARCHITECTURE]), "in the middle of its header"),
     "a key that is no text": (blob([pair(b"\xff\xfe", 4, bytes(4)), ARCHITECTURE]), "not UTF-8"),
     "a value that is no text": (blob([pair("general.architecture", 8, text(b"\xc3("))]), "not UTF-8"),
+    "a key that drives a terminal": (
+        blob([pair("\x1b[2J", 4, bytes(4)), ARCHITECTURE]),
+        r"'\x1b[2J', which is no name",
+    ),
     "a key twice": (blob([ARCHITECTURE, ARCHITECTURE]), "occurs twice"),
     "an unknown value type": (blob([ARCHITECTURE, pair("x", 13, bytes(8))]), "value of type 13"),
     "a nested array": (blob([ARCHITECTURE, pair("x", 9, array(9, 1, array(4, 1, bytes(4))))]), "array of arrays"),
@@ -129,7 +133,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("content", "part"), HOSTILE.values(), ids=HOSTILE)
 def test_a_wrong_file_says_what_is_wrong(content: bytes, part: str) -> None:
-    assert len(HOSTILE) == 44
+    assert len(HOSTILE) == 45
     with fails(part, "memory/m.gguf") as caught:
         parsed(content)
     clean(caught.value)

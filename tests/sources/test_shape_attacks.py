@@ -278,6 +278,16 @@ def test_sides_of_no_length(tmp_path: Path) -> None:
     assert plan(model, "attention.q[0]=4").resolution.trainable == 4 * 16
 
 
+def test_nothing_has_any_numbers() -> None:
+    stored = {name: Stored(name, (0, 0), "F32", "", (name,)) for name in BASES["mixtral"]}
+    model = map_checkpoint(stored, {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}, model="none")
+    assert model.figures.parameters == 0
+    answers: Counter[str] = Counter()
+    for seed in range(3):
+        every_verb(model, seed, answers)
+    assert count_of(answers, ": done") > 30
+
+
 def test_one_number_in_a_name_stands_for_no_layers(tmp_path: Path) -> None:
     far = {name.replace(".1.", f".{10**17}."): (16, 16) for name in QUERIES[1:]}
     model = inspect(checkpoint(tmp_path, far, model_type="nobodys", architectures=["N"]))

@@ -407,7 +407,7 @@ def _expert_warnings(made: Plan, task: Task, advice: Advice, prices: Prices) -> 
     names = {peft_name(made.model, target.weight) for target in _routed(made)}
     spent = sum(one.trainable for one in made.resolution.adapted if one.name in names)
     total = made.resolution.trainable
-    if not names or spent < EXPERTS_DOMINATE * total:
+    if not spent or spent < EXPERTS_DOMINATE * total:
         return
     said = [f"routed experts take {spent:,} of {total:,} trainable parameters ({spent / total:.0%})"]
     for other in _other_experts(made, task, prices):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from lorascope.errors import LorascopeError
-from lorascope.foreign_text import quoted
+from lorascope.foreign_text import is_printable, quoted
 from lorascope.sources.checkpoints import Files, Span
 from lorascope.sources.json_text import first_faults
 
@@ -228,6 +228,8 @@ class _File:
     def _read_pair(self) -> None:
         """One metadata key and its value."""
         key = self._text("a metadata key", 65_535)
+        if not is_printable(key):
+            self._fail(f"a metadata key is {quoted(key)}, which is no name")
         if key in self.metadata or key in self.lengths:
             self._fail(f"the metadata key {quoted(key)} occurs twice")
         kind = self._number("I")
