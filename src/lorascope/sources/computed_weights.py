@@ -68,8 +68,10 @@ def traits_of(module: Any) -> Iterator[Trait]:
         yield "parametrized"
     if any(_of_computation(value) for value in namespace(module).values()):
         yield "uncopyable"
-    bias = None if "bias" in parameters_of(module) else namespace(module).get("bias")
-    if isinstance(bias, bool) or _of_computation(bias):
+    own = parameters_of(module)
+    bias = None if "bias" in own else namespace(module).get("bias")
+    # What has no parameters gets no adapter, and PEFT does not look at its bias.
+    if own and (isinstance(bias, bool) or _of_computation(bias)):
         yield "untrainable-bias"
 
 
