@@ -2,7 +2,7 @@
 
 python tools/build_layouts.py            build every model in many variations and write the table
 python tools/build_layouts.py --check    build the same, and exit with 1 if the table is another
-python tools/build_layouts.py --refusals tell anew for every row whether PEFT can wrap the model (three minutes)
+python tools/build_layouts.py --refusals tell anew for every row whether PEFT can wrap the model (half a minute)
 
 A checkpoint's names do not say what a module is: `mlp.gate.weight` is a linear layer in one model and a router that PEFT
 refuses in the next. The table says it, class by class, as seen on models that transformers built on the meta device.
