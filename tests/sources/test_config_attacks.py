@@ -38,7 +38,12 @@ TEXT = {key: value for key, value in TINY_LLAMA.items() if key != "architectures
 CLIP = TINY_VISION | {"model_type": "clip_vision_model"}
 SHIELD = {"model_type": "shieldgemma2", "architectures": ["ShieldGemma2ForImageClassification"]}
 DETR = {"model_type": "detr", "architectures": ["DetrForObjectDetection"], "num_queries": 3, "encoder_layers": 1}
-TIMM = {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"], "label_names": ["a", "b"]}
+TIMM = {
+    "model_type": "timm_wrapper",
+    "architectures": ["TimmWrapperForImageClassification"],
+    "label_names": ["a", "b"],
+    "num_classes": 2,
+}
 
 
 def llava(text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -455,19 +460,24 @@ def test_operations_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_watchdog_that_comes_late_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Watchdog, "_EVERY", 0.0005)
+    monkeypatch.setattr(Watchdog, "_EVERY", 0.01)
     ended = 0
-    for _ in range(300):
+    for number in range(60):
         begun = time.monotonic()
+        watchdog = Watchdog(lambda begun=begun: "late" if time.monotonic() - begun > 0.01 else "")  # type: ignore[misc]
         try:
-            with Watchdog(lambda begun=begun: "late" if time.monotonic() - begun > 0.001 else ""):  # type: ignore[misc]
-                while time.monotonic() - begun < 0.0012:
+            with watchdog:
+                while time.monotonic() - begun < 0.01 + number * 0.0002:
                     pass
         except OverrunError:
+            watchdog.stop()
             ended += 1
-        for _ in range(50):  # where a late one would arrive
+        begun = time.monotonic()
+        while time.monotonic() - begun < 0.002:  # where a late one would arrive
             pass
-    assert 0 <= ended <= 300
+    time.sleep(0.05)
+    assert 0 <= ended <= 60
+    assert not [thread for thread in threading.enumerate() if thread.name == "lorascope watchdog"]
 
 
 # The seal.

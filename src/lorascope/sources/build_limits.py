@@ -52,6 +52,7 @@ def limited_build(what: str) -> Iterator[None]:
         with watchdog, _counting():
             yield
     except OverrunError as error:
+        watchdog.stop()
         raise LorascopeError(f"{what} is not built: {watchdog.reason or error}", hint=_HINT) from None
 
 

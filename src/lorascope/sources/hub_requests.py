@@ -206,6 +206,7 @@ class Connection:
         except (LorascopeError, _PassingError):
             raise
         except OverrunError:
+            watchdog.stop()
             raise _PassingError(watchdog.reason) from None
         except Exception as error:  # of httpx or httpx2, whichever this huggingface_hub uses
             kinds = {kind.__name__ for kind in type(error).__mro__}

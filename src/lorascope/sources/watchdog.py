@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
@@ -25,34 +24,55 @@ class Watchdog:
         reason: What `passed` said; empty while no limit is passed.
     """
 
-    # How often it looks.
+    # How often it looks, and how often at most it raises: again where the first was swallowed, later each time.
     _EVERY = 0.25
+    _MOST_RAISED = 10
 
     def __init__(self, passed: Callable[[], str]) -> None:
         self._passed = passed
         self._lock = threading.Lock()
+        self._entered = threading.Event()
         self._ended = threading.Event()
+        self._over = False
         self.reason = ""
 
     def __enter__(self) -> Watchdog:
         self._thread = threading.get_ident()
         threading.Thread(target=self._look, daemon=True, name="lorascope watchdog").start()
+        self._entered.set()
         return self
 
     def __exit__(self, *_: object) -> None:
-        while not self._ended.is_set():
-            with contextlib.suppress(OverrunError), self._lock:  # it may arrive right here
+        self.stop()
+
+    def stop(self) -> None:
+        """Nothing is raised any more once it returns. To be called again where an `OverrunError` came out of the block.
+
+        The error may arrive at the first instruction of `__exit__`, before anything could be done there.
+        """
+        done = False
+        while not done:
+            try:
+                self._over = True
+                with self._lock:  # nothing is being raised now
+                    _raise_in(self._thread, None)  # what is on its way and has not arrived
                 self._ended.set()
-                _raise_in(self._thread, None)  # what is on its way and has not arrived
+                done = True
+            except OverrunError:
+                pass
 
     def _look(self) -> None:
-        while not self._ended.wait(self._EVERY):
+        self._entered.wait()
+        raised = 0
+        while raised < self._MOST_RAISED and not self._ended.wait(self._EVERY * 2**raised):
             reason = self._passed()
             if reason:
                 with self._lock:
-                    if not self._ended.is_set():  # and again where it was swallowed
-                        self.reason = reason
-                        _raise_in(self._thread, OverrunError)
+                    if self._over:
+                        return
+                    self.reason = reason
+                    _raise_in(self._thread, OverrunError)
+                    raised += 1
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
