@@ -80,8 +80,8 @@ def packed_bytes(count: int, rows: int, training: Training) -> int:
     """Bytes of one quantised weight."""
     if training.quantisation == "8bit":
         return count + 4 * rows
-    scales = math.ceil(count / _BLOCK)
-    return math.ceil(count / 2) + scales + 4 * math.ceil(scales / _NESTED_BLOCK)
+    scales = -(-count // _BLOCK)  # whole numbers, as floats end at 2^53
+    return -(-count // 2) + scales + 4 * -(-scales // _NESTED_BLOCK)
 
 
 def _kept_whole(model: ModelMap) -> frozenset[str]:

@@ -33,7 +33,7 @@ def _state(optimizer: str, shape: tuple[int, ...], width: int) -> int:
         return 4 * (math.prod(shape[:-1]) + math.prod((*shape[:-2], shape[-1])))
     if optimizer == "adamw" or count < _SMALL:
         return 2 * count * (width if optimizer == "adamw" else 4)
-    return 2 * (count + 4 * math.ceil(count / _BLOCK))
+    return 2 * (count + 4 * -(-count // _BLOCK))
 
 
 def step_bytes(optimizer: str, tensors: Iterable[Trained]) -> int:
