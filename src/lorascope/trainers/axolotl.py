@@ -18,6 +18,7 @@ from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import unknown_key_findings
+from lorascope.trainers.number_limits import number_faults
 from lorascope.trainers.provenance import named_by
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.verifying import adapter_config
@@ -293,6 +294,7 @@ def _checked(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if adapter in _LORA:
         missing = [key for key in ("lora_r", "lora_alpha") if data.get(key) is None]
         faults += [f"{key} is missing: axolotl has no default for it, and PEFT stops at none" for key in missing]
+    faults += number_faults(settings)
     faults += _conflicts(data, settings)
     return settings, faults
 

@@ -19,6 +19,7 @@ from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, surface_losses
 from lorascope.trainers.keys import unknown_key_findings
 from lorascope.trainers.llamafactory_towers import PARTS, Parts
+from lorascope.trainers.number_limits import number_faults
 from lorascope.trainers.provenance import class_said, transformers_release
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
@@ -184,7 +185,7 @@ class LlamaFactory:
         """Such a file, with every fault of its adapter settings."""
         data = parse_yaml(text, where, _HINT)
         settings = {key: _converted(key, data[key]) for key in _KINDS if key in data}
-        faults = list(_faults(settings))
+        faults = [*_faults(settings), *number_faults(settings)]
         if faults:
             raise LorascopeError(*faults, where=where, hint=_HINT)
         settings = {key: value for key, value in settings.items() if value is not None}
@@ -268,7 +269,7 @@ def _holds(name: str, words: Collection[str]) -> bool:
 
 def _converted(key: str, value: Any) -> Any:
     if _KINDS[key] == "a number" and isinstance(value, str) and _NUMBER.fullmatch(value):
-        return float(value)
+        return float(value.replace("_", ""))
     return value
 
 

@@ -217,7 +217,8 @@ def _keys_for(plan: Plan, mlx: MlxModel) -> tuple[list[str], int]:
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+    # Numbers in order of their values: of two without zeros in front, the longer is the larger.
+    return [(len(part), part) if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
 def _outside(mlx: MlxModel) -> set[str]:
@@ -228,7 +229,7 @@ def _outside(mlx: MlxModel) -> set[str]:
 
 
 def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+    return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys
 from lorascope.trainers.ms_swift_models import ModelType, Towers, model_types, types_for
+from lorascope.trainers.number_limits import number_faults, whole_number
 from lorascope.trainers.provenance import class_said, transformers_release
 from lorascope.trainers.shell_words import shell_command
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
@@ -40,7 +41,7 @@ _TOWERS = ("vision", "audio", "connector")
 _PROGRAMS = ("swift", "megatron", "sft.py", "pt.py", "rlhf.py")
 _METHODS = ("sft", "pt", "rlhf")
 # A text in which a command stands, and not the YAML or JSON of `swift sft FILE`.
-_COMMAND = re.compile(r"(?m)^[^#\n]*(?<![\w.-])(swift|megatron)\s+[a-z]|^\s*--\w|\b(sft|pt|rlhf)\.py\b")
+_COMMAND = re.compile(r"(?m)^[^#\n]*(?<![\w.-])(swift|megatron)[ \t]+[a-z]|^[ \t]*--\w|\b(sft|pt|rlhf)\.py\b")
 
 # Options that bear on adapters, by what argparse makes of their words (arguments/tuner_args.py, base_args.py).
 _KINDS: Mapping[str, str] = {
@@ -227,7 +228,7 @@ class MsSwift:
                 findings.append(
                     Finding("abbreviated", "note", where, f"--{given} is taken for --{key}", f"Write --{key}.")
                 )
-        faults += _refused(settings)
+        faults += [*_refused(settings), *number_faults(settings)]
         if faults:
             raise LorascopeError(*faults, where=where, hint=_HINT)
         passed_over = bool(settings.get("ignore_args_error"))
@@ -373,8 +374,17 @@ def _options_of_file(text: str, where: str) -> tuple[dict[str, list[str]], list[
         if value is None and key in _KINDS:
             faults.append(f"{key} is null, of which ms-swift makes the word None: leave it out")
         values = value if isinstance(value, list) else [value]
-        options[key] = [json.dumps(one) if isinstance(one, dict) else str(one) for one in values]
+        # Dates in a mapping, which ms-swift stops at, are texts here: no such option bears on adapters.
+        options[key] = [json.dumps(_as_json(one)) if isinstance(one, dict) else str(one) for one in values]
     return options, faults
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_json(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _spelt_out(given: str, known: Collection[str], faults: list[str]) -> str | None:
@@ -415,7 +425,7 @@ def _typed(key: str, words: Sequence[str], faults: list[str]) -> Any:
 def _one(kind: str, word: str) -> Any:
     try:
         if kind == "whole":
-            return int(word)
+            return whole_number(word)
         if kind == "number":
             number = float(word)
             return number if math.isfinite(number) else None

@@ -11,10 +11,13 @@ from lorascope.foreign_text import json_text, quoted
 from lorascope.peft_rules.resolving import resolve
 from lorascope.records import ModelMap, Plan
 from lorascope.sources.json_text import parse_json
+from lorascope.trainers.number_limits import number_faults
 from lorascope.trainers.python_lines import Name, PythonLines, is_python_name
 from lorascope.trainers.python_text import call_arguments, read_script
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.verifying import adapter_config
+
+_NUMBERS = ("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "layers_to_transform")
 
 
 class PeftFile:
@@ -38,7 +41,7 @@ class PeftFile:
     def read(self, text: str, where: str) -> Asked:
         """Such a file."""
         data = parse_json(text.encode(), where, "It is written by: lorascope export PLAN --to peft")
-        settings = data if isinstance(data, Mapping) else {}
+        settings = _limited(data if isinstance(data, Mapping) else {}, where)
         return Asked(str(settings.get("base_model_name_or_path") or ""), settings)
 
     def resolve(self, model: ModelMap, asked: Asked) -> Outcome:
@@ -80,7 +83,14 @@ class PeftPython(PeftFile):
 
     def read(self, text: str, where: str) -> Asked:
         """The call of `LoraConfig` in a script."""
-        return Asked("", call_arguments(read_script(text, where, "LoraConfig"), ("LoraConfig",)))
+        return Asked("", _limited(call_arguments(read_script(text, where, "LoraConfig"), ("LoraConfig",)), where))
+
+
+def _limited(settings: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    faults = [*number_faults(settings, _NUMBERS)]
+    if faults:
+        raise LorascopeError(*faults, where=where, hint="Names and types are those of peft.LoraConfig.")
+    return settings
 
 
 def json_file(content: Mapping[str, Any]) -> str:

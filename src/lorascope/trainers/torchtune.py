@@ -13,6 +13,7 @@ from lorascope.records import Adapted, Behaviour, Finding, ModelMap, Plan, Resol
 from lorascope.sources.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import Reference, commented_yaml
 from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.number_limits import number_faults
 from lorascope.trainers.provenance import transformers_release
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.torchtune_builders import (
@@ -167,7 +168,7 @@ class Torchtune:
                 hint=near or _example_hint(),
             )
         settings = {key: value for key, value in model.items() if value is not None}
-        faults = [*_faults(settings, path)]
+        faults = [*_faults(settings, path), *number_faults(settings)]
         if faults:
             raise LorascopeError(*faults, where=where, hint=_HINT)
         checkpointer = data.get("checkpointer")

@@ -18,6 +18,7 @@ from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.number_limits import number_faults, whole_number
 from lorascope.trainers.provenance import named_by
 from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
@@ -149,6 +150,7 @@ class Trl:
         if not isinstance(environment, Mapping):
             faults.append(f"env is {quoted(environment)}, not keys with values")
         settings = _of_file(data, faults)
+        faults += number_faults(settings)
         if faults:
             raise LorascopeError(*faults, where=where, hint=_HINT)
         consequence = (
@@ -278,7 +280,7 @@ def _converted(key: str, word: str, faults: list[str]) -> Any:
                 return word.lower() in _WORDS_FOR_TRUE
             raise ValueError
         if key in ("lora_r", "lora_alpha"):
-            return int(word)
+            return whole_number(word)
         return float(word) if key == "lora_dropout" else word
     except ValueError:
         wanted = "a whole number" if key == "lora_alpha" else _wanted(key)
@@ -319,6 +321,7 @@ def _of_command(text: str, where: str) -> Asked:
                 f"--{key} has {len(values)} values ({' '.join(values)}), not one" if values else f"--{key} has no value"
             )
     settings["lora_target_modules"] = _unwrapped(settings["lora_target_modules"])
+    faults += number_faults(settings)
     if faults:
         raise LorascopeError(*faults, where=where, hint=_HINT)
     consequence = "trl stops at it where accelerate launch does not know it either, and python sft.py stops"

@@ -16,6 +16,7 @@ from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
 from lorascope.trainers.fitting import Surface, fitted, surface_losses
 from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.number_limits import number_faults
 from lorascope.trainers.provenance import named_by
 from lorascope.trainers.python_lines import Name, PythonLines
 from lorascope.trainers.python_text import (
@@ -207,7 +208,7 @@ class Unsloth:
         owner, count = call_owner(script, _CALL)
         unread = known_keys("unsloth") - set(_READ)
         given = call_arguments(script, (_CALL,), unread)
-        faults = [*_faults(given)]
+        faults = [*_faults(given), *number_faults(given)]
         if count > 1:
             faults.append(f"{_CALL} has {count} arguments without a name, of which only the model is read")
         if owner not in _CLASSES:
