@@ -109,7 +109,7 @@ def _file(name: str, text: str, trainer: str) -> Place:
 
     def place(model: ls.ModelMap, pattern: str, folder: Path) -> object:
         path = folder / name
-        path.write_text(text.replace("PATTERN", json.dumps(pattern)), encoding="utf-8")
+        path.write_text(text.replace("PATTERN", json.dumps(pattern, ensure_ascii=False)), encoding="utf-8")
         return ls.check(model, path, trainer=trainer)
 
     return place
