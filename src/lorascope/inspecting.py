@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted, shell_word
@@ -160,13 +160,21 @@ def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str,
         if not is_config(attribute(module, "config")):
             yield f"{name} has no configuration that would say how it is called", hint
         return
-    if not isinstance(inputs, Mapping) or not all(isinstance(key, str) for key in inputs):
+    if not _is_named(inputs):
         yield f"inputs must map names of arguments to values, not be a {name_of_class(type(inputs))}", hint
         return
     try:
-        signature.bind(**inputs)
+        signature.bind(**cast(Mapping[str, Any], inputs))
     except TypeError as error:
         yield f"{name}.forward cannot be called with the inputs: {error}", hint
+
+
+def _is_named(inputs: object) -> bool:
+    """A mapping of texts to anything, which can be read."""
+    try:
+        return isinstance(inputs, Mapping) and all(isinstance(key, str) for key in dict(inputs))
+    except Exception:  # a mapping of somebody's own raises whatever it likes
+        return False
 
 
 def _word(parameter: introspection.Parameter) -> str:

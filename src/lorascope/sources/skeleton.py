@@ -57,7 +57,9 @@ def build(config: Any, *, architecture: str = "", trust_remote_code: bool = Fals
 
     from lorascope.sources.build_limits import limited_build
     from lorascope.sources.seal import sealed
+    from lorascope.sources.torch_modes import TorchModes
 
+    modes = TorchModes()
     name = architecture or next(iter(getattr(config, "architectures", None) or ()), "")
     try:
         cls = getattr(transformers, name, None) if isinstance(name, str) and name else None
@@ -88,6 +90,8 @@ def build(config: Any, *, architecture: str = "", trust_remote_code: bool = Fals
             f"transformers cannot build {name} from this configuration: {type(error).__name__}: {_first_line(error)}",
             hint="Check the configuration against one that the model was released with.",
         ) from error
+    finally:
+        modes.restore()
 
 
 def build_for_head(config: Any, head: Head | None, *, trust_remote_code: bool = False) -> tuple[torch.nn.Module, Head]:

@@ -74,11 +74,16 @@ class Board:
 
     def inputs(self, index: int) -> Edges:
         """What a weight multiplies."""
-        return self.reading.origins(self.nodes[index].operands[0])
+        return self.reading.origins(self._read(index))
 
     def weights_into(self, index: int) -> list[Edge]:
         """The weights whose output a weight multiplies."""
-        return self.weights(self.nodes[index].operands[0])
+        return self.weights(self._read(index))
+
+    def _read(self, index: int) -> Edges:
+        """The first operand; a table, an input and a parameter as data have none."""
+        operands = self.nodes[index].operands
+        return operands[0] if operands else ()
 
     def narrows(self, index: int) -> bool:
         """A weight gives fewer features than it reads."""

@@ -199,7 +199,7 @@ def _is_routed(board: Board, index: int) -> bool:
     node = board.nodes[index]
     if node.ids or any(_routes(board, choice) for choice in node.control):
         return True
-    for edge in board.reading.origins(node.operands[0]):
+    for edge in board.inputs(index):
         source = board.nodes[edge.source]
         if source.kind == "sum" and source.how is Flag.PRODUCT:
             written = board.reading.origins(source.operands[1])

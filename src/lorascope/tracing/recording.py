@@ -31,6 +31,9 @@ from lorascope.tracing.weaving import Weaver
 
 _LONGEST_REASON = 300
 _MOST_OUTPUTS = 10_000
+# Values in the lists and dictionaries of all inputs of a call, and how deep they lie.
+_MOST_INPUTS = 10_000
+_DEEPEST_INPUT = 50
 
 
 def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *, meter: Meter | None = None) -> Graph:
@@ -152,22 +155,33 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         self._stand_ins: dict[int, torch.Tensor] = {}
         self._shapes: known.Shapes = {}
         self._operations = 0
+        self._given = 0
         for name, parameter in parameters.items():
-            stand_in = known.to_meta(parameter.detach())
+            stand_in = _without_numbers(parameter)
             self._stand_ins[id(parameter)] = stand_in
             for tensor in (parameter, stand_in):
                 self._holder.hold(tensor, Value({}, (name,)))
         # A model may replace a buffer while it runs; the old one must live, or its id would mean another tensor.
         self._buffers = dict(_named_buffers(module))
         for name, buffer in self._buffers.items():
-            stand_in = self._stand_ins[id(buffer)] = known.stand_in_of_buffer(name, buffer)
+            try:
+                stand_in = self._stand_ins[id(buffer)] = known.stand_in_of_buffer(name, buffer)
+            except Exception:  # a lazy one has no shape, and tensors of somebody's own class raise what they like
+                continue
             if not stand_in.is_meta:
                 meter.numbers(stand_in.numel() * stand_in.element_size())
 
-    def given(self, name: str, value: Any) -> Any:
-        """An argument of the call, as the call gets it."""
+    def given(self, name: str, value: Any, depth: int = 0) -> Any:
+        """An argument of the call, as the call gets it.
+
+        Raises:
+            LorascopeError: It is too large.
+        """
+        self._given += 1
+        if self._given > _MOST_INPUTS or depth > _DEEPEST_INPUT:
+            raise too_large(f"the input {name} holds more than {_MOST_INPUTS} values, or itself")
         if isinstance(value, torch.Tensor) and not known.is_exact(value):
-            unknown = known.to_meta(value.detach(), dense=0 in value.stride())
+            unknown = known.to_meta(value.detach(), dense=value.layout == torch.strided and 0 in value.stride())
             self._holder.hold(unknown, of_node(self._weaver.node("input", name)))
             return unknown
         if isinstance(value, torch.Tensor):
@@ -178,9 +192,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
                 self._holder.hold(copy, Value({}, ids=frozenset({name}), as_given=True))
             return copy
         if type(value) in (list, tuple):
-            return type(value)(self.given(name, one) for one in value)
+            return type(value)(self.given(name, one, depth + 1) for one in value)
         if type(value) is dict:
-            return {key: self.given(name, one) for key, one in value.items()}
+            return {key: self.given(name, one, depth + 1) for key, one in value.items()}
         return value
 
     def graph(self, outputs: Any, failure: str) -> Graph:
@@ -231,6 +245,13 @@ def _counts_up(numbers: torch.Tensor) -> bool:
         return False
     size = numbers.shape[-1] if numbers.dim() else 0
     return size > 2 and bool((numbers == torch.arange(size, dtype=numbers.dtype)).all())
+
+
+def _without_numbers(parameter: torch.Tensor) -> torch.Tensor:
+    try:
+        return known.to_meta(parameter.detach())
+    except Exception:  # of a class of somebody's own
+        return torch.empty(shape_of(parameter) or (), device=known.META)
 
 
 def _named_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
