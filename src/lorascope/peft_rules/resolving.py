@@ -132,11 +132,11 @@ class _Resolver:
         else:
             targeted = any(name.rpartition(".")[2] in _EMBEDDINGS for name in targets.modules or ())
         if targeted or any(name.rpartition(".")[2] in _EMBEDDINGS for name in self.config.modules_to_save or ()):
-            raise _RefusalError(
+            why = (
                 "ensure_weight_tying with a tied embedding among the targets or the saved modules, which PEFT then "
-                "moves from one to the other and ties.",
-                NOT_COVERED,
+                "moves from one to the other and ties."
             )
+            raise _RefusalError(why, NOT_COVERED)
 
     # Modules.
 
