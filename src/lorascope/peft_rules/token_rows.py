@@ -81,7 +81,9 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
                 )
             found[name] = (len(rows), shape[1])
     if config.task_type in SAVING_TWICE and (both := sorted(copied & (tied | found.keys()))):
-        why = f'trainable_token_indices beside a saved "{both[0]}" with task_type={config.task_type}, which saves twice.'
+        why = (
+            f'trainable_token_indices beside a saved "{both[0]}" with task_type={config.task_type}, which saves twice.'
+        )
         return TokenRows(uncovered=why)
     return TokenRows(found)
 
