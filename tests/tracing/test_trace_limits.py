@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import linecache
 import subprocess
 import sys
 import threading
@@ -98,10 +99,9 @@ def keep_integers(x: Any) -> Any:
 
 
 def join_forever(x: Any) -> Any:
-    found = x
+    found = [x]
     for _ in forever():
-        found = torch.cat([found, x * 2])[:4] @ torch.ones(4, 4) * found[:1]
-        found = found + (found[:2] @ x.T) @ x @ torch.ones(4, 4) if found.shape[0] > 1 else found
+        found.append(torch.cat(found[-50:]).sum(0, keepdim=True) * x.T[:1, :1])
 
 
 ENDLESS = {
@@ -403,7 +403,8 @@ def test_an_interrupt_at_any_line_leaves_nothing_changed() -> None:
             nonlocal lines
             if not frame.f_code.co_filename.startswith(folder) or frame.f_code.co_name in ("restore", "stop", "_set"):
                 return None
-            if event == "line":
+            # Python looks for signals at calls and jumps back, not at a bare `try:`.
+            if event == "line" and linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() != "try:":
                 lines += 1
                 if lines == stop:
                     raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
+from lorascope.errors import LorascopeError
 from lorascope.peft_rules import initialisations, variants
 from lorascope.peft_rules.matching import parameter_names
 from lorascope.peft_rules.versioning import Release
@@ -14,7 +15,7 @@ from lorascope.records import AdapterConfig, ModelMap, Module
 Shape = tuple[int, ...]
 
 
-class UncountableError(ValueError):
+class UncountableError(LorascopeError):
     """A module whose features cannot be told, as of one whose weight is parametrized."""
 
 

@@ -38,6 +38,8 @@ _HEAVY = re.compile(
     r".*(conv|mm|matmul|mv|dot|pool|linalg|fft|cdist|cholesky|svd|qr|eig|inv|lu_|det|matrix|upsample|interp|grid|im2col"
     r"|col2im|unfold|fold|attention|lstm|gru|rnn|ctc|kron|embedding_bag|histogramdd|pdist|renorm|solve|polygamma|zeta)"
 )
+_CUBIC = re.compile(r".*(linalg|svd|qr|eig|inv|lu_|cholesky|det|matrix|solve)")
+_LARGEST_MATRIX = 1 << 18
 # The size of their results depends on numbers: no more than that of their operands (once for each dimension), or else.
 _AS_LARGE_AS_OPERANDS = frozenset(
     [
@@ -353,6 +355,8 @@ def _is_too_large(
     if largest > LARGEST_KNOWN:
         return True
     if _HEAVY.match(name) and _product([*sizes, *args]) > _MOST_WORK:
+        return True
+    if _CUBIC.match(name) and largest > _LARGEST_MATRIX:
         return True
     if name in _AS_LARGE_AS_OPERANDS:
         return False
