@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,7 +71,7 @@ def test_a_command_makes_the_plan_again(capsys: pytest.CaptureFixture[str], tmp_
         (["attention"], {"dora": True, "bias": "all", "exclude": ["attention.o"]}),
         (["attention.q", "ffn=2"], {"rank": 32, "alpha": 64}),
     ):
-        plan = ls.plan(sample("llama"), *rules, **options)  # type: ignore[arg-type]
+        plan = ls.plan(sample("llama"), *rules, **options)
         folder = tmp_path / str(tried)
         assert main([*shlex.split(plan_command(plan))[1:], "-o", str(folder)]) == 0
         again = ls.load_plan(folder)
@@ -105,3 +107,34 @@ def test_mistakes(
     captured = capsys.readouterr()
     assert says in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["-x", "--prove", "a b", "$(touch CANARY)", "a'; touch CANARY; '", "`id`", "a\\", "#a", "~"]
+)
+def test_a_command_can_be_pasted_whatever_the_model_is_called(name: str) -> None:
+    made = ls.plan(
+        dataclasses.replace(sample("llama"), model=name), "attention.q,v=8", "ffn[-8:]=4", exclude=["attention.k"]
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"lorascope() {{ printf '%s\\0' \"$@\"; }}\n{plan_command(made)}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = done.stdout.split("\0")[:-1]
+    assert words == shlex.split(plan_command(made))[1:]
+    assert sorted(words[-3:] if name.startswith("-") else words[1:4]) == sorted([name, "attention.q,v=8", "ffn[-8:]=4"])
+    assert ("--" in words) == name.startswith("-")
+
+
+def test_a_class_that_python_cannot_name_is_refused() -> None:
+    for name in ("", "class", "X\nimport os", "a.b", "X()"):
+        made = ls.plan(dataclasses.replace(sample("llama"), architecture=name), "qv")
+        with fails("export to peft-python: the model's class is", "Export to peft"):
+            export(made, "peft-python")
+
+
+def test_what_the_user_says_is_text() -> None:
+    with fails("export to trl: base is no text"):
+        export(ls.plan(sample("llama"), "qv"), "trl", base=Path("a"))  # type: ignore[arg-type]

@@ -250,13 +250,10 @@ def texts(tool: str, key: str, value: str) -> Iterator[str]:
         yield f"{template} --{key}={shlex.quote(value)}\n"
         yield f"{key}: {value}\nmodel: a/b\n"
     elif tool in ("unsloth", "peft-python"):
-        call = template[:-1].replace("target_modules=['q_proj']", "") if key == "target_modules" else template[:-1]
-        kept = (
-            kept.replace("r=8, ", "")
-            if key == "r"
-            else call.replace("lora_alpha=16, ", "" if key == "lora_alpha" else "lora_alpha=16, ")
+        gone = {"r": "r=8, ", "lora_alpha": "lora_alpha=16, ", "target_modules": "target_modules=['q_proj']"}.get(
+            key, "…"
         )
-        yield f"{call.rstrip(', ')}, {key}={value})"
+        yield f"{template[:-1].replace(gone, '').rstrip(', ')}, {key}={value})"
     elif tool == "peft":
         yield f'{template[:-1]}, "{key}": {value}}}'.replace(f'"{key}": 8, ', "")
         yield json.dumps({**json.loads(template), key: value})

@@ -31,6 +31,7 @@ _TITLE = "torchtune"
 _MODELS = "torchtune.models."
 _HINT = "The keys below model are the arguments of the function that _component_ names; tune cp shows whole files."
 _MOST_NAMED = 4
+_MOST_EXPLAINED = 20
 _CLOSE = 1e-12
 _MLP = ("w1", "w2", "w3")
 # What the functions of torchtune 0.6.1 take if a file does not say; those that take all sizes have no default for the rank
@@ -350,11 +351,14 @@ def _key_findings(data: Mapping[str, Any], model: Mapping[str, Any], path: str, 
         if f"{path}.{key}" in known_keys("torchtune"):
             said = f"{key} stands beside model, where torchtune does not look for it"
             yield Finding("ignored-key", "error", where, said, "Put it below model.")
-    for name in model.get("lora_attn_modules") or ():
-        if name not in ATTENTION_PARTS:
-            fix = did_you_mean(str(name), ATTENTION_PARTS) or f"They are {', '.join(ATTENTION_PARTS)}."
-            said = f"{name} is no layer of torchtune's attention, and torchtune passes over it silently"
-            yield Finding("no-match", "error", where, said, fix)
+    strange = [name for name in model.get("lora_attn_modules") or () if name not in ATTENTION_PARTS]
+    for name in strange[:_MOST_EXPLAINED]:
+        fix = did_you_mean(str(name), ATTENTION_PARTS) or f"They are {', '.join(ATTENTION_PARTS)}."
+        said = f"{quoted(name)} is no layer of torchtune's attention, and torchtune passes over it silently"
+        yield Finding("no-match", "error", where, said, fix)
+    if (more := len(strange) - _MOST_EXPLAINED) > 0:
+        said = f"{more} more names are no layers of torchtune's attention, and torchtune passes over them silently"
+        yield Finding("no-match", "error", where, said, f"They are {', '.join(ATTENTION_PARTS)}.")
 
 
 # Resolving.
