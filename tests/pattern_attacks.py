@@ -163,7 +163,9 @@ PLACES: dict[str, Place] = {
         "torchtune",
     ),
     "mlx-lm": _file(
-        "m.yaml", "model: x/y\ntrain: true\nlora_parameters:\n  keys: [PATTERN]\n  rank: 8\n  scale: 2.0\n  dropout: 0.0\n", "mlx-lm"
+        "m.yaml",
+        "model: x/y\ntrain: true\nlora_parameters:\n  keys: [PATTERN]\n  rank: 8\n  scale: 2.0\n  dropout: 0.0\n",
+        "mlx-lm",
     ),
     "peft-python": _file(
         "p.py", "from peft import LoraConfig\nconfig = LoraConfig(r=8, target_modules=PATTERN)\n", "peft-python"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import signal
 import warnings
@@ -87,7 +88,7 @@ class Tied(nn.Module):
         ({"is_gradient_checkpointing": False, "_tied_weights_keys": {"a": "b"}, "config": Tied(True)}, True),
         ({"is_gradient_checkpointing": False, "_tied_weights_keys": {"a": "b"}, "config": Tied(False)}, False),
     ],
-    ids=str,
+    ids=(f"attributes {number}-" for number in itertools.count()),
 )
 def test_models_of_ones_own(cls: type[Asked], attributes: dict[str, Any], refused: bool) -> None:
     told = embedding_names(cls(**attributes)).refusal
