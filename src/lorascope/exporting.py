@@ -140,10 +140,10 @@ def plan_command(plan: Plan) -> str:
     if any(rule.rank is None for rule in plan.rules):
         words += ["--rank", str(options.rank)]
     if options.scale is not None:
-        words += ["--scale", f"{options.scale:g}"]
+        words += ["--scale", _number(options.scale)]
     elif options.alpha is not None:
-        words += ["--alpha", f"{options.alpha:g}"]
-    words += ["--dropout", f"{options.dropout:g}"]
+        words += ["--alpha", _number(options.alpha)]
+    words += ["--dropout", _number(options.dropout)]
     words += [f"--{name}" for name in ("rslora", "dora") if getattr(options, name)]
     words += ["--bias", options.bias] if options.bias != "none" else []
     words += [f"--layers={options.layers}"] if options.layers else []
@@ -151,6 +151,11 @@ def plan_command(plan: Plan) -> str:
     # What begins with a dash would be taken for an option, if two dashes did not end them.
     words = [*words, "--", source, *rules] if source.startswith("-") else [source, *rules, *words]
     return shlex.join(["lorascope", "plan", *words])
+
+
+def _number(value: float) -> str:
+    """A number without an exponent's worth of zeros, and with every digit that it has."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _fewest_first() -> Iterator[tuple[str, ...]]:

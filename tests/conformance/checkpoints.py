@@ -103,7 +103,10 @@ def _same(one: ModelMap, other: ModelMap, field: str) -> bool:
 
 
 def _named(modules: Sequence[Module]) -> list[Module]:
-    return [dataclasses.replace(m, class_name=m.class_name if m.parameters else "") for m in modules]
+    """What a checkpoint can say of modules: neither the class of a layer without weights, nor how one is at hand."""
+    return [
+        dataclasses.replace(m, class_name=m.class_name if m.parameters else "", computed=(), traits=()) for m in modules
+    ]
 
 
 def _bare(maps: Sequence[ModelMap], folder: Path, cls: type[Any]) -> str:

@@ -31,7 +31,7 @@ _SHARE_OF_MEMORY = 0.75
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """What one trace may take. The largest of 400 architectures takes a sixth of each at most.
+    """What one trace may take. Every architecture that is traced in `tests/conformance` stays within.
 
     Attributes:
         seconds: Of the processor, in the thread that traces.
