@@ -224,8 +224,11 @@ def test_usage_errors(arguments: list[str], said: str, capsys: pytest.CaptureFix
         ({"model_type": "llama", "num_hidden_layers": 10**9}, ["num_hidden_layers is 1000000000", "released model"]),
         ({"model_type": "llama", "num_hidden_layers": -3}, ["num_hidden_layers is -3", "released model"]),
         ({"model_type": "llama", "hidden_size": "wide"}, ["hidden_size", "'wide'", "Correct it there"]),
-        ({"model_type": "llama", "hidden_size": 10**18}, ["overflowed", "Check the configuration"]),
-        ({"model_type": "\x1b[31mred"}, ["\\x1b[31mred", "newer"]),
+        (
+            {"model_type": "llama", "hidden_size": 10**18},
+            ["hidden_size is 1000000000000000000, more than", "released model"],
+        ),
+        ({"model_type": "\x1b[31mred"}, ["\\x1b[31mred", "not a text such as llama"]),
     ],
     ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else None,
 )
@@ -253,38 +256,45 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "Check the network" in err
     code, out, err = run(capsys, "plan", "someone/none", "--source", "config")
     assert (code, out) == (2, "")
-    assert "someone/none: the configuration cannot be read: http://127.0.0.1:9 cannot be reached" in err
-    assert "Check the name and the network" in err
+    assert "someone/none: 127.0.0.1:9 cannot be reached" in err
+    assert "Check the network" in err
 
 
 # What is printed comes from files that anyone may have written.
 
 
 def test_nothing_drives_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = map_to_json(sample("gpt2"))
     evil = "\x1b]0;owned\x07\x1b[2J\r\n\u202e\x9b31m"
-    data |= {
-        "model": f"m{evil}",
-        "architecture": f"a{evil}",
-        "refusal": "",
-        "notes": [f"n{evil}"],
-        "source": f"s{evil}",
-    }
-    data["versions"] = {"transformers": f"v{evil}"}
+    data = map_to_json(sample("gpt2")) | {"model": f"m{evil}", "notes": [f"n{evil}"]}
     file = tmp_path / "map.json"
-    file.write_text(json.dumps(data), encoding="utf-8")
-    for command in (
+    commands = (
         ["inspect"],
         ["inspect", "--by", "layer"],
         ["plan"],
         ["plan", "--layers", "99"],
         ["inspect", "--json"],
-    ):
+    )
+
+    def printed(command: list[str]) -> str:
         _, out, err = run(capsys, command[0], str(file), *command[1:])
         assert not set(out + err) & set("\x1b\x07\r\u202e\x9b")
-        assert "99" in command or "x1b" in out or "u001b" in out
-    first = run(capsys, "inspect", str(file))[1].splitlines()[0]
+        return out if "99" not in command else err
+
+    file.write_text(json.dumps(data), encoding="utf-8")
+    for command in commands:
+        assert "99" in command or "x1b" in printed(command) or "u001b" in printed(command)
+    first = printed(["inspect"]).splitlines()[0]
     assert first.startswith("model m\\x1b]0;owned") and "\\n" in first  # one line stays one line
+    # What is a name of code may not be anything else.
+    for key, value in (
+        ("architecture", f"a{evil}"),
+        ("source", f"s{evil}"),
+        ("versions", {"transformers": f"v{evil}"}),
+    ):
+        file.write_text(json.dumps(data | {key: value}), encoding="utf-8")
+        for command in commands:
+            assert printed(command) == "" or "99" in command
+            assert run(capsys, command[0], str(file))[0] == 2
 
 
 def test_an_evil_argument_is_shown_not_sent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ Act = Callable[[socket.socket], None]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_requests, "_PAUSES", (0.01,))
     monkeypatch.setattr(hub_requests, "_PATIENCE", 0)
-    monkeypatch.setattr(hub_requests, "_ANSWERING", 0.5)
+    monkeypatch.setattr(hub_requests, "_ANSWERING", 1.0)
     monkeypatch.setattr(hub_requests, "_BODY", 1)
     monkeypatch.setattr(hub_requests, "_DEADLINE", 1)
 
