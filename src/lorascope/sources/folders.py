@@ -15,22 +15,15 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.json_text import first_faults
+from lorascope.sources.plain_files import READ_FLAGS, why_not_plain
 
 # All headers of the largest models together are some twenty megabytes.
 MOST_READ = 256 * 2**20
 # What a checkpoint is read from. Anything else in the folder may be what it likes.
 _READ = ("config.json", ".safetensors", ".index.json", ".gguf")
 _HINT = "Put the file itself into the folder, or give the folder that it lies in."
-# No link is followed once the folder is listed, and a pipe that took a file's place does not block.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_KINDS = {
-    stat.S_IFREG: "",
-    stat.S_IFDIR: "is a folder",
-    stat.S_IFIFO: "is a named pipe, which is not opened",
-    stat.S_IFSOCK: "is a socket, which is not opened",
-    stat.S_IFCHR: "is a device, which is not opened",
-    stat.S_IFBLK: "is a device, which is not opened",
-}
+# No link is followed once the folder is listed.
+_FLAGS = READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +118,7 @@ def open_folder(path: Path, *, needed: tuple[str, ...] = _READ) -> Folder:
     for entry in entries:
         try:
             real = Path(os.path.realpath(entry, strict=True)) if entry.is_symlink() else entry
-            kind = _KINDS.get(stat.S_IFMT(real.lstat().st_mode), "is no plain file")
+            kind = why_not_plain(real.lstat())
             if kind:
                 refused[entry.name] = kind
             elif real.is_relative_to(root) or any(real.match(pattern) for pattern in kept):

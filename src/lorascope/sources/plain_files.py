@@ -9,14 +9,20 @@ from pathlib import Path
 from lorascope.errors import LorascopeError
 
 # A named pipe that took the file's place between the look and the opening does not block.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = {
-    stat.S_IFDIR: "is a folder, not a file",
+    stat.S_IFREG: "",
+    stat.S_IFDIR: "is a folder",
     stat.S_IFIFO: "is a named pipe, which is not opened",
     stat.S_IFSOCK: "is a socket, which is not opened",
     stat.S_IFCHR: "is a device, which is not opened",
     stat.S_IFBLK: "is a device, which is not opened",
 }
+
+
+def why_not_plain(status: os.stat_result) -> str:
+    """Why something is not read as a file; empty for a regular one."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "is not a plain file")
 
 
 def read_plain(path: Path, most: int, *, hint: str = "") -> bytes:
@@ -34,7 +40,7 @@ def read_plain(path: Path, most: int, *, hint: str = "") -> bytes:
     try:
         # Opening some devices does something (a tape rewinds), so that the kind is looked at first, and again afterwards.
         _require_regular(path.stat(), where, hint)
-        with os.fdopen(os.open(path, _FLAGS), "rb") as file:
+        with os.fdopen(os.open(path, READ_FLAGS), "rb") as file:
             _require_regular(os.fstat(file.fileno()), where, hint)
             data = file.read(most + 1) or b""  # None where a file of /proc would block
     except FileNotFoundError as error:
@@ -50,6 +56,5 @@ def read_plain(path: Path, most: int, *, hint: str = "") -> bytes:
 
 
 def _require_regular(status: os.stat_result, where: str, hint: str) -> None:
-    kind = stat.S_IFMT(status.st_mode)
-    if kind != stat.S_IFREG:
-        raise LorascopeError(_KINDS.get(kind, "is not a regular file"), where=where, hint=hint)
+    if kind := why_not_plain(status):
+        raise LorascopeError(kind, where=where, hint=hint)
