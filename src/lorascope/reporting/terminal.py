@@ -130,15 +130,16 @@ def _targets(plan: Plan) -> str:
 
 def _by_role(model: ModelMap, weights: Sequence[Weight]) -> str:
     rows = []
+    stored = _stored_head(model)
     for group in _grouped(weights, lambda weight: (str(weight.role), weight.kind, weight.shape, weight.quantisation)):
         first = group[0]
         size = sum(weight.size for weight in group)
         names = ", ".join(fold(weight.name for weight in group))
         share = percent(size, _whole(model))
         rows.append(
-            (label(first), str(len(group)), _shape(first), share, *_stored(model, first), _reach(model, group), names)
+            (label(first), str(len(group)), _shape(first), share, *_stored(first, stored), _reach(model, group), names)
         )
-    head = ("role", "weights", "shape", "share", *_stored_head(model), "PEFT", "names")
+    head = ("role", "weights", "shape", "share", *stored, "PEFT", "names")
     return table(head, rows, right=(1, 3))
 
 
@@ -164,18 +165,19 @@ def _by_layer(model: ModelMap, weights: Sequence[Weight]) -> str:
 
 
 def _by_module(model: ModelMap, weights: Sequence[Weight]) -> str:
+    stored = _stored_head(model)
     rows = [
         (
             weight.name,
             label(weight),
             _shape(weight),
             percent(weight.size, _whole(model)),
-            *_stored(model, weight),
+            *_stored(weight, stored),
             _reach(model, [weight]),
         )
         for weight in weights
     ]
-    return table(("name", "role", "shape", "share", *_stored_head(model), "PEFT"), rows, right=(3,))
+    return table(("name", "role", "shape", "share", *stored, "PEFT"), rows, right=(3,))
 
 
 def _stored_head(model: ModelMap) -> tuple[str, ...]:
@@ -183,8 +185,8 @@ def _stored_head(model: ModelMap) -> tuple[str, ...]:
     return ("stored",) if any(weight.quantisation for weight in model.weights) else ()
 
 
-def _stored(model: ModelMap, weight: Weight) -> tuple[str, ...]:
-    return (weight.quantisation or "plain",) if _stored_head(model) else ()
+def _stored(weight: Weight, head: tuple[str, ...]) -> tuple[str, ...]:
+    return (weight.quantisation or "plain",) if head else ()
 
 
 def _grouped(items: Iterable[Item], key: Callable[[Item], object]) -> list[list[Item]]:
