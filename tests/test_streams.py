@@ -98,5 +98,7 @@ def test_interrupts_at_many_moments(tmp_path: Path) -> None:
 
 
 def test_who_ignores_interrupts_still_does() -> None:
-    done = shell(f"trap '' INT; {COMMAND} plan mistral >/dev/null & P=$!; sleep 0.02; kill -INT $P 2>/dev/null; wait $P; echo $?")
+    done = shell(
+        f"trap '' INT; {COMMAND} plan mistral >/dev/null & P=$!; sleep 0.02; kill -INT $P 2>/dev/null; wait $P; echo $?"
+    )
     assert (done.stdout, done.stderr) == ("0\n", "")

@@ -12,7 +12,7 @@ from lorascope.compiling import as_parameter, weight_of
 from lorascope.errors import LorascopeError
 from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.planning import plan as make_plan
-from lorascope.records import ModelMap, Plan, Resolution, Rule
+from lorascope.records import LOADABLE, ModelMap, Plan, Resolution, Rule
 from lorascope.selecting import own_components
 from lorascope.trainers.registry import trainer_called
 from lorascope.trainers.surface import Job, Trainer
@@ -66,7 +66,7 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
 
 def _base_of(plan: Plan) -> str:
     """The model that a plan was made for, where it is known by a name that a trainer can load."""
-    return plan.model.model if plan.model.source in ("config", "headers") else ""
+    return plan.model.model if plan.model.source in LOADABLE else ""
 
 
 def _difference(plan: Plan, trainer: Trainer, text: str) -> str:

@@ -29,6 +29,9 @@ Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "
 # refuses. untrainable-bias: its attribute `bias` is neither a parameter nor None, such as the flag of an nn.GRU.
 Trait = Literal["parametrized", "uncopyable", "untrainable-bias"]
 
+# Sources whose maps are called by a folder or Hub id, from which the model can be loaded.
+LOADABLE = ("config", "headers")
+
 # How much a finding matters, see `Finding`.
 Severity = Literal["error", "warning", "note"]
 

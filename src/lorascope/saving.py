@@ -17,7 +17,7 @@ from lorascope.inspecting import PLAN_FORMAT
 from lorascope.outputs import checked_place, file_objection, sealed_file, write_files
 from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import option_faults
-from lorascope.records import ModelMap, Options, Plan, Rule, Target
+from lorascope.records import LOADABLE, ModelMap, Options, Plan, Rule, Target
 from lorascope.selecting import parse_rule
 from lorascope.serializing import FORMAT, map_from_json, map_to_json
 from lorascope.sources.configurations import MOST_BYTES, read_json
@@ -263,7 +263,7 @@ def _is_of_the_plan_beside(file: Path) -> bool:
 def _written_config(data: Json) -> Json:
     """The `adapter_config.json` that belongs to the JSON form of a plan."""
     model = data["map"]
-    known = model["source"] == "config" and model["model"]
+    known = model["source"] in LOADABLE and model["model"]
     return {
         "peft_type": "LORA",
         "base_model_name_or_path": model["model"] if known else None,

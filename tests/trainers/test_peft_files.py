@@ -74,3 +74,14 @@ def test_the_file_is_that_of_save_plan(tmp_path: Path) -> None:
     ls.save_plan(plan, tmp_path)
     saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert json.loads(export(plan, "peft")) == saved
+
+
+def test_both_files_name_the_folder_that_was_read(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**TINY_LLAMA)).save_pretrained(folder)
+    for read in ("headers", "config"):
+        plan = ls.plan(ls.inspect(folder, read=read))
+        ls.save_plan(plan, tmp_path / read)
+        saved = json.loads((tmp_path / read / "adapter_config.json").read_text(encoding="utf-8"))
+        assert saved["base_model_name_or_path"] == str(folder)
+        assert json.loads(export(plan, "peft")) == saved
