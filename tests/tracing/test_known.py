@@ -226,3 +226,10 @@ def test_an_operation_that_has_no_form_without_numbers() -> None:
     library.impl("opaque", lambda x: x + 1, "CPU")
     with Running(), pytest.raises(known.UntraceableError, match="the operation opaque has no form without numbers"):
         torch.ops.lorascope_tests.opaque(unknown(2))
+
+
+def test_operations_on_plain_numbers() -> None:
+    """`torch.div` takes two integers, as Longformer's code gives it, and no device."""
+    with Running():
+        for found, number in ((torch.div(7, 2, rounding_mode="trunc"), 3), (torch.add(2, 3), 5), (torch.mul(2, 3), 6)):
+            assert not found.is_meta and found.item() == number

@@ -284,7 +284,7 @@ def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], 
             return _shaped(func, name, args, on_meta, shapes)
         result = func(*args, **here)
     elif device is None or device_type(device) != "meta":
-        if not _is_small_factory(name, args):
+        if _makes_tensors(func) and not _is_small_factory(name, args):
             result = _factory_on_meta(func, name, args, kwargs)
             if _room(result) > LARGEST_KNOWN:
                 return result
@@ -312,6 +312,11 @@ def _factory_on_meta(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[
     if not isinstance(result, torch.Tensor):
         raise UntraceableError(f"the operation {name} has no form without numbers")
     return result
+
+
+def _makes_tensors(func: Any) -> bool:
+    """It is a factory, which takes a device; an operation on plain numbers alone gives one number."""
+    return any(argument.name == "device" for argument in func._schema.arguments)
 
 
 def _is_small_factory(name: str, args: Sequence[Any]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -189,7 +190,7 @@ def _memory_limit() -> int | None:
     if sys.platform != "linux":
         return None
     try:
-        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * 4096
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
         words = Path("/proc/meminfo").read_text(encoding="ascii").split()
         free = int(words[words.index("MemAvailable:") + 1]) * 1024
     except (OSError, ValueError, IndexError):
