@@ -65,12 +65,15 @@ PRECIOUS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a configuration": (file_called("config.json", b"{}"), "holds a model's config.json"),
     "a training's state": (file_called("trainer_state.json", b"{}"), "holds 'trainer_state.json'"),
     "a training's checkpoint": (checkpoint, "holds 'checkpoint-100'"),
-    "a changed configuration": (changed, "'adapter_config.json' is there and is not the configuration of a plan.json"),
+    "a changed configuration": (changed, "'adapter_config.json' already exists and does not belong"),
     "another's configuration": (file_called("adapter_config.json", b'{"peft_type": "LORA"}'), "'adapter_config.json'"),
-    "another's plan.json": (file_called("plan.json", b'{"buy": "milk"}'), "'plan.json' is there and is not a plan"),
+    "another's plan.json": (
+        file_called("plan.json", b'{"buy": "milk"}'),
+        "'plan.json' already exists and is not a plan",
+    ),
     "a map called plan.json": (
         lambda folder: shutil.copy(save_map(sample("gpt2"), folder.parent / "map.json"), folder / "plan.json"),  # type: ignore[arg-type,return-value]
-        "'plan.json' is there and is not a plan",
+        "'plan.json' already exists and is not a plan",
     ),
     "a link": (linked, "'plan.json' is a link, which would be replaced by a file"),
 }
@@ -116,7 +119,7 @@ def test_a_map_replaces_maps_alone(tmp_path: Path, capsys: pytest.CaptureFixture
         (tmp_path / name).write_bytes(content)
     for precious in (plan_file, *(tmp_path / name for name in others)):
         before = precious.read_bytes()
-        with fails(f"'{precious.name}' is there and is not a map that lorascope saved", "--force"):
+        with fails(f"'{precious.name}' already exists and is not a map that lorascope saved", "--force"):
             save_map(sample("gpt2"), precious)
         assert main(["inspect", "gpt2", "-o", str(precious)]) == 2
         assert precious.read_bytes() == before
@@ -134,7 +137,7 @@ def test_an_export_replaces_nothing_that_was_changed(tmp_path: Path, capsys: pyt
     changed_text = file.read_text(encoding="utf-8") + "# mine\n"
     file.write_text(changed_text, encoding="utf-8")
     assert main(command) == 2
-    assert "you may have changed it" in capsys.readouterr().err
+    assert "with other content; you may have edited it" in capsys.readouterr().err
     assert file.read_text(encoding="utf-8") == changed_text
     assert main([*command, "--force"]) == 0
     assert file.read_text(encoding="utf-8") + "# mine\n" == changed_text

@@ -63,7 +63,7 @@ def write_files(
                     raise IsADirectoryError(None, "there is something else than a file")
             faults = [] if force else list(objections())
             if faults:
-                raise LorascopeError(*faults, where=str(folder), hint=_FORCE)
+                raise LorascopeError(*faults, where=str(folder if len(texts) > 1 else path), hint=_FORCE)
             parts: dict[str, Path] = {}
             try:
                 for name, text in texts.items():
@@ -158,9 +158,9 @@ def file_objection(path: Path, mine: Callable[[Path], bool], what: str) -> Itera
     Args:
         path: The file's place.
         mine: It is what lorascope wrote.
-        what: What that would be: `a map that lorascope saved`.
+        what: What else: `and is not a map that lorascope saved`.
     """
     if path.is_symlink():
         yield f"{quoted(path.name)} is a link, which would be replaced by a file"
     elif os.path.lexists(path) and not mine(path):
-        yield f"{quoted(path.name)} is there and is not {what}"
+        yield f"{quoted(path.name)} already exists {what}"

@@ -193,7 +193,7 @@ def save_map(model: ModelMap, path: str | os.PathLike[str], *, force: bool = Fal
         LorascopeError: There is another file, or it cannot be written; nothing is left half-written.
     """
     require_map(model, "save_map")
-    return _save(path, json_text(map_to_json(model)), _is_map, "a map that lorascope saved", force)
+    return _save(path, json_text(map_to_json(model)), _is_map, "and is not a map that lorascope saved", force)
 
 
 def save_text(text: str, path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -212,7 +212,7 @@ def save_text(text: str, path: str | os.PathLike[str], *, force: bool = False) -
     def same(file: Path) -> bool:
         return file.is_file() and file.stat().st_size < MOST_BYTES and file.read_bytes() == f"{text}\n".encode()
 
-    return _save(path, text, same, "this text: you may have changed it", force)
+    return _save(path, text, same, "with other content; you may have edited it", force)
 
 
 def _save(path: str | os.PathLike[str], text: str, mine: Callable[[Path], bool], what: str, force: bool) -> Path:
@@ -238,17 +238,17 @@ def _plan_objections(folder: Path) -> Iterator[str]:
     """What in a folder a plan must not be written over or beside."""
     for entry in sorted(folder.iterdir()):
         if entry.name.endswith(_TENSORS) or _CHECKPOINT.fullmatch(entry.name):
-            yield f"holds {quoted(entry.name)}: a plan beside a model or a trained adapter would change what loads"
+            yield f"holds {quoted(entry.name)}: an adapter_config.json beside a model or a trained adapter changes what loads"
             break
     if os.path.lexists(folder / "config.json"):
-        yield "holds a model's config.json, beside which an adapter_config.json would change what loads"
+        yield "holds a model's config.json: an adapter_config.json beside it changes what loads"
     yield from file_objection(
-        folder / _PLAN_FILE, lambda file: _format_of(file) == PLAN_FORMAT, "a plan that lorascope saved"
+        folder / _PLAN_FILE, lambda file: _format_of(file) == PLAN_FORMAT, "and is not a plan that lorascope saved"
     )
     yield from file_objection(
         folder / _CONFIG_FILE,
         _is_of_the_plan_beside,
-        "the configuration of a plan.json beside it: you may have changed it",
+        "and does not belong to the plan.json beside it; you may have edited it",
     )
 
 
