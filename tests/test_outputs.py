@@ -14,6 +14,7 @@ import pytest
 from samples import fails, sample
 
 from lorascope.cli import main
+from lorascope.errors import LorascopeError
 from lorascope.planning import plan
 from lorascope.saving import load_plan, save_map, save_plan, save_text
 
@@ -34,6 +35,12 @@ def changed(folder: Path) -> None:
     save_plan(plan(sample("gpt2")), folder)
     file = folder / "adapter_config.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"r": 8', '"r": 9'), encoding="utf-8")
+
+
+def changed_plan(folder: Path) -> None:
+    _, file = save_plan(plan(sample("gpt2")), folder)
+    data = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**data, "notes": ["mine"]}), encoding="utf-8")
 
 
 def checkpoint(folder: Path) -> None:
@@ -62,18 +69,19 @@ PRECIOUS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a model's index": (file_called("model.safetensors.index.json", b"{}"), "holds 'model.safetensors.index.json'"),
     "a model in torch's format": (file_called("pytorch_model-00001-of-00002.bin"), "holds 'pytorch_model-00001"),
     "a GGUF file": (file_called("model.gguf"), "holds 'model.gguf'"),
-    "a configuration": (file_called("config.json", b"{}"), "holds a model's config.json"),
+    "a configuration": (file_called("config.json", b'{"model_type": "llama"}'), "holds a model's config.json"),
     "a training's state": (file_called("trainer_state.json", b"{}"), "holds 'trainer_state.json'"),
     "a training's checkpoint": (checkpoint, "holds 'checkpoint-100'"),
     "a changed configuration": (changed, "'adapter_config.json' already exists and does not belong"),
+    "a changed plan": (changed_plan, "'plan.json' already exists and is not a plan as lorascope saved it"),
     "another's configuration": (file_called("adapter_config.json", b'{"peft_type": "LORA"}'), "'adapter_config.json'"),
     "another's plan.json": (
         file_called("plan.json", b'{"buy": "milk"}'),
-        "'plan.json' already exists and is not a plan",
+        "'plan.json' already exists and is not a plan as lorascope saved it",
     ),
     "a map called plan.json": (
         lambda folder: shutil.copy(save_map(sample("gpt2"), folder.parent / "map.json"), folder / "plan.json"),  # type: ignore[arg-type,return-value]
-        "'plan.json' already exists and is not a plan",
+        "'plan.json' already exists and is not a plan as lorascope saved it",
     ),
     "a link": (linked, "'plan.json' is a link, which would be replaced by a file"),
 }
@@ -103,10 +111,11 @@ def test_a_plan_damages_nothing(what: str, tmp_path: Path) -> None:
 
 def test_plans_are_replaced_again_and_again(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"project": "no model"}', encoding="utf-8")
     for rules in ("qv", "all", "ffn", "qv"):
         save_plan(plan(sample("gpt2"), rules), tmp_path)
         assert load_plan(tmp_path) == plan(sample("gpt2"), rules)
-    assert contents(tmp_path).keys() == {"adapter_config.json", "plan.json", "notes.txt"}
+    assert contents(tmp_path).keys() == {"adapter_config.json", "plan.json", "notes.txt", "config.json"}
 
 
 def test_a_map_replaces_maps_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,12 +123,24 @@ def test_a_map_replaces_maps_alone(tmp_path: Path, capsys: pytest.CaptureFixture
     for model in ("gpt2", "llama", "gpt2"):
         assert save_map(sample(model), file) == file
     plan_file = save_plan(plan(sample("gpt2")), tmp_path / "plan")[1]
-    others = {"config.json": b"{}", "notes.txt": b"mine", "list.json": b"[]", "empty": b"", "bytes": b"\xff"}
+    edited = save_map(sample("gpt2"), tmp_path / "edited.json")
+    edited.write_text(edited.read_text(encoding="utf-8").replace('"notes": []', '"notes": ["mine"]'), encoding="utf-8")
+    others = {
+        "edited.json": edited.read_bytes(),
+        "config.json": b"{}",
+        "notes.txt": b"mine",
+        "list.json": b"[]",
+        "empty": b"",
+        "bytes": b"\xff",
+    }
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
     for precious in (plan_file, *(tmp_path / name for name in others)):
         before = precious.read_bytes()
-        with fails(f"'{precious.name}' already exists and is not a map that lorascope saved", "--force"):
+        with fails(
+            f"'{precious.name}' already exists and is not a map as lorascope saved it; you may have edited it",
+            "--force",
+        ):
             save_map(sample("gpt2"), precious)
         assert main(["inspect", "gpt2", "-o", str(precious)]) == 2
         assert precious.read_bytes() == before
@@ -141,6 +162,43 @@ def test_an_export_replaces_nothing_that_was_changed(tmp_path: Path, capsys: pyt
     assert file.read_text(encoding="utf-8") == changed_text
     assert main([*command, "--force"]) == 0
     assert file.read_text(encoding="utf-8") + "# mine\n" == changed_text
+
+
+@pytest.mark.parametrize("kind", ["trained", "changed", "changed_plan"])
+def test_leftovers_of_a_killed_writing_replace_nothing(kind: str, tmp_path: Path) -> None:
+    """As a kill leaves them, or whoever made the folder: they are no reason to touch what is there now."""
+    make = {"trained": trained, "changed": changed, "changed_plan": changed_plan}[kind]
+    make(tmp_path)
+    other = tmp_path / "other"
+    for file in save_plan(plan(sample("gpt2"), "all"), other):
+        for end in ("new", "old"):
+            shutil.copy(file, tmp_path / f".{file.name}.{end}")
+    before = contents(tmp_path)
+    with fails("--force"):
+        save_plan(plan(sample("gpt2"), "ffn"), tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links")
+@pytest.mark.parametrize("name", [".plan.json.new", ".plan.json.old", ".adapter_config.json.new"])
+def test_odd_leftovers_are_not_put_in_place(name: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("mine", encoding="utf-8")
+    made = plan(sample("gpt2"))
+    for make in (Path.mkdir, lambda path: os.mkfifo(path), lambda path: path.symlink_to(secret)):
+        folder = tmp_path / "plan"
+        folder.mkdir()
+        make(folder / name)
+        try:
+            save_plan(made, folder)
+        except LorascopeError as error:
+            assert "there is something else than a file" in str(error)
+            assert [path.name for path in folder.iterdir()] == [name]
+        else:
+            assert load_plan(folder) == made
+            assert not any(path.is_symlink() for path in folder.iterdir())
+        assert secret.read_text(encoding="utf-8") == "mine"
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("place", ["", " ", "-"])
@@ -237,7 +295,7 @@ def test_many_kills_leave_one_plan(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
-@pytest.mark.parametrize("stop", range(1, 9))
+@pytest.mark.parametrize("stop", range(1, 10))
 def test_a_stop_between_any_two_moves(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every rename and removal in turn is the last: the plan is the old or the new one, and the next writing mends."""
     old, new = plan(sample("gpt2")), plan(sample("gpt2"), "all")

@@ -43,7 +43,9 @@ def test_what_is_written(tmp_path: Path) -> None:
         "alpha_pattern": {"down_proj": 16, "gate_proj": 16, "up_proj": 16},
         "task_type": "CAUSAL_LM",
     }
-    assert json.loads(plan_file.read_text(encoding="utf-8")) == plan_to_json(made)
+    written = json.loads(plan_file.read_text(encoding="utf-8"))
+    assert len(written.pop("digest")) == 64
+    assert written == plan_to_json(made)
     again = [path.read_bytes() for path in (config_file, plan_file)]
     save_plan(made, tmp_path)
     assert [path.read_bytes() for path in (config_file, plan_file)] == again

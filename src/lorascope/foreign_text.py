@@ -81,10 +81,11 @@ def quoted(value: object) -> str:
 
 
 def shell_word(text: str) -> str:
-    """A text as one word of a command that can be pasted into a shell."""
+    """A text as one word of a command that can be pasted into a shell, and no option there."""
     import shlex  # with what it loads, which most commands never need
 
-    return shlex.quote(one_line(text))
+    line = one_line(text)
+    return shlex.quote(f"./{line}" if line.startswith("-") else line)
 
 
 def comment(text: str) -> str:

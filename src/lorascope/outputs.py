@@ -2,8 +2,8 @@
 
 Files of one folder are written together under a lock on the folder. Each is first written whole beside its place. The
 last of several is their seal: it is taken away before the first of the others changes and comes back after the last,
-so that whatever ends the process, files of two writings never stand together as one. What a killed writing left is
-finished by the next one, and read meanwhile through `sealed_file`.
+so that whatever ends the process, files of two writings never stand together as one. What a killed writing left
+(`.NAME.new` and `.NAME.old`) is read through `sealed_file`, and goes with the next writing.
 """
 
 from __future__ import annotations
@@ -56,14 +56,13 @@ def write_files(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            _tidy(folder, texts)
-            for name in texts:
-                path = folder / name
+            for path in _places(folder, texts):
                 if os.path.lexists(path) and not (path.is_file() or path.is_symlink()):
                     raise IsADirectoryError(None, "there is something else than a file")
             faults = [] if force else list(objections())
             if faults:
                 raise LorascopeError(*faults, where=str(folder if len(texts) > 1 else path), hint=_FORCE)
+            _remove_parts(folder, texts)
             parts: dict[str, Path] = {}
             try:
                 for name, text in texts.items():
@@ -73,12 +72,7 @@ def write_files(
                         file.write(text + "\n")
                     if path.is_file() and not path.is_symlink():
                         parts[name].chmod(stat.S_IMODE(path.stat().st_mode))
-                if len(texts) == 1:
-                    parts[name].replace(path)
-                else:
-                    for name, part in parts.items():
-                        part.replace(_new(folder, name))
-                    _put_in_place(folder, texts)
+                _put_in_place(folder, parts)
             finally:
                 for part in parts.values():
                     with contextlib.suppress(OSError, ValueError):
@@ -94,35 +88,73 @@ def write_files(
 def sealed_file(folder: Path, seal: str) -> Path:
     """Where the seal of a folder's files lies, be it that a killed writing has not put it in its place yet."""
     path, new = folder / seal, _new(folder, seal)
-    return new if new.is_file() and not path.exists() else path
+    return new if _is_plain(new) and not os.path.lexists(path) else path
+
+
+def seals(folder: Path, seal: str) -> Iterator[Path]:
+    """The seal of a folder's files, and those that a killed writing was about to put there or take away."""
+    yield from filter(_is_plain, (folder / seal, _new(folder, seal), _old(folder, seal)))
+
+
+def file_objection(path: Path, mine: Callable[[Path], bool], what: str) -> Iterator[str]:
+    """Why a file may not be replaced: it is a link, or is not what lorascope wrote there.
+
+    Args:
+        path: The file's place.
+        mine: It is what lorascope wrote.
+        what: What else: `and is not a map that lorascope saved`.
+    """
+    if path.is_symlink():
+        yield f"{quoted(path.name)} is a link, which would be replaced by a file"
+    elif os.path.lexists(path) and not mine(path):
+        yield f"{quoted(path.name)} already exists {what}"
 
 
 def _new(folder: Path, name: str) -> Path:
     return folder / f".{name}.new"
 
 
-def _tidy(folder: Path, texts: Iterable[str]) -> None:
-    """Ends what a killed writing of these files began: to the end where its seal is written, else undone.
+def _old(folder: Path, name: str) -> Path:
+    return folder / f".{name}.old"
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _places(folder: Path, texts: Iterable[str]) -> Iterator[Path]:
+    """Every path that a writing may put something in the place of; those of the files themselves last."""
+    *others, seal = texts
+    if others:
+        yield from (_new(folder, name) for name in texts)
+        yield _old(folder, seal)
+    yield from (folder / name for name in texts)
+
+
+def _remove_parts(folder: Path, texts: Iterable[str]) -> None:
+    """Removes what killed writings of these files left half-written.
 
     Called with the folder locked, so that no part that is found can be another process's.
     """
-    *others, seal = texts
-    if others and _new(folder, seal).exists():
-        _put_in_place(folder, texts)
     for name in texts:
         for part in folder.glob(f".{glob.escape(name)}.????????.part"):
             part.unlink(missing_ok=True)
-        if others:
-            _new(folder, name).unlink(missing_ok=True)
 
 
-def _put_in_place(folder: Path, texts: Iterable[str]) -> None:
-    *others, seal = texts
-    (folder / seal).unlink(missing_ok=True)
+def _put_in_place(folder: Path, parts: Mapping[str, Path]) -> None:
+    """Moves written files to their places: at every moment the seal, if it is there, belongs to the others."""
+    *others, seal = parts
+    if not others:
+        parts[seal].replace(folder / seal)
+        return
+    for name, part in parts.items():
+        part.replace(_new(folder, name))
+    with contextlib.suppress(FileNotFoundError):  # the first of this name
+        (folder / seal).replace(_old(folder, seal))
     for name in others:
-        with contextlib.suppress(FileNotFoundError):  # it is in its place already
-            _new(folder, name).replace(folder / name)
+        _new(folder, name).replace(folder / name)
     _new(folder, seal).replace(folder / seal)
+    _old(folder, seal).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -150,17 +182,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(number)
-
-
-def file_objection(path: Path, mine: Callable[[Path], bool], what: str) -> Iterator[str]:
-    """Why a file may not be replaced: it is a link, or is not what lorascope wrote there.
-
-    Args:
-        path: The file's place.
-        mine: It is what lorascope wrote.
-        what: What else: `and is not a map that lorascope saved`.
-    """
-    if path.is_symlink():
-        yield f"{quoted(path.name)} is a link, which would be replaced by a file"
-    elif os.path.lexists(path) and not mine(path):
-        yield f"{quoted(path.name)} already exists {what}"

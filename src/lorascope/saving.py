@@ -14,7 +14,7 @@ from lorascope.errors import LorascopeError
 from lorascope.folding import fold, unfold_all
 from lorascope.foreign_text import json_text, quoted
 from lorascope.inspecting import PLAN_FORMAT
-from lorascope.outputs import checked_place, file_objection, sealed_file, write_files
+from lorascope.outputs import checked_place, file_objection, sealed_file, seals, write_files
 from lorascope.peft_rules.resolving import resolve
 from lorascope.planning import option_faults
 from lorascope.records import LOADABLE, ModelMap, Options, Plan, Rule, Target
@@ -30,6 +30,7 @@ _LONGEST = 200
 # Each of a plan's sizes is compiled beside all of its targets: room for a size of its own for each of 1,700 weights.
 _MOST_WORK = 3_000_000
 _CONFIG_FILE, _PLAN_FILE = "adapter_config.json", "plan.json"
+_EDITED = "and is not a {} as lorascope saved it; you may have edited it"
 # Names of a model's or an adapter's tensors, and of what a training leaves.
 _TENSORS = (".safetensors", ".gguf", "model.bin", ".index.json", "training_args.bin", "trainer_state.json")
 _CHECKPOINT = re.compile(r"checkpoint-\d+|pytorch_model.*\.bin")
@@ -176,7 +177,7 @@ def save_plan(plan: Plan, folder: str | os.PathLike[str], *, force: bool = False
     require_plan(plan, "save_plan")
     place = checked_place(folder)
     data = plan_to_json(plan)
-    texts = {_CONFIG_FILE: json_text(_written_config(data), indent=2), _PLAN_FILE: json_text(data)}
+    texts = {_CONFIG_FILE: json_text(_written_config(data), indent=2), _PLAN_FILE: _signed(data)}
     write_files(place, texts, lambda: _plan_objections(place), force=force)
     return place / _CONFIG_FILE, place / _PLAN_FILE
 
@@ -193,7 +194,7 @@ def save_map(model: ModelMap, path: str | os.PathLike[str], *, force: bool = Fal
         LorascopeError: There is another file, or it cannot be written; nothing is left half-written.
     """
     require_map(model, "save_map")
-    return _save(path, json_text(map_to_json(model)), _is_map, "and is not a map that lorascope saved", force)
+    return _save(path, _signed(map_to_json(model)), lambda file: _as_saved(file, FORMAT), _EDITED.format("map"), force)
 
 
 def save_text(text: str, path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -221,17 +222,31 @@ def _save(path: str | os.PathLike[str], text: str, mine: Callable[[Path], bool],
     return place
 
 
-def _is_map(file: Path) -> bool:
-    return _format_of(file) == FORMAT
+def _signed(data: Json) -> str:
+    """The text of a JSON form with a digest, by which a file that was edited is told from one that was not."""
+    return json_text({**data, "digest": _digest(data)})
 
 
-def _format_of(file: Path) -> object:
-    """What a file says it is, where it is one of lorascope's."""
+def _digest(data: Json) -> str:
+    import hashlib  # takes longer to load than most commands need
+
+    return hashlib.sha256(json_text(data).encode()).hexdigest()
+
+
+def _as_saved(file: Path, form: str) -> bool:
+    """A file of this format, exactly as it was saved."""
+    data = _json_object(file)
+    digest = data.pop("digest", None)
+    return data.get("format") == form and digest == _digest(data)
+
+
+def _json_object(file: Path) -> Json:
+    """The object in a JSON file; an empty one where it is none."""
     try:
         data = read_json(file)
     except LorascopeError:
-        return None
-    return data.get("format") if isinstance(data, dict) else None
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _plan_objections(folder: Path) -> Iterator[str]:
@@ -240,11 +255,9 @@ def _plan_objections(folder: Path) -> Iterator[str]:
         if entry.name.endswith(_TENSORS) or _CHECKPOINT.fullmatch(entry.name):
             yield f"holds {quoted(entry.name)}: an adapter_config.json beside a model or a trained adapter changes what loads"
             break
-    if os.path.lexists(folder / "config.json"):
+    if _json_object(folder / "config.json").keys() & {"model_type", "architectures"}:
         yield "holds a model's config.json: an adapter_config.json beside it changes what loads"
-    yield from file_objection(
-        folder / _PLAN_FILE, lambda file: _format_of(file) == PLAN_FORMAT, "and is not a plan that lorascope saved"
-    )
+    yield from file_objection(folder / _PLAN_FILE, lambda file: _as_saved(file, PLAN_FORMAT), _EDITED.format("plan"))
     yield from file_objection(
         folder / _CONFIG_FILE,
         _is_of_the_plan_beside,
@@ -253,11 +266,16 @@ def _plan_objections(folder: Path) -> Iterator[str]:
 
 
 def _is_of_the_plan_beside(file: Path) -> bool:
-    try:
-        data, config = read_json(file.with_name(_PLAN_FILE)), read_json(file)
-        return isinstance(data, dict) and config == _written_config(data)
-    except (LorascopeError, KeyError, TypeError, AttributeError):
-        return False
+    """It is the configuration of a plan beside it, also of one that a killed writing left."""
+    config = _json_object(file)
+    for plan in seals(file.parent, _PLAN_FILE):
+        data = _json_object(plan)
+        try:
+            if config and config == _written_config(data):
+                return True
+        except (KeyError, TypeError, AttributeError):
+            continue
+    return False
 
 
 def _written_config(data: Json) -> Json:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,17 @@ from samples import sample
 import lorascope as ls
 from lorascope.costing.budgets import fitted_plan
 from lorascope.costing.memory import training_memory
-from lorascope.foreign_text import comment, is_class_name, is_model_type, is_release, json_text, one_line, quoted, shown
+from lorascope.foreign_text import (
+    comment,
+    is_class_name,
+    is_model_type,
+    is_release,
+    json_text,
+    one_line,
+    quoted,
+    shell_word,
+    shown,
+)
 from lorascope.records import Check, Finding, ModelMap, Trace
 from lorascope.reporting.advice import advice_text, choices_text
 from lorascope.reporting.checks import check_text, serving_text
@@ -154,6 +165,7 @@ def test_escapes(text: str) -> None:
     assert one_line(one_line(text)) == one_line(text)
     assert not text.isprintable() or one_line(text) == text
     compile(f"{comment(text)}\n1\n", "script", "exec")
+    assert shlex.split(f"run {shell_word(text)}") == ["run", one_line(text)]
     assert not re.search(r"coding[:=]\s*([-\w.]+)", comment(f"{text} coding: utf-7 coding=utf-7"))
 
 
@@ -173,3 +185,8 @@ def test_what_may_enter(check: object, right: list[object], wrong: list[object])
     assert callable(check)
     assert [value for value in right if not check(value)] == []
     assert [value for value in wrong if check(value)] == []
+
+
+@pytest.mark.parametrize("text", ["-x", "--trust-remote-code", "-"])
+def test_a_word_of_a_command_is_no_option(text: str) -> None:
+    assert shlex.split(shell_word(text)) == [f"./{text}"]
