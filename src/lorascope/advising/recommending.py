@@ -14,6 +14,7 @@ from lorascope.advising.evidence import STRENGTHS, Claim, Record, Strength, for_
 from lorascope.advising.tasks import Advice, Task, Why, load_advice, task_of
 from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.foreign_text import shell_word
 from lorascope.planning import plan
 from lorascope.recipes import RECIPES
 from lorascope.records import ModelMap, Plan, Target
@@ -260,11 +261,11 @@ def _fitting_rank(model: ModelMap, task: Task) -> int:
 
 
 def _command(model: ModelMap, task: Task, rank: int, alpha: int) -> str:
-    words = ["lorascope", "plan", model.model, task.recipe, "--rank", str(rank), "--alpha", str(alpha)]
+    words = [task.recipe, "--rank", str(rank), "--alpha", str(alpha)]
     preferred = gallery().get(model.model, (model.head,))[0]
     if model.source == "gallery" and preferred != model.head:
         words += ["--head", model.head]
-    return shlex.join(words)
+    return f"lorascope plan {shell_word(model.model)} {shlex.join(words)}"
 
 
 # The choices.
