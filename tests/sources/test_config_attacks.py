@@ -21,11 +21,13 @@ import transformers
 from hub_server import Hostile, answer, sends
 from samples import TINY_LLAMA, fails
 
+import lorascope as ls
 from lorascope.errors import LorascopeError
 from lorascope.sources import build_limits
 from lorascope.sources.build_limits import limited_build
 from lorascope.sources.configurations import configuration
 from lorascope.sources.foreign_config import build_faults, buildable
+from lorascope.sources.memory_bound import MemoryBound
 from lorascope.sources.seal import sealed
 from lorascope.sources.skeleton import build
 from lorascope.sources.watchdog import OverrunError, Watchdog
@@ -438,10 +440,60 @@ def test_loops_end(loop: Callable[[], None], thread: bool, short: None) -> None:
     assert "--source headers" in str(found[0])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is used and free")
+@pytest.mark.parametrize("make", [lambda: bytearray(2**31), lambda: torch.empty(2**31, dtype=torch.uint8)])
+def test_one_call_that_takes_too_much_memory_ends(monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]) -> None:
+    import resource
+
+    monkeypatch.setattr(build_limits, "MOST_MEMORY", 200 * 2**20)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with fails("It is not built: it takes more than 0.2 GiB of memory", "--source headers"), limited_build("It"):
+        make()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    make()  # which is the user's own now
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is used and free")
+def test_the_memory_of_several_builds_at_once_is_bounded_by_the_widest() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    narrow, wide = MemoryBound(2**28), MemoryBound(2**30)
+    narrow.start()
+    first = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    wide.start()
+    second = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    assert 0 < first < second
+    narrow.stop()
+    narrow.stop()
+    assert resource.getrlimit(resource.RLIMIT_DATA)[0] == second
+    wide.stop()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is used and free")
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [("d_fine", "DFineForObjectDetection"), ("rt_detr", "RTDetrForObjectDetection")],
+)
+def test_a_configuration_that_asks_for_huge_tensors_off_the_meta_device(
+    tmp_path: Path, model_type: str, name: str
+) -> None:
+    config = {
+        "model_type": model_type,
+        "architectures": [name],
+        "anchor_image_size": [40000, 40000],
+        "feat_strides": [1, 16, 32],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with fails(f"{name} is not built: it takes more than", "GiB of memory"):
+        ls.inspect(tmp_path, read="config")
+
+
 def test_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_limits, "MOST_MEMORY", 200 * 2**20)
     kept = []
-    with fails("it takes more than 0.195312 GiB of memory"), limited_build("It"):
+    with fails("it takes more than 0.2 GiB of memory"), limited_build("It"):
         while True:
             kept.append(bytearray(2**18))
 

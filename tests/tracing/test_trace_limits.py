@@ -20,8 +20,9 @@ from torch import nn
 
 import lorascope as ls
 from lorascope.errors import LorascopeError
+from lorascope.sources.memory_bound import MemoryBound
 from lorascope.sources.skeleton import map_module
-from lorascope.tracing import known, limits
+from lorascope.tracing import known
 from lorascope.tracing.calling import count_up, integers, ones
 from lorascope.tracing.limits import Limits
 from lorascope.tracing.recording import record
@@ -469,16 +470,16 @@ def test_progress_that_raises_is_the_callers_own() -> None:
 
 
 def test_memory_is_bounded_while_a_forward_runs() -> None:
-    if limits._memory_limit() is None:
+    if MemoryBound().room is None:
         pytest.skip("this system does not tell how much memory is free")
     import resource
 
     seen: list[tuple[int, int]] = []
-    before = resource.getrlimit(resource.RLIMIT_AS)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
 
     def look(x: Any) -> None:
-        seen.append(resource.getrlimit(resource.RLIMIT_AS))
+        seen.append(resource.getrlimit(resource.RLIMIT_DATA))
 
     traced(look)
     assert seen[0][0] != before[0] or before[0] != resource.RLIM_INFINITY
-    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.errors import LorascopeError
+from lorascope.sources.memory_bound import MemoryBound, is_out_of_memory
 from lorascope.sources.watchdog import OverrunError, Watchdog
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def limited_build(what: str) -> Iterator[None]:
     """Ends what is built within it once it takes too long, too many tensors or too much memory.
 
     Each call of torch is counted. From a thread a watchdog looks at the clock and at the memory of the process, and ends
-    loops that call nothing of torch.
+    loops that call nothing of torch. What one call would allocate beyond the memory is refused by the system.
 
     Args:
         what: What is built, for the message.
@@ -45,15 +46,24 @@ def limited_build(what: str) -> Iterator[None]:
         own = time.process_time() - used
         if elapsed > MOST_SECONDS and (own > MOST_SECONDS or elapsed > _LOADED * MOST_SECONDS):
             return f"it takes more than {MOST_SECONDS:g} seconds"
-        return f"it takes more than {MOST_MEMORY / 2**30:g} GiB of memory" if _resident() - held > MOST_MEMORY else ""
+        return _too_much(MOST_MEMORY) if _resident() - held > MOST_MEMORY else ""
 
     watchdog = Watchdog(passed)
+    bound = MemoryBound(MOST_MEMORY)
     try:
-        with watchdog, _counting():
+        with bound, watchdog, _counting():
             yield
     except OverrunError as error:
         watchdog.stop()
         raise LorascopeError(f"{what} is not built: {watchdog.reason or error}", hint=_HINT) from None
+    except Exception as error:
+        if bound.room is None or not is_out_of_memory(error):
+            raise
+        raise LorascopeError(f"{what} is not built: {_too_much(bound.room)}", hint=_HINT) from None
+
+
+def _too_much(room: int) -> str:
+    return f"it takes more than {room / 2**30:.1f} GiB of memory"
 
 
 def _resident() -> int:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from lorascope.errors import LorascopeError
@@ -26,8 +23,6 @@ _Result = TypeVar("_Result")
 _TICK = 0.25
 # The clock is asked at every so many operations.
 _EVERY = 64
-# Memory that a traced model's own code may take, of what is free.
-_SHARE_OF_MEMORY = 0.75
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,51 +146,6 @@ class Clock:
         if self._before is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._before)
-
-
-class MemoryBound:
-    """Lets this process allocate three quarters of the memory that is free; more is a `MemoryError`, not a kill.
-
-    Only Linux tells how much that is.
-    """
-
-    def __init__(self) -> None:
-        self._limit = _memory_limit()
-        self._before = (0, 0)
-        if self._limit is not None:
-            import resource
-
-            self._before = resource.getrlimit(resource.RLIMIT_AS)
-            if self._before[0] != resource.RLIM_INFINITY:
-                self._limit = min(self._limit, self._before[0])
-
-    def start(self) -> None:
-        """Set the bound."""
-        if self._limit is not None:
-            self._set((self._limit, self._before[1]))
-
-    def stop(self) -> None:
-        """Put back what was; it does no harm to do so twice."""
-        if self._limit is not None:
-            self._set(self._before)
-
-    def _set(self, limits: tuple[int, int]) -> None:
-        import resource
-
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_AS, limits)
-
-
-def _memory_limit() -> int | None:
-    if sys.platform != "linux":
-        return None
-    try:
-        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        words = Path("/proc/meminfo").read_text(encoding="ascii").split()
-        free = int(words[words.index("MemAvailable:") + 1]) * 1024
-    except (OSError, ValueError, IndexError):
-        return None
-    return used + int(free * _SHARE_OF_MEMORY)
 
 
 def within_limits(limits: Limits | None, where: str, run: Callable[[Meter], _Result]) -> _Result:

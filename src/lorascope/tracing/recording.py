@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lorascope.sources.memory_bound import MemoryBound
 from lorascope.sources.module_tree import modules_in, named_parameters, shape_of
 from lorascope.sources.python_objects import attribute, buffers_of, name_of_class, namespace
 from lorascope.sources.torch_modes import TorchModes
@@ -24,7 +25,7 @@ from lorascope.tracing import known
 from lorascope.tracing.calling import too_large
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.holding import Holder
-from lorascope.tracing.limits import LimitMet, MemoryBound, Meter
+from lorascope.tracing.limits import LimitMet, Meter
 from lorascope.tracing.operations import Operation, label_results
 from lorascope.tracing.values import NOTHING, Labels, Value, of_node
 from lorascope.tracing.weaving import Weaver
