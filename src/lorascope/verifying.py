@@ -12,6 +12,7 @@ from lorascope.errors import LorascopeError, alike
 from lorascope.peft_rules.option_table import OPTIONS, uncovered_fields
 from lorascope.peft_rules.resolving import NOT_COVERED, resolve
 from lorascope.records import AdapterConfig, ModelMap, Plan, Resolution
+from lorascope.sources.hub_library import hub_part
 from lorascope.sources.python_objects import require_map
 
 if TYPE_CHECKING:
@@ -132,9 +133,10 @@ def to_peft(config: AdapterConfig) -> LoraConfig:
     """The configuration as a `peft.LoraConfig`.
 
     Raises:
-        LorascopeError: peft is not installed.
+        LorascopeError: peft is not installed, or stops at a value of the environment.
     """
     try:
+        hub_part("constants")  # which peft loads
         import peft
     except ImportError as error:
         raise LorascopeError(

@@ -254,6 +254,46 @@ def test_what_is_no_name(name: str, hub: Server) -> None:
     assert not hub.requests
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_ENDPOINT", "http://[::1"),
+        ("HF_ENDPOINT", "http://me:secret@[x]"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "abc"),
+        ("HF_HUB_ETAG_TIMEOUT", "1.5"),
+    ],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        "lorascope.inspect('org/name')",
+        "lorascope.sources.seal._install()",
+        "lorascope.sources.configurations.transformers_library()",
+        "lorascope.verifying.to_peft(lorascope.AdapterConfig(target_modules=('q_proj',)))",
+    ],
+)
+def test_an_environment_that_huggingface_hub_cannot_use(name: str, value: str, use: str) -> None:
+    code = f"""
+import lorascope, lorascope.sources.seal, lorascope.sources.configurations, lorascope.verifying
+try:
+    {use}
+except lorascope.LorascopeError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, name: value, "HF_TOKEN": "hf_hidden"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"huggingface_hub cannot be loaded with {name}: " in done.stdout
+    assert f"Correct or unset in the environment: {name}." in done.stdout
+    assert "secret" not in done.stdout
+    assert "hf_hidden" not in done.stdout
+
+
 def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with fails(f"{NAME}: huggingface_hub is not installed", "pip install 'lorascope[hub]'"):

@@ -14,6 +14,7 @@ from lorascope.sources.checkpoints import Files, Span
 from lorascope.sources.folders import open_folder
 from lorascope.sources.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 from lorascope.sources.gallery import gallery
+from lorascope.sources.hub_library import hub_part
 from lorascope.sources.json_text import first_faults, parse_json
 from lorascope.sources.plain_files import read_plain
 
@@ -269,6 +270,8 @@ def transformers_library() -> Any:
     """
     try:
         import torch  # noqa: F401
+
+        hub_part("constants")  # which transformers loads
         import transformers
     except ImportError as error:
         raise LorascopeError(

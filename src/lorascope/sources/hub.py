@@ -14,6 +14,7 @@ from lorascope.foreign_text import is_printable, quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import MOST_BYTES
 from lorascope.sources.folders import Folder, open_folder
+from lorascope.sources.hub_library import hub_part
 from lorascope.sources.hub_requests import Connection, UnreachableError, hub_utilities
 from lorascope.sources.json_text import first_faults
 
@@ -222,8 +223,7 @@ def open_repository(
             cache does not have it.
     """
     try:
-        from huggingface_hub import constants
-        from huggingface_hub.errors import HFValidationError
+        constants, faults, _ = (hub_part(part, name) for part in ("constants", "errors", "file_download"))
     except ImportError as error:
         raise LorascopeError(
             f"{error.name} is not installed, through which the Hub is read",
@@ -232,7 +232,7 @@ def open_repository(
         ) from error
     try:
         hub_utilities().validate_repo_id(name)
-    except HFValidationError as error:
+    except faults.HFValidationError as error:
         raise LorascopeError(
             "is no name of a repository on the Hub", where=quoted(name), hint="A name is such as org/model."
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import threading
 import time
@@ -14,6 +13,7 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoints import Span
 from lorascope.sources.configurations import error_text
+from lorascope.sources.hub_library import hub_part
 from lorascope.sources.json_text import parse_json
 from lorascope.sources.redirects import MOST_REDIRECTS, peer_fault, redirect_fault, same_origin
 from lorascope.sources.watchdog import OverrunError, Watchdog
@@ -41,7 +41,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 def hub_utilities() -> Any:
     """`huggingface_hub.utils`, which exports what it has for everyone but a type checker."""
-    return importlib.import_module("huggingface_hub.utils")
+    return hub_part("utils")
 
 
 class UnreachableError(LorascopeError):
@@ -88,10 +88,8 @@ class Connection:
             UnreachableError: Nothing answers, or only that it cannot now.
             LorascopeError: There is no such repository or revision, or something else answers.
         """
-        from huggingface_hub import constants
-
         # https://huggingface.co/docs/hub/api; `blobs` adds the sizes.
-        url = f"{constants.ENDPOINT}/api/models/{self.name}"
+        url = f"{hub_part('constants').ENDPOINT}/api/models/{self.name}"
         if self.revision is not None:
             url += f"/revision/{urllib.parse.quote(self.revision, safe='')}"
 
@@ -356,13 +354,13 @@ def _longest(length: int) -> float:
 
 def _waiting() -> float:
     """Seconds that a server may be silent."""
-    constants: Any = importlib.import_module("huggingface_hub.constants")
+    constants = hub_part("constants")
     return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def _token_header() -> dict[str, str]:
     """The user's token, unless huggingface_hub is told to send none unasked."""
-    constants: Any = importlib.import_module("huggingface_hub.constants")
+    constants = hub_part("constants")
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else hub_utilities().get_token()
     return {"Authorization": f"Bearer {token}"} if token else {}
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from lorascope.sources.hub_library import hub_part
+
 _here = threading.local()
 _lock = threading.Lock()
 _depth = 0
@@ -58,7 +60,7 @@ def sealed() -> Iterator[None]:
 
 
 def _install() -> None:
-    hub = importlib.import_module("huggingface_hub.constants")
+    hub = hub_part("constants")
     code = importlib.import_module("transformers.dynamic_module_utils")
     for module, name, stand_in in (
         (hub, "HF_HUB_OFFLINE", _Offline(getattr(hub, "HF_HUB_OFFLINE", False))),
