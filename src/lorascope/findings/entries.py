@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from lorascope.findings.asked import (
+    MOST_EXPLAINED,
     MOST_SPELLED,
     Asked,
     Entry,
@@ -92,17 +93,18 @@ def _last_word(text: str) -> str:
 
 def _unsupported(case: Case, asked: Asked) -> Iterator[Finding]:
     """Modules of a class that PEFT has no adapter for: it raises at the first one."""
-    told = False
+    told = 0
     for entry in asked.modules:
         refused = [module for module in entry.targeted if module.kind == "other"]
         if not refused or entry.text.rpartition(".")[2].isdecimal():
             continue
-        told = True
+        told += 1
         classes = ", ".join(dict.fromkeys(module.class_name for module in refused))
         subject = "The regular expression" if asked.form == "string" else f'"{entry.text}"'
         names = listed((module.name for module in refused), _MOST_NAMED)
         message = f"{subject} matches what is no layer ({counted(len(refused), 'module')}, {classes}): {names}. PEFT refuses it."
-        yield Finding("unsupported", "error", "target_modules", message, _within(case, asked, entry, refused))
+        fix = _within(case, asked, entry, refused) if told <= MOST_EXPLAINED else "Take it out of the targets."
+        yield Finding("unsupported", "error", "target_modules", message, fix)
     numbers = any(module.kind == "other" for entry in _digit_entries(asked) for module in entry.targeted)
     if case.resolution.cause == "unsupported" and not told and not numbers:
         error = case.resolution.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -26,6 +27,8 @@ _MOST_NAMED = 3
 # So many layers that are not there are told.
 _MOST_LAYERS = 100
 _LONGEST_TAIL = 400
+# So many words are tried as a layers_pattern, each on the whole model.
+_MOST_TRIED = 8
 _SETTING = "layers_to_transform"
 _PLANNED = ("attention", "ffn", "mixer")
 
@@ -107,7 +110,7 @@ def _pattern_fix(case: Case, names: Sequence[str]) -> str:
     words = dict.fromkeys(
         word for name in names for word in re.findall(r"(?:^|\.)([A-Za-z_]\w*)\.\d+\.", f"{name}.") if word
     )
-    for word in words:
+    for word in itertools.islice(words, _MOST_TRIED):
         if word != case.config.layers_pattern and resolved_with(case, layers_pattern=word).adapted:
             return f'Give layers_pattern="{word}".'
     return f"Say the layers in the names instead: {planning_command(case)}"

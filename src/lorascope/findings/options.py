@@ -197,7 +197,7 @@ def _task(case: Case) -> Iterator[Finding]:
     trained = set(case.resolution.saved) | {one.name for one in case.resolution.adapted}
     if given not in _SAVING and (classifier or heads) and case.resolution.adapted:
         name = heads[0] if heads else "the head"
-        if any(head in set(case.resolution.saved) for head in heads):
+        if not set(case.resolution.saved).isdisjoint(heads):
             return
         task = "SEQ_CLS" if classifier else "TOKEN_CLS" if "classifier" in heads else "QUESTION_ANS"
         state = "gets a low-rank adapter on its random values" if name in trained else "stays at its random values"

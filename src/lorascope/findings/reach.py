@@ -82,8 +82,8 @@ def _beyond(case: Case, asked: Asked) -> Iterator[Finding]:
         code, _, component = where.partition(" ")
         are = "are" if len(weights) > 1 else "is"
         severity: Severity = "note" if _meant(case, asked, weights) else "warning"
-        names = [peft_name(case.model, weight) for weight in weights]
-        cost = sum(one.trainable for one in case.resolution.adapted if one.name in set(names))
+        names = {peft_name(case.model, weight) for weight in weights}
+        cost = sum(one.trainable for one in case.resolution.adapted if one.name in names)
         share = (
             f"{cost / case.resolution.trainable:.1%} of the trainable parameters" if case.resolution.trainable else ""
         )

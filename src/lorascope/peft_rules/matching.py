@@ -8,7 +8,9 @@ matching is linear in the number of names whatever the length of the list.
 
 from __future__ import annotations
 
+import bisect
 import enum
+import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -153,6 +155,51 @@ class NameSet:
         return [text for text in (name, *dotted_suffixes(name, self._parts)) if text in self.entries]
 
 
+class Substrings:
+    """Texts, any of which may be part of a name: as `any(text in name for text in texts)`, a list of thousands at once.
+
+    Args:
+        texts: Whatever a file holds in the place of the list.
+
+    Raises:
+        TypeError: It is no list.
+    """
+
+    def __init__(self, texts: Iterable[object]) -> None:
+        # Python tries them in order, and raises at the first that is no text.
+        before: list[str] = []
+        self._faulty = False
+        for text in texts:
+            if not isinstance(text, str):
+                self._faulty = True
+                break
+            before.append(text)
+        # A text that begins with another adds nothing. Of the others, the last that sorts no later than the rest of a
+        # name is the only one that the rest can begin with.
+        self._sorted: list[str] = []
+        for text in sorted(before):
+            if not self._sorted or not text.startswith(self._sorted[-1]):
+                self._sorted.append(text)
+        self._known: dict[str, bool] = {}
+
+    def within(self, name: str) -> bool:
+        """One of the texts is part of the name.
+
+        Raises:
+            TypeError: None is, before the first entry that is no text.
+        """
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = any(map(self._starts, (name[at:] for at in range(len(name) or 1))))
+        if self._faulty and not found:
+            raise TypeError("an entry is no text")
+        return found
+
+    def _starts(self, rest: str) -> bool:
+        at = bisect.bisect_right(self._sorted, rest)
+        return at > 0 and rest.startswith(self._sorted[at - 1])
+
+
 class _SavedNames:
     """The names that `modules_to_save` keeps free of adapters: the modules it names and everything below them.
 
@@ -213,10 +260,14 @@ class LayerFilter:
         self.active = layers is not None and (isinstance(layers, int) or len(layers) > 0)
         self._given = [pattern] if isinstance(pattern, str) and pattern else list(pattern or ())
         self._texts = self._expressions(release) if self.active else []
-        # What a name must have in it for an expression to match, where that is plain to see.
-        self._plain = [f".{text}." if re.fullmatch(r"[\w-]+", text) else "" for text in self._given or [""]]
-        if release >= (0, 21):
-            self._plain = [text[1:] for text in self._plain]
+        # An expression of one plain word matches names that have it between their dots: word -> its first place.
+        self._words: dict[str, int] = {}
+        self._others: list[int] = []
+        for place, text in enumerate(self._given or [""]):
+            if re.fullmatch(r"[\w-]+", text):
+                self._words.setdefault(text, place)
+            else:
+                self._others.append(place)
         # Up to 0.20 PEFT reads the first group, which is the user's own if the pattern has one; 0.21 names its group.
         self._group: int | str = "idx" if release >= (0, 21) else 1
 
@@ -237,10 +288,11 @@ class LayerFilter:
             BadPatternError: A pattern that PEFT tries is no regular expression, or a group of it is in the way of the
                 number.
         """
-        for expression, word in zip(self._texts, self._plain, strict=False):
-            if word and word not in name:
-                continue
-            match = compiled(expression, "layers_pattern").match(name)
+        if not self._texts:
+            return None
+        words = {self._words[word] for word in name.split(".") if word in self._words} if self._words else ()
+        for place in heapq.merge(sorted(words), self._others):
+            match = compiled(self._texts[place], "layers_pattern").match(name)
             if match is not None:
                 text = match.group(self._group)
                 try:

@@ -82,12 +82,13 @@ class FarMatch:
 
 
 Found = re.Match[str] | FarMatch
+Made = TypeVar("Made")
 
 
 class _Budget:
     """What the patterns of one verb have taken so far, and what they found."""
 
-    __slots__ = ("answers", "expected", "halfway", "here", "kept", "letters", "model", "places", "there")
+    __slots__ = ("answers", "expected", "halfway", "here", "kept", "letters", "made", "model", "places", "there")
 
     def __init__(self) -> None:
         self.here = self.there = 0.0
@@ -96,6 +97,8 @@ class _Budget:
         self.letters = 0
         self.kept: dict[str, Pattern | BadPatternError] = {}
         self.answers: dict[tuple[int, str, str], Found | None] = {}
+        # By the identity of a setting, which is kept with it so that no other one can have the same.
+        self.made: dict[tuple[int, str], tuple[object, Any]] = {}
         self.model: ModelMap | None = None
         self.expected: Sequence[str] = ()
         self.places: dict[str, int] = {}
@@ -147,6 +150,18 @@ def expect_names_of(model: ModelMap) -> None:
     budget = _BUDGET.get()
     if budget is not None:
         budget.expect(model)
+
+
+def made_once(setting: object, use: str, make: Callable[[], Made]) -> Made:
+    """What is made of a setting: once for all names that one verb matches with it, anew outside of any."""
+    budget = _BUDGET.get()
+    if budget is None:
+        return make()
+    key = (id(setting), use)
+    if key not in budget.made:
+        budget.made[key] = (setting, make())
+    made: Made = budget.made[key][1]
+    return made
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -309,6 +324,20 @@ def charge(pattern: Pattern, begun: float) -> None:
     Raises:
         PatternLimitError: That is more than they may take.
     """
+    charge_for(pattern.pattern, pattern.where, begun)
+
+
+def charge_for(text: str, where: str, begun: float) -> None:
+    """As `charge`, for texts that are looked for and are no regular expressions.
+
+    Args:
+        text: The last of them.
+        where: The setting that they stand in.
+        begun: When that began, by `time.perf_counter`.
+
+    Raises:
+        PatternLimitError: That is more than they may take.
+    """
     budget = _BUDGET.get()
     if budget is None:
         return
@@ -318,9 +347,8 @@ def charge(pattern: Pattern, begun: float) -> None:
         budget.halfway = time.process_time()
     if budget.here > MOST_SECONDS_HERE and time.process_time() - budget.halfway > MOST_SECONDS_HERE / 2:
         raise PatternLimitError(
-            f"the patterns take too long together, the last of them {_shown(pattern.pattern)} "
-            f"(limit {MOST_SECONDS_HERE:g} s)",
-            where=pattern.where,
+            f"the patterns take too long together, the last of them {_shown(text)} (limit {MOST_SECONDS_HERE:g} s)",
+            where=where,
             hint=_MANY,
         )
 

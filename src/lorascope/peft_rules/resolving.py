@@ -583,7 +583,8 @@ class _Resolver:
                 f"{copying.ESTIMATED}: with task_type={config.task_type} PEFT also takes its own name base_model.model "
                 "for an entry of modules_to_save and copies the whole model. Name the modules below it.",
             )
-        loose = [name for name in saved.modules if not NameSet(entries).has(name)]
+        named = NameSet(entries)
+        loose = [name for name in saved.modules if not named.has(name)]
         if loose:
             self._warn(
                 "saved-loose",

@@ -6,11 +6,14 @@ decides in code of its own; only DoRA's rules are told for those releases.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorascope.peft_rules import initialisations
+from lorascope.peft_rules.matching import Substrings
 from lorascope.peft_rules.option_table import OPTIONS
+from lorascope.peft_rules.patterns import charge_for, made_once
 from lorascope.peft_rules.versioning import Release
 from lorascope.records import AdapterConfig, Module
 
@@ -196,9 +199,15 @@ def _patterns(settings: Mapping[str, Any] | None, side: str) -> Iterable[Any]:
     return (settings or {}).get(f"target_modules_bd_{side}") or ()
 
 
+def _looked_for(settings: Mapping[str, Any], side: str) -> Substrings:
+    return made_once(settings, side, lambda: Substrings(_patterns(settings, side)))
+
+
 def _block_side(settings: Mapping[str, Any], name: str) -> str:
     """Which factor of a module BD-LoRA makes block-diagonal: `a`, `b`, `both` or neither. Patterns are parts of the name."""
-    down, up = (any(pattern in name for pattern in _patterns(settings, side)) for side in ("a", "b"))
+    begun = time.perf_counter()
+    down, up = (_looked_for(settings, side).within(name) for side in ("a", "b"))
+    charge_for(name, "use_bdlora", begun)
     return "both" if down and up else "a" if down else "b" if up else ""
 
 

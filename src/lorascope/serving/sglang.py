@@ -105,7 +105,7 @@ def _options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any] | No
 def _trained_in_full(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Iterator[Answer]:
     names = dict.fromkeys([*(config.modules_to_save or ()), *(n.rpartition(".")[2] for n in resolution.saved)])
     if names:
-        reason = f"it does not read modules_to_save: what was trained in {', '.join(names)} is not served"
+        reason = f"it does not read modules_to_save: what was trained in {listed(names, _MOST_NAMED)} is not served"
         yield Answer("saved modules", "no", reason, _source(facts, "lora_config.py"))
 
 
