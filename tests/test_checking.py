@@ -74,3 +74,21 @@ def test_bad_adapters(content: str | None, says: str, tmp_path: Path, capsys: py
     captured = capsys.readouterr()
     assert says in captured.err
     assert captured.out == ""
+
+
+def test_many_findings_of_one_code_are_counted() -> None:
+    """Twenty of them are told and one line counts the rest, in text and in JSON alike."""
+    model = ls.inspect("mistral")
+    leaves = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.up_proj"]
+    entries = [f"{layer}.{leaf}" for layer in range(32) for leaf in leaves]
+    full = [f"layers.{entry}" for entry in entries]
+    check = ls.check(model, {"target_modules": entries + full})
+    covered = [finding for finding in check.findings if finding.code == "covered"]
+    assert len(covered) == 21
+    assert covered[0].message.startswith('layers.0.self_attn.q_proj is matched by "0.self_attn.q_proj" anyway')
+    assert covered[-1].message == "There are 108 more of this kind."
+    assert {finding.severity for finding in covered} == {"note"}
+    assert str(check).count("(covered)") == 21
+    few = ls.check(model, {"target_modules": entries[:20] + full[:20]})
+    assert sum(finding.code == "covered" for finding in few.findings) == 20
+    assert "more of this kind" not in str(few)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from lorascope.findings.base import base_findings
 from lorascope.findings.case import Case
 from lorascope.findings.configuration import configuration_findings, trainer_findings
 from lorascope.peft_rules.patterns import in_matching_time
-from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Serving
+from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Serving, Severity
 from lorascope.serving.facts import server_facts
 from lorascope.serving.serving import serve as serve_adapter
 from lorascope.sources.python_objects import require_map
@@ -21,6 +22,8 @@ from lorascope.trainers.keys import known_keys, unknown_key_findings
 from lorascope.verifying import adapter_config, verify
 
 _SEVERITIES = ("error", "warning", "note")
+# So many findings of one code and severity are told; nobody reads more, and a file may have an entry per line.
+_MOST_OF_A_CODE = 20
 
 
 @in_matching_time
@@ -141,7 +144,22 @@ def _check(
         findings = [*findings, *_not_servable(serving, subject.where)]
     found = [*findings, *(Finding("origin", "note", subject.where, note, "") for note in subject.notes)]
     ordered = sorted(dict.fromkeys(found), key=lambda finding: _SEVERITIES.index(finding.severity))
-    return Check(case.model, subject.where, config, case.resolution, tuple(ordered), trainer, peft, serving)
+    told = tuple(_first_of_each(ordered, subject.where))
+    return Check(case.model, subject.where, config, case.resolution, told, trainer, peft, serving)
+
+
+def _first_of_each(findings: list[Finding], where: str) -> Iterator[Finding]:
+    """The first findings of each code and severity, and after them how many more there are."""
+    counts = Counter((finding.code, finding.severity) for finding in findings)
+    seen: Counter[tuple[str, Severity]] = Counter()
+    for finding in findings:
+        kind = (finding.code, finding.severity)
+        seen[kind] += 1
+        if seen[kind] <= _MOST_OF_A_CODE:
+            yield finding
+        elif seen[kind] == _MOST_OF_A_CODE + 1:
+            message = f"There are {counts[kind] - _MOST_OF_A_CODE:,} more of this kind."
+            yield Finding(finding.code, finding.severity, where, message, "Mend these first, and check again.")
 
 
 def _not_servable(serving: Serving, where: str) -> Iterator[Finding]:
