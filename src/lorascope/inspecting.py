@@ -15,15 +15,16 @@ from lorascope.serializing import FORMAT, map_from_json
 from lorascope.sources.checkpoints import Files
 from lorascope.sources.collecting import no_collection
 from lorascope.sources.configurations import (
-    HUB_ID,
     MODEL_TYPE,
     checked_config,
     configuration,
+    is_hub_id,
     means_gallery,
     read_json,
     transformers_library,
 )
 from lorascope.sources.gallery import PREFERRED, from_gallery
+from lorascope.sources.plain_files import require_reachable
 from lorascope.sources.python_objects import (
     attribute,
     is_a,
@@ -85,7 +86,10 @@ def inspect(
             trusted, or there is no code to trace.
     """
     text = path_text(source)
-    source = source if text is None else text
+    if text is not None:
+        source = text
+        for path in (Path(text), Path(text, "config.json")):
+            require_reachable(path)
     faults = list(_faults(source, head, trust_remote_code, read))
     if trace:
         faults += _trace_faults(source, read, inputs)
@@ -311,7 +315,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
     if not path.exists():
         if MODEL_TYPE.fullmatch(source):
             return from_gallery(source, head)
-        if not HUB_ID.fullmatch(source) or path.name == "config.json":
+        if not is_hub_id(source):
             raise LorascopeError(
                 "neither a model type, a file, a folder nor a Hub id",
                 where=repr(source),

@@ -150,7 +150,7 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
         LorascopeError: There is none, or the folder's leads out of it.
     """
     file = Path(path)
-    if file.is_dir():
+    if os.path.isdir(file):  # noqa: PTH112  which takes a name that no file can have for one that is not there
         folder, file = file, sealed_file(file, _PLAN_FILE)
         if file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
             raise LorascopeError(

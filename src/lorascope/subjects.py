@@ -14,7 +14,8 @@ from lorascope.errors import LorascopeError
 from lorascope.records import ModelMap
 from lorascope.sources.adapters import read_adapter
 from lorascope.sources.checkpoints import Tensor
-from lorascope.sources.configurations import HUB_ID
+from lorascope.sources.configurations import is_hub_id
+from lorascope.sources.plain_files import require_reachable
 
 if TYPE_CHECKING:
     from lorascope.trainers.recognising import TrainerFile
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # What a name of a module never holds, and a regular expression nearly always does.
 _REGULAR = frozenset("*+?[](){}|^$\\")
-_PATHLIKE = re.compile(r"[~.]?[/\\]|\.\.|.*\.(?:json|ya?ml|sh|py|toml|txt)\Z", re.IGNORECASE)
+_PATHLIKE = re.compile(r"[~.]?[/\\]|\.\.|.*\.(?:json|ya?ml|sh|py|ipynb|toml|txt|safetensors|gguf)\Z", re.IGNORECASE)
 _MAGIC = "all-linear"
 # So many names that were given, and so many letters of each, are shown.
 _MOST_NAMED = 20
@@ -84,10 +85,12 @@ def subject_of(
     if len(words) == 1 and os.fspath(words[0]).strip():
         word = os.fspath(words[0])
         path = Path(word)
+        if len(path.parts) > 1:  # a name by itself may be meant where the working folder may not be looked into
+            require_reachable(path)
         if _exists(path):
             file = path / "adapter_config.json" if path.is_dir() else path
             return _adapter(path) if path.is_dir() or file.name == "adapter_config.json" else _of_file(path)
-        if HUB_ID.fullmatch(word):
+        if is_hub_id(word):
             return _adapter(word, revision=revision, progress=progress)
         if _PATHLIKE.match(word):
             raise LorascopeError(

@@ -12,9 +12,10 @@ from typing import Any
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted, shell_word
 from lorascope.sources.checkpoints import Files, Span, Tensor
-from lorascope.sources.configurations import HUB_ID
+from lorascope.sources.configurations import is_hub_id
 from lorascope.sources.folders import open_folder
 from lorascope.sources.json_text import parse_json
+from lorascope.sources.plain_files import require_reachable
 from lorascope.sources.safetensors import read_headers
 
 # What PEFT calls them (`utils/constants.py`). It writes one file of tensors, and reads no index of several.
@@ -73,12 +74,13 @@ def read_adapter(
         LorascopeError: There is no adapter there, or one of its files is broken; with all faults of it.
     """
     text = os.fspath(source)
+    require_reachable(Path(text))
     # Unlike those of Path, these take a name that no file can have for one that is not there.
     if os.path.isdir(text):  # noqa: PTH112
         return _of_files(open_folder(Path(text)), _below(Path(text)))
     if os.path.isfile(text):  # noqa: PTH113
         return _of_file(Path(text))
-    if not HUB_ID.fullmatch(text) or os.path.lexists(text):
+    if not is_hub_id(text) or os.path.lexists(text):
         raise LorascopeError("neither a file, a folder nor a Hub id", where=quoted(text), hint=_HINT)
     from lorascope.sources.hub import open_repository
 

@@ -31,6 +31,8 @@ _LAYERS = re.compile(
 _OTHER_COUNTS = re.compile(r"(num|n|moe_num)_(\w+_)?(experts|labels|heads|codebooks)")
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 MODEL_TYPE = re.compile(r"[\w.-]+")
+# What is named like one of these is a file that is missing, never a repository to ask for.
+_FILE = re.compile(r".*\.(?:json|jsonl|ya?ml|toml|txt|py|ipynb|sh|safetensors|gguf)", re.IGNORECASE | re.DOTALL)
 
 
 def configuration(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -46,11 +48,16 @@ def configuration(source: str, *, revision: str | None = None, trust_remote_code
         return _default_config(source)
     if path.is_dir() or (path.name == "config.json" and path.is_file()):
         return _folder_config(path if path.is_dir() else path.parent, trust_remote_code)
-    if HUB_ID.fullmatch(source) and not path.exists():
+    if is_hub_id(source) and not path.exists():
         return _hub_config(source, revision, trust_remote_code)
     raise LorascopeError(
         "has no configuration to build a model from", where=source, hint="Give a folder, a config.json or a Hub id."
     )
+
+
+def is_hub_id(text: str) -> bool:
+    """A text that may name a repository on the Hub, and is not named like a file that is read here."""
+    return HUB_ID.fullmatch(text) is not None and _FILE.fullmatch(text) is None
 
 
 def means_gallery(source: str) -> bool:

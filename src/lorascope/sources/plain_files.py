@@ -1,4 +1,4 @@
-"""Reads one file that a user named: a regular file of a bounded size, or a clean refusal."""
+"""One file that a user named: a regular file of a bounded size that may be read, or a clean refusal."""
 
 from __future__ import annotations
 
@@ -23,6 +23,24 @@ _KINDS = {
 def why_not_plain(status: os.stat_result) -> str:
     """Why something is not read as a file; empty for a regular one."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "is not a plain file")
+
+
+def require_reachable(path: Path) -> None:
+    """Refuse a path that the system may not look for: whether it is there, nobody knows.
+
+    Raises:
+        LorascopeError: A folder on its way may not be entered.
+    """
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise LorascopeError(
+            f"cannot be looked for: {error.strerror or error}",
+            where=str(path),
+            hint="Check that you may enter the folders on its way.",
+        ) from error
+    except (OSError, ValueError):  # not there; or longer than a name can be, or with a zero byte
+        pass
 
 
 def read_plain(path: Path, most: int, *, hint: str = "") -> bytes:

@@ -98,7 +98,7 @@ def path_text(value: object) -> str | None:
     kinds = kinds_of(type(value))
     if is_a(value, type) or "unittest.mock.NonCallableMock" in kinds:
         return None
-    if "builtins.str" in kinds:
+    if is_a(value, str):
         return str.__str__(value)
     if not any("__fspath__" in _ATTRIBUTES(base) for base in _BASES(type(value))):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.sources.json_text import parse_json
-from lorascope.sources.plain_files import read_plain
+from lorascope.sources.plain_files import read_plain, require_reachable
 from lorascope.sources.yaml_text import MOST_BYTES, parse_yaml
 from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
 from lorascope.trainers.surface import Asked, Trainer
@@ -40,6 +40,8 @@ def read_as(name: str, words: Sequence[str]) -> TrainerFile:
         LorascopeError: There is no such trainer or file, or it cannot be read.
     """
     trainer = trainer_called(name)
+    if len(words) == 1:
+        require_reachable(Path(words[0]))
     if len(words) == 1 and _is_there(Path(words[0])):
         return _read_by(trainer, _text(Path(words[0])), words[0])
     if words and words[0].startswith(("--", trainer.name)):
