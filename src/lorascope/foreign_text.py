@@ -2,8 +2,8 @@
 
 Class names, model types, releases, names of modules, tensors and files come from a model's files. Each is checked where
 it enters (`is_class_name`, `is_model_type`, `is_release`, `is_printable`) and escaped where it leaves: a terminal line
-by `one_line`, a value in a message by `quoted`, a word of a printed command by `shell_word`, a comment of a generated file by `comment`, JSON by `json_text`. Values
-in generated files leave through the language's own writer: `repr`, `yaml.safe_dump`, `shlex.quote`.
+by `one_line`, a value in a message by `quoted`, one that is suggested by `literal`, a word of a printed command by
+`shell_word`, a comment of a generated file by `comment`, JSON by `json_text`. Values in generated files leave through the language's own writer: `repr`, `yaml.safe_dump`, `shlex.quote`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,18 @@ def _visible(character: str) -> str:
 def quoted(value: object) -> str:
     """A foreign value in one short line: its `repr`, cut where it is long."""
     return one_line(_SHORT.repr(value))
+
+
+def literal(text: str, most: int = 2_000) -> str:
+    r"""A text in double quotes, as Python, JSON and YAML read it.
+
+    For what is suggested, so that it can be pasted. What is longer than `most` is cut, and the sign of that stands behind the quotes: pasted, it is no text at all.
+
+    >>> literal('a"b')
+    '"a\\"b"'
+    """
+    plain = (c if c.isprintable() and c not in '"\\' else json.dumps(c)[1:-1] for c in text[:most])
+    return f'"{"".join(plain)}"{"…" if len(text) > most else ""}'
 
 
 def shell_word(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lorascope.compiling import NEWEST, shortest_endings
 from lorascope.findings.case import Case
+from lorascope.foreign_text import literal
 from lorascope.peft_rules.conversion import rewritten_name
 from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.matching import (
@@ -145,7 +146,7 @@ def endings_or_names(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, 
 
 def in_quotes(texts: Iterable[str]) -> str:
     """Texts as the inside of a list: `"q_proj", "v_proj"`."""
-    return ", ".join(f'"{cut(text)}"' for text in texts)
+    return ", ".join(literal(text, _LONGEST_SHOWN) for text in texts)
 
 
 def cut(text: str) -> str:

@@ -20,6 +20,7 @@ from lorascope.findings.case import Case
 from lorascope.findings.meaning import fix_for, place_in
 from lorascope.findings.unmatched import planning_command
 from lorascope.folding import NUMBER, listed
+from lorascope.foreign_text import literal
 from lorascope.peft_rules.matching import dotted_suffixes, parameter_names
 from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import Finding, Module, Severity
@@ -153,7 +154,7 @@ def _within(case: Case, asked: Asked, entry: Entry, refused: Sequence[Module]) -
         ways.append(f"give target_parameters=[{shown}] with lora_dropout=0")
     if not ways:
         leaf = refused[0].name.rpartition(".")[2]
-        ways = [f'take it out; to train it in full, give modules_to_save=["{leaf}"]']
+        ways = [f"take it out; to train it in full, give modules_to_save=[{literal(leaf)}]"]
     text = ", and ".join(ways)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -177,7 +178,7 @@ def _digits(case: Case, asked: Asked) -> Iterator[Finding]:
             continue
         message = f'"{entry.text}" is a number, and matches {counted(len(entry.modules), "module")} ({classes}): {places}{raising}.'
         if layers:
-            owners = listed((f'"{module.name}"' for module in layers), _MOST_NAMED)
+            owners = listed((literal(module.name) for module in layers), _MOST_NAMED)
             fix = f"Name the layers that are meant by more than the number: {owners}."
         else:
             fix = f"For the layer of that number, name what is in it and give layers_to_transform=[{number}]."
@@ -244,5 +245,5 @@ def _covered(asked: Asked) -> Iterator[Finding]:
         shown = listed((f"{text}" for text in texts), _MOST_NAMED)
         verb = "is" if len(texts) == 1 else "are"
         message = f'{shown} {verb} matched by "{outer_text}" anyway, which also matches all others of that name.'
-        fix = f'Take "{outer_text}" out if only those are meant, and them otherwise.'
+        fix = f"Take {literal(outer_text)} out if only those are meant, and them otherwise."
         yield Finding("covered", "note", "target_modules", message, fix)

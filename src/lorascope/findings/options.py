@@ -20,6 +20,7 @@ from lorascope.findings.asked import (
 from lorascope.findings.case import Case
 from lorascope.findings.layers import excluded_by
 from lorascope.folding import NUMBER, listed
+from lorascope.foreign_text import literal
 from lorascope.peft_rules.copying import names_before_matching
 from lorascope.peft_rules.counting import Tensors, trained_biases
 from lorascope.peft_rules.matching import CONDENSED_FROM, Match, ModuleMatcher
@@ -124,19 +125,19 @@ def _no_effect(case: Case, text: str, targets: list[str], is_text: bool) -> tupl
         if hit:
             return (
                 why,
-                f'Give it as a text: exclude_modules="{cut(text)}", which takes out {counted(len(hit), "target")}.',
+                f"Give it as a text: exclude_modules={literal(text)}, which takes out {counted(len(hit), 'target')}.",
             )
         whole = f".*{text}.*"
         hit = _full(whole, targets)
         if hit:
-            return why, f'Give exclude_modules="{cut(whole)}", which takes out {counted(len(hit), "target")}.'
+            return why, f"Give exclude_modules={literal(whole)}, which takes out {counted(len(hit), 'target')}."
         return why, "As one it would exclude nothing either. Take it out."
     if is_text:
         for whole in (f"(.*[.])?{text}", f"(.*[.])?{text}[.].*", f".*{text}.*"):
             hit = _full(whole, targets)
             if hit:
                 why = "A text is one regular expression for the whole name."
-                return why, f'Give exclude_modules="{cut(whole)}", which takes out {counted(len(hit), "target")}.'
+                return why, f"Give exclude_modules={literal(whole)}, which takes out {counted(len(hit), 'target')}."
     else:
         below = f"(.*[.])?{plain_pattern(text)}[.].*"
         hit = _full(below, targets)
@@ -147,9 +148,9 @@ def _no_effect(case: Case, text: str, targets: list[str], is_text: bool) -> tupl
             if len(whole) > _LONGEST_TEXT:
                 return (
                     why,
-                    f'Give "{below}" within a text that has the other entries too: it takes out {len(hit)} targets.',
+                    f"Give {literal(below)} within a text that has the other entries too: it takes out {len(hit)} targets.",
                 )
-            return why, f'Give exclude_modules="{cut(whole)}", which takes out {len(hit)} of these targets.'
+            return why, f"Give exclude_modules={literal(whole)}, which takes out {len(hit)} of these targets."
     matched = [name for name in modules if name == text or name.endswith(f".{text}")]
     if matched:
         return f"{listed(matched, 2)} is no target anyway.", "Take it out."
@@ -201,7 +202,7 @@ def _task(case: Case) -> Iterator[Finding]:
             return
         task = "SEQ_CLS" if classifier else "TOKEN_CLS" if "classifier" in heads else "QUESTION_ANS"
         state = "gets a low-rank adapter on its random values" if name in trained else "stays at its random values"
-        said = f'task_type is "{given}"' if given else "task_type is missing"
+        said = f"task_type is {literal(given, 200)}" if given else "task_type is missing"
         message = f"{said}, so that {name}, which is new in {model.architecture}, {state} and is not saved in full."
         fix = f'Give task_type="{task}", or modules_to_save=["{name}"].' if heads else f'Give task_type="{task}".'
         yield Finding("task-type", "warning", "task_type", message, fix)
@@ -238,11 +239,11 @@ def _biases(case: Case) -> Iterator[Finding]:
     tensors = Tensors(case.model)
     trained = trained_biases(case.model, config, dict.fromkeys(owners), tensors, release_in(case))
     if not trained:
-        message = f'bias="{config.bias}" trains nothing: none of these layers has a bias.'
+        message = f"bias={literal(config.bias, 200)} trains nothing: none of these layers has a bias."
         yield Finding("bias", "note", "bias", message, 'Give bias="none".')
     else:
         message = (
-            f'bias="{config.bias}" trains {len(trained)} of the biases of the base model ({tensors.size(trained):,} parameters), '
+            f"bias={literal(config.bias, 200)} trains {len(trained)} of the biases of the base model ({tensors.size(trained):,} parameters), "
             "so that the model is another one even where the adapter is switched off."
         )
         yield Finding("bias", "note", "bias", message, 'Nothing to do if that is meant; otherwise give bias="none".')

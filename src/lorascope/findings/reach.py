@@ -12,6 +12,7 @@ from lorascope.findings.asked import Asked, Entry, counted, in_quotes, pattern_o
 from lorascope.findings.case import Case, places
 from lorascope.findings.unmatched import planning_command
 from lorascope.folding import NUMBER, listed, template
+from lorascope.foreign_text import literal
 from lorascope.peft_rules.reaching import obstacle
 from lorascope.records import Finding, Options, Severity, Target, Weight
 from lorascope.remarking import quantised, said_of
@@ -209,7 +210,7 @@ def excluding_fix(case: Case, adapted: Sequence[str], modules: Sequence[str]) ->
             continue
         after = resolved_with(case, exclude_modules=value)
         if {one.name: (one.rank, one.alpha) for one in after.adapted} == wanted:
-            shown = f'"{value}"' if isinstance(value, str) else f"[{in_quotes(value)}]"
+            shown = literal(value) if isinstance(value, str) else f"[{in_quotes(value)}]"
             return f"To leave {them} out, give exclude_modules={shown}."
     if written := _written(case, wanted):
         return f"To leave {them} out, give {written}."

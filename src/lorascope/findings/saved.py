@@ -8,6 +8,7 @@ from lorascope.errors import alike
 from lorascope.findings.asked import Asked, counted, cut, in_quotes, release_in, some_in_quotes
 from lorascope.findings.case import Case
 from lorascope.folding import NUMBER, listed
+from lorascope.foreign_text import literal, shell_word
 from lorascope.peft_rules.copying import Endings, names_before_matching, unmatched
 from lorascope.peft_rules.counting import Tensors
 from lorascope.peft_rules.matching import ModuleMatcher, NameSet
@@ -31,7 +32,8 @@ def saved_findings(case: Case, asked: Asked) -> Iterator[Finding]:
     for one in case.resolution.warnings:
         if one.code == "saved-loose":
             entries = [entry for entry in case.config.modules_to_save or () if one.names[0].endswith(entry)]
-            whole = [n for n in case.resolution.saved if any(n.endswith(f".{e}") or n == e for e in entries)]
+            named = NameSet(entries)
+            whole = [name for name in case.resolution.saved if named.has(name)]
             fix = "PEFT has no stricter form."
             if whole:
                 fix = f"Give the full name: {in_quotes(dict.fromkeys(whole[:_MOST_NAMED]))}."
@@ -77,9 +79,9 @@ def _nearest(case: Case, entry: str) -> str:
         "input": model.input_embeddings,
     }
     if any(word in leaf for word in ("head", "embed_out", "output")) and special["output"]:
-        return f'The output embedding is called "{_short(special["output"])}" here.'
+        return f"The output embedding is called {literal(_short(special['output']))} here."
     if any(word in leaf for word in ("embed", "wte")) and special["input"]:
-        return f'The input embedding is called "{_short(special["input"])}" here.'
+        return f"The input embedding is called {literal(_short(special['input']))} here."
     heads = [w.name for w in model.weights if w.role.block == "head" and w.role.component in case.own]
     if any(word in leaf for word in ("head", "classif", "score", "out", "pooler")) and heads:
         return f"The head is called {listed((_short(name) for name in heads), _MOST_NAMED)} here."
@@ -87,7 +89,7 @@ def _nearest(case: Case, entry: str) -> str:
     near = alike(leaf, leaves, 2, _ALIKE)
     if near:
         return f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?"
-    return "Take it out, or look the name up with: lorascope inspect " + model.model
+    return f"Take it out, or look the name up with: lorascope inspect {shell_word(model.model)}"
 
 
 def _short(name: str) -> str:
@@ -106,6 +108,7 @@ def _shadows(case: Case, asked: Asked) -> Iterator[Finding]:
     except BadPatternError:
         return
     explicit = set(config.modules_to_save or ())
+    all_saved = some_in_quotes(sorted(explicit))
     # A classifier that the task saves is meant to be trained in full, and not beside.
     heads = {w.name for w in case.model.weights if w.role.block == "head"}
     by_entry: dict[str, list[str]] = {}
@@ -117,13 +120,13 @@ def _shadows(case: Case, asked: Asked) -> Iterator[Finding]:
         entry = "" if place is None else saved[place]
         named = asked.form == "list" and entries.has(name)
         if entry in explicit or not entry or name not in heads or (named and "." not in name):
-            by_entry.setdefault(entry or some_in_quotes(sorted(explicit)), []).append(name)
+            by_entry.setdefault(entry or all_saved, []).append(name)
     for entry, names in by_entry.items():
         message = (
             f"modules_to_save takes {counted(len(names), 'target')} away ({listed(names, 2)}): what is in a module called {entry} "
             "is trained in full and gets no adapter."
         )
-        fix = f'Take "{entry}" out of modules_to_save if adapters are meant, and the targets out otherwise.'
+        fix = f"Take {literal(entry) if entry in places else entry} out of modules_to_save if adapters are meant, and the targets out otherwise."
         severity: Severity = "error" if case.resolution.cause == "no-match" else "warning"
         yield Finding("saved-shadows", severity, _SETTING, message, fix)
 

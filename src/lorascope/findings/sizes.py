@@ -10,6 +10,7 @@ from lorascope.errors import alike
 from lorascope.findings.asked import MOST_EXPLAINED, Asked, cut, in_quotes, some_in_quotes
 from lorascope.findings.case import Case
 from lorascope.folding import listed
+from lorascope.foreign_text import literal
 from lorascope.peft_rules.patterns import BadPatternError, cheap_matches
 from lorascope.peft_rules.ranking import PatternTable
 from lorascope.records import Finding
@@ -96,18 +97,18 @@ def _unmatched(case: Case, asked: Asked, key: str, names: list[str]) -> tuple[st
     moved = {entry.text: entry.rewritten for entry in asked.modules if entry.rewritten}
     leaf = re.split(r"\W+", key.rstrip("$)*+.")[-_LONGEST_TAIL:])[-1]
     if leaf in moved:
-        return f"PEFT makes {moved[leaf]} of {leaf} on this model type.", f'Write "{moved[leaf]}".'
+        return f"PEFT makes {moved[leaf]} of {leaf} on this model type.", f"Write {literal(moved[leaf])}."
     below = _matching(rf"(.*\.)?({key})\..*", names)
     if below:
         return (
             "A key must reach the end of the name, and these names go on.",
-            rf'Write "{cut(key)}[.].*", which matches {len(below)} of the adapted weights.',
+            f"Write {literal(f'{key}[.].*')}, which matches {len(below)} of the adapted weights.",
         )
     if _matching(rf".*({key})$", names):
-        return "A key starts at the beginning of a name or after a dot.", f'Write ".*{cut(key.lstrip("^"))}".'
+        return "A key starts at the beginning of a name or after a dot.", f"Write {literal('.*' + key.lstrip('^'))}."
     if (len(key) <= _LONGEST_TAIL and key.startswith(("*", "+", "?"))) or (re.search(r"(?<![.)\]])\*", key)):
         pattern = re.sub(r"(?<![.)\]])\*", ".*", key)
-        return "Keys are regular expressions, in which * alone stands for nothing.", f'Write "{pattern}".'
+        return "Keys are regular expressions, in which * alone stands for nothing.", f"Write {literal(pattern)}."
     everything = [peft_name(case.model, weight) for weight in case.model.weights]
     if hit := _matching(rf"(.*\.)?({key})$", everything):
         return (
@@ -117,7 +118,7 @@ def _unmatched(case: Case, asked: Asked, key: str, names: list[str]) -> tuple[st
     leaves = sorted({name.rpartition(".")[2] for name in names})
     near = alike(leaf, leaves, 1, _ALIKE)
     if near:
-        return "", f'Did you mean "{near[0]}"?'
+        return "", f"Did you mean {literal(near[0])}?"
     return "", f"The adapted weights end in {', '.join(leaves[:_MOST_NAMED])}."
 
 
@@ -147,7 +148,7 @@ def _shadowed(
             f"{', '.join(f'{given[winner]:g}' for winner in winners[:_MOST_NAMED])} and not {given[key]:g}."
         )
         # Saving sorts the keys, so an order alone would not last.
-        fix = f'Put "{cut(key)}" first, and write keys that do not overlap if the adapter is to be saved: PEFT sorts them.'
+        fix = f"Put {literal(key)} first, and write keys that do not overlap if the adapter is to be saved: PEFT sorts them."
         yield Finding("pattern-shadowed", "warning", setting, message, fix)
 
 
@@ -170,7 +171,7 @@ def _reordered(given: Mapping[str, float], setting: str, names: list[str]) -> It
         f'{len(changed)} weights have two keys, such as "{cut(old)}" ({given[old]:g}) and "{cut(new)}" ({given[new]:g}). The first '
         f"counts, and saving sorts them the other way round, so that a saved adapter {does} afterwards."
     )
-    fix = f'Let the keys not overlap: make "{cut(new)}" leave out what "{cut(old)}" matches.'
+    fix = f"Let the keys not overlap: make {literal(new)} leave out what {literal(old)} matches."
     yield Finding("pattern-shadowed", "warning", setting, message, fix)
 
 

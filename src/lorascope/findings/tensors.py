@@ -15,7 +15,7 @@ from lorascope.compiling import NEWEST, shortest_endings
 from lorascope.findings.case import Case
 from lorascope.findings.loading import Arrival, arrivals
 from lorascope.folding import listed
-from lorascope.foreign_text import quoted
+from lorascope.foreign_text import literal, quoted
 from lorascope.peft_rules.saved_tensors import PREFIX, SavedTensor, SavedTensors, base_tensor_names, saved_tensors
 from lorascope.records import Finding, Severity
 from lorascope.sources.checkpoints import Tensor
@@ -215,7 +215,7 @@ class _Comparison:
             fix = f'Set "r": {rank} in adapter_config.json.'
             if owners != self._adapted or self.case.config.rank_pattern:
                 keys = shortest_endings(sorted(owners), self._adapted, numbers=False) or sorted(owners)
-                shown = ", ".join(f'"{key}": {rank}' for key in keys[:_MOST_NAMED])
+                shown = ", ".join(f"{literal(key)}: {rank}" for key in keys[:_MOST_NAMED])
                 fix = (
                     f"Say so in rank_pattern of adapter_config.json: {shown}{', …' if len(keys) > _MOST_NAMED else ''}."
                 )

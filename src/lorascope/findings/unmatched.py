@@ -22,7 +22,7 @@ from lorascope.findings.asked import (
 from lorascope.findings.case import Case, places
 from lorascope.findings.meaning import fix_for, meanings_of, place_in, said_lack, said_meaning, said_place, selector_of
 from lorascope.folding import NUMBER, listed, spans, template
-from lorascope.foreign_text import shell_word
+from lorascope.foreign_text import literal, shell_word
 from lorascope.peft_rules.matching import ALL_LINEAR, NameSet, dotted_suffixes, parameter_names
 from lorascope.peft_rules.patterns import BadPatternError, PatternLimitError, cheap_matches, compiled
 from lorascope.records import Finding, ModelMap, Severity
@@ -139,13 +139,13 @@ def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
         for word in lost[:MOST_SPELLED]:
             answer = _module_answer(case, Asked("list"), word)
             why = answer.why or _known_why(case, [word], answer)
-            fix += f' But "{cut(word)}" is no module of {case.model.model}. {why} {answer.fix}'.rstrip()
+            fix += f" But {literal(word, 512)} is no module of {case.model.model}. {why} {answer.fix}".rstrip()
         yield Finding("string-not-list", severity, "target_modules", message, fix)
         return
     whole, found = _within_names(case.model, text)
     if found:
         why = f"It is found within the names of {len(found)}, such as {listed(found, 2)}, but must match them whole."
-        fix = f'Write "{whole}".'
+        fix = f"Write {literal(whole)}."
     else:
         why, fix = "", f"Look at the names with: lorascope inspect {shell_word(case.model.model)}"
         for word in reversed([word for word in re.split(r"\W+", text[-_LONGEST_TAIL:].replace("\\d", "")) if word]):
@@ -203,23 +203,23 @@ def _regex(model: ModelMap, asked: Asked, text: str) -> tuple[str, str]:
     ways = (texts if whole in texts else [whole]) + ([pattern_of(plain)] if plain else [])
     joined = "|".join(ways)
     if len(joined) > _LONGEST_TEXT:
-        return why, f"Let it be written: lorascope plan {model.model}"
-    return why, f'Give one text instead of the list: target_modules="{joined}".'
+        return why, f"Let it be written: lorascope plan {shell_word(model.model)}"
+    return why, f"Give one text instead of the list: target_modules={literal(joined)}."
 
 
 def _rewritten_name(case: Case, text: str, names: Sequence[str]) -> _Answer | None:
     """The entry under a prefix, ending or case that this model does not have."""
     short = text.removeprefix(_PREFIX)
     if short != text and _named(short, names):
-        return _Answer("no-match", f"Names are those of the model, without {_PREFIX}", f'Write "{short}".')
+        return _Answer("no-match", f"Names are those of the model, without {_PREFIX}", f"Write {literal(short)}.")
     for ending in (".weight", ".lora_A", ".lora_B", ".lora_A.weight", ".lora_B.weight"):
         short = text.removesuffix(ending)
         if short != text and _named(short, names):
-            return _Answer("no-match", "Entries name modules, not their tensors.", f'Write "{short}".')
+            return _Answer("no-match", "Entries name modules, not their tensors.", f"Write {literal(short)}.")
     lower = text.lower()
     for name in names:
         if name.lower() == lower or name.lower().endswith(f".{lower}"):
-            return _Answer("no-match", "Only upper and lower case differ.", f'Write "{name[-len(text) :]}".')
+            return _Answer("no-match", "Only upper and lower case differ.", f"Write {literal(name[-len(text) :])}.")
     numbers = _numbers_instead(text, names)
     if numbers:
         why = f"There is no such layer: {case.model.model} has {numbers}."
@@ -229,7 +229,7 @@ def _rewritten_name(case: Case, text: str, names: Sequence[str]) -> _Answer | No
     for short in [ending for ending in dotted_suffixes(text, parts) if "." in ending][::-1]:
         found = _named(short, names)
         if found:
-            return _Answer("no-match", f"It is called {listed(found, 2)} here.", f'Write "{short}".')
+            return _Answer("no-match", f"It is called {listed(found, 2)} here.", f"Write {literal(short)}.")
     return None
 
 
@@ -301,7 +301,7 @@ def _parameter_answer(case: Case, text: str) -> _Answer:
         linear = [module.name for module in modules if module.kind != "other"]
         why = "It is a module, not a parameter."
         if len(linear) == len(modules):
-            return _Answer("no-match", why, f'Move it to target_modules, or write "{text}.weight".')
+            return _Answer("no-match", why, f"Move it to target_modules, or write {literal(f'{text}.weight')}.")
         return _Answer("no-match", why, f"Write its parameters: {in_quotes(endings or own[:MOST_SPELLED])}.")
     if modules:
         return _Answer("no-match", "It is a module without a parameter of its own.", "Name the layers within it.")

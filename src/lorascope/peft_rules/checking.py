@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lorascope.foreign_text import literal
 from lorascope.peft_rules import initialisations, variants
 from lorascope.peft_rules.versioning import Release, parsed_version
 from lorascope.records import AdapterConfig, Behaviour, ModelMap
@@ -15,7 +16,9 @@ def fault_of(model: ModelMap, config: AdapterConfig, release: Release) -> Behavi
     if model.refusal:
         return Behaviour("refused", model.refusal)
     if config.task_type is not None and config.task_type not in _TASK_TYPES:
-        return Behaviour("task-type", f'"{config.task_type}" is no task type of PEFT: {", ".join(_TASK_TYPES)}.')
+        return Behaviour(
+            "task-type", f"{literal(config.task_type, 200)} is no task type of PEFT: {', '.join(_TASK_TYPES)}."
+        )
     if isinstance(config.target_parameters, str):
         return Behaviour("string-not-list", "target_parameters must be a list of names; a string is not supported.")
     if isinstance(config.target_modules, str):
@@ -41,12 +44,12 @@ def fault_of(model: ModelMap, config: AdapterConfig, release: Release) -> Behavi
     if config.lora_bias and config.use_dora:
         return Behaviour("dora", "lora_bias=True and use_dora=True exclude each other.")
     if not (config.bias in ("none", "all") or config.bias.endswith("_only")):
-        return Behaviour("bias", f'bias="{config.bias}" is none of "none", "all" and "lora_only".')
+        return Behaviour("bias", f'bias={literal(config.bias, 200)} is none of "none", "all" and "lora_only".')
     if config.task_type in _GENERATING and not model.prepares_generation:
         return Behaviour(
             "task-type",
             f"{model.architecture} has no prepare_inputs_for_generation, which PEFT needs for "
-            f'task_type="{config.task_type}". Leave task_type out, or use "FEATURE_EXTRACTION".',
+            f'task_type={literal(config.task_type, 200)}. Leave task_type out, or use "FEATURE_EXTRACTION".',
         )
     transformers = parsed_version(model.versions.get("transformers", ""))
     # PEFT asks the model for a method that transformers dropped in 5.18; 0.21.2 no longer does.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lorascope.foreign_text import literal
 from lorascope.peft_rules.versioning import Release
 from lorascope.records import AdapterConfig, Module
 
@@ -92,12 +93,10 @@ def initialisation_fault(
         return _unknown(init)
     if module.kind == "multihead_attention":
         if method not in ("default", "eva"):
-            return f'init_lora_weights="{init}" needs a weight, which a MultiheadAttention has under other names.'
+            return f"init_lora_weights={literal(str(init), 200)} needs a weight, which a MultiheadAttention has under other names."
         return ""
     if config.use_dora and swaps_sides(method, module) and sides[0] != sides[1]:
-        return (
-            f'use_dora does not go with init_lora_weights="{init}" on a Conv1D, whose factors PEFT makes the other way.'
-        )
+        return f"use_dora does not go with init_lora_weights={literal(str(init), 200)} on a Conv1D, whose factors PEFT makes the other way."
     return _linear_fault(config, method, rank, sides)
 
 
@@ -120,14 +119,14 @@ def initialisation_parameter_fault(
     if method in ("default", "eva"):
         return ""
     if method in ("loftq", "mica", "corda"):
-        return f'init_lora_weights="{init}" does not go with target_parameters.'
+        return f"init_lora_weights={literal(str(init), 200)} does not go with target_parameters."
     if weight is None:
         return (
-            f'init_lora_weights="{init}" reads the weight of the module around a parameter, and a '
+            f"init_lora_weights={literal(str(init), 200)} reads the weight of the module around a parameter, and a "
             f"{owner.class_name} has none."
         )
     if method in ("pissa", "olora") and len(weight) < 2:
-        return f'init_lora_weights="{init}" decomposes the weight of the module around a parameter, which is a vector.'
+        return f"init_lora_weights={literal(str(init), 200)} decomposes the weight of the module around a parameter, which is a vector."
     if method == "orthogonal" and rank % 2:
         return _odd(rank)
     return _pissa_fault(init)
@@ -137,7 +136,7 @@ def packed_fault(init: Init, release: Release, packing: str) -> str:
     """Why PEFT cannot initialize the adapter of a quantized layer (`bnb` or `gptq`), or empty."""
     method = method_of(init, release)
     if method in _OF_NUMBERS or (packing == "gptq" and method in ("olora", "lora_ga")):
-        return f'init_lora_weights="{init}" needs the weight as numbers, and it is packed.'
+        return f"init_lora_weights={literal(str(init), 200)} needs the weight as numbers, and it is packed."
     return ""
 
 
@@ -172,7 +171,7 @@ def _embedding_fault(method: str, init: Init, rank: int, sides: tuple[int, int])
 
 
 def _too_high(init: Init, rank: int, sides: tuple[int, int]) -> str:
-    return f'init_lora_weights="{init}" takes ranks up to the smaller side, {min(sides)}, not {rank}.'
+    return f"init_lora_weights={literal(str(init), 200)} takes ranks up to the smaller side, {min(sides)}, not {rank}."
 
 
 def _odd(rank: int) -> str:

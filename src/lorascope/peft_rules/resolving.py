@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lorascope.foreign_text import literal
 from lorascope.peft_rules import (
     checking,
     conversion,
@@ -459,7 +460,7 @@ class _Resolver:
         method = initialisations.method_of(config.init_lora_weights, self.release)
         if method in ("pissa", "olora") and weight is not None and len(weight) > 2:
             raise _RefusalError(
-                f'init_lora_weights="{config.init_lora_weights}" on "{name}", whose module has a weight of '
+                f'init_lora_weights={literal(str(config.init_lora_weights), 200)} on "{name}", whose module has a weight of '
                 f"{len(weight)} dimensions.",
                 NOT_COVERED,
             )
@@ -497,7 +498,7 @@ class _Resolver:
             text += f", target_parameters={_some(parameters)}"
         text += " match nothing that is not excluded."
         if isinstance(modules, str) and len(modules) <= _MOST_LETTERS and modules.replace("_", "").isalnum():
-            text += f' A string is a regular expression for the whole name: give ["{modules}"] or ".*\\.{modules}".'
+            text += f' A string is a regular expression for the whole name: give ["{modules}"] or ".*[.]{modules}".'
         elif self.config.layers_pattern and self.release < (0, 21):
             text += " PEFT before 0.21 does not find a layers_pattern at the very start of a name."
         elif self.config.layers_to_transform is not None:
@@ -622,7 +623,7 @@ class _Resolver:
             module = self.model.module_by_name.get(name)
             if module and ("untrainable-bias" in module.traits or module.class_name in _FLAGGED):
                 raise _RefusalError(
-                    f'bias="{self.config.bias}" takes the attribute "bias" of "{name}" for a parameter, and in a '
+                    f'bias={literal(self.config.bias, 200)} takes the attribute "bias" of "{name}" for a parameter, and in a '
                     f'{module.class_name} it is none. Give bias="none".',
                     "bias",
                 )
@@ -634,11 +635,11 @@ class _Resolver:
             self._warn("frozen", "inference_mode=True freezes the adapter: nothing of it trains.")
         method = initialisations.method_of(config.init_lora_weights, self.release)
         if needed := initialisations.NEEDED.get(method):
-            self._warn("initialization", f'init_lora_weights="{config.init_lora_weights}": {needed}.')
+            self._warn("initialization", f"init_lora_weights={literal(str(config.init_lora_weights), 200)}: {needed}.")
         if method in initialisations.CHANGING:
             self._warn(
                 "initialization",
-                f'init_lora_weights="{config.init_lora_weights}" changes the weights of the base model, so that the '
+                f"init_lora_weights={literal(str(config.init_lora_weights), 200)} changes the weights of the base model, so that the "
                 "adapter fits no other copy of it: save it with path_initial_model_for_weight_conversion.",
             )
 
