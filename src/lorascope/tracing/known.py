@@ -187,7 +187,8 @@ def _counted(result: Any, meter: Meter | None) -> Any:
     if meter is not None:
         for tensor in tensors_in(result if isinstance(result, tuple | list) else [result]):
             if not tensor.is_meta:
-                meter.numbers(tensor.numel() * tensor.element_size())
+                # A view, such as an expanded one, takes no more than what it views.
+                meter.numbers(min(tensor.numel(), _room(tensor)) * tensor.element_size())
     return result
 
 
