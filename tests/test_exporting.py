@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from samples import fails, sample
 
 import lorascope as ls
+from lorascope import exporting
 from lorascope.cli import _TOOLS, main
 from lorascope.exporting import export, nearest_plan, plan_command
 from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
@@ -60,6 +62,38 @@ def test_ranks_that_differ_are_refused_with_a_plan_that_works(name: str) -> None
     assert near is not None and plan_command(near[1]) == command
     assert export(near[1], name)
     assert {target.weight.name for target in near[1].targets} == {target.weight.name for target in plan.targets}
+
+
+def test_the_search_of_a_nearer_plan_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ls.plan(sample("llama"), "qv+ffn")
+    monkeypatch.setattr(exporting, "_SECONDS", 0.0)
+    with fails("would lose", "No plan near this one was found within 0 seconds. Export to peft, which takes every"):
+        export(plan, "trl")
+    monkeypatch.setattr(exporting, "_SECONDS", 5.0)
+    clock = itertools.count(step=2.0)
+    monkeypatch.setattr("time.thread_time", lambda: next(clock))
+    with pytest.raises(TimeoutError):
+        nearest_plan(plan, TRAINERS["torchtune"])
+    assert next(clock) <= 10
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("torchtune", "mixtral", "torchtune has no model of type mixtral"),
+        ("mlx-lm", "bert", "it has no such model"),
+        ("torchtune", "t5", "the kind of model"),
+        ("axolotl", "bert", "the kind of model"),
+        ("trl", "bert", "the kind of model"),
+    ],
+)
+def test_no_plan_is_tried_of_a_model_that_a_tool_does_not_have(
+    name: str, source: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "nearest_plan", lambda *_: pytest.fail("plans are tried"))
+    plan = ls.plan(ls.inspect(source), "attention")
+    with fails(said, f"No plan near this one can be run by {TRAINERS[name].title}."):
+        export(plan, name)
 
 
 def test_a_command_makes_the_plan_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import shlex
+import time
 from collections.abc import Iterator
 
 from lorascope.compiling import as_parameter, weight_of
@@ -18,6 +20,10 @@ from lorascope.trainers.registry import trainer_called
 from lorascope.trainers.surface import Job, Trainer
 
 _CLOSE = 1e-9
+# Of a processor, for the search of a plan that a tool can run: each try takes seconds on the largest maps.
+_SECONDS = 5.0
+# How a trainer begins a loss that is of the model, so that no other plan of it is run either.
+_OF_MODEL = re.compile(r"all \d+ weights\. |the kind of model \(")
 
 
 @in_matching_time
@@ -48,7 +54,7 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
         raise LorascopeError(
             *(f"{trainer.title} would lose {loss}" for loss in losses),
             where=f"export to {to}",
-            hint=_advice(plan, trainer),
+            hint=_elsewhere(trainer) if any(map(_OF_MODEL.match, losses)) else _advice(plan, trainer),
         )
     try:
         text = trainer.write(plan, job)
@@ -97,16 +103,29 @@ def _sizes(model: ModelMap, resolution: Resolution) -> dict[str, tuple[int, floa
 
 
 def _advice(plan: Plan, trainer: Trainer) -> str:
-    near = nearest_plan(plan, trainer)
+    try:
+        near = nearest_plan(plan, trainer)
+    except TimeoutError:
+        return f"No plan near this one was found within {_SECONDS:g} seconds. Export to peft, which takes every plan."
     if near is None:
-        return f"No plan near this one can be run by {trainer.title}. Export to peft, which takes every plan."
+        return _elsewhere(trainer)
     said, made = near
     return f"The nearest that it can run, with {said}: {plan_command(made)}"
 
 
+def _elsewhere(trainer: Trainer) -> str:
+    return f"No plan near this one can be run by {trainer.title}. Export to peft, which takes every plan."
+
+
 def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
-    """The plan that gives up least and that the trainer can run, with what it gives up; None if there is none near."""
+    """The plan that gives up least and that the trainer can run, with what it gives up; None if there is none near.
+
+    Raises:
+        TimeoutError: None was found in time.
+    """
+    until = time.thread_time() + _SECONDS
     for changes in _fewest_first():
+        _require_time(until)
         changed = plan
         for change in changes:
             changed = _CHANGES[change](changed)
@@ -125,11 +144,20 @@ def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
                 layers=options.layers,
                 exclude=[str(rule) for rule in options.exclude],
             )
-            if not trainer.losses(made) and not _difference(made, trainer, trainer.write(made, Job())):
+            _require_time(until)
+            if trainer.losses(made):
+                continue
+            _require_time(until)
+            if not _difference(made, trainer, trainer.write(made, Job())):
                 return " and ".join(changes), made
         except LorascopeError:
             continue
     return None
+
+
+def _require_time(until: float) -> None:
+    if time.thread_time() > until:
+        raise TimeoutError
 
 
 def plan_command(plan: Plan) -> str:
