@@ -14,7 +14,7 @@ import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lorascope.peft_rules.patterns import BadPatternError, compiled
+from lorascope.peft_rules.patterns import BadPatternError, Pattern, compiled
 from lorascope.peft_rules.ranking import masked
 from lorascope.peft_rules.versioning import Release
 from lorascope.records import AdapterConfig, ModelMap
@@ -212,6 +212,8 @@ class _SavedNames:
         # Of entries of words and dots: length -> where its dots stand, which are any character -> text -> place.
         self._dotted: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}
         self._others: list[tuple[int, str]] = []
+        # Of the others, as they are tried: PEFT never compiles one behind the first that matches.
+        self._compiled: dict[int, Pattern] = {}
         for place, entry in enumerate(entries):
             if re.fullmatch(r"\w+", entry):
                 self._words.setdefault(entry, place)
@@ -232,7 +234,10 @@ class _SavedNames:
         for place, entry in self._others:
             if place >= first:
                 break
-            if compiled(rf"(^|.*\.){entry}($|\..*)", "modules_to_save").match(name):
+            pattern = self._compiled.get(place)
+            if pattern is None:
+                pattern = self._compiled[place] = compiled(rf"(^|.*\.){entry}($|\..*)", "modules_to_save")
+            if pattern.match(name):
                 return True
         return first < self._none
 
@@ -263,6 +268,7 @@ class LayerFilter:
         # An expression of one plain word matches names that have it between their dots: word -> its first place.
         self._words: dict[str, int] = {}
         self._others: list[int] = []
+        self._compiled: dict[int, Pattern] = {}
         for place, text in enumerate(self._given or [""]):
             if re.fullmatch(r"[\w-]+", text):
                 self._words.setdefault(text, place)
@@ -292,7 +298,10 @@ class LayerFilter:
             return None
         words = {self._words[word] for word in name.split(".") if word in self._words} if self._words else ()
         for place in heapq.merge(sorted(words), self._others):
-            match = compiled(self._texts[place], "layers_pattern").match(name)
+            pattern = self._compiled.get(place)
+            if pattern is None:
+                pattern = self._compiled[place] = compiled(self._texts[place], "layers_pattern")
+            match = pattern.match(name)
             if match is not None:
                 text = match.group(self._group)
                 try:
