@@ -12,11 +12,12 @@ from lorascope.errors import LorascopeError
 from lorascope.findings.base import base_findings
 from lorascope.findings.case import Case
 from lorascope.findings.configuration import configuration_findings, trainer_findings
+from lorascope.foreign_text import quoted
 from lorascope.peft_rules.patterns import in_matching_time
 from lorascope.records import AdapterConfig, Check, Finding, ModelMap, Serving, Severity
 from lorascope.serving.facts import server_facts
 from lorascope.serving.serving import serve as serve_adapter
-from lorascope.sources.python_objects import require_map
+from lorascope.sources.python_objects import require_kinds, require_map
 from lorascope.subjects import Subject, subject_of
 from lorascope.trainers.keys import known_keys, unknown_key_findings
 from lorascope.verifying import adapter_config, verify
@@ -58,12 +59,16 @@ def check(
             cover, or the server is unknown or asked for what is no adapter of PEFT.
     """
     require_map(model, "check")
+    texts = {"peft": peft, "trainer": trainer, "serve": serve, "revision": "" if revision is None else revision}
+    require_kinds("check", **{name: (value, (str,), "a text") for name, value in texts.items()})
     if serve:
         server_facts(serve)  # an unknown server is told before anything is read
     if not adapter:
         raise LorascopeError("nothing is given to check", hint="Try: lorascope check mistral q_proj v_proj")
     if len(adapter) == 1 and not isinstance(adapter[0], str | os.PathLike):
         given = adapter[0]
+        if isinstance(given, Mapping):
+            require_kinds("check", **{f"the name {quoted(key)}": (key, (str,), "a text") for key in given})
         subject = Subject("adapter configuration", given if isinstance(given, Mapping) else {"": given})
         if not isinstance(given, Mapping):
             return _of_peft(model, subject, adapter_config(given), peft, serve)

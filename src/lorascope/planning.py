@@ -18,7 +18,7 @@ from lorascope.recipes import DEFAULT, RECIPES, recipe_rules
 from lorascope.records import ModelMap, Options, Plan, Rule, Target, Weight
 from lorascope.remarking import remarks
 from lorascope.selecting import FACT_OF, check_layers, parse_rule, select
-from lorascope.sources.python_objects import require_map
+from lorascope.sources.python_objects import require_map, require_texts
 
 DEFAULT_RANK = 8
 DEFAULT_ALPHA = 16.0
@@ -64,6 +64,7 @@ def plan(
             do for this model.
     """
     require_map(model, "plan")
+    require_texts("plan", "exclude", exclude)
     faults = option_faults(rank, alpha, scale, dropout, bias, layers)
     parsed, names, notes = _rules(model, rules or (DEFAULT,), rank if type(rank) is int else DEFAULT_RANK, faults)
     excluded = _exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)

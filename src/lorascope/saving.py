@@ -21,7 +21,7 @@ from lorascope.records import LOADABLE, ModelMap, Options, Plan, Rule, Target
 from lorascope.selecting import parse_rule
 from lorascope.serializing import FORMAT, map_from_json, map_to_json
 from lorascope.sources.configurations import MOST_BYTES, read_json
-from lorascope.sources.python_objects import require_map, require_plan
+from lorascope.sources.python_objects import path_text, require_map, require_plan
 
 Json = dict[str, Any]
 
@@ -149,7 +149,12 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
     Raises:
         LorascopeError: There is none, or the folder's leads out of it.
     """
-    file = Path(path)
+    text = path_text(path)
+    if text is None:
+        raise LorascopeError(
+            "path must be a text or a path", where="load_plan", hint="Give a saved plan's file or folder."
+        )
+    file = Path(text)
     if os.path.isdir(file):  # noqa: PTH112  which takes a name that no file can have for one that is not there
         folder, file = file, sealed_file(file, _PLAN_FILE)
         if file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):

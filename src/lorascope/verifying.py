@@ -13,7 +13,7 @@ from lorascope.peft_rules.option_table import OPTIONS, uncovered_fields
 from lorascope.peft_rules.resolving import NOT_COVERED, resolve
 from lorascope.records import AdapterConfig, ModelMap, Plan, Resolution
 from lorascope.sources.hub_library import hub_part
-from lorascope.sources.python_objects import require_map
+from lorascope.sources.python_objects import require_kinds, require_map
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -63,6 +63,7 @@ def verify(
         LorascopeError: It is no such configuration, or uses something that the rules do not cover.
     """
     require_map(model, "verify")
+    require_kinds("verify", peft=(peft, (str,), "a text"))
     found = resolve(model, adapter_config(config), peft)
     if found.cause == NOT_COVERED:
         raise LorascopeError(

@@ -15,7 +15,7 @@ from lorascope.costing.training import QUANTISATIONS, Training
 from lorascope.errors import LorascopeError
 from lorascope.recipes import DEFAULT
 from lorascope.records import ModelMap, Plan
-from lorascope.sources.python_objects import require_map
+from lorascope.sources.python_objects import require_kinds, require_map
 
 # parameters: trainable parameters. share: the same in percent of the model's. adapter: bytes of the saved file.
 # memory: bytes at the peak of training.
@@ -142,6 +142,12 @@ def fitted_plan(
         LorascopeError: As `plan` and `parse_budget` do; or the smallest plan is over the budget, which names it.
     """
     require_map(model, "fitted_plan")
+    require_kinds(
+        "fitted_plan",
+        budget=(budget, (str, Budget), "a text such as 20M, or a Budget"),
+        training=(training, (Training, type(None)), "a Training"),
+        at_most=(at_most, (int, type(None)), "a whole number"),
+    )
     limit = parse_budget(budget) if isinstance(budget, str) else budget
     how = training or Training()
     return fitted_on(Ladder(model, rules or (DEFAULT,), options), limit, how, at_most)

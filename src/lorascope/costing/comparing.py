@@ -14,7 +14,7 @@ from lorascope.planning import plan
 from lorascope.recipes import RECIPES
 from lorascope.records import ModelMap, Plan
 from lorascope.selecting import MAIN_BLOCKS, covered_blocks
-from lorascope.sources.python_objects import require_map
+from lorascope.sources.python_objects import require_kinds, require_map, require_texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,9 @@ def compare(
             its refusal instead of a plan.
     """
     require_map(model, "compare")
+    for side in sides:
+        require_texts("compare", "a side", side)
+    require_kinds("compare", training=(training, (Training, type(None)), "a Training"))
     how = training or Training()
     texts = [tuple(side.split()) if isinstance(side, str) else tuple(side) for side in sides] or [
         (name,) for name in RECIPES

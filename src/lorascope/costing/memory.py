@@ -35,7 +35,7 @@ from lorascope.costing.optimizers import Trained, optimizer_bytes, step_bytes
 from lorascope.costing.training import OPTIMIZERS, Training
 from lorascope.peft_rules.saved_tensors import saved_tensors
 from lorascope.records import ModelMap, Plan, Weight
-from lorascope.sources.python_objects import require_plan
+from lorascope.sources.python_objects import require_kinds, require_plan
 
 # What cuBLAS works in, which torch allocates: 8 MiB on most devices, 32 MiB on Hopper (torch's notes on CUDA semantics,
 # CUBLAS_WORKSPACE_CONFIG).
@@ -113,6 +113,7 @@ class _Run:
 def training_memory(plan: Plan, training: Training) -> Memory:
     """The memory that training a plan takes, at the peak of a step (not the first, in which states are made)."""
     require_plan(plan, "training_memory")
+    require_kinds("training_memory", training=(training, (Training,), "a Training"))
     return estimate_of(plan, training).memory()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from lorascope.errors import LorascopeError
@@ -295,6 +296,41 @@ def require_plan(value: object, verb: str) -> None:
             f"{verb} takes a plan, not {_described(value)}",
             hint=f"Make one with plan: {verb}(plan(inspect(SOURCE), RULES), …).",
         )
+
+
+def require_kinds(verb: str, **given: tuple[object, tuple[type, ...], str]) -> None:
+    """Refuse arguments of other kinds than a function takes, all at once.
+
+    Args:
+        verb: The function.
+        given: By each argument's name its value, the classes that it may have, and what these are called.
+
+    Raises:
+        LorascopeError: With each that is of none of them.
+    """
+    wrong = [
+        f"{name} must be {wanted}, not {_described(value)}"
+        for name, (value, classes, wanted) in given.items()
+        if not is_a(value, *classes)
+    ]
+    if wrong:
+        raise LorascopeError(*wrong, where=verb, hint=f"See help(lorascope.{verb}).")
+
+
+def require_texts(verb: str, name: str, value: object) -> None:
+    """Refuse what is neither a text nor a sequence of texts.
+
+    Raises:
+        LorascopeError: It is neither.
+    """
+    several = isinstance(value, Sequence | AbstractSet) and not is_a(value, bytes, bytearray)
+    if is_a(value, str) or (several and all(is_a(one, str) for one in value)):  # type: ignore[attr-defined]
+        return
+    raise LorascopeError(
+        f"{name} must be a text or a list of texts, not {_described(value)}",
+        where=verb,
+        hint=f"See help(lorascope.{verb}).",
+    )
 
 
 def _described(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.foreign_text import quoted
 from lorascope.trainers.axolotl import Axolotl
 from lorascope.trainers.llamafactory import LlamaFactory
 from lorascope.trainers.mlx_lm import MlxLm
@@ -37,9 +38,9 @@ def trainer_called(name: str) -> Trainer:
     Raises:
         LorascopeError: There is none.
     """
-    if name not in TRAINERS:
-        hint = did_you_mean(name, TRAINERS) or f"They are {', '.join(TRAINERS)}."
-        raise LorascopeError(f"{name!r} is no trainer that is known here", hint=hint)
+    if not isinstance(name, str) or name not in TRAINERS:
+        hint = (did_you_mean(name, TRAINERS) if isinstance(name, str) else "") or f"They are {', '.join(TRAINERS)}."
+        raise LorascopeError(f"{quoted(name)} is no trainer that is known here", hint=hint)
     return TRAINERS[name]
 
 
