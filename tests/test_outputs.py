@@ -213,6 +213,13 @@ def test_no_place(command: str, place: str, tmp_path: Path, monkeypatch: pytest.
         save_text("x", place)
 
 
+@pytest.mark.parametrize("place", [None, 5, b"x", []])
+def test_no_path(place: object) -> None:
+    for save in (lambda: save_text("x", place), lambda: save_plan(plan(sample("gpt2")), place)):  # type: ignore[arg-type]
+        with fails(f"a {type(place).__name__} is not a place to write to", "Give a path"):
+            save()
+
+
 def test_no_output_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_plan(plan(sample("mistral")), tmp_path)
     assert main(["export", str(tmp_path), "--to", "trl", "--output-dir", ""]) == 2

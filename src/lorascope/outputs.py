@@ -30,9 +30,11 @@ def checked_place(path: str | os.PathLike[str]) -> Path:
     """The path that something is written to.
 
     Raises:
-        LorascopeError: It is empty, or `-`, which is no place.
+        LorascopeError: It is empty, no path at all, or `-`, which is no place.
     """
-    text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise LorascopeError(f"a {type(path).__name__} is not a place to write to", hint="Give a path.")
     if not text.strip() or text == "-":
         raise LorascopeError(f"{text!r} is not a place to write to", where="-o", hint="Leave -o out to print alone.")
     return Path(path)

@@ -431,9 +431,9 @@ def test_foreign_texts_are_values(tool: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_foreign_texts_are_values_at_length(tool: str) -> None:
-    answers = fuzzed(tool, 5_000)
-    assert answers.total() >= 5_000
-    assert answers["written alike"] + answers["written"] > 1_500, answers
+    answers = fuzzed(tool, 2_000)
+    assert answers.total() >= 2_000
+    assert answers["written alike"] + answers["written"] > 600, answers
 
 
 @pytest.mark.slow
