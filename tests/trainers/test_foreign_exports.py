@@ -433,7 +433,7 @@ def test_foreign_texts_are_values(tool: str) -> None:
 def test_foreign_texts_are_values_at_length(tool: str) -> None:
     answers = fuzzed(tool, 2_000)
     assert answers.total() >= 2_000
-    assert answers["written alike"] + answers["written"] > 600, answers
+    assert answers["written alike"] + answers["written"] > 400, answers
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_without_use_peft_nothing_is_adapted() -> None:
 
 def test_a_single_name_is_a_regular_expression() -> None:
     nothing = asked(sample("llama"), "use_peft: true\nlora_target_modules: [q_proj]\n")
-    assert nothing.resolution.error.endswith(r'give ".*\.q_proj".') and '["q_proj"]' not in nothing.resolution.error
+    assert nothing.resolution.error.endswith('give ".*[.]q_proj".') and '["q_proj"]' not in nothing.resolution.error
     (finding,) = nothing.findings
     assert finding.severity == "error" and r"Write .*\.q_proj" in finding.fix
     one = asked(sample("llama"), "use_peft: true\nlora_target_modules: [model.layers.0.self_attn.q_proj]\n")
