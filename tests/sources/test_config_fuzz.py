@@ -53,7 +53,7 @@ def test_any_number_anywhere(tmp_path: Path) -> None:
     report = tmp_path / "report"
     paths = os.pathsep.join(filter(None, (str(HERE.parents[1] / "tools"), os.environ.get("PYTHONPATH"))))
     subprocess.run(
-        [sys.executable, str(HERE / "fuzzed_configs.py"), str(report), "7", "60"],
+        [sys.executable, str(HERE / "fuzzed_configs.py"), str(report), "7", "24"],
         env={**os.environ, "PYTHONPATH": paths},
         check=True,
         capture_output=True,
@@ -62,5 +62,5 @@ def test_any_number_anywhere(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     outcomes = Counter(row[3] for row in rows)
     assert set(outcomes) == {"built", "refused"}, [row for row in rows if row[3] not in ("built", "refused")]
-    assert len(rows) == 60
-    assert min(outcomes.values()) > 10
+    assert len(rows) == 24
+    assert min(outcomes.values()) > 3

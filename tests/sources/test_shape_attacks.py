@@ -37,7 +37,7 @@ TYPES = tuple(
     "gpt_oss deepseek_v3 whisper gpt_bigcode dbrx olmoe minimax zamba2".split()
 )
 # How many examples a quick run and a slow run try, and one in how many of the verbs each of them gets.
-HEADERS, FILES, MAPS = (300, 5_000), (100, 1_000), (100, 1_000)
+HEADERS, FILES, MAPS = (300, 2_000), (100, 500), (100, 500)
 SHARES = (16, 6)
 
 SIZES = st.sampled_from([0, 0, 1, 2, 3, 7, 16, 256, 2**31, 2**39, 2**59])
