@@ -23,7 +23,7 @@ from lorascope.trainers.keys import known_keys, unknown_key_findings
 from lorascope.verifying import adapter_config, verify
 
 _SEVERITIES = ("error", "warning", "note")
-# So many findings of one code and severity are told; nobody reads more, and a file may have an entry per line.
+# The most findings of one code and severity that are listed: a file may have one for every line.
 _MOST_OF_A_CODE = 20
 
 

@@ -24,7 +24,7 @@ from lorascope.peft_rules.patterns import BadPatternError, compiled
 from lorascope.records import Finding, Severity
 
 _MOST_NAMED = 3
-# So many layers that are not there are told.
+# The most absent layers that are listed.
 _MOST_LAYERS = 100
 _LONGEST_TAIL = 400
 # So many words are tried as a layers_pattern, each on the whole model.

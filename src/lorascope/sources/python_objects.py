@@ -278,11 +278,7 @@ def require_map(value: object, verb: str) -> None:
     Raises:
         LorascopeError: It is none.
     """
-    if not is_a(value, ModelMap):
-        raise LorascopeError(
-            f"{verb} takes the map of a model, not {_described(value)}",
-            hint=f"Make one with inspect: {verb}(inspect(SOURCE), …).",
-        )
+    _require(value, ModelMap, verb, "the map of a model", f"Make one with inspect: {verb}(inspect(SOURCE), …).")
 
 
 def require_plan(value: object, verb: str) -> None:
@@ -291,11 +287,12 @@ def require_plan(value: object, verb: str) -> None:
     Raises:
         LorascopeError: It is none.
     """
-    if not is_a(value, Plan):
-        raise LorascopeError(
-            f"{verb} takes a plan, not {_described(value)}",
-            hint=f"Make one with plan: {verb}(plan(inspect(SOURCE), RULES), …).",
-        )
+    _require(value, Plan, verb, "a plan", f"Make one with plan: {verb}(plan(inspect(SOURCE), RULES), …).")
+
+
+def _require(value: object, kind: type, verb: str, wanted: str, hint: str) -> None:
+    if not is_a(value, kind):
+        raise LorascopeError(f"{verb} takes {wanted}, not {_described(value)}", hint=hint)
 
 
 def require_kinds(verb: str, **given: tuple[object, tuple[type, ...], str]) -> None:
