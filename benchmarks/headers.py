@@ -1,311 +1,148 @@
-"""Header inspection of 291 and of 91,991 tensors, side by side with what else could tell the same, on a disk and on a Hub.
+"""Maps from headers alone: 291 and 91,991 safetensors tensors and a GGUF file, on a disk and on a Hub.
 
-The checkpoints have the names, shapes and files of Llama-2-7B and of DeepSeek-V3, and no numbers: their files are sparse.
-The Hub is a server of this process. Needs the extra `test`. Prints Markdown tables of medians of whole processes,
-interleaved; the first line says whether the maps are those that transformers' own modules give.
+The checkpoints have the names, shapes and files of Llama-2-7B and DeepSeek-V3 and no numbers; the Hub is a server in this
+process. Needs the extra `test`; peers that are not installed are skipped. The first lines say whether the maps are those of
+transformers' own modules. Prints Markdown tables.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
+import functools
 import itertools
-import math
-import os
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "sources"))
+from checkpoints import write_deepseek, write_gguf, write_llama
+from processes import (
+    Process,
+    environment,
+    lorascope,
+    parse_options,
+    print_processes,
+    processor_seconds,
+    python,
+    with_transformers,
+)
 
-from hub_server import Repo, Server
-from writing import Shapes, write_checkpoint
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import lorascope
-from lorascope.records import ModelMap
-from lorascope.sources.gallery import from_gallery
+from lorascope import ModelMap, inspect
+from tests.helpers.hub_server import Repo, Server
 
-REPEATS = 7
-HEAVY_REPEATS = 3  # of what imports torch
-# meta-llama/Llama-2-7b-hf, config.json: what differs from the defaults of LlamaConfig, or says what it is.
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 32,
-    "torch_dtype": "float16",
-    "vocab_size": 32000,
+PARTS: dict[str, Callable[[ModelMap], object]] = {
+    "modules": lambda model: [(one.name, one.class_name, one.kind, one.parameters) for one in model.modules],
+    "weights": lambda model: [(one.name, one.kind, one.shape, one.role, one.layer) for one in model.weights],
+    "ties": lambda model: model.ties,
 }
-# deepseek-ai/DeepSeek-V3, config.json; its README_WEIGHTS.md describes the tensors.
-DEEPSEEK = {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "auto_map": {
-        "AutoConfig": "configuration_deepseek.DeepseekV3Config",
-        "AutoModel": "modeling_deepseek.DeepseekV3Model",
-        "AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM",
-    },
-    "first_k_dense_replace": 3,
-    "hidden_size": 7168,
-    "intermediate_size": 18432,
-    "kv_lora_rank": 512,
-    "max_position_embeddings": 163840,
-    "model_type": "deepseek_v3",
-    "moe_intermediate_size": 2048,
-    "n_group": 8,
-    "n_routed_experts": 256,
-    "n_shared_experts": 1,
-    "num_attention_heads": 128,
-    "num_experts_per_tok": 8,
-    "num_hidden_layers": 61,
-    "num_key_value_heads": 128,
-    "num_nextn_predict_layers": 1,
-    "q_lora_rank": 1536,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "quantization_config": {
-        "activation_scheme": "dynamic",
-        "fmt": "e4m3",
-        "quant_method": "fp8",
-        "weight_block_size": [128, 128],
-    },
-    "rope_scaling": {
-        "beta_fast": 32,
-        "beta_slow": 1,
-        "factor": 40,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-        "original_max_position_embeddings": 4096,
-        "type": "yarn",
-    },
-    "tie_word_embeddings": False,
-    "topk_group": 4,
-    "torch_dtype": "bfloat16",
-    "v_head_dim": 128,
-    "vocab_size": 129280,
-}
-
-# torchvision, which neither model needs, is hidden: a build of it for another accelerator than torch's cannot be imported.
-_HIDDEN = "import sys; sys.modules['torchvision'] = None\n"
-# Exit code 1 is a finding, not a failure: tensors that could not be explained, which the first lines of the output tell.
-_LORASCOPE = "import sys; from lorascope.cli import main; sys.exit(main(sys.argv[1:]) > 1)"
-_IMPORTS = f"{_HIDDEN}import torch, transformers\n"
-_FROM_CONFIG = (
-    f"{_IMPORTS}config = transformers.AutoConfig.from_pretrained(sys.argv[1], trust_remote_code=False)\n"
-    "with torch.device('meta'):\n"
-    "    transformers.AutoModelForCausalLM.from_config(config)\n"
-)
-_FROM_PRETRAINED = f"{_IMPORTS}transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], device_map='meta', trust_remote_code=False)"
-_JSON = (
-    "import json, pathlib, sys\n"
-    "for path in pathlib.Path(sys.argv[1]).glob('*.safetensors'):\n"
-    "    with path.open('rb') as file:\n"
-    "        json.loads(file.read(int.from_bytes(file.read(8), 'little')))\n"
-)
-_HEADERS = (
-    "import sys; from lorascope.sources.hub import open_repository; from lorascope.sources.safetensors import open_checkpoint\n"
-    "open_checkpoint(open_repository(sys.argv[1]))"
-)
-_CLIENT = "import sys; from huggingface_hub import get_safetensors_metadata; get_safetensors_metadata(sys.argv[1])"
-
-
-@dataclasses.dataclass(frozen=True)
-class Process:
-    """A Python process: its code, its arguments, and whether it is one that takes seconds."""
-
-    code: str
-    arguments: tuple[str, ...] = ()
-    heavy: bool = False
-
-    def run(self, environment: Mapping[str, str]) -> None:
-        """Runs it once."""
-        command = (sys.executable, "-c", self.code, *self.arguments)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command[1:])} failed:\n{done.stderr}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Seconds of a process: by the clock, and of the processors, which tells more where others use them too."""
-
-    clock: float
-    processor: float
+AIMS = {"llama": 8, "deepseek_v3": 30}
+# Exit code 1 is a finding, not a failure: DeepSeek-V3 has a layer that transformers does not load.
+_CODES = (0, 1)
+_JSON = """
+import json, pathlib, sys
+for path in pathlib.Path(sys.argv[1]).glob("*.safetensors"):
+    with path.open("rb") as file:
+        json.loads(file.read(int.from_bytes(file.read(8), "little")))
+"""
+_SAFE_OPEN = """
+import pathlib, sys, safetensors
+for path in pathlib.Path(sys.argv[1]).glob("*.safetensors"):
+    with safetensors.safe_open(path, "np") as file:
+        for name in file.keys():
+            tensor = file.get_slice(name)
+            tensor.get_shape(), tensor.get_dtype()
+"""
+_FROM_CONFIG = """
+import sys, torch, transformers
+config = transformers.AutoConfig.from_pretrained(sys.argv[1], trust_remote_code=False)
+with torch.device("meta"):
+    transformers.AutoModelForCausalLM.from_config(config)
+"""
+_SOURCE_CONFIG = "from lorascope.__main__ import start; sys.exit(start())"
+_GGUF_DUMP = "from gguf.scripts.gguf_dump import main; main()"
+_METADATA = "import sys; from huggingface_hub import get_safetensors_metadata; get_safetensors_metadata(sys.argv[1])"
+_ESTIMATE = "from accelerate.commands.accelerate_cli import main; main()"
 
 
 def main() -> None:
+    options = parse_options(__doc__)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        folders = {
-            "llama": write_checkpoint(root / "llama", _llama(), 2, LLAMA),
-            "deepseek_v3": write_checkpoint(root / "deepseek_v3", _deepseek(), 163, DEEPSEEK),
-        }
+        folders = {"llama": write_llama(root / "llama"), "deepseek_v3": write_deepseek(root / "deepseek_v3")}
         for model_type, folder in folders.items():
-            print(_agreement(lorascope.inspect(folder), from_gallery(model_type, "causal-lm")))
-        _on_disk(folders)
-        _on_a_hub(folders, root)
+            print(agreement(inspect(folder), inspect(model_type)))
+        rows = {title: row for model_type, path in folders.items() for title, row in on_disk(model_type, path)}
+        rows |= dict(of_gguf(root / "llama.gguf"))
+        print()
+        print_processes(rows, options)
+        on_hub(folders, root, options)
 
 
-def _linear(name: str, rows: int, columns: int, *, fp8: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
-    if not fp8:
-        return {f"{name}.weight": ("BF16", (rows, columns))}
-    scales = (math.ceil(rows / 128), math.ceil(columns / 128))
-    return {f"{name}.weight": ("F8_E4M3", (rows, columns)), f"{name}.weight_scale_inv": ("F32", scales)}
+def agreement(model: ModelMap, builtin: ModelMap) -> str:
+    """Whether a map has the modules and roles of the built-in one."""
+    different = [name for name, part in PARTS.items() if part(model) != part(builtin)]
+    verdict = f"DIFFERS from the built-in map in {', '.join(different)}" if different else "as in the built-in map"
+    return f"{model.architecture}, {len(model.modules)} modules and {len(model.weights)} weights: {verdict}"
 
 
-def _llama() -> Shapes:
-    """The 291 tensors of Llama-2-7B."""
-    hidden, inner, vocabulary = 4096, 11008, 32000
-    tensors = _linear("model.embed_tokens", vocabulary, hidden)
-    for layer in range(32):
-        at = f"model.layers.{layer}"
-        for name in "qkvo":
-            tensors |= _linear(f"{at}.self_attn.{name}_proj", hidden, hidden)
-        tensors |= _mlp(f"{at}.mlp", inner, hidden)
-        tensors |= {f"{at}.{name}_layernorm.weight": ("BF16", (hidden,)) for name in ("input", "post_attention")}
-    return tensors | {"model.norm.weight": ("BF16", (hidden,))} | _linear("lm_head", vocabulary, hidden)
+def on_disk(model_type: str, folder: Path) -> Iterator[tuple[str, Process]]:
+    """The rows of one safetensors checkpoint."""
+    path, own = str(folder), f"{model_type}: inspect"
+    slow = f"{model_type}: inspect --source config"
+    yield own, Process(lorascope("inspect", path), aim=AIMS[model_type], codes=_CODES)
+    yield f"{model_type}: json.loads of the headers", Process(python(_JSON, path), peer_of=own)
+    yield (
+        f"{model_type}: safetensors.safe_open",
+        Process(python(_SAFE_OPEN, path), peer_of=own, needs=("safetensors", "numpy")),
+    )
+    heavy = functools.partial(Process, needs=("torch", "transformers"), heavy=True)
+    yield slow, heavy(with_transformers(_SOURCE_CONFIG, "inspect", path, "--source", "config"))
+    yield f"{model_type}: from_config on meta", heavy(with_transformers(_FROM_CONFIG, path), peer_of=slow)
 
 
-def _mlp(at: str, inner: int, hidden: int, *, fp8: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {
-        **_linear(f"{at}.gate_proj", inner, hidden, fp8=fp8),
-        **_linear(f"{at}.up_proj", inner, hidden, fp8=fp8),
-        **_linear(f"{at}.down_proj", hidden, inner, fp8=fp8),
-    }
+def of_gguf(path: Path) -> Iterator[tuple[str, Process]]:
+    """The rows of the GGUF file, which takes the package gguf to write."""
+    dump = Process(python(_GGUF_DUMP, str(path)), peer_of="llama GGUF: inspect", needs=("gguf",))
+    if not dump.missing:
+        write_gguf(path)
+        yield "llama GGUF: inspect", Process(lorascope("inspect", str(path)))
+    yield "llama GGUF: gguf-dump", dump
 
 
-def _deepseek() -> Shapes:
-    """The 91,991 tensors of DeepSeek-V3: 61 layers, and the one for predicting a token more, which is the 62nd."""
-    hidden, heads, vocabulary = 7168, 128, 129280
-    tensors = _linear("model.embed_tokens", vocabulary, hidden)
-    for layer in range(62):
-        at = f"model.layers.{layer}"
-        attention = {
-            **_linear("q_a_proj", 1536, hidden, fp8=True),
-            "q_a_layernorm.weight": ("BF16", (1536,)),
-            **_linear("q_b_proj", heads * (128 + 64), 1536, fp8=True),
-            **_linear("kv_a_proj_with_mqa", 512 + 64, hidden, fp8=True),
-            "kv_a_layernorm.weight": ("BF16", (512,)),
-            **_linear("kv_b_proj", heads * (128 + 128), 512, fp8=True),
-            **_linear("o_proj", hidden, heads * 128, fp8=True),
-        }
-        tensors |= {f"{at}.self_attn.{name}": tensor for name, tensor in attention.items()}
-        tensors |= {f"{at}.{name}_layernorm.weight": ("BF16", (hidden,)) for name in ("input", "post_attention")}
-        if layer < 3:
-            tensors |= _mlp(f"{at}.mlp", 18432, hidden, fp8=True)
-            continue
-        tensors |= _linear(f"{at}.mlp.gate", 256, hidden)
-        tensors[f"{at}.mlp.gate.e_score_correction_bias"] = ("F32", (256,))
-        tensors |= _mlp(f"{at}.mlp.shared_experts", 2048, hidden, fp8=True)
-        for expert in range(256):
-            tensors |= _mlp(f"{at}.mlp.experts.{expert}", 2048, hidden, fp8=True)
-    at = "model.layers.61"
-    tensors |= {f"{at}.{name}.weight": ("BF16", (hidden,)) for name in ("enorm", "hnorm", "shared_head.norm")}
-    tensors |= _linear(f"{at}.eh_proj", hidden, 2 * hidden)
-    tensors |= _linear(f"{at}.embed_tokens", vocabulary, hidden) | _linear(f"{at}.shared_head.head", vocabulary, hidden)
-    return tensors | {"model.norm.weight": ("BF16", (hidden,))} | _linear("lm_head", vocabulary, hidden)
+def on_hub(folders: Mapping[str, Path], root: Path, options: argparse.Namespace) -> None:
+    """The table of the same checkpoints read from a Hub, with an empty cache each time."""
+    # What accelerate asks the Hub beside the files.
+    facts = {"library_name": "transformers", "config": {"model_type": "llama"}}
+    repositories = {f"someone/{name}": Repo.of_folder(path, facts=facts) for name, path in folders.items()}
+    homes = (str(root / f"home-{number}") for number in itertools.count())
+    with Server(repositories) as hub:
 
+        def variables() -> dict[str, str]:
+            return {**environment(), "HF_ENDPOINT": hub.endpoint, "HF_HOME": next(homes)}
 
-def _agreement(found: ModelMap, recorded: ModelMap) -> str:
-    """Whether two maps say the same of a model, apart from where they come from and how it is stored."""
-    fields = {field.name for field in dataclasses.fields(ModelMap)} - {"model", "source", "versions", "notes"}
-    differing = sorted(name for name in fields if _plain(found, name) != _plain(recorded, name))
-    what = f"{found.architecture}, {len(found.modules)} modules and {len(found.weights)} weights"
-    return f"{what}: DIFFERS from the gallery in {', '.join(differing)}" if differing else f"{what}: as in the gallery"
-
-
-def _plain(model: ModelMap, name: str) -> Any:
-    value = getattr(model, name)
-    return [dataclasses.replace(one, quantisation="") for one in value] if name in ("modules", "weights") else value
-
-
-def _on_disk(folders: Mapping[str, Path]) -> None:
-    bare, imports = "bare Python", "import torch, transformers"
-    processes = {bare: Process("pass"), imports: Process(_IMPORTS, heavy=True)}
-    for name, folder in folders.items():
-        path = str(folder)
-        skeleton = ("inspect", path, "--source", "config")
-        processes |= {
-            f"{name}: json.loads of the headers": Process(_JSON, (path,)),
-            f"{name}: inspect": Process(_LORASCOPE, ("inspect", path)),
-            f"{name}: inspect --source config": Process(_HIDDEN + _LORASCOPE, skeleton, heavy=True),
-            f"{name}: from_config on meta": Process(_FROM_CONFIG, (path,), heavy=True),
-        }
-    # Not of DeepSeek-V3: on the way to meta, transformers dequantises and merges all of it in memory, for many minutes.
-    processes["llama: from_pretrained on meta"] = Process(_FROM_PRETRAINED, (str(folders["llama"]),), heavy=True)
-    costs = _measured(processes, _environment)
-    print("\n| process | seconds | bare Python = 1 | import torch, transformers = 1 | processor, bare Python = 1 |")
-    print("|---|---|---|---|---|")
-    for name, cost in costs.items():
-        clock = f"{cost.clock:.3f} | {cost.clock / costs[bare].clock:.1f} | {cost.clock / costs[imports].clock:.3f}"
-        print(f"| {name} | {clock} | {cost.processor / costs[bare].processor:.1f} |")
-
-
-def _on_a_hub(folders: Mapping[str, Path], root: Path) -> None:
-    client = "import huggingface_hub.HfApi"
-    processes = {client: Process("from huggingface_hub import HfApi")}
-    for name in folders:
-        repository = f"someone/{name}"
-        processes |= {
-            f"{name}: inspect": Process(_LORASCOPE, ("inspect", repository)),
-            f"{name}: open_checkpoint": Process(_HEADERS, (repository,)),
-            f"{name}: get_safetensors_metadata": Process(_CLIENT, (repository,)),
-        }
-    traffic = {}
-    with Server({f"someone/{name}": Repo.of_folder(folder) for name, folder in folders.items()}) as hub:
-        homes = (str(root / f"home-{number}") for number in itertools.count())  # so that each run asks for everything
-
-        def environment() -> dict[str, str]:
-            return {**_environment(), "HF_ENDPOINT": hub.endpoint, "HF_HOME": next(homes)}
-
-        for name, process in processes.items():
-            before, sent = len(hub.requests), hub.sent
-            process.run(environment())
-            traffic[name] = (len(hub.requests) - before, hub.sent - sent)
-        costs = _measured(processes, environment)
-    weights = {name: sum(file.stat().st_size for file in path.glob("*.safetensors")) for name, path in folders.items()}
-    print(f"\n| process | seconds | {client} = 1 | requests | megabytes | of the weights |\n|---|---|---|---|---|---|")
-    for name, cost in costs.items():
-        requests, sent = traffic[name]
-        share = f"{sent / weights[model]:.4%}" if (model := name.partition(":")[0]) in weights else "–"
-        ratio = cost.clock / costs[client].clock
-        print(f"| {name} | {cost.clock:.3f} | {ratio:.2f} | {requests} | {sent / 1e6:.2f} | {share} |")
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with byte code kept, as any installed package's is, and nothing asked of the Hub beside the files."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "HF_HUB_DISABLE_TELEMETRY": "1"}
-
-
-def _measured(processes: Mapping[str, Process], environment: Callable[[], Mapping[str, str]]) -> dict[str, Cost]:
-    """Medians, interleaved, after a first run of the light ones for byte code and the page cache."""
-    costs: dict[str, list[Cost]] = {name: [] for name in processes}
-    for turn in range(-1, REPEATS):
-        for name, process in processes.items():
-            if process.heavy and not 0 <= turn < HEAVY_REPEATS:
-                continue
-            clock, processor = time.perf_counter(), _processor()
-            process.run(environment())
-            if turn >= 0:
-                costs[name].append(Cost(time.perf_counter() - clock, _processor() - processor))
-    return {
-        name: Cost(statistics.median(cost.clock for cost in mine), statistics.median(cost.processor for cost in mine))
-        for name, mine in costs.items()
-    }
-
-
-def _processor() -> float:
-    """What all finished processes of this one have had."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+        rows = {"import huggingface_hub.HfApi": Process(python("from huggingface_hub import HfApi"))}
+        for repository in repositories:
+            name = repository.partition("/")[2]
+            own = f"Hub, {name}: inspect"
+            rows[own] = Process(lorascope("inspect", repository), codes=_CODES)
+            rows[f"Hub, {name}: get_safetensors_metadata"] = Process(python(_METADATA, repository), peer_of=own)
+        # Not of DeepSeek-V3, whose own code it would run.
+        rows["Hub, llama: accelerate estimate-memory"] = Process(
+            with_transformers(_ESTIMATE, "estimate-memory", "someone/llama"),
+            peer_of="Hub, llama: inspect",
+            needs=("accelerate", "transformers"),
+            heavy=True,
+        )
+        print()
+        print_processes(rows, options, variables)
+        print("\n| process | requests | megabytes |\n|---|---|---|")
+        for title, row in rows.items():
+            if title.startswith("Hub") and options.only in title and not (row.missing or row.heavy):
+                requests, sent = len(hub.requests), hub.sent
+                processor_seconds(row, variables())
+                print(f"| {title} | {len(hub.requests) - requests} | {(hub.sent - sent) / 1e6:.2f} |")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Setting:
         words = [self.config["model_type"], self.rules, f"rank {self.rank}"]
         words += [f"dropout {self.dropout:g}"] if self.dropout else []
         words += [f"{how.get('batch', 1)} × {how.get('length', 2048)}", how.get("dtype", "bf16")]
-        words += [how["quantisation"]] if "quantisation" in how else []
+        words += [how["quantization"]] if "quantization" in how else []
         words += [how.get("optimizer", "adamw")]
         words += ["checkpointing"] if how.get("checkpointing") else []
         return ", ".join(words)
@@ -173,8 +173,8 @@ CUDA = (
     Setting("LlamaForCausalLM", _LLAMA_1B, training=_how(1, 2048, "fp32")),
     Setting("LlamaForCausalLM", _LLAMA_8B, dropout=0.05, training=_how(1, 2048, "bf16")),
     Setting("LlamaForCausalLM", _LLAMA_8B, training=_how(2, 2048, "bf16", checkpointing=True)),
-    Setting("LlamaForCausalLM", _LLAMA_8B, training=_how(1, 2048, "bf16", quantisation="nf4", checkpointing=True)),
-    Setting("LlamaForCausalLM", _LLAMA_8B, "qv", training=_how(1, 2048, "bf16", quantisation="8bit")),
+    Setting("LlamaForCausalLM", _LLAMA_8B, training=_how(1, 2048, "bf16", quantization="nf4", checkpointing=True)),
+    Setting("LlamaForCausalLM", _LLAMA_8B, "qv", training=_how(1, 2048, "bf16", quantization="8bit")),
     Setting("LlamaForCausalLM", _LLAMA_8B, rank=256, training=_how(1, 512, "bf16", optimizer="adamw-8bit")),
     Setting("Qwen3ForCausalLM", _QWEN3_4B, training=_how(2, 1024, "bf16")),
     Setting("Qwen3ForCausalLM", _QWEN3_4B, "attention", training=_how(1, 4096, "bf16", checkpointing=True)),
@@ -215,21 +215,21 @@ def build(setting: Setting, *, small: bool, device: str) -> Any:
     configured = transformers.AutoConfig.for_model(**config, use_cache=False)
     cls: Any = getattr(transformers, setting.architecture)
     dtype = getattr(torch, _DTYPES[setting.training["dtype"]])
-    quantisation = setting.training.get("quantisation", "none")
+    quantization = setting.training.get("quantization", "none")
     with torch.device(device):
         model = cls._from_config(configured, dtype=dtype)
-    if quantisation != "none":
+    if quantization != "none":
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             model = cls.from_pretrained(
-                folder, dtype=dtype, device_map=device, quantization_config=_quantising(quantisation)
+                folder, dtype=dtype, device_map=device, quantization_config=_quantizing(quantization)
             )
     if device == "cpu":
         _silence_scores(model)
     return model
 
 
-def _quantising(kind: str) -> Any:
+def _quantizing(kind: str) -> Any:
     import torch
     import transformers
 
@@ -270,7 +270,7 @@ def optimizer_of(name: str, parameters: list[Any]) -> Any:
 def plan_of(setting: Setting, model: Any) -> Any:
     """The setting's plan for a model."""
     import lorascope
-    from lorascope.sources.skeleton import map_module
+    from lorascope.sources.transformers.meta_model import map_module
 
     mapped = map_module(model, model=setting.config["model_type"])
     return lorascope.plan(mapped, *setting.rules.split(), rank=setting.rank, dropout=setting.dropout)
@@ -385,8 +385,8 @@ def on_cuda(setting: Setting) -> dict[str, Any]:
 
 def estimated(plan: Any, setting: Setting, device: str) -> dict[str, Any]:
     """What lorascope says of the same."""
-    from lorascope.costing.memory import training_memory
-    from lorascope.costing.training import Training
+    from lorascope.costs.memory import training_memory
+    from lorascope.costs.training_run import Training
 
     memory = training_memory(plan, Training(**setting.training, device=device))
     parts = {part.name: part.size for part in memory.parts}

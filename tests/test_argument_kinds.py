@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from samples import fails, sample
 
 import lorascope as ls
-from lorascope.exporting import export
+from lorascope.trainers.exports import export
+from tests.helpers.samples import fails, sample
 
 CALLS: dict[str, tuple[Callable[[Any, Any], object], tuple[Any, ...], str]] = {
     "check names": (lambda model, value: ls.check(model, value), ({1: 2}, {None: 1}, {("a",): 1}), "the name"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CASES = {

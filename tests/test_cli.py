@@ -11,14 +11,14 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from samples import sample
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.foreign_text import one_line, shown
-from lorascope.reporting.tables import percent, short, table
-from lorascope.saving import save_map
-from lorascope.serializing import map_to_json
+from lorascope.model.json import map_to_json
+from lorascope.plans.files import save_map
+from lorascope.reports.tables import percent, short, table
+from tests.helpers.samples import sample
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -49,7 +49,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         ),
         (["inspect", "falcon_mamba"], ["PEFT refuses every module called out_proj or conv1d on falcon_mamba"]),
         (["inspect", "mixtral"], ["experts 8 · active experts 2", "8 × 28672 × 4096", "parameter"]),
-        (["inspect", "--gallery"], ["model type", "llama", "image-text-to-text"]),
+        (["inspect", "--list"], ["model type", "llama", "image-text-to-text"]),
         (["plan", "llama"], ["rules: attention.q,v=8", "4,194,304 trainable parameters, 0.062% of 6.74B"]),
         (["plan", "llama", "qv+ffn"], ["rank_pattern = {'down_proj': 4, 'gate_proj': 4, 'up_proj': 4}"]),
         (["plan", "llama", "ffn[-8:]=4/16"], ["rules: ffn[-8:]=4/16", "model.layers.{24-31}.mlp.down_proj"]),
@@ -95,7 +95,7 @@ def test_a_component_shows_nothing_else(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [["inspect", "llava"], ["plan", "mixtral", "all"], ["inspect", "--gallery"]], ids=" ".join
+    "arguments", [["inspect", "llava"], ["plan", "mixtral", "all"], ["inspect", "--list"]], ids=" ".join
 )
 def test_json_is_json_and_nothing_else(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, *arguments, "--json")
@@ -106,7 +106,7 @@ def test_json_is_json_and_nothing_else(arguments: list[str], capsys: pytest.Capt
 
 
 def test_the_gallery_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    value = json.loads(run(capsys, "inspect", "--gallery", "--json")[1])
+    value = json.loads(run(capsys, "inspect", "--list", "--json")[1])
     assert len(value) == 328
     assert value["llama"] == ["causal-lm", "sequence-classification"]
 
@@ -198,7 +198,7 @@ def test_mistakes(arguments: list[str], said: list[str], workplace: Path, capsys
     [
         (["inspekt"], "invalid choice: 'inspekt' (choose from"),
         (["plan"], "the following arguments are required: source"),
-        (["inspect", "llama", "--by", "colour"], "argument --by: invalid choice: 'colour'"),
+        (["inspect", "llama", "--by", "color"], "argument --by: invalid choice: 'color'"),
         (["plan", "llama", "--rnk", "4"], "unrecognized arguments: --rnk"),
         (["plan", "llama", "--rank"], "argument --rank: expected one argument"),
         (["inspect", "llama", "--galery"], "unrecognized arguments: --galery"),

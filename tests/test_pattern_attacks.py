@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pattern_attacks import EVIL, PLACES, main
-from samples import PEAK_MEMORY, sample
 
 import lorascope as ls
-from lorascope.peft_rules import patterns
+from lorascope.peft_rules import name_patterns
+from tests.helpers.paths import HELPERS
+from tests.helpers.pattern_attacks import EVIL, PLACES, main
+from tests.helpers.samples import PEAK_MEMORY, sample
 
-HERE = Path(__file__).parent
 MANY = 10_000
 
 
@@ -35,7 +35,7 @@ def test_there_are_many_patterns_and_places() -> None:
 def test_an_endless_pattern_in_each_place_ends(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patterns, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(name_patterns, "MOST_SECONDS", 0.1)
     main(1, 0.1)
     found = outcomes(capsys.readouterr().out)
     assert len(found) == len(PLACES)
@@ -57,7 +57,7 @@ def test_an_endless_pattern_in_each_place_ends(
 def test_every_pattern_in_every_place_ends() -> None:
     """Each is told of, refused in a sentence, or comes to its limit; a traceback or a hang would end the process."""
     run = subprocess.run(
-        [sys.executable, str(HERE / "pattern_attacks.py"), "0", "0.1"],
+        [sys.executable, str(HELPERS / "pattern_attacks.py"), "0", "0.1"],
         capture_output=True,
         text=True,
         timeout=1800,
@@ -139,9 +139,9 @@ def test_lists_of_thousands(label: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_patterns_of_which_each_is_short_have_a_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "MOST_SECONDS_HERE", 1.0)
+    monkeypatch.setattr(name_patterns, "MOST_SECONDS_HERE", 1.0)
     begun = time.process_time()
-    with pytest.raises(patterns.PatternLimitError, match="take too long together"):
+    with pytest.raises(name_patterns.PatternLimitError, match="take too long together"):
         ls.check(
             sample("mistral"),
             {"target_modules": ["q_proj"], "modules_to_save": [f".*w{number}.*" for number in range(MANY)]},

@@ -8,10 +8,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from samples import fails, sample
 
-from lorascope.planning import plan
-from lorascope.records import ModelMap, Plan
+from lorascope.model.types import ModelMap
+from lorascope.plans.planner import plan
+from lorascope.plans.types import Plan
+from tests.helpers.samples import fails, sample
 
 
 def sizes(made: Plan) -> dict[str, set[tuple[int, float]]]:
@@ -250,7 +251,7 @@ def test_a_model_of_no_size_divides_by_nothing() -> None:
             for m in model.modules
         ),
         weights=tuple(dataclasses.replace(w, shape=tuple(0 for _ in w.shape)) for w in model.weights),
-        figures=dataclasses.replace(model.figures, parameters=0),
+        dimensions=dataclasses.replace(model.dimensions, parameters=0),
     )
     made = plan(empty)
     assert made.resolution.trainable == 0

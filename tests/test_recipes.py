@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from samples import fails, sample
 
-from lorascope.recipes import RECIPES, recipe_rules
-from lorascope.records import ModelMap
-from lorascope.selecting import parse_rule
+from lorascope.model.types import ModelMap
+from lorascope.plans.recipes import RECIPES, recipe_rules
+from lorascope.plans.rules import parse_rule
+from tests.helpers.samples import fails, sample
 
 
 def texts(name: str, model: ModelMap, rank: int = 8) -> list[str]:
@@ -55,7 +55,7 @@ def test_every_recipe_is_tried_here() -> None:
 )
 def test_routed_experts_share_the_rank(model: str, active: int, name: str, rank: int, rules: list[str]) -> None:
     mapped = sample(model)
-    assert mapped.figures.active_experts == active
+    assert mapped.dimensions.active_experts == active
     found, notes = recipe_rules(name, mapped, rank)
     assert [str(rule) for rule in found] == rules
     if any("expert" in rule for rule in rules):
@@ -72,7 +72,7 @@ def test_routed_experts_share_the_rank(model: str, active: int, name: str, rank:
 @pytest.mark.parametrize("active", [None, 0, 1])
 def test_one_active_expert_shares_with_nobody(active: int | None) -> None:
     model = sample("mixtral")
-    lone = dataclasses.replace(model, figures=dataclasses.replace(model.figures, active_experts=active))
+    lone = dataclasses.replace(model, dimensions=dataclasses.replace(model.dimensions, active_experts=active))
     assert texts("ffn", lone) == ["ffn=8"]
 
 

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
-from samples import fails, sample
 
 from lorascope.inspecting import inspect
-from lorascope.planning import plan
-from lorascope.saving import load_plan, plan_to_json, save_map, save_plan
-from lorascope.sources.configurations import MOST_BYTES, read_json
+from lorascope.plans.files import load_plan, plan_to_json, save_map, save_plan
+from lorascope.plans.planner import plan
+from lorascope.sources.transformers.config import MOST_BYTES, read_json
+from tests.helpers.samples import fails, sample
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava"])
@@ -135,9 +135,9 @@ def test_a_name_that_no_file_has(path: str, tmp_path: Path) -> None:
         (b"[]", "neither a model map nor a plan that lorascope saved"),
         (b"null", "neither a model map nor a plan"),
         (b'{"format": "lorascope.map/9"}', "neither a model map nor a plan"),
-        (b'{"format": ["lorascope.map/1"]}', "neither a model map nor a plan"),
-        (b'{"format": "lorascope.map/1"}', "model: must be a text"),
-        (b'{"format": "lorascope.plan/1"}', "not a saved model map"),
+        (b'{"format": ["lorascope.map/2"]}', "neither a model map nor a plan"),
+        (b'{"format": "lorascope.map/2"}', "model: must be a text"),
+        (b'{"format": "lorascope.plan/2"}', "not a saved model map"),
     ],
     ids=lambda value: repr(value[:20]) if isinstance(value, bytes) else None,
 )

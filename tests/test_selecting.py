@@ -7,10 +7,8 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import fails, sample
 
-from lorascope.records import Rule
-from lorascope.selecting import (
+from lorascope.plans.rules import (
     BLOCKS,
     COMPONENTS,
     CONTENTS,
@@ -22,6 +20,8 @@ from lorascope.selecting import (
     parse_rule,
     select,
 )
+from lorascope.plans.types import Rule
+from tests.helpers.samples import fails, sample
 
 FACTS = {"component": COMPONENTS, "stack": STACKS, "block": BLOCKS, "variant": VARIANTS, "part": PARTS}
 

@@ -16,31 +16,31 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import PEAK_MEMORY, fails, sample
 
 from lorascope.errors import LorascopeError
-from lorascope.planning import plan
-from lorascope.records import ModelMap, Role, Trace
-from lorascope.reporting.contract import map_json
-from lorascope.reporting.terminal import BY, map_text
-from lorascope.saving import plan_from_json, plan_to_json
-from lorascope.serializing import map_from_json, map_to_json
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.model.json import map_from_json, map_to_json
+from lorascope.model.types import ModelMap, Role, Trace
+from lorascope.plans.files import plan_from_json, plan_to_json
+from lorascope.plans.planner import plan
+from lorascope.reports.json import map_json
+from lorascope.reports.terminal import BY, map_text
+from lorascope.sources.builtin import builtin_models, load_builtin
+from tests.helpers.samples import PEAK_MEMORY, fails, sample
 
-HEADS = sorted({head for heads in gallery().values() for head in heads})
+HEADS = sorted({head for heads in builtin_models().values() for head in heads})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_every_map_of_the_gallery_survives(head: str) -> None:
-    names = [name for name, heads in gallery().items() if head in heads]
+    names = [name for name, heads in builtin_models().items() if head in heads]
     for name in names:
-        model = from_gallery(name, head)
+        model = load_builtin(name, head)
         assert map_from_json(json.loads(json.dumps(map_to_json(model)))) == model, name
 
 
 def test_all_496_maps_are_tried() -> None:
-    assert sum(len(heads) for heads in gallery().values()) == 496
+    assert sum(len(heads) for heads in builtin_models().values()) == 496
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "t5", "llava", "deepseek_v3", "bert"])
@@ -132,7 +132,7 @@ def small(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("data", [None, 5, "text", [], {}, {"format": 1}, {"format": "lorascope.map/2"}], ids=repr)
 def test_what_is_no_map(data: object) -> None:
-    with fails("not a saved model map: format is", "not 'lorascope.map/1'", "lorascope inspect"):
+    with fails("not a saved model map: format is", "not 'lorascope.map/2'", "lorascope inspect"):
         map_from_json(data)
     with fails("not a saved plan: format is"):
         plan_from_json(data)
@@ -143,10 +143,10 @@ def test_what_is_no_map(data: object) -> None:
     [
         (["model"], 5, "model: must be a text"),
         (["head"], "foot", "head: 'foot' is none of"),
-        (["figures"], [], "figures: must be an object"),
-        (["figures", "layers"], "32", "figures: values must be whole numbers"),
-        (["figures", "layers"], -1, "figures: values must be whole numbers"),
-        (["figures", "toes"], 10, "figures: unknown ['toes']"),
+        (["dimensions"], [], "figures: must be an object"),
+        (["dimensions", "layers"], "32", "figures: values must be whole numbers"),
+        (["dimensions", "layers"], -1, "figures: values must be whole numbers"),
+        (["dimensions", "toes"], 10, "figures: unknown ['toes']"),
         (["notes"], "x", "notes: must be a list of texts"),
         (["notes"], [1], "notes: must be a list of texts"),
         (["ties"], {}, "ties: must be a list"),
@@ -210,7 +210,7 @@ def test_every_field_is_checked(path: list[Any], value: object, said: str) -> No
 
 def test_all_faults_at_once() -> None:
     with fails("and 6 more", "model: must be a text", "lorascope inspect … -o FILE") as caught:
-        map_from_json({"format": "lorascope.map/1"} | {"figures": {"layers": "x"}, "modules": {"": {}}})
+        map_from_json({"format": "lorascope.map/2"} | {"dimensions": {"layers": "x"}, "modules": {"": {}}})
     assert len(caught.value.faults) == 11
 
 
@@ -304,8 +304,8 @@ def test_the_largest_map_that_is_read(prefix: str) -> None:
     modules = {f"{prefix}l": {"children": {"0-666000": leaf}}}
     text = json.dumps({**map_to_json(sample("llama")), "modules": modules, "ties": []})
     code = (
-        f"{PEAK_MEMORY}import json, sys, time\nfrom lorascope.serializing import map_from_json\n"
-        "from lorascope.reporting.terminal import map_text\nbegun = time.process_time()\n"
+        f"{PEAK_MEMORY}import json, sys, time\nfrom lorascope.model.json import map_from_json\n"
+        "from lorascope.reports.terminal import map_text\nbegun = time.process_time()\n"
         "model = map_from_json(json.loads(sys.stdin.read()))\nmap_text(model)\n"
         "print(len(model.weights), int(time.process_time() - begun), peak_memory())"
     )
@@ -331,11 +331,11 @@ TEXTS: list[tuple[list[Any], Any, str]] = [
     (["root_parameters"], {"a\n": [2]}, "root_parameters: 'a\\n' is not a name"),
     (["modules", "lm_head", "class"], "Linear\n", "lm_head: class: 'Linear\\n' cannot be printed"),
     (["modules", "lm_head", "class"], 5, "lm_head: class: must be a text"),
-    (["modules", "lm_head", "quantisation"], "fp8\n", "lm_head: quantisation: 'fp8\\n' cannot be printed"),
+    (["modules", "lm_head", "quantization"], "fp8\n", "lm_head: quantization: 'fp8\\n' cannot be printed"),
     (["modules", "lm_head", "roles", ""], "text.\x1b[2J", "is not a role"),
     (["modules", "lm_head", "groups"], 2**60, "is not a positive number"),
-    (["figures", "layers"], 1_000_001, "no larger than those of models"),
-    (["figures", "hidden_size"], 2**60, "no larger than those of models"),
+    (["dimensions", "layers"], 1_000_001, "no larger than those of models"),
+    (["dimensions", "hidden_size"], 2**60, "no larger than those of models"),
     (["root_parameters"], {"x": [2**59] * 2}, "is not a shape"),
     (["root_parameters"], {"x": [1] * 17}, "is not a shape"),
 ]
@@ -496,4 +496,4 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(sorted(map_to_json(sample("gpt2")))), JSON))
 def test_any_json_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(LorascopeError):
-        map_from_json({**fields, "format": "lorascope.map/1"})
+        map_from_json({**fields, "format": "lorascope.map/2"})

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import fails, sample
 
 import lorascope as ls
-from lorascope.cli import main
-from lorascope.exporting import export
-from lorascope.subjects import subject_of
+from lorascope.checks.inputs import subject_of
+from lorascope.cli.main import main
+from lorascope.trainers.exports import export
 from lorascope.trainers.registry import TRAINERS
+from tests.helpers.samples import fails, sample
 
 SUFFIXES = {"json": ".json", "yaml": ".yaml", "command": ".sh", "python": ".py"}
 
@@ -157,7 +157,8 @@ def test_unknown_keys_are_named(tmp_path: Path) -> None:
 def test_an_adapter_for_another_model(tmp_path: Path) -> None:
     import peft
     import transformers
-    from samples import TINY_LLAMA
+
+    from tests.helpers.samples import TINY_LLAMA
 
     small = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**TINY_LLAMA))
     peft.get_peft_model(small, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import lorascope as ls
-from lorascope.proving import adapted_weights
+from lorascope.plans.prove import adapted_weights
 
 SMALL = {
     "hidden_size": 32,

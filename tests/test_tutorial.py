@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from samples import fails, sample
 
 import lorascope as ls
+from tests.helpers.samples import fails, sample
 
 LAYERS = range(32)
 

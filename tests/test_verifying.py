@@ -10,12 +10,12 @@ from typing import Any
 
 import peft
 import pytest
-from samples import fails, sample
 
-from lorascope.planning import plan
-from lorascope.records import AdapterConfig
-from lorascope.saving import save_plan
-from lorascope.verifying import adapter_config, to_peft, verify
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.files import save_plan
+from lorascope.plans.planner import plan
+from lorascope.plans.verify import adapter_config, to_peft, verify
+from tests.helpers.samples import fails, sample
 
 RULES = ("attention.q,v=8", "ffn.down[0]=4/2")
 

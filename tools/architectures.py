@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from lorascope.records import Head
+from lorascope.model.types import Head
 
 # transformers' own mapping for each head.
 HEADS: dict[Head, str] = {
@@ -43,13 +43,13 @@ class Entry:
 
     def build(self) -> Any:
         """The model on the meta device."""
-        from lorascope.sources.skeleton import build
+        from lorascope.sources.transformers.meta_model import build
 
         return build(self.config(), architecture=self.architecture)
 
 
 def mend_torchvision() -> None:
-    """Let timm import beside a CPU-only torch.
+    """Let timm import beside a CPU-only torch; without torchvision, do nothing.
 
     torchvision's published wheel may be built for another accelerator than the installed torch. Its compiled
     operators then do not load, and declaring the two that it registers at import time is all that timm needs.
@@ -58,7 +58,9 @@ def mend_torchvision() -> None:
 
     try:
         import torchvision  # noqa: F401
-    except RuntimeError:
+    except ModuleNotFoundError:
+        return  # transformers does without; the few models that need timm do not
+    except (ImportError, OSError, RuntimeError):
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         library = torch.library.Library("torchvision", "DEF")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "src" / "lorascope" / "data" / "conversions.json"
 sys.path.insert(0, str(ROOT / "src"))
 
-from lorascope.sources.conversions.operations import OPERATIONS  # noqa: E402
+from lorascope.sources.checkpoint.conversions.operations import OPERATIONS  # noqa: E402
 
 # What an operation's arguments are when it is not told otherwise; only others are written.
 _USUAL = {"num_shards_attribute": None, "inverse": False, "check_dims": False}
@@ -38,7 +38,7 @@ def table() -> dict[str, Any]:
     """The table of the installed transformers.
 
     Raises:
-        ValueError: It has a kind of rule or an operation that `lorascope.sources.conversions` does not restate.
+        ValueError: It has a kind of rule or an operation that `lorascope.sources.checkpoint.conversions` does not restate.
     """
     import transformers
     from transformers import conversion_mapping

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tests" / "conformance" / "results.json"
 CHECKPOINTS = ROOT / "tests" / "conformance" / "checkpoints.json"
 TRACES = ROOT / "tests" / "conformance" / "traces.json"
-HELD_OUT = ROOT / "tests" / "tracing" / "held_out.json"
-for folder in ("src", "tests", "tests/tracing", "tests/conformance", "tools"):
+HELD_OUT = ROOT / "tests" / "conformance" / "held_out.json"
+for folder in (".", "src", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
 from evidence_page import evidence_page  # noqa: E402
@@ -32,10 +32,10 @@ from export_page import export_page  # noqa: E402
 from memory_page import memory_page  # noqa: E402
 from mistakes_page import mistakes_page  # noqa: E402
 
-from lorascope.compiling import peft_arguments  # noqa: E402
 from lorascope.errors import LorascopeError  # noqa: E402
-from lorascope.planning import plan  # noqa: E402
-from lorascope.sources.gallery import from_gallery, gallery  # noqa: E402
+from lorascope.plans.compiler import peft_arguments  # noqa: E402
+from lorascope.plans.planner import plan  # noqa: E402
+from lorascope.sources.builtin import builtin_models, load_builtin  # noqa: E402
 
 _SAID_BY = "This page is generated: `python tools/build_docs.py`."
 _NAMES = ("attention.q,v", "attention", "ffn")
@@ -56,8 +56,8 @@ def target_names() -> str:
         "| model type | head | queries and values | attention | FFN |",
         "|---|---|---|---|---|",
     ]
-    for model_type, heads in gallery().items():
-        model = from_gallery(model_type)
+    for model_type, heads in builtin_models().items():
+        model = load_builtin(model_type)
         cells = []
         for rule in _NAMES:
             try:
@@ -165,7 +165,7 @@ def _letter(reason: str, label: str, reasons: dict[str, str]) -> str:
 
 def checkpoints() -> str:
     """`docs/checkpoints.md`: each architecture's checkpoint as its headers read."""
-    from checkpoints import FIELDS, PLANS, REASONS
+    from tests.conformance.checkpoints import FIELDS, PLANS, REASONS
 
     results = json.loads(CHECKPOINTS.read_text(encoding="utf-8"))
     rows: dict[str, dict[str, Any]] = results["entries"]
@@ -231,7 +231,7 @@ def held_out() -> str:
         _SAID_BY,
         "",
         "Roles by dataflow are for models whose names tell nothing, so they are measured on such models: 77 written from",
-        "scratch in plain PyTorch, in the many ways in which people write them (`tests/tracing/zoo`), and 47 of transformers'",
+        "scratch in plain PyTorch, in the many ways in which people write them (`tests/zoo`), and 47 of transformers'",
         "own in which every module and parameter has a random name and no configuration is shown. The truth of each weight was",
         "decided from the code before anything was traced.",
         "",
@@ -321,20 +321,20 @@ def prepare() -> None:
 
 
 def measured_plans(entry: Any) -> Any:
-    from measure import built, measure_pasted, measure_plans, recorded
+    from tests.conformance.verdicts import built, measure_pasted, measure_plans, recorded
 
     module, model = built(entry)
     return recorded(measure_plans(module, model), measure_pasted(module, model))
 
 
 def measured_checkpoint(entry: Any) -> Any:
-    from checkpoints import measure_checkpoint
+    from tests.conformance.checkpoints import measure_checkpoint
 
     return measure_checkpoint(entry)
 
 
 def measured_traces(entry: Any) -> Any:
-    from traces import measure_traces
+    from tests.conformance.traces import measure_traces
 
     return measure_traces(entry)
 
@@ -342,7 +342,7 @@ def measured_traces(entry: Any) -> Any:
 def measure_models_without_names() -> None:
     """Traces the held-out models again; the figures of the first time stay as they were."""
     prepare()
-    from held_out import measure_held_out
+    from tests.conformance.held_out import measure_held_out
 
     first = json.loads(HELD_OUT.read_text(encoding="utf-8"))["first"]
     found = {"first": first, **measure_held_out()}

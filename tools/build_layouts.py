@@ -26,10 +26,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 LAYOUTS = ROOT / "src" / "lorascope" / "data" / "layouts.tsv"
 sys.path.insert(0, str(ROOT / "src"))
-sys.path.insert(0, str(ROOT / "tests" / "conformance"))
+sys.path.insert(0, str(ROOT))
 
-from lorascope.sources.layout_table import CONTAINERS, LISTS  # noqa: E402
-from lorascope.sources.layouts import numberless  # noqa: E402
+from lorascope.sources.checkpoint.layout import numberless  # noqa: E402
+from lorascope.sources.checkpoint.layout_table import CONTAINERS, LISTS  # noqa: E402
 
 # Fields of a configuration that say nothing of its modules, and those whose numbers may decide whether there is one.
 _NO_STRUCTURE = re.compile(
@@ -150,7 +150,7 @@ class Recorder:
         """
         from transformers import PreTrainedModel
 
-        from lorascope.sources.skeleton import module_kind
+        from lorascope.sources.transformers.meta_model import module_kind
 
         seen = {id(module)} if seen is None else seen
         key = self.key(module)
@@ -207,7 +207,7 @@ class Recorder:
 
     def _groups(self, module: Any) -> Iterator[tuple[str, Any]]:
         """The groups of a convolution, or of those that a module has right below: where one class has several."""
-        from lorascope.sources.skeleton import module_kind
+        from lorascope.sources.transformers.meta_model import module_kind
 
         for name, conv in [("", module), *((f".{name}", child) for name, child in module.named_children())]:
             if module_kind(conv) == "conv":
@@ -237,7 +237,7 @@ def _config_path(owner: Any, child: Any) -> str:
 
 
 def _model_facts(module: Any) -> dict[str, Any]:
-    from lorascope.sources.skeleton import embedding_names, head_of
+    from lorascope.sources.transformers.meta_model import embedding_names, head_of
 
     names = embedding_names(module)
     head = head_of(type(module).__name__)
@@ -262,8 +262,9 @@ def _models() -> Iterator[tuple[str, Iterator[Any]]]:
     one in a field; the classes of other heads from a default configuration only.
     """
     from architectures import Entry, entries, layouts
-    from shrinking import shrunk
     from transformers.models.auto import modeling_auto
+
+    from tests.helpers.small_configs import shrunk
 
     promised = [*entries(), *layouts()]
     words = _words(entry.config() for entry in promised)
@@ -347,7 +348,7 @@ def _configs() -> dict[str, Any]:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    from lorascope.sources.figures import NAMES
+    from lorascope.sources.dimensions import NAMES
 
     wanted = [name for names in NAMES.values() for name in names]
     found: dict[str, Any] = {}
@@ -438,7 +439,7 @@ def table() -> dict[str, Any]:
     from architectures import HEADS, mend_torchvision
     from transformers.models.auto import modeling_auto
 
-    from lorascope.sources.skeleton import build, moe_conversion
+    from lorascope.sources.transformers.meta_model import build, moe_conversion
 
     transformers.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
@@ -538,7 +539,7 @@ def retold(text: str) -> str:
 
 def _refusal(entry: Any, facts: Mapping[str, Any]) -> str:
     """Why PEFT cannot wrap the model of an entry, or empty."""
-    from lorascope.sources.skeleton import build, embedding_names
+    from lorascope.sources.transformers.meta_model import build, embedding_names
 
     signal.signal(signal.SIGALRM, _give_up)
     try:

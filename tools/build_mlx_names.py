@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = ROOT / "src" / "lorascope" / "data" / "mlx_names.json"
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "tools"))
-sys.path.insert(0, str(ROOT / "tests" / "conformance"))
+sys.path.insert(0, str(ROOT))
 
 from architectures import Entry, entries, mend_torchvision  # noqa: E402
 
@@ -224,9 +224,8 @@ def as_uploaded(folder: Path, model_type: str) -> None:
 
 def names_of(entry: Entry) -> tuple[str, dict[str, Any]]:
     """The model type and what the table says of it: where its blocks are, and the names."""
-    from shrinking import small_model
-
     from lorascope import inspect
+    from tests.helpers.small_configs import small_model
 
     module = small_model(entry).float()
     model = inspect(module)

@@ -4,7 +4,7 @@
 
 Each folder is an unpacked wheel (with its `*.dist-info`). The newest release of each server is written in full, every
 older one as what differs from the next newer. With `--modules FILE…` the modules that vLLM's own code wrapped
-(`tests/serving/recording_vllm.py`) are put beside them, small.
+(`tests/data/record_vllm.py`) are put beside them, small.
 """
 
 from __future__ import annotations

@@ -56,12 +56,12 @@ def _kept(entry: Any) -> float:
     import peft
     import torch
     import transformers
-    from shrinking import shrunk
 
     import lorascope
-    from lorascope.costing.memory import estimate_of
-    from lorascope.costing.training import Training
-    from lorascope.sources.skeleton import map_module
+    from lorascope.costs.memory import estimate_of
+    from lorascope.costs.training_run import Training
+    from lorascope.sources.transformers.meta_model import map_module
+    from tests.helpers.small_configs import shrunk
 
     torch.manual_seed(0)
     config = shrunk(entry)
@@ -146,7 +146,7 @@ if __name__ == "__main__":
     import architectures
 
     architectures.mend_torchvision()
-    sys.path.append(str(ROOT / "tests" / "conformance"))
+    sys.path.append(str(ROOT))
     known = json.loads(FACTS.read_text(encoding="utf-8")) if FACTS.exists() else {}
     measured = kept() if "--kept" in sys.argv else known.get("kept", {})
     FACTS.write_text(json.dumps({**facts(), "kept": dict(sorted(measured.items()))}, indent=1) + "\n", encoding="utf-8")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lorascope.advising.evidence import Record, for_and_against, load_evidence, strength
-from lorascope.advising.recommending import Ground, evidence_of_recipe
-from lorascope.advising.tasks import Task, Why, load_advice
-from lorascope.recipes import RECIPES
-from lorascope.reporting.advice import figure_text, setting_text
+from lorascope.advice.evidence import Record, for_and_against, load_evidence, strength
+from lorascope.advice.recommend import Ground, evidence_of_recipe
+from lorascope.advice.tasks import Task, Why, load_advice
+from lorascope.plans.recipes import RECIPES
+from lorascope.reports.advice import figure_text, setting_text
 
 _CHOICES = ("targets", "rank")
 

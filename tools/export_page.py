@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.sources.gallery import from_gallery
+from lorascope.plans.planner import plan
+from lorascope.sources.builtin import load_builtin
+from lorascope.trainers.exports import export
 from lorascope.trainers.registry import TRAINERS
 
 # What is told: (model type, rules, options of the plan).
@@ -71,7 +71,7 @@ def export_page() -> str:
         f"|---|{'---|' * len(titles)}",
     ]
     for said, (model_type, rules, options) in _PROBES.items():
-        made = plan(from_gallery(model_type), *rules, **options)
+        made = plan(load_builtin(model_type), *rules, **options)
         lines.append(f"| {said} ({model_type}) | {' | '.join(_cell(made, name) for name in titles)} |")
     lines += ["", "This page is generated: `python tools/build_docs.py`.", ""]
     return "\n".join(lines)

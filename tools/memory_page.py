@@ -42,7 +42,7 @@ N tokens in a step, T of them in a sequence, d bytes of a number (2 in bf16 and 
 | activations | below | what autograd saves |
 | – frozen linear layer | nothing | its weight is all that the gradient needs |
 | – adapted linear layer | N × in × 4 (in fp32 without dropout once for all that read the same), N × rank × 4; with dropout N × in more for the mask | |
-| – RMS normalisation | N × width × 4 | transformers computes it in float32 |
+| – RMS normalization | N × width × 4 | transformers computes it in float32 |
 | – LayerNorm | N × width × d | |
 | – attention | N × (q + k + v + out) × d, N × heads × 4; with a mask, k and v as many as q, and N × T × d | `scaled_dot_product_attention` |
 | – attention without a kernel | heads × N × T × 4 (and d more below fp32) instead of the output | `eager` |
@@ -52,7 +52,7 @@ N tokens in a step, T of them in a sequence, d bytes of a number (2 in bf16 and 
 | – the model's own dropout | N × width for each | |
 | – with gradient checkpointing | N × hidden × d for each layer, and one layer in full | |
 | logits | N × words × 12: log-softmax, its gradient and the one before; 3 × d where the class calls cross entropy itself; d more where they are capped | `ForCausalLMLoss` |
-| workspace | the gradients of the widest operation, unpacked weights of the largest quantised layer, 32 MiB of cuBLAS | |
+| workspace | the gradients of the widest operation, unpacked weights of the largest quantized layer, 32 MiB of cuBLAS | |
 
 Layers below the first adapted one keep nothing, unless there is gradient checkpointing: then PEFT has the embeddings' output
 need a gradient. Of other architectures a small model was trained where text alone is enough, and what it kept was compared with what is said
@@ -71,7 +71,7 @@ _NOT_COVERED = """
 - Autocast (`bf16=True` of transformers' Trainer on a model in float32) keeps casts of its own; counted is a model in the dtype
   that is trained in.
 - Gradient accumulation has the gradients there at the start of the backward pass too; the notes say how much that is.
-- `prepare_model_for_kbit_training` makes embeddings, norms and everything else that is not quantised float32; the notes say how
+- `prepare_model_for_kbit_training` makes embeddings, norms and everything else that is not quantized float32; the notes say how
   much that is.
 - Mixers and linear attention are an estimate for transformers' own path without kernels (`mamba-ssm`, `flash-linear-attention`),
   meant to lie above the truth. Kernels need much less. The notes say where this matters.

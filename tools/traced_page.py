@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from decided import Case, cases, cases_of, contradictions
+from tests.conformance.decisions import Case, cases, cases_of, contradictions
 
 Rows = Mapping[str, Mapping[str, Any]]
 

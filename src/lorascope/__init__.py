@@ -15,38 +15,42 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lorascope.advising.recommending import recommend
-    from lorascope.checking import check
-    from lorascope.costing.budgets import fitted_plan
-    from lorascope.costing.comparing import compare
-    from lorascope.costing.memory import training_memory
-    from lorascope.costing.training import Training
+    from lorascope.advice.recommend import recommend
+    from lorascope.checks.check import check
+    from lorascope.costs.budget import fitted_plan
+    from lorascope.costs.compare import compare
+    from lorascope.costs.memory import training_memory
+    from lorascope.costs.training_run import Training
     from lorascope.errors import LorascopeError
     from lorascope.inspecting import inspect
-    from lorascope.planning import plan
-    from lorascope.proving import prove
-    from lorascope.records import AdapterConfig, ModelMap, Plan, Resolution, Role, Rule, Target, Weight
-    from lorascope.saving import load_plan, save_map, save_plan
-    from lorascope.sources.gallery import gallery
+    from lorascope.model.types import ModelMap, Role, Weight
+    from lorascope.peft_rules.types import AdapterConfig, Resolution
+    from lorascope.plans.files import load_plan, save_map, save_plan
+    from lorascope.plans.planner import plan
+    from lorascope.plans.prove import prove
+    from lorascope.plans.types import Plan, Rule, Target
+    from lorascope.plans.verify import verify
+    from lorascope.sources.builtin import builtin_models
     from lorascope.tutorial import create_attention_lora_config, list_trainable_modules
-    from lorascope.verifying import verify
 
 _ROOMS = {
-    "advising.recommending": ("recommend",),
-    "checking": ("check",),
-    "costing.budgets": ("fitted_plan",),
-    "costing.comparing": ("compare",),
-    "costing.memory": ("training_memory",),
-    "costing.training": ("Training",),
+    "advice.recommend": ("recommend",),
+    "checks.check": ("check",),
+    "costs.budget": ("fitted_plan",),
+    "costs.compare": ("compare",),
+    "costs.memory": ("training_memory",),
+    "costs.training_run": ("Training",),
     "errors": ("LorascopeError",),
     "inspecting": ("inspect",),
-    "planning": ("plan",),
-    "proving": ("prove",),
-    "records": ("AdapterConfig", "ModelMap", "Plan", "Resolution", "Role", "Rule", "Target", "Weight"),
-    "saving": ("load_plan", "save_map", "save_plan"),
-    "sources.gallery": ("gallery",),
+    "plans.planner": ("plan",),
+    "plans.prove": ("prove",),
+    "model.types": ("ModelMap", "Role", "Weight"),
+    "peft_rules.types": ("AdapterConfig", "Resolution"),
+    "plans.types": ("Plan", "Rule", "Target"),
+    "plans.files": ("load_plan", "save_map", "save_plan"),
+    "sources.builtin": ("builtin_models",),
     "tutorial": ("create_attention_lora_config", "list_trainable_modules"),
-    "verifying": ("verify",),
+    "plans.verify": ("verify",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -61,11 +65,11 @@ __all__ = [
     "Target",
     "Training",
     "Weight",
+    "builtin_models",
     "check",
     "compare",
     "create_attention_lora_config",
     "fitted_plan",
-    "gallery",
     "inspect",
     "list_trainable_modules",
     "load_plan",

@@ -11,7 +11,7 @@ if _TAKES_INTERRUPTS:
 
 def start() -> int:
     """Runs the command of `sys.argv`; its exit code."""
-    from lorascope.cli import main
+    from lorascope.cli.main import main
 
     try:
         if _TAKES_INTERRUPTS:

@@ -10,22 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted, shell_word
-from lorascope.records import Head, ModelMap
-from lorascope.serializing import FORMAT, map_from_json
-from lorascope.sources.checkpoints import Files
-from lorascope.sources.collecting import no_collection
-from lorascope.sources.configurations import (
-    MODEL_TYPE,
-    checked_config,
-    configuration,
-    is_hub_id,
-    means_gallery,
-    read_json,
-    transformers_library,
-)
-from lorascope.sources.gallery import PREFERRED, from_gallery
-from lorascope.sources.plain_files import require_reachable
-from lorascope.sources.python_objects import (
+from lorascope.gc_paused import no_collection
+from lorascope.model.json import FORMAT, map_from_json
+from lorascope.model.types import Head, ModelMap
+from lorascope.sources.builtin import PREFERRED, load_builtin
+from lorascope.sources.checkpoint.types import Files
+from lorascope.sources.files.plain import require_reachable
+from lorascope.sources.modules.python_objects import (
     attribute,
     is_a,
     is_config,
@@ -35,13 +26,22 @@ from lorascope.sources.python_objects import (
     path_text,
     unwrapped,
 )
+from lorascope.sources.transformers.config import (
+    MODEL_TYPE,
+    checked_config,
+    configuration,
+    is_hub_id,
+    names_builtin_model,
+    read_json,
+    transformers_library,
+)
 
 if TYPE_CHECKING:
     import inspect as introspection
 
     import torch
 
-PLAN_FORMAT = "lorascope.plan/1"
+PLAN_FORMAT = "lorascope.plan/2"
 
 # What of a folder or repository is read: its configuration, through transformers' code; the headers of its weights;
 # or the latter where there are any.
@@ -196,7 +196,7 @@ def _traced(
     inputs: Mapping[str, Any] | None,
     progress: Callable[[int, int], None] | None,
 ) -> ModelMap:
-    from lorascope.tracing.tracer import trace_roles
+    from lorascope.tracing.traced_map import trace_roles
 
     for fault, hint in _call_faults(module, inputs):
         raise LorascopeError(fault, where=named.model, hint=hint)
@@ -240,7 +240,7 @@ def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool
 
 
 def _of_module(module: torch.nn.Module, head: str) -> tuple[torch.nn.Module, ModelMap]:
-    from lorascope.sources.skeleton import map_module
+    from lorascope.sources.transformers.meta_model import map_module
 
     inner, path = unwrapped(module)
     found = map_module(inner, head=_head(head))
@@ -255,7 +255,7 @@ def _of_module(module: torch.nn.Module, head: str) -> tuple[torch.nn.Module, Mod
 
 def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, ModelMap]:
     """The model of transformers' default configuration of a model type of the gallery."""
-    from lorascope.sources.skeleton import build_for_head, map_module
+    from lorascope.sources.transformers.meta_model import build_for_head, map_module
 
     transformers_library()
     try:
@@ -289,7 +289,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
             hint="Give a model type such as mistral, a folder, a config.json or a Hub id.",
         )
     if path.is_file() and path.suffix == ".gguf":
-        from lorascope.sources.gguf_mapping import map_gguf
+        from lorascope.sources.gguf.to_model_map import map_gguf
 
         return map_gguf(path, head=head)
     if path.is_file() and path.suffix == ".safetensors":
@@ -310,16 +310,16 @@ def _of_text(source: str, head: str) -> ModelMap | None:
             where=source,
             hint="Save one with: lorascope inspect … -o FILE. A configuration must be called config.json.",
         )
-    if means_gallery(source):
-        return from_gallery(source, head)
+    if names_builtin_model(source):
+        return load_builtin(source, head)
     if not path.exists():
         if MODEL_TYPE.fullmatch(source):
-            return from_gallery(source, head)
+            return load_builtin(source, head)
         if not is_hub_id(source):
             raise LorascopeError(
                 "neither a model type, a file, a folder nor a Hub id",
                 where=repr(source),
-                hint="Model types are listed by: lorascope inspect --gallery",
+                hint="Model types are listed by: lorascope inspect --list",
             )
     return None
 
@@ -329,8 +329,8 @@ def _of_weights(
     source: str, head: str, revision: str | None, read: Read, progress: Callable[[int, int], None] | None
 ) -> ModelMap | None:
     """The map of a checkpoint's headers; None where the configuration must be read instead."""
-    from lorascope.sources.folders import open_folder
-    from lorascope.sources.safetensors import has_weights
+    from lorascope.sources.checkpoint.safetensors import has_weights
+    from lorascope.sources.files.folder import open_folder
 
     path = Path(source)
     notes: tuple[str, ...] = ()
@@ -345,15 +345,15 @@ def _of_weights(
             )
         return None
     else:
-        from lorascope.sources.hub import open_repository
+        from lorascope.sources.files.hub import open_repository
 
         files = repository = open_repository(source, revision, progress=progress)
         notes = repository.notes
     if read == "auto" and not has_weights(files):
         return None
-    from lorascope.sources.mapping import has_head, map_checkpoint
-    from lorascope.sources.quantisation import unpack
-    from lorascope.sources.safetensors import open_checkpoint
+    from lorascope.sources.checkpoint.quantization.unpack import unpack
+    from lorascope.sources.checkpoint.safetensors import open_checkpoint
+    from lorascope.sources.checkpoint.to_model_map import has_head, map_checkpoint
 
     checkpoint = open_checkpoint(files)
     config = checked_config(checkpoint.config, f"{files.where}: config.json", typed=False)
@@ -364,7 +364,7 @@ def _of_weights(
 
 
 def _of_config(config: Any, name: str, head: str, trust_remote_code: bool) -> tuple[torch.nn.Module, ModelMap]:
-    from lorascope.sources.skeleton import build_for_head, map_module
+    from lorascope.sources.transformers.meta_model import build_for_head, map_module
 
     module, built = build_for_head(config, _head(head), trust_remote_code=trust_remote_code)
     return module, map_module(module, model=name, head=built, source="config")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lorascope.compiling import peft_arguments
 from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
-from lorascope.planning import DEFAULT_DROPOUT, option_faults, plan
-from lorascope.records import ModelMap, Weight
-from lorascope.selecting import parse_rule, select
+from lorascope.model.types import ModelMap, Weight
+from lorascope.plans.compiler import peft_arguments
+from lorascope.plans.planner import DEFAULT_DROPOUT, option_faults, plan
+from lorascope.plans.rules import parse_rule, select
 
 
 def list_trainable_modules(model_name: Any) -> dict[str, list[str]]:
@@ -24,12 +24,12 @@ def list_trainable_modules(model_name: Any) -> dict[str, list[str]]:
     model = inspect(model_name)
     attention = [weight.name for weight in _selected(model, "attention.q,v")]
     ffn = [weight.name for weight in _selected(model, "ffn")]
-    figures = model.figures
+    dimensions = model.dimensions
     print(f"Model: {model.model}")
-    print(f"Hidden size: {figures.hidden_size}")
-    print(f"Intermediate size: {figures.intermediate_size}")
-    print(f"Num layers: {figures.layers}")
-    print(f"Num attention heads: {figures.attention_heads}")
+    print(f"Hidden size: {dimensions.hidden_size}")
+    print(f"Intermediate size: {dimensions.intermediate_size}")
+    print(f"Num layers: {dimensions.layers}")
+    print(f"Num attention heads: {dimensions.attention_heads}")
     print(f"\nAttention Q/V modules found: {len(attention)}")
     print(f"FFN modules found: {len(ffn)}")
     return {"attention": attention, "ffn": ffn}

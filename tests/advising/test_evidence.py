@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from samples import fails
 
-from lorascope.advising.evidence import (
+from lorascope.advice.evidence import (
     STRENGTHS,
     Bearing,
     Record,
@@ -20,6 +19,7 @@ from lorascope.advising.evidence import (
     strength,
     strength_of,
 )
+from tests.helpers.samples import fails
 
 KNOWN = load_evidence()
 # What the records were written from, where it lies beside the repository.

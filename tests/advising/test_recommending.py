@@ -9,27 +9,20 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 import pytest
-from samples import fails, sample
 
-from lorascope.advising.evidence import STRENGTHS, load_evidence, strength
-from lorascope.advising.recommending import (
-    Choice,
-    Prices,
-    Recommendation,
-    evidence_of_recipe,
-    first_rate,
-    recommend,
-)
-from lorascope.advising.tasks import load_advice, read_advice, task_of
-from lorascope.compiling import peft_name
+from lorascope.advice.evidence import STRENGTHS, load_evidence, strength
+from lorascope.advice.recommend import Choice, Prices, Recommendation, evidence_of_recipe, first_rate, recommend
+from lorascope.advice.tasks import load_advice, read_advice, task_of
 from lorascope.errors import LorascopeError
-from lorascope.planning import plan
-from lorascope.proving import prove, rebuild
-from lorascope.recipes import RECIPES
-from lorascope.records import ModelMap
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.model.types import ModelMap
+from lorascope.plans.compiler import peft_name
+from lorascope.plans.planner import plan
+from lorascope.plans.prove import prove, rebuild
+from lorascope.plans.recipes import RECIPES
+from lorascope.sources.builtin import builtin_models, load_builtin
+from tests.helpers.samples import fails, sample
 
-PAIRS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
+PAIRS = [(model_type, head) for model_type, heads in builtin_models().items() for head in heads]
 TASKS = ("classification", "instruction", "knowledge", "style", "reasoning", "rl", "continued-pretraining")
 # The one choice that rests on nothing, and says so.
 UNTESTED = {"dropout"}
@@ -79,7 +72,7 @@ def check(model: ModelMap, task: str, known: Prices) -> str:
 def walk(pairs: Sequence[tuple[str, str]], tasks: Iterable[str]) -> collections.Counter[str]:
     counts: collections.Counter[str] = collections.Counter()
     for model_type, head in pairs:
-        model = from_gallery(model_type, head)
+        model = load_builtin(model_type, head)
         known = Prices(model)
         for task in tasks:
             counts[check(model, task, known)] += 1
@@ -386,7 +379,7 @@ def test_numbers_of_reasons_are_those_of_records() -> None:
 
 
 def test_faults_of_the_data_are_told_at_once() -> None:
-    from lorascope.advising import tasks
+    from lorascope.advice import tasks
 
     text = tasks._FILE.read_text(encoding="utf-8")
     bad = (

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from architectures import Entry
-from measure import RULES, measure_plans, recorded
-from shrinking import small_model
 
 from lorascope.inspecting import inspect
-from lorascope.records import ModelMap, Module
-from lorascope.sources.folders import open_folder
-from lorascope.sources.mapping import map_checkpoint
-from lorascope.sources.quantisation import unpack
-from lorascope.sources.safetensors import open_checkpoint
-from lorascope.sources.skeleton import map_module
+from lorascope.model.types import ModelMap, Module
+from lorascope.sources.checkpoint.quantization.unpack import unpack
+from lorascope.sources.checkpoint.safetensors import open_checkpoint
+from lorascope.sources.checkpoint.to_model_map import map_checkpoint
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.transformers.meta_model import map_module
+from tests.conformance.verdicts import RULES, measure_plans, recorded
+from tests.helpers.small_configs import small_model
 
 # Everything of a map that both sources can know.
 FIELDS = (
@@ -55,7 +55,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("causal-lm", "llama4_text"): _NORM,
     ("image-text-to-text", "llama4"): _NORM,
     ("image-text-to-text", "shieldgemma2"): (
-        "transformers saves it under names that it does not find again: loading leaves the language model as initialised"
+        "transformers saves it under names that it does not find again: loading leaves the language model as initialized"
     ),
     ("seq2seq-lm", "marian"): "its sinusoidal positions are not saved; the map says that they are missing",
 }

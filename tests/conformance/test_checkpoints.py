@@ -8,7 +8,8 @@ from pathlib import Path
 
 import architectures
 import pytest
-from checkpoints import PLANS, REASONS, measure_checkpoint
+
+from tests.conformance.checkpoints import PLANS, REASONS, measure_checkpoint
 
 pytestmark = pytest.mark.slow
 

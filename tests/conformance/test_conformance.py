@@ -9,9 +9,9 @@ from pathlib import Path
 
 import architectures
 import pytest
-from measure import RULES, built, measure_pasted, measure_plans, recorded
 
-from lorascope.sources.gallery import from_gallery
+from lorascope.sources.builtin import load_builtin
+from tests.conformance.verdicts import RULES, built, measure_pasted, measure_plans, recorded
 
 pytestmark = pytest.mark.slow
 
@@ -43,9 +43,9 @@ def test_every_promised_architecture_is_here() -> None:
 def test_what_peft_does(entry: architectures.Entry) -> None:
     module, model = built(entry)
     if not entry.layout:
-        of_gallery = from_gallery(entry.model_type, entry.head)
+        of_gallery = load_builtin(entry.model_type, entry.head)
         same = {"model": of_gallery.model, "source": of_gallery.source}
-        assert dataclasses.replace(model, **same) == of_gallery, "stale: run python tools/build_gallery.py"
+        assert dataclasses.replace(model, **same) == of_gallery, "stale: run python tools/build_builtin_models.py"
     plans = list(measure_plans(module, model))
     assert [outcome.what for outcome in plans] == list(RULES)
     assert not [f"{outcome.what}: {outcome.reason}" for outcome in plans if outcome.verdict == "different"]

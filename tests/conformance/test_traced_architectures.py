@@ -11,10 +11,10 @@ from typing import Any
 
 import architectures
 import pytest
-from decided import DECIDED, cases, cases_of, contradictions, core
 
-from lorascope.selecting import FACT_OF
-from lorascope.sources.gallery import gallery
+from lorascope.plans.rules import FACT_OF
+from lorascope.sources.builtin import builtin_models
+from tests.conformance.decisions import DECIDED, cases, cases_of, contradictions, core
 
 RESULTS = json.loads(Path(__file__).with_name("traces.json").read_text(encoding="utf-8"))["entries"]
 STATES = ("agree", "open", "ambiguous", "unexecuted", "disagree")
@@ -85,7 +85,7 @@ def test_the_form_of_the_decisions() -> None:
     assert {line.count("\t") for line in lines} == {5}
     assert len(set(cases())) == len(cases()) == len(lines)
     for case in cases():
-        assert set(case.model_types.split()) <= gallery().keys(), case
+        assert set(case.model_types.split()) <= builtin_models().keys(), case
         assert re.compile(case.pattern), case
         for role in (case.named, case.flow):
             assert set(role.split(".")) <= FACT_OF.keys(), case
@@ -113,7 +113,7 @@ ENTRIES = [*architectures.entries(), *architectures.layouts()]
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.head}-{entry.label}")
 def test_what_dataflow_says(entry: architectures.Entry) -> None:
-    from traces import measure_traces
+    from tests.conformance.traces import measure_traces
 
     found = json.loads(json.dumps(measure_traces(entry)))
     assert found == RESULTS[f"{entry.head}/{entry.label}"], "stale: run python tools/build_docs.py --measure-traces"

@@ -10,12 +10,12 @@ from collections import Counter
 from typing import Any
 
 from architectures import Entry
-from decided import core
 
-from lorascope.folding import template
-from lorascope.records import ModelMap, Trace
-from lorascope.sources.skeleton import build, map_module
-from lorascope.tracing.tracer import trace_roles
+from lorascope.model.types import ModelMap, Trace
+from lorascope.names import template
+from lorascope.sources.transformers.meta_model import build, map_module
+from lorascope.tracing.traced_map import trace_roles
+from tests.conformance.decisions import core
 
 _GLM = {
     "text_config.head_dim": 128,

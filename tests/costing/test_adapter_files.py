@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import lorascope as ls
-from lorascope.costing.adapter_files import adapter_file_size
+from lorascope.costs.adapter_file import adapter_file_size
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,

@@ -7,15 +7,15 @@ import dataclasses
 from typing import Any
 
 import pytest
-from samples import fails, sample
 
-from lorascope.costing.adapter_files import adapter_file_size
-from lorascope.costing.budgets import fitted_on, fitted_plan, parse_budget
-from lorascope.costing.laddering import Ladder
-from lorascope.costing.memory import training_memory
-from lorascope.costing.training import Training
+from lorascope.costs.adapter_file import adapter_file_size
+from lorascope.costs.budget import fitted_on, fitted_plan, parse_budget
+from lorascope.costs.memory import training_memory
+from lorascope.costs.rank_search import Ladder
+from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.sources.builtin import builtin_models, load_builtin
+from tests.helpers.samples import fails, sample
 
 RECIPES = ("qv", "qv+ffn", "attention", "ffn", "all")
 BUDGETS = ("300K", "20M", "0.1%", "1%", "adapter=50MB", "memory=24GB")
@@ -76,7 +76,7 @@ def test_the_last_step_within_is_taken_and_the_next_is_over() -> None:
 def test_a_share_is_of_the_models_own_parameters() -> None:
     llama = sample("llama")
     fitted = fitted_plan(llama, "all", budget="0.5%")
-    assert fitted.most == llama.figures.parameters // 200
+    assert fitted.most == llama.dimensions.parameters // 200
 
 
 def test_options_hold_for_a_fitted_plan() -> None:
@@ -113,7 +113,7 @@ def test_what_would_fit_does() -> None:
     llama = sample("llama")
     with fails("It would fit with --gradient-checkpointing --quantization 8bit ("):
         fitted_plan(llama, "qv", budget="memory=12GB")
-    training = Training(quantisation="8bit", checkpointing=True)
+    training = Training(quantization="8bit", checkpointing=True)
     fitted = fitted_plan(llama, "qv", budget="memory=12GB", training=training)
     assert fitted.spent == training_memory(fitted.plan, training).total <= 12 * 10**9
 
@@ -125,7 +125,7 @@ def walk(pairs: list[tuple[str, str]]) -> dict[str, int]:
     """
     counts = {"fitted": 0, "capped": 0, "impossible": 0, "no such plan": 0}
     for at, (model_type, head) in enumerate(pairs):
-        model = from_gallery(model_type, head)
+        model = load_builtin(model_type, head)
         for turn, recipe in enumerate(RECIPES, at):
             ladder = Ladder(model, (recipe,))
             for budget in BUDGETS:
@@ -157,7 +157,7 @@ def came_of(ladder: Ladder, budget: str, *, planned: bool) -> str:
     return "fitted"
 
 
-PAIRS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
+PAIRS = [(model_type, head) for model_type, heads in builtin_models().items() for head in heads]
 
 
 def test_budgets_over_a_sample_of_the_gallery() -> None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
-from samples import fails, sample
 
-from lorascope.cli import main
-from lorascope.costing.adapter_files import adapter_file_size
-from lorascope.costing.comparing import compare
-from lorascope.costing.memory import training_memory
-from lorascope.costing.training import Training
+from lorascope.cli.main import main
+from lorascope.costs.adapter_file import adapter_file_size
+from lorascope.costs.compare import compare
+from lorascope.costs.memory import training_memory
+from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
-from lorascope.planning import plan
-from lorascope.recipes import RECIPES
-from lorascope.reporting.tables import bytes_text
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.plans.planner import plan
+from lorascope.plans.recipes import RECIPES
+from lorascope.reports.tables import bytes_text
+from lorascope.sources.builtin import builtin_models, load_builtin
+from tests.helpers.samples import fails, sample
 
 
 def test_a_side_is_its_plan() -> None:
-    training = Training(batch=2, length=512, quantisation="nf4")
+    training = Training(batch=2, length=512, quantization="nf4")
     found = compare(sample("mixtral"), "qv", "attention.q=8 ffn.expert=2", ["attention.o=4"], training=training)
     assert [side.name for side in found.sides] == ["qv", "attention.q=8 ffn.expert=2", "attention.o=4"]
     for side, rules in zip(found.sides, (["qv"], ["attention.q=8", "ffn.expert=2"], ["attention.o=4"]), strict=True):
@@ -103,9 +103,9 @@ def test_bytes_are_written_as_people_say_them(count: int, text: str) -> None:
 @pytest.mark.slow
 def test_every_model_of_the_gallery_can_be_compared() -> None:
     counts = {"compared": 0, "planned": 0, "refused": 0, "no side": 0}
-    for model_type, heads in gallery().items():
+    for model_type, heads in builtin_models().items():
         try:
-            found = compare(from_gallery(model_type, heads[0]), "qv", "attention", "ffn", "all")
+            found = compare(load_builtin(model_type, heads[0]), "qv", "attention", "ffn", "all")
         except LorascopeError:  # PEFT cannot adapt it at all
             counts["no side"] += 1
             continue

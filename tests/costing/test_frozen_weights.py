@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
-from samples import sample
-from saving_tensors import built
 
-from lorascope.costing.frozen import frozen_weights, packed_bytes
-from lorascope.costing.training import Training
-from lorascope.sources.skeleton import map_module
+from lorascope.costs.base_weights import frozen_weights, packed_bytes
+from lorascope.costs.training_run import Training
+from lorascope.sources.transformers.meta_model import map_module
+from tests.helpers.samples import sample
+from tests.helpers.saved_tensors import built
 
-NF4 = Training(quantisation="nf4")
-INT8 = Training(quantisation="8bit")
+NF4 = Training(quantization="nf4")
+INT8 = Training(quantization="8bit")
 
 
 def test_llama_by_hand() -> None:
@@ -29,15 +29,15 @@ def test_llama_by_hand() -> None:
     assert frozen_weights(model, NF4).largest_packed == 4096 * 11008
 
 
-def test_a_tied_head_counts_once_and_is_not_quantised() -> None:
+def test_a_tied_head_counts_once_and_is_not_quantized() -> None:
     model = sample("gpt2")
-    assert frozen_weights(model, Training(dtype="fp32")).size == 4 * model.figures.parameters
+    assert frozen_weights(model, Training(dtype="fp32")).size == 4 * model.dimensions.parameters
     words = 50257 * 768
     assert frozen_weights(model, NF4).plain >= words + 1024 * 768
     assert frozen_weights(model, NF4).packed == 12 * (12 * 768**2)
 
 
-def test_fused_experts_are_not_quantised() -> None:
+def test_fused_experts_are_not_quantized() -> None:
     model = sample("mixtral")
     experts = 32 * 8 * 3 * 4096 * 14336
     assert frozen_weights(model, NF4).bare_experts == experts

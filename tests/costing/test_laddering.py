@@ -7,10 +7,10 @@ import itertools
 from typing import Any
 
 import pytest
-from samples import sample
 
-from lorascope.costing.laddering import Ladder
+from lorascope.costs.rank_search import Ladder
 from lorascope.errors import LorascopeError
+from tests.helpers.samples import sample
 
 MODELS = (
     ("llama", ""),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.helpers.paths import ROOT
+
 BENCHMARK = ROOT / "benchmarks" / "memory.py"
 # Adapted experts in bfloat16: oneDNN keeps something for every number of tokens that an expert gets, see docs/memory.md.
 BESIDE_TORCH = ("mixtral, all, rank 4, 2 × 256, bf16, adamw, checkpointing",)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lorascope.costing.optimizers import Trained, optimizer_bytes, step_bytes
+from lorascope.costs.optimizer_state import Trained, optimizer_bytes, step_bytes
 
 SHAPES = ((100, 300), (64, 64), (8, 16), (700,), (5000,), (4, 32, 48))
 

@@ -6,10 +6,10 @@ import functools
 import itertools
 
 import pytest
-from saving_tensors import LENGTH, Saved, saved_by
 
-from lorascope.costing.memory import estimate_of
-from lorascope.costing.training import Training
+from lorascope.costs.memory import estimate_of
+from lorascope.costs.training_run import Training
+from tests.helpers.saved_tensors import LENGTH, Saved, saved_by
 
 WIDTHS = {"float32": "fp32", "bfloat16": "bf16"}
 # Families of which the formulas know every byte of a layer.

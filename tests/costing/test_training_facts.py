@@ -6,12 +6,12 @@ import json
 
 import build_training_facts
 import pytest
-from samples import sample
 
 import lorascope as ls
-from lorascope.costing.activations import measured_share, training_facts
-from lorascope.costing.memory import estimate_of, training_memory
-from lorascope.costing.training import Training
+from lorascope.costs.activations import measured_share, training_facts
+from lorascope.costs.memory import estimate_of, training_memory
+from lorascope.costs.training_run import Training
+from tests.helpers.samples import sample
 
 
 def test_counts() -> None:

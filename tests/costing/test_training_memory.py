@@ -6,20 +6,20 @@ import dataclasses
 import functools
 
 import pytest
-from samples import sample
 
 import lorascope as ls
-from lorascope.costing.memory import PARTS, Memory, training_memory
-from lorascope.costing.training import OPTIMIZERS, Training
-from lorascope.records import Plan
-from lorascope.sources.gallery import gallery
+from lorascope.costs.memory import PARTS, Memory, training_memory
+from lorascope.costs.training_run import OPTIMIZERS, Training
+from lorascope.plans.types import Plan
+from lorascope.sources.builtin import builtin_models
+from tests.helpers.samples import sample
 
 BASE = Training(batch=2, length=512)
 TRAININGS = (
     BASE,
     Training(batch=1, length=2048, dtype="fp32", optimizer="sgd"),
-    Training(batch=4, length=256, quantisation="nf4", optimizer="adamw-8bit", checkpointing=True),
-    Training(batch=2, length=1024, dtype="fp16", quantisation="8bit", optimizer="adafactor", checkpointing=True),
+    Training(batch=4, length=256, quantization="nf4", optimizer="adamw-8bit", checkpointing=True),
+    Training(batch=2, length=1024, dtype="fp16", quantization="8bit", optimizer="adafactor", checkpointing=True),
 )
 # PEFT cannot wrap these.
 REFUSED = ("pp_formulanet",)
@@ -58,7 +58,7 @@ def check(model_type: str) -> int:
         )
         compared += 4
     by_kind = [
-        said(training_memory(plan, dataclasses.replace(BASE, quantisation=kind)), "weights")
+        said(training_memory(plan, dataclasses.replace(BASE, quantization=kind)), "weights")
         for kind in ("nf4", "8bit", "none")
     ]
     assert by_kind == sorted(by_kind)
@@ -72,7 +72,7 @@ def test_what_holds_for_any_model(model_type: str) -> None:
 
 @pytest.mark.slow
 def test_the_whole_gallery() -> None:
-    walked = [check(model_type) for model_type in gallery() if model_type not in REFUSED]
+    walked = [check(model_type) for model_type in builtin_models() if model_type not in REFUSED]
     assert len(walked) == 327
     assert sum(walked) == 16 * 327
 
@@ -92,7 +92,7 @@ def test_llama_7b_by_hand() -> None:
     norms = 2 * (4 * width + 4)
     adapters = 2 * (4 * width + 4 * 8)
     layer = tokens * (norms + adapters + 2 * 4 * width + 4 * 32 + 2 * 3 * inner)
-    first = layer - tokens * (4 * width + 4)  # its first normalisation, whose input needs no gradient
+    first = layer - tokens * (4 * width + 4)  # its first normalization, whose input needs no gradient
     assert said(memory, "activations") == 31 * layer + first + tokens * (4 * width + 4)
 
 
@@ -122,8 +122,8 @@ def test_optimizers_differ_by_their_states() -> None:
     [
         ("llama", BASE, "CUDA context"),
         ("llama", BASE, "with gradient accumulation"),
-        ("llama", Training(quantisation="nf4"), "prepare_model_for_kbit_training"),
-        ("mixtral", Training(quantisation="nf4"), "experts are fused parameters"),
+        ("llama", Training(quantization="nf4"), "prepare_model_for_kbit_training"),
+        ("mixtral", Training(quantization="nf4"), "experts are fused parameters"),
         ("mixtral", BASE, "adds an adapter of fused experts to the weights"),
         ("mamba", BASE, "mixers and linear attention are an estimate of lower certainty"),
         ("qwen3_next", BASE, "mixers and linear attention are an estimate of lower certainty"),

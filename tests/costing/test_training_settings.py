@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 import pytest
-from samples import fails
 
-from lorascope.costing.training import DTYPES, OPTIMIZERS, QUANTISATIONS, Training, training_faults
+from lorascope.costs.training_run import DTYPES, OPTIMIZERS, QUANTISATIONS, Training, training_faults
+from tests.helpers.samples import fails
 
 
 def test_defaults_have_no_fault() -> None:
@@ -19,7 +19,7 @@ def test_defaults_have_no_fault() -> None:
 
 
 def test_every_known_word_is_taken() -> None:
-    tried = [Training(dtype=d, quantisation=q, optimizer=o) for d in DTYPES for q in QUANTISATIONS for o in OPTIMIZERS]
+    tried = [Training(dtype=d, quantization=q, optimizer=o) for d in DTYPES for q in QUANTISATIONS for o in OPTIMIZERS]
     assert len(tried) == 45
 
 
@@ -36,7 +36,7 @@ def test_all_faults_at_once() -> None:
         "batch": 0,
         "length": "x",
         "dtype": "bf61",
-        "quantisation": "nf3",
+        "quantization": "nf3",
         "optimizer": "adam",
         "checkpointing": "yes",
         "device": "gpu",
@@ -64,4 +64,4 @@ def test_a_batch_is_a_whole_number(value: object) -> None:
 
 @pytest.mark.parametrize("value", [None, 3, ["adamw"], {}, ""])
 def test_words_of_any_kind_are_faults_and_no_traceback(value: object) -> None:
-    assert len(training_faults(optimizer=value, dtype=value, quantisation=value)) == 3
+    assert len(training_faults(optimizer=value, dtype=value, quantization=value)) == 3

@@ -6,14 +6,15 @@ import dataclasses
 from typing import Any
 
 import pytest
-from samples import sample
 
-from lorascope.findings.base import base_findings
-from lorascope.findings.case import Case
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.saved_tensors import saved_tensors
-from lorascope.records import AdapterConfig, Finding
-from lorascope.sources.checkpoints import Span, Tensor
+from lorascope.checks.context import Case
+from lorascope.checks.rules.base_model import base_findings
+from lorascope.findings import Finding
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.state_dict import saved_tensors
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.sources.checkpoint.types import Span, Tensor
+from tests.helpers.samples import sample
 
 CONFIG = AdapterConfig(target_modules=("q_proj",), r=4)
 HERE = "meta-llama/Llama-2-7b-hf"

@@ -7,11 +7,11 @@ import tomllib
 from pathlib import Path
 
 import lorascope
-from lorascope.findings.catalogue import MEANINGS
+from lorascope.checks.codes import MEANINGS
+from tests.helpers.paths import ROOT
 
 SOURCE = Path(lorascope.__file__).parent
-ROOT = Path(__file__).parent.parent.parent
-_GIVEN = re.compile(r'\b(?:Finding|Behaviour|_warn)\(\s*"([a-z]+(?:-[a-z]+)*)"')
+_GIVEN = re.compile(r'\b(?:Finding|Behavior|_warn)\(\s*"([a-z]+(?:-[a-z]+)*)"')
 
 
 def test_every_code_that_is_given_has_a_meaning() -> None:
@@ -29,7 +29,7 @@ def test_every_meaning_is_given_somewhere() -> None:
 
 
 def test_the_codes_of_known_mistakes_have_meanings() -> None:
-    rows = tomllib.loads((ROOT / "tests" / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]
+    rows = tomllib.loads((ROOT / "tests" / "data" / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]
     codes = {code for row in rows for code in row["findings"]}
     assert len(codes) > 30
     assert codes <= MEANINGS.keys()

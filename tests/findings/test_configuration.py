@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from findings.looking import codes, configured, looked, on_tiny, told
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from peft_rules import test_traps, zoo
-from peft_rules.configs import configurations
 
 import lorascope
-from lorascope.findings.case import Case
-from lorascope.findings.configuration import configuration_findings, trainer_findings
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import AdapterConfig, Finding, Resolution
+from lorascope.checks.config_findings import configuration_findings, trainer_findings
+from lorascope.checks.context import Case
+from lorascope.findings import Finding
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig, Resolution
+from tests.helpers import peft_models
+from tests.helpers.findings import codes, configured, looked, on_tiny, told
+from tests.helpers.random_configs import configurations
+from tests.peft_rules import test_traps
 
 RULES = Path(lorascope.__file__).parent / "peft_rules"
 PER_MODEL = 40
@@ -34,8 +36,8 @@ ONLY_WHERE_IT_MATTERS = {"layers-dropped", "layers-ignored", "moe-rewrite"}
 
 
 def findings(name: str, config: AdapterConfig) -> tuple[Resolution, list[Finding]]:
-    resolution = resolve(zoo.mapped(name), config)
-    return resolution, list(configuration_findings(Case(zoo.mapped(name), config, resolution)))
+    resolution = resolve(peft_models.mapped(name), config)
+    return resolution, list(configuration_findings(Case(peft_models.mapped(name), config, resolution)))
 
 
 def check_whole(resolution: Resolution, found: list[Finding]) -> None:
@@ -51,9 +53,9 @@ def check_whole(resolution: Resolution, found: list[Finding]) -> None:
         assert explaining, (resolution.cause, resolution.error)
         assert all(code in found[0].fix for code in explaining)
     said = set(codes(found))
-    for behaviour in resolution.warnings:
-        if behaviour.code not in ONLY_WHERE_IT_MATTERS:
-            assert said & {behaviour.code, *OTHERWISE.get(behaviour.code, set())}, behaviour
+    for behavior in resolution.warnings:
+        if behavior.code not in ONLY_WHERE_IT_MATTERS:
+            assert said & {behavior.code, *OTHERWISE.get(behavior.code, set())}, behavior
 
 
 @pytest.mark.parametrize("trap", test_traps.CASES.values(), ids=test_traps.CASES.keys())
@@ -69,7 +71,7 @@ def test_enough_traps() -> None:
     "name",
     [
         pytest.param(name, marks=[] if name in ("llama", "mixtral", "llava", "plain") else pytest.mark.slow)
-        for name in zoo.NAMES
+        for name in peft_models.NAMES
     ],
 )
 def test_nothing_is_lost_of_any_configuration(name: str) -> None:
@@ -85,7 +87,7 @@ def test_nothing_is_lost_of_any_configuration(name: str) -> None:
     )
     @given(st.data())
     def run(data: st.DataObject) -> None:
-        resolution, found = findings(name, data.draw(configurations(zoo.mapped(name))))
+        resolution, found = findings(name, data.draw(configurations(peft_models.mapped(name))))
         check_whole(resolution, found)
         counts["refused" if resolution.error else "adapted"] += 1
 
@@ -102,7 +104,7 @@ def test_every_code_of_the_rules_is_told_by_a_room() -> None:
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func).rpartition(".")[2]
                 texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-                if name in ("Behaviour", "_warn") and texts:
+                if name in ("Behavior", "_warn") and texts:
                     found.add(texts[0])
                 elif name == "_RefusalError" and len(node.args) == 2:
                     found.update(texts[-1:])
@@ -127,7 +129,7 @@ def test_every_code_of_the_rules_is_told_by_a_room() -> None:
 )
 def test_a_refusal_is_explained(arguments: dict[str, Any], explaining: str) -> None:
     found = on_tiny("llama", **arguments)
-    check_whole(resolve(zoo.mapped("llama"), configured(arguments)), found)
+    check_whole(resolve(peft_models.mapped("llama"), configured(arguments)), found)
     assert explaining in codes(found, "error")
 
 
@@ -155,13 +157,13 @@ HOSTILE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("arguments", HOSTILE, ids=range(len(HOSTILE)))
 def test_what_no_one_means_is_told_like_the_rest(arguments: dict[str, Any]) -> None:
-    check_whole(resolve(zoo.mapped("llama"), configured(arguments)), on_tiny("llama", **arguments))
+    check_whole(resolve(peft_models.mapped("llama"), configured(arguments)), on_tiny("llama", **arguments))
 
 
 def test_a_model_that_peft_cannot_wrap_says_why() -> None:
     import dataclasses
 
-    model = dataclasses.replace(zoo.mapped("llama"), refusal="It has no forward.")
+    model = dataclasses.replace(peft_models.mapped("llama"), refusal="It has no forward.")
     (finding,) = told(looked(model, {"target_modules": ["q_proj"]}), "refused")
     assert "no forward" in finding.message
 
@@ -181,14 +183,14 @@ def test_no_fix_speaks_of_a_form_that_cannot_be_copied() -> None:
 def test_a_trainer_without_peft_is_told_what_it_adapts() -> None:
     """Nothing, a tower too, experts not; no fix speaks of PEFT's keys."""
     nothing = Resolution(error="Nothing is adapted: no module has the name q.", cause="no-match")
-    (finding,) = trainer_findings(Case(zoo.mapped("llama"), AdapterConfig(), nothing))
+    (finding,) = trainer_findings(Case(peft_models.mapped("llama"), AdapterConfig(), nothing))
     assert (finding.code, finding.severity) == ("no-match", "error")
-    done = resolve(zoo.mapped("llava"), AdapterConfig(target_modules=("q_proj",)))
-    (finding,) = trainer_findings(Case(zoo.mapped("llava"), AdapterConfig(), done))
+    done = resolve(peft_models.mapped("llava"), AdapterConfig(target_modules=("q_proj",)))
+    (finding,) = trainer_findings(Case(peft_models.mapped("llava"), AdapterConfig(), done))
     assert finding.code == "outside"
     assert "exclude_modules" not in finding.fix
-    done = resolve(zoo.mapped("qwen3_next"), AdapterConfig(target_modules=("q_proj", "v_proj")))
-    found = list(trainer_findings(Case(zoo.mapped("qwen3_next"), AdapterConfig(), done)))
+    done = resolve(peft_models.mapped("qwen3_next"), AdapterConfig(target_modules=("q_proj", "v_proj")))
+    found = list(trainer_findings(Case(peft_models.mapped("qwen3_next"), AdapterConfig(), done)))
     assert codes(found) == ["left-out"]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from findings.looking import Example, check_example, codes, on_gallery, on_tiny, told
 
-from lorascope.findings.meaning import meanings_of
+from lorascope.checks.name_meanings import meanings_of
+from tests.helpers.findings import Example, check_example, codes, on_gallery, on_tiny, told
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 QUERY = ".*[.]q_proj"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from findings.looking import Example, check_example, codes, on_tiny, told
+
+from tests.helpers.findings import Example, check_example, codes, on_tiny, told
 
 FULL = [f"model.layers.{layer}.self_attn.{part}_proj" for layer in range(3) for part in "qkvo"]
 MORE = [f"model.layers.{layer}.mlp.{part}_proj" for layer in range(3) for part in ("gate", "up", "down")]

@@ -10,22 +10,21 @@ from typing import Any
 
 import pytest
 
-from lorascope.checking import check
+from lorascope.checks.check import check
+from lorascope.checks.context import Case
+from lorascope.checks.rules.base_model import base_findings
+from lorascope.checks.rules.tensors import tensor_findings
 from lorascope.errors import LorascopeError
-from lorascope.findings.base import base_findings
-from lorascope.findings.case import Case
-from lorascope.findings.tensors import tensor_findings
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.saved_tensors import saved_tensors
-from lorascope.records import Finding
-from lorascope.sources.checkpoints import Span, Tensor
-from lorascope.sources.gallery import from_gallery
+from lorascope.findings import Finding
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.state_dict import saved_tensors
+from lorascope.plans.verify import adapter_config
+from lorascope.sources.builtin import load_builtin
+from lorascope.sources.checkpoint.types import Span, Tensor
 from lorascope.trainers.registry import TRAINERS
-from lorascope.verifying import adapter_config
+from tests.helpers.paths import DATA
 
-ROWS: list[dict[str, Any]] = tomllib.loads((Path(__file__).parents[1] / "mistakes.toml").read_text(encoding="utf-8"))[
-    "mistake"
-]
+ROWS: list[dict[str, Any]] = tomllib.loads((DATA / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]
 SUFFIXES = {"json": ".json", "yaml": ".yaml", "command": ".sh", "python": ".py"}
 # What the reading of a configuration refuses before there is anything to find.
 AT_THE_DOOR = {"peft-3735": "target_parameters is", "mlx-lm-1670": "lora_parameters has no scale"}
@@ -61,7 +60,7 @@ def test_every_row_is_of_a_kind_that_is_run() -> None:
 
 @pytest.mark.parametrize("row", of_kind("config"))
 def test_a_configuration(row: dict[str, Any]) -> None:
-    model = from_gallery(row["model"], row.get("head", ""))
+    model = load_builtin(row["model"], row.get("head", ""))
     config = json.loads(row["config"])
     if row["id"] in AT_THE_DOOR:
         with pytest.raises(LorascopeError, match=AT_THE_DOOR[row["id"]]):
@@ -72,7 +71,7 @@ def test_a_configuration(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", of_kind("names"))
 def test_names(row: dict[str, Any]) -> None:
-    model = from_gallery(row["model"], row.get("head", ""))
+    model = load_builtin(row["model"], row.get("head", ""))
     expect(row, list(check(model, *row["names"]).findings))
 
 
@@ -80,7 +79,7 @@ def test_names(row: dict[str, Any]) -> None:
 def test_a_trainers_configuration(row: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / f"config{SUFFIXES[TRAINERS[row['trainer']].form]}"
     path.write_text(row["text"], encoding="utf-8")
-    model = from_gallery(row["model"], row.get("head", ""))
+    model = load_builtin(row["model"], row.get("head", ""))
     if row["id"] in AT_THE_DOOR:
         with pytest.raises(LorascopeError, match=AT_THE_DOOR[row["id"]]):
             check(model, path, trainer=row["trainer"])
@@ -91,9 +90,9 @@ def test_a_trainers_configuration(row: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", of_kind("tensors"))
 def test_tensors_beside_a_configuration(row: dict[str, Any]) -> None:
     """What PEFT saves for one configuration on one model, read beside another."""
-    model, arguments = from_gallery(row["model"], row.get("head", "")), json.loads(row["config"])
+    model, arguments = load_builtin(row["model"], row.get("head", "")), json.loads(row["config"])
     changes = json.loads(row["tensors"])
-    source = from_gallery(changes["model"], changes.get("head", "")) if "model" in changes else model
+    source = load_builtin(changes["model"], changes.get("head", "")) if "model" in changes else model
     theirs = adapter_config({**arguments, **changes.get("config", {})})
     shapes = saved_tensors(source, theirs, resolve(source, theirs)).tensors
     tensors: dict[str, Tensor] = {}
@@ -110,5 +109,5 @@ def test_tensors_beside_a_configuration(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", of_kind("serve"))
 def test_what_a_server_takes(row: dict[str, Any]) -> None:
-    model = from_gallery(row["model"], row.get("head", ""))
+    model = load_builtin(row["model"], row.get("head", ""))
     expect(row, list(check(model, json.loads(row["config"]), serve=row["serve"]).findings))

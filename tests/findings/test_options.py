@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from findings.looking import Example, check_example, codes, looked, on_gallery, on_tiny, told
-from peft_rules import zoo
+
+from tests.helpers import peft_models
+from tests.helpers.findings import Example, check_example, codes, looked, on_gallery, on_tiny, told
 
 STACKS = ["experts.gate_up_proj", "experts.down_proj"]
 QUERY = {"target_modules": ["q_proj"]}
@@ -320,7 +321,7 @@ def test_a_part_of_the_task_types_own_head_is_a_note() -> None:
 
 def test_another_release_is_told_which_to_train_with() -> None:
     arguments = {"target_modules": "all-linear"}
-    found = looked(zoo.mapped("mixtral"), arguments, "0.19.1")
+    found = looked(peft_models.mapped("mixtral"), arguments, "0.19.1")
     assert "refused" in codes(found, "error")
     assert any("peft==0.21.2" in finding.fix for finding in told(found, "version-dependent"))
     assert not told(on_tiny("llama", target_modules=["q_proj"]), "version-dependent")

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 import pytest
 
+from lorascope.checks import config_findings
+from lorascope.checks.config_findings import configuration_findings
+from lorascope.checks.context import Case
 from lorascope.errors import LorascopeError
-from lorascope.findings import configuration
-from lorascope.findings.case import Case
-from lorascope.findings.configuration import configuration_findings
-from lorascope.planning import plan
-from lorascope.recipes import RECIPES
-from lorascope.records import Finding, ModelMap
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.findings import Finding
+from lorascope.model.types import ModelMap
+from lorascope.plans.planner import plan
+from lorascope.plans.recipes import RECIPES
+from lorascope.sources.builtin import builtin_models, load_builtin
 
-PAIRS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
+PAIRS = [(model_type, head) for model_type, heads in builtin_models().items() for head in heads]
 # Rules beyond the recipes, that name all of a kind and so leave no doubt of what is meant.
 ODD = (
     ("attention[0]",),
@@ -44,7 +45,7 @@ DOUBTFUL = {
 @pytest.fixture(autouse=True)
 def _of_this_release_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other releases make of a plan is a note at most, and takes most of the time."""
-    monkeypatch.setattr(configuration, "version_findings", lambda case: iter(()))
+    monkeypatch.setattr(config_findings, "version_findings", lambda case: iter(()))
 
 
 def checked(model: ModelMap, rules: Sequence[str]) -> list[Finding] | None:
@@ -65,7 +66,7 @@ def run(pairs: Sequence[tuple[str, str]], many: Sequence[Sequence[str]]) -> coll
     """Asserts that no plan of any rules on any map has a finding that matters; counts plans, and notes by code."""
     counts: collections.Counter[str] = collections.Counter()
     for model_type, head in pairs:
-        model = from_gallery(model_type, head)
+        model = load_builtin(model_type, head)
         for rules in many:
             found = checked(model, rules)
             if found is None:
@@ -116,7 +117,7 @@ def test_what_cannot_be_told_from_a_mistake_is_told_as_one(rules: tuple[str, ...
         "llava",
         "internvl",
     ):
-        model = from_gallery(model_type)
+        model = load_builtin(model_type)
         for finding in grave(checked(model, rules) or []):
             codes.add(finding.code)
     assert codes == DOUBTFUL[rules]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from samples import sample
 
 import lorascope as ls
 from lorascope.foreign_text import literal
+from tests.helpers.samples import sample
 
 EVIL = (
     'q_proj|", r=__import__("os").system("id") or "',

@@ -7,12 +7,12 @@ import re
 from typing import Any
 
 import pytest
-from findings.looking import Example, check_example, codes, configured, looked, on_gallery, on_tiny, told
-from oracle import peft_kwargs, peft_truth
-from peft_rules import zoo
-from samples import sample
 
-from lorascope.records import Role, Trace
+from lorascope.model.types import Role, Trace
+from tests.helpers import peft_models
+from tests.helpers.findings import Example, check_example, codes, configured, looked, on_gallery, on_tiny, told
+from tests.helpers.oracle import peft_kwargs, peft_truth
+from tests.helpers.samples import sample
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LLAMA4 = "llama4_text"
@@ -232,20 +232,28 @@ def test_the_exclusions_that_are_given_leave_out_what_they_say_and_nothing_else(
     """With PEFT: each `exclude_modules` of a fix takes away some weights of the finding's kind, and no others change."""
     tried = 0
     for model, arguments in EXCLUDING:
-        before, _ = peft_truth(zoo.build(model), peft_kwargs(configured(arguments)))
+        before, _ = peft_truth(peft_models.build(model), peft_kwargs(configured(arguments)))
         fixes = {f.fix for f in on_tiny(model, **arguments) if f.code in ("outside", "head", "tied")}
         for fix in fixes:
             match = re.search(r'exclude_modules=("[^"]+"|\[[^\]]+\])', fix)
             assert match, fix
             value: Any = match[1].strip('"') if match[1].startswith('"') else re.findall(r'"([^"]+)"', match[1])
-            after, _ = peft_truth(zoo.build(model), peft_kwargs(configured({**arguments, "exclude_modules": value})))
+            after, _ = peft_truth(
+                peft_models.build(model), peft_kwargs(configured({**arguments, "exclude_modules": value}))
+            )
             gone = before.keys() - after.keys()
             assert gone
             assert after.keys() <= before.keys()
             assert all(after[name] == before[name] for name in after)
-            roles = {zoo.mapped(model).weight_by_name[n].role for n in gone if n in zoo.mapped(model).weight_by_name}
+            roles = {
+                peft_models.mapped(model).weight_by_name[n].role
+                for n in gone
+                if n in peft_models.mapped(model).weight_by_name
+            }
             assert all(role.component != "text" or role.block in ("head", "embedding") for role in roles)
-            left = [zoo.mapped(model).weight_by_name[name].role.component for name in after if "patch" not in name]
+            left = [
+                peft_models.mapped(model).weight_by_name[name].role.component for name in after if "patch" not in name
+            ]
             assert set(left) == {"text"}
             tried += 1
     assert tried >= 8
@@ -307,13 +315,13 @@ def test_a_doubt_of_the_trace_about_an_adapted_weight_is_a_note() -> None:
     assert not told(looked(traced, {"target_modules": ["v_proj"]}), "traced-doubt")
 
 
-def test_what_a_quantised_model_needs_is_a_note() -> None:
+def test_what_a_quantized_model_needs_is_a_note() -> None:
     model = sample("llama")
     weights = tuple(
-        dataclasses.replace(weight, quantisation="gptq 4 bit") if weight.name.endswith("q_proj") else weight
+        dataclasses.replace(weight, quantization="gptq 4 bit") if weight.name.endswith("q_proj") else weight
         for weight in model.weights
     )
-    quantised = dataclasses.replace(model, weights=weights)
-    (finding,) = told(looked(quantised, {"target_modules": ["q_proj"]}), "quantised")
+    quantized = dataclasses.replace(model, weights=weights)
+    (finding,) = told(looked(quantized, {"target_modules": ["q_proj"]}), "quantized")
     assert "gptq 4 bit" in finding.message
-    assert not told(looked(quantised, {"target_modules": ["v_proj"]}), "quantised")
+    assert not told(looked(quantized, {"target_modules": ["v_proj"]}), "quantized")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from findings.looking import Example, check_example, codes, configured, on_tiny, told
-from oracle import peft_kwargs, peft_truth
-from peft_rules import zoo
+
+from tests.helpers import peft_models
+from tests.helpers.findings import Example, check_example, codes, configured, on_tiny, told
+from tests.helpers.oracle import peft_kwargs, peft_truth
 
 FULL = "model.layers.0.self_attn.q_proj"
 
@@ -199,8 +200,8 @@ def test_sorted_keys_are_what_peft_saves_and_reads(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))["rank_pattern"]
     assert list(saved) == sorted(arguments["rank_pattern"])
-    before, _ = peft_truth(zoo.build("llama"), peft_kwargs(configured(arguments)))
-    after, _ = peft_truth(zoo.build("llama"), peft_kwargs(configured({**arguments, "rank_pattern": saved})))
+    before, _ = peft_truth(peft_models.build("llama"), peft_kwargs(configured(arguments)))
+    after, _ = peft_truth(peft_models.build("llama"), peft_kwargs(configured({**arguments, "rank_pattern": saved})))
     name = "model.layers.0.self_attn.k_proj"
     assert (before[name][0], after[name][0]) == (32, 8)
     (finding,) = told(on_tiny("llama", **{**arguments, "rank_pattern": saved}), "pattern-shadowed")

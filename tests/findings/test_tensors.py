@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from peft_rules import zoo
-from peft_rules.saving import CONFIGS, state_shapes
 
-from lorascope.findings.case import Case
-from lorascope.findings.tensors import other_sizes, tensor_findings
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.saved_tensors import PREFIX, saved_tensors
-from lorascope.records import AdapterConfig, Finding
-from lorascope.sources.checkpoints import Span, Tensor
+from lorascope.checks.context import Case
+from lorascope.checks.rules.tensors import other_sizes, tensor_findings
+from lorascope.findings import Finding
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.state_dict import PREFIX, saved_tensors
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.sources.checkpoint.types import Span, Tensor
+from tests.helpers import peft_models
+from tests.helpers.saved_adapters import CONFIGS, state_shapes
 
 Shapes = dict[str, tuple[int, ...]]
 QV = AdapterConfig(target_modules=("q_proj", "v_proj"))
 
 
 def case_of(name: str, config: AdapterConfig, **given: object) -> Case:
-    model = zoo.mapped(name)
+    model = peft_models.mapped(name)
     return Case(model, config, resolve(model, config), given=given)
 
 
@@ -52,7 +53,7 @@ def renamed(change: Callable[[str], str], name: str = "llama", config: AdapterCo
 
 @pytest.mark.parametrize("name", ["llama-tied", "mixtral", "bart", "llava", "plain"])
 def test_nothing_is_found_in_what_peft_saves(name: str) -> None:
-    model = zoo.build(name)
+    model = peft_models.build(name)
     tried = 0
     for config in CONFIGS.values():
         case = case_of(name, config)

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracle import peft_kwargs
-from peft_rules import zoo
-from peft_rules.saving import CONFIGS, Tensors, dead, loaded, real, resave, save, state_shapes
-from peft_rules.test_saved_tensors import PER_MODEL, at_random
 from torch import nn
 
-from lorascope.findings.base import base_findings
-from lorascope.findings.case import Case
-from lorascope.findings.tensors import tensor_findings
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.saved_tensors import PREFIX, saved_tensors
-from lorascope.records import AdapterConfig, Finding
+from lorascope.checks.context import Case
+from lorascope.checks.rules.base_model import base_findings
+from lorascope.checks.rules.tensors import tensor_findings
+from lorascope.findings import Finding
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.state_dict import PREFIX, saved_tensors
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.verify import adapter_config
 from lorascope.sources.adapters import read_adapter
-from lorascope.sources.checkpoints import Span, Tensor
-from lorascope.verifying import adapter_config
+from lorascope.sources.checkpoint.types import Span, Tensor
+from tests.helpers import peft_models
+from tests.helpers.oracle import peft_kwargs
+from tests.helpers.saved_adapters import CONFIGS, Tensors, dead, loaded, real, resave, save, state_shapes
+from tests.peft_rules.test_saved_tensors import PER_MODEL, at_random
 
 pytestmark = pytest.mark.slow
 # All pairs of `test_saved_tensors`, by way of files.
@@ -36,16 +37,16 @@ def findings(name: str, folder: Path) -> tuple[Case, list[Finding]]:
     adapter = read_adapter(folder)
     assert adapter.tensors is not None
     config = adapter_config(adapter.config)
-    model = zoo.mapped(name)
+    model = peft_models.mapped(name)
     case = Case(model, config, resolve(model, config), where=adapter.where, given=adapter.config)
     return case, list(tensor_findings(case, adapter.tensors))
 
 
 def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
     tried = 0
-    for name in zoo.NAMES:
+    for name in peft_models.NAMES:
         for config in CONFIGS.values():
-            if resolve(zoo.mapped(name), config).error:
+            if resolve(peft_models.mapped(name), config).error:
                 continue
             folder = tmp_path / "adapter"
             save(real(name), folder, **peft_kwargs(config))
@@ -60,7 +61,7 @@ def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
 
 def test_nothing_is_found_under_random_configurations() -> None:
     def look(name: str, model: nn.Module, config: AdapterConfig) -> str:
-        case = Case(zoo.mapped(name), config, resolve(zoo.mapped(name), config))
+        case = Case(peft_models.mapped(name), config, resolve(peft_models.mapped(name), config))
         if case.resolution.error:
             return "refused"
         shapes = state_shapes(model, config)
@@ -70,9 +71,9 @@ def test_nothing_is_found_under_random_configurations() -> None:
         return "inexact" if found else "saved"
 
     results: collections.Counter[str] = collections.Counter()
-    for name in zoo.NAMES:
+    for name in peft_models.NAMES:
         results += at_random(name, look)
-    assert results["saved"] >= len(zoo.NAMES) * PER_MODEL // 3, results
+    assert results["saved"] >= len(peft_models.NAMES) * PER_MODEL // 3, results
     assert results["inexact"] <= 5, results  # what PEFT makes of copies within copies
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import sample
 
 import lorascope as ls
-from lorascope.peft_rules.matching import LayerFilter, NameSet, Substrings
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import AdapterConfig
+from lorascope.peft_rules.matchers import LayerFilter, NameSet, Substrings
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig
+from tests.helpers.samples import sample
 
 MANY = 30_000
 

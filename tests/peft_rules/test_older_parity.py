@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
+
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
 # The oldest that the rules reach, the one that LLaMA-Factory 0.9.5 pins, and the last of each minor version since.
 OLDER = ("0.18.0", "0.18.1", "0.19.1", "0.20.0")
 # 22 models with random configurations, 22 with the usual ones, and two tests of the tests.
@@ -28,9 +29,9 @@ def passed(release: str, folder: Path, file: str) -> int:
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(HERE / file)],
+        [sys.executable, "-m", "pytest", *options, str(ROOT / "tests/peft_rules" / file)],
         env={**os.environ, "PYTHONPATH": path},
-        cwd=HERE.parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -11,24 +11,24 @@ import collections
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from oracle import peft_truth, restored
-from peft_rules import zoo
-from peft_rules.comparing import compare
-from peft_rules.configs import configurations
 
-from lorascope.records import AdapterConfig
+from lorascope.peft_rules.types import AdapterConfig
+from tests.helpers import peft_models
+from tests.helpers.oracle import peft_truth, restored
+from tests.helpers.peft_comparison import compare
+from tests.helpers.random_configs import configurations
 
 PER_MODEL = 100
 PAIRS = 2_200
 # Where modules_to_save nests or matches PEFT's own names, `resolve` says that its count is an estimate.
 MOST_ESTIMATES = 12
 
-_MODELS = [pytest.param(name, marks=pytest.mark.slow) for name in zoo.NAMES]
+_MODELS = [pytest.param(name, marks=pytest.mark.slow) for name in peft_models.NAMES]
 
 
 def test_enough_is_tried() -> None:
-    assert len(zoo.NAMES) >= 12
-    assert len(zoo.NAMES) * PER_MODEL >= PAIRS
+    assert len(peft_models.NAMES) >= 12
+    assert len(peft_models.NAMES) * PER_MODEL >= PAIRS
 
 
 @pytest.mark.parametrize("name", _MODELS)
@@ -46,7 +46,7 @@ def test_parity(name: str) -> None:
     )
     @given(st.data())
     def run(data: st.DataObject) -> None:
-        config = data.draw(configurations(zoo.mapped(name)))
+        config = data.draw(configurations(peft_models.mapped(name)))
         assume(repr(config) not in tried)  # hypothesis repeats itself
         results[compare(name, config)] += 1
         tried.add(repr(config))  # only what passed, so that a failure can be replayed
@@ -57,7 +57,7 @@ def test_parity(name: str) -> None:
     assert results["estimated"] <= MOST_ESTIMATES
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
+@pytest.mark.parametrize("name", peft_models.NAMES)
 def test_usual_configurations(name: str) -> None:
     """What people really write, on every model."""
     results = [
@@ -71,7 +71,7 @@ def test_usual_configurations(name: str) -> None:
 
 def test_a_model_is_put_back_as_it_was() -> None:
     """The runs share a model; one that PEFT left changed would spoil all later ones."""
-    model = zoo.build("gpt2")
+    model = peft_models.build("gpt2")
     before = [(name, id(module)) for name, module in model.named_modules()]
     with restored(model):
         peft_truth(model, {"target_modules": ["c_attn", "wte"], "modules_to_save": ["ln_f"], "bias": "all"})

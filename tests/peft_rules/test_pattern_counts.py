@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from samples import sample
 
 import lorascope as ls
-from lorascope.peft_rules import patterns
+from lorascope.peft_rules import name_patterns
+from tests.helpers.samples import sample
 
 VERBS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "verify": ls.verify,
@@ -29,8 +29,8 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         texts.append(text)
         return compile_pattern(text, *flags)
 
-    short = functools.lru_cache(maxsize=16)(patterns._short.__wrapped__)
-    monkeypatch.setattr(patterns, "_short", short)
+    short = functools.lru_cache(maxsize=16)(name_patterns._short.__wrapped__)
+    monkeypatch.setattr(name_patterns, "_short", short)
     monkeypatch.setattr(re, "compile", record)
     return texts
 
@@ -48,7 +48,7 @@ def test_a_verb_compiles_each_key_once(verb: str, compilations: list[str]) -> No
     VERBS[verb](model, config_with(100))  # imports what it needs
     for count in (100, 200, 400):
         compilations.clear()
-        patterns._short.cache_clear()
+        name_patterns._short.cache_clear()
         config = config_with(count)
         resolution = VERBS[verb](model, config)
         ranks = {target.name: target.rank for target in resolution.adapted}
@@ -67,7 +67,7 @@ def test_a_verb_compiles_each_key_once(verb: str, compilations: list[str]) -> No
 
 def test_a_table_compiles_each_key_once(compilations: list[str]) -> None:
     """Outside of a verb too, in as many tables as there are, and for every name."""
-    from lorascope.peft_rules.ranking import PatternTable
+    from lorascope.peft_rules.rank_pattern import PatternTable
 
     keys = config_with(50)["rank_pattern"]
     table = PatternTable(keys)

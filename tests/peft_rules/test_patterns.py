@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft_rules.pattern_fuzz import random_pattern
-from samples import sample
 
 import lorascope as ls
-from lorascope.peft_rules import patterns
-from lorascope.peft_rules.patterns import (
+from lorascope.peft_rules import name_patterns
+from lorascope.peft_rules.name_patterns import (
     BadPatternError,
     PatternLimitError,
     cheap_matches,
@@ -32,12 +30,14 @@ from lorascope.peft_rules.patterns import (
     matching_time,
     processes_started,
 )
-from lorascope.peft_rules.ranking import PatternTable
+from lorascope.peft_rules.rank_pattern import PatternTable
 from lorascope.peft_rules.regex_costs import steps_of
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import AdapterConfig
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig
+from tests.helpers.paths import DATA, HELPERS
+from tests.helpers.pattern_fuzz import random_pattern
+from tests.helpers.samples import sample
 
-HERE = Path(__file__).parent
 ENDLESS = r"(([a-z_.0-9]+)+)+X"
 # What people and trainers write; none of it may need the second process.
 ORDINARY = (
@@ -102,10 +102,10 @@ def test_matches_are_those_of_re_here_and_in_the_second_process(monkeypatch: pyt
     assert counts["found"] > 500
     assert counts["not found"] > 500
     # The same in the second process: every pattern counts as one whose steps nobody knows.
-    monkeypatch.setattr(patterns, "MOST_SECONDS", 60.0)
+    monkeypatch.setattr(name_patterns, "MOST_SECONDS", 60.0)
     with matching_time():
         for text, way, name, truth in expected[::3]:
-            far = patterns.Pattern(text, "", next(patterns._NUMBERS), None, -1, -1)
+            far = name_patterns.Pattern(text, "", next(name_patterns._NUMBERS), None, -1, -1)
             assert outcome(far, way, name) == truth, (text, way, name)
     assert processes_started() >= 1
 
@@ -113,7 +113,7 @@ def test_matches_are_those_of_re_here_and_in_the_second_process(monkeypatch: pyt
 @pytest.mark.slow
 def test_bounded_patterns_are_quick_on_the_worst_names() -> None:
     run = subprocess.run(
-        [sys.executable, str(HERE / "pattern_fuzz.py"), "11", "6000"], capture_output=True, timeout=600, check=True
+        [sys.executable, str(HELPERS / "pattern_fuzz.py"), "11", "6000"], capture_output=True, timeout=600, check=True
     )
     found = json.loads(run.stdout)
     assert found["tried"] > 4000
@@ -154,7 +154,7 @@ def test_nothing_is_known_of_these_or_they_are_too_many_steps(text: str) -> None
 def test_ordinary_patterns_are_matched_in_this_process() -> None:
     before = processes_started()
     own: set[str] = set()
-    mistakes = tomllib.loads((HERE.parent / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]
+    mistakes = tomllib.loads((DATA / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]
     for kind, rules in (("mistral", "qv+ffn"), ("ctrl", "all"), ("deepseek_v3", "qv+ffn"), ("bart", "all")):
         plan = ls.plan(sample(kind), rules)
         own.update(text for text in (plan.config.target_modules, plan.config.exclude_modules) if isinstance(text, str))
@@ -191,7 +191,7 @@ def test_a_verb_has_one_limit() -> None:
 
 
 def test_a_limit_is_no_refusal_of_pefts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(name_patterns, "MOST_SECONDS", 0.1)
     with pytest.raises(PatternLimitError):
         ls.verify(sample("mistral"), {"target_modules": ENDLESS})
     with pytest.raises(PatternLimitError):
@@ -304,7 +304,7 @@ def test_from_a_thread_and_without_a_standard_input() -> None:
         "import os, sys, threading\n"
         "for number in (0, 1, 2) if sys.argv[1] == 'closed' else ():\n"
         "    os.close(number)\n"
-        "from lorascope.peft_rules.patterns import compiled, PatternLimitError\n"
+        "from lorascope.peft_rules.name_patterns import compiled, PatternLimitError\n"
         "from lorascope.peft_rules import patterns\n"
         "patterns.MOST_SECONDS = 0.2\n"
         "found = []\n"
@@ -344,7 +344,7 @@ def test_after_a_fork_the_copy_starts_its_own() -> None:
     assert compiled(r"(\w+\.)+qq").fullmatch("a.qq")
     code = (
         "import os\n"
-        "from lorascope.peft_rules.patterns import compiled, _process\n"
+        "from lorascope.peft_rules.name_patterns import compiled, _process\n"
         "assert compiled(r'(\\w+\\.)+q').fullmatch('a.q')\n"
         "mine = _process()._process.pid\n"
         "child = os.fork()\n"
@@ -361,7 +361,7 @@ def test_after_a_fork_the_copy_starts_its_own() -> None:
 
 
 def test_whoever_interrupts_a_match_gets_no_answer_of_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = patterns._process()
+    process = name_patterns._process()
     assert compiled(r"(\w+\.)+interrupted").fullmatch("a.interrupted")
     answers = process._answers
 

@@ -17,22 +17,22 @@ import peft
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
-from oracle import RARE, adapted_weights
-from peft_rules import zoo
-from peft_rules.comparing import compare_rare
-from peft_rules.configs import LABELS, rare_configurations
-from samples import fails
 from torch import nn
 
-from lorascope.checking import check
-from lorascope.peft_rules.option_table import OPTIONS, uncovered_fields
-from lorascope.peft_rules.releases import read_differently
-from lorascope.peft_rules.saved_tensors import PREFIX, saved_tensors
-from lorascope.peft_rules.versioning import parsed_version
-from lorascope.records import AdapterConfig
-from lorascope.serializing import map_from_json, map_to_json
-from lorascope.sources.skeleton import map_module
-from lorascope.verifying import adapter_config, to_peft, verify
+from lorascope.checks.check import check
+from lorascope.model.json import map_from_json, map_to_json
+from lorascope.peft_rules.differences import read_differently
+from lorascope.peft_rules.options import OPTIONS, uncovered_fields
+from lorascope.peft_rules.releases import parsed_version
+from lorascope.peft_rules.state_dict import PREFIX, saved_tensors
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.verify import adapter_config, to_peft, verify
+from lorascope.sources.transformers.meta_model import map_module
+from tests.helpers import peft_models as zoo
+from tests.helpers.oracle import RARE, adapted_weights
+from tests.helpers.peft_comparison import compare_rare
+from tests.helpers.random_configs import LABELS, rare_configurations
+from tests.helpers.samples import fails
 
 RELEASE = parsed_version(peft.__version__) or ()
 MODELS = (
@@ -81,9 +81,9 @@ def tried(name: str, label: str, count: int) -> collections.Counter[str]:
 def test_enough_is_tried() -> None:
     assert len(MODELS) * len(LABELS) * PER_LABEL >= PAIRS
     assert len(QUICK) * len(LABELS) * 4 >= 300
-    labelled = {label.partition("=")[0] for label in LABELS}
+    labeled = {label.partition("=")[0] for label in LABELS}
     # All that is rare is tried, but for what only goes with another.
-    assert RARE - labelled <= {"qalora_group_size"}
+    assert RARE - labeled <= {"qalora_group_size"}
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -285,8 +285,8 @@ def test_computed_weights(values: dict[str, Any]) -> None:
     assert compare_rare("normed", {"r": 4, **values}) in ("adapted", "refused")
 
 
-class Quantised(nn.Linear):
-    """A linear layer whose weight is packed, as a quantised one's is: its features are in its attributes."""
+class Quantized(nn.Linear):
+    """A linear layer whose weight is packed, as a quantized one's is: its features are in its attributes."""
 
     def __init__(self) -> None:
         super().__init__(8, 6)
@@ -294,7 +294,7 @@ class Quantised(nn.Linear):
 
 
 def test_features_are_those_that_the_class_states() -> None:
-    model = nn.Sequential(Quantised())
+    model = nn.Sequential(Quantized())
     found = verify(map_module(model), {"target_modules": ["0"], "r": 2})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -337,7 +337,7 @@ def test_saved_tensors(values: dict[str, Any]) -> None:
     assert all(name.startswith(PREFIX) for name in ours.tensors)
 
 
-# Quantised layers.
+# Quantized layers.
 
 _PACKED: dict[str, tuple[dict[str, Any], int | None]] = {
     "plain": ({}, 40 * 96),

@@ -12,12 +12,12 @@ import peft
 import pytest
 import torch
 import transformers
-from peft_rules import zoo
 from torch import nn
 
-from lorascope.peft_rules.reaching import dead_or_crashing, obstacle, unbuildable
-from lorascope.records import ModelMap, Module, Role, Weight
-from lorascope.sources.skeleton import map_module
+from lorascope.model.types import ModelMap, Module, Role, Weight
+from lorascope.peft_rules.adaptability import dead_or_crashing, obstacle, unbuildable
+from lorascope.sources.transformers.meta_model import map_module
+from tests.helpers import peft_models
 
 
 class Around(nn.Module):
@@ -133,7 +133,7 @@ def test_the_output_projection_of_torch_attention_is_dead() -> None:
     ],
 )
 def test_obstacles(model: str, name: str, word: str) -> None:
-    found = obstacle(zoo.mapped(model), weight_of(zoo.mapped(model), name))
+    found = obstacle(peft_models.mapped(model), weight_of(peft_models.mapped(model), name))
     assert word in found
     assert found[0].isupper()
     assert found.endswith(".")
@@ -152,7 +152,7 @@ def test_obstacles(model: str, name: str, word: str) -> None:
     ],
 )
 def test_what_can_be_reached(model: str, name: str) -> None:
-    assert obstacle(zoo.mapped(model), weight_of(zoo.mapped(model), name)) == ""
+    assert obstacle(peft_models.mapped(model), weight_of(peft_models.mapped(model), name)) == ""
 
 
 def test_attention_of_three_dimensions_is_no_stack_of_experts() -> None:
@@ -164,21 +164,21 @@ def test_attention_of_three_dimensions_is_no_stack_of_experts() -> None:
     mapped = map_module(model)
     found = obstacle(mapped, weight_of(mapped, "transformer.layer.0.rel_attn.q", attention))
     assert "experts" in found
-    jetmoe = zoo.mapped("jetmoe")
+    jetmoe = peft_models.mapped("jetmoe")
     name = "model.layers.0.self_attention.experts.input_linear.weight"
     assert obstacle(jetmoe, weight_of(jetmoe, name, attention)) == ""
 
 
 def test_the_guard_for_nemotron_came_with_0_20() -> None:
     module = Module("layers.0.mixer.out_proj", "Linear", "linear", (("weight", (4, 4)),))
-    model = dataclasses.replace(zoo.mapped("llama"), model_type="nemotron_h", modules=(module,), weights=())
+    model = dataclasses.replace(peft_models.mapped("llama"), model_type="nemotron_h", modules=(module,), weights=())
     weight = Weight(module.name, module.name, "linear", (4, 4), Role())
     assert obstacle(model, weight, "0.19.1") == ""
     assert "refuses" in obstacle(model, weight, "0.20.0")
 
 
 def test_parameters_of_an_attention_with_other_widths_since_0_19() -> None:
-    plain = zoo.mapped("plain")
+    plain = peft_models.mapped("plain")
     weight = weight_of(plain, "other_width.q_proj_weight")
     assert "same width" in obstacle(plain, weight, "0.18.1")
     assert obstacle(plain, weight, "0.19.1") == ""

@@ -9,14 +9,15 @@ import dataclasses
 from typing import Any
 
 import pytest
-from peft_rules import zoo
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import unfold
-from lorascope.peft_rules.releases import COMPARED, read_differently
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.versioning import OLDEST, release_of
-from lorascope.records import AdapterConfig, Figures, ModelMap, Module
+from lorascope.model.types import Dimensions, ModelMap, Module
+from lorascope.names import unfold
+from lorascope.peft_rules.differences import COMPARED, read_differently
+from lorascope.peft_rules.releases import OLDEST, release_of
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig
+from tests.helpers import peft_models
 
 BEFORE_21 = ("0.18.1", "0.19.1", "0.20.0")
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -24,7 +25,7 @@ SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 
 def told(model: str | ModelMap, peft: str = "0.21.2", **config: Any) -> dict[tuple[str, ...], str]:
     """Releases to sentence."""
-    one = zoo.mapped(model) if isinstance(model, str) else model
+    one = peft_models.mapped(model) if isinstance(model, str) else model
     return {found.releases: str(found) for found in read_differently(one, AdapterConfig(**config), peft)}
 
 
@@ -91,7 +92,7 @@ def test_old_names_of_fused_experts() -> None:
 def test_names_alone_when_it_is_all_or_none() -> None:
     """The weights that differ come with the sentence, unfolded."""
     config = AdapterConfig(target_modules=r".*layers\.1\.self_attn\.q_proj")
-    model = zoo.mapped("qwen3_moe")
+    model = peft_models.mapped("qwen3_moe")
     (refusing, widened) = read_differently(model, config, "0.18.1")
     assert refusing.names == ()
     assert list(widened.names) == unfold("model.layers.{0,2}.self_attn.q_proj")
@@ -102,7 +103,7 @@ def test_names_alone_when_it_is_all_or_none() -> None:
 def test_a_rank_that_the_rewrite_doubles() -> None:
     """Both releases adapt the parameter, at other sizes: named as such in 0.18, by the rewrite later."""
     config = AdapterConfig(target_modules=("w1", "w3", "w2", "q_proj"), target_parameters=("gate_up_proj",), r=4)
-    sizes, factors = read_differently(zoo.mapped("mixtral"), config, "0.21.2")
+    sizes, factors = read_differently(peft_models.mapped("mixtral"), config, "0.21.2")
     assert "swaps the shapes" in str(factors)
     assert str(sizes) == (
         "PEFT 0.18.1 adapts 4 weights, not 6: model.layers.{0-1}.mlp.experts.down_proj are not adapted; "
@@ -114,7 +115,7 @@ def test_factors_of_fused_experts() -> None:
     """What 0.18.1 saves for Mixtral's experts does not load in 0.21.2, nor the other way round: sizes mismatch."""
     config = {"target_modules": ("q_proj",), "target_parameters": ("experts.down_proj",)}
     names = "model.layers.{0-1}.mlp.experts.down_proj"
-    (found,) = read_differently(zoo.mapped("mixtral"), AdapterConfig(**config), "0.21.2")
+    (found,) = read_differently(peft_models.mapped("mixtral"), AdapterConfig(**config), "0.21.2")
     assert str(found) == (
         f"PEFT 0.18.1 swaps the shapes of the two factors of {names}: an adapter saved by the one does not fit the other."
     )
@@ -130,7 +131,7 @@ def test_the_default_of_gemma4_and_of_nemotron_h() -> None:
     names = ("model.language_model.layers.0.self_attn.q_proj", "model.language_model.layers.0.mixer.o_proj")
     modules = tuple(Module(name, "Linear", "linear", (("weight", (4, 4)),)) for name in names)
     for model_type, releases in (("gemma4", ("0.18.1",)), ("nemotron_h", ("0.18.1", "0.19.1"))):
-        model = ModelMap(model_type, model_type, "Model", "causal-lm", "test", {}, Figures(), modules, ())
+        model = ModelMap(model_type, model_type, "Model", "causal-lm", "test", {}, Dimensions(), modules, ())
         found = told(model)
         assert list(found) == [releases]
         assert f'no default for model type "{model_type}"' in found[releases]
@@ -140,7 +141,7 @@ def test_the_default_of_gemma4_and_of_nemotron_h() -> None:
 def test_the_last_number_of_unfused_experts() -> None:
     names = [f"model.layers.{layer}.mlp.experts.{expert}.w1" for layer in range(2) for expert in range(3)]
     modules = tuple(Module(name, "Linear", "linear", (("weight", (4, 4)),)) for name in names)
-    model = ModelMap("unfused", "unfused", "Model", "causal-lm", "test", {}, Figures(), modules, ())
+    model = ModelMap("unfused", "unfused", "Model", "causal-lm", "test", {}, Dimensions(), modules, ())
     found = told(model, target_modules=("w1",), layers_to_transform=(1,))
     assert found == {
         ("0.18.1", "0.19.1"): "PEFT 0.18.1 and 0.19.1 adapt 2 weights, not 3: "
@@ -151,7 +152,7 @@ def test_the_last_number_of_unfused_experts() -> None:
 def test_biases_beside_the_same_weights() -> None:
     found = told("gpt_oss", target_modules=("q_proj",), bias="all")
     assert list(found) == [BEFORE_21]
-    trained = [resolve(zoo.mapped("gpt_oss"), AdapterConfig(target_modules=("q_proj",), bias="all"), peft).trainable
+    trained = [resolve(peft_models.mapped("gpt_oss"), AdapterConfig(target_modules=("q_proj",), bias="all"), peft).trainable
                for peft in ("0.20.0", "0.21.2")]  # fmt: skip
     assert found[BEFORE_21] == (
         f"PEFT 0.18.1 to 0.20.0 train {trained[0]:,} parameters, not {trained[1]:,}, for the same adapted weights."
@@ -160,7 +161,9 @@ def test_biases_beside_the_same_weights() -> None:
 
 
 def test_a_task_type_without_a_wrapper_is_told_elsewhere() -> None:
-    assert resolve(zoo.mapped("t5"), AdapterConfig(target_modules=("q",), task_type="SEQ_2_SEQ_LM"), "0.20.0").error
+    assert resolve(
+        peft_models.mapped("t5"), AdapterConfig(target_modules=("q",), task_type="SEQ_2_SEQ_LM"), "0.20.0"
+    ).error
     for peft in COMPARED:
         assert told("t5", peft, target_modules=("q",), task_type="SEQ_2_SEQ_LM") == {}
         # What else differs is said.
@@ -169,8 +172,8 @@ def test_a_task_type_without_a_wrapper_is_told_elsewhere() -> None:
 
 
 def test_different_reasons_to_refuse_are_no_difference() -> None:
-    assert resolve(zoo.mapped("qwen3_moe"), AdapterConfig(), "0.18.1").error
-    assert resolve(zoo.mapped("qwen3_moe"), AdapterConfig(), "0.21.2").error
+    assert resolve(peft_models.mapped("qwen3_moe"), AdapterConfig(), "0.18.1").error
+    assert resolve(peft_models.mapped("qwen3_moe"), AdapterConfig(), "0.21.2").error
     assert told("qwen3_moe") == {}
 
 
@@ -195,7 +198,7 @@ def test_the_name_that_stands_for_nothing() -> None:
 
 def test_an_unknown_release() -> None:
     with pytest.raises(LorascopeError, match=r"start at 0\.18"):
-        read_differently(zoo.mapped("llama"), AdapterConfig(), "0.17.0")
+        read_differently(peft_models.mapped("llama"), AdapterConfig(), "0.17.0")
 
 
 def test_every_minor_version_is_compared() -> None:

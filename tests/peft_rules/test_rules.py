@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from peft.tuners.tuners_utils import _find_minimal_target_modules
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 from peft.utils.other import get_pattern_key
-from peft_rules import zoo
 
 from lorascope.errors import LorascopeError
-from lorascope.peft_rules.matching import CONDENSED_FROM, NameSet, condensed_targets, default_targets
-from lorascope.peft_rules.ranking import PatternTable
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.versioning import release_of
-from lorascope.records import AdapterConfig, Figures, ModelMap, Module
+from lorascope.model.types import Dimensions, ModelMap, Module
+from lorascope.peft_rules.matchers import CONDENSED_FROM, NameSet, condensed_targets, default_targets
+from lorascope.peft_rules.rank_pattern import PatternTable
+from lorascope.peft_rules.releases import release_of
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig
+from tests.helpers import peft_models
 
 PART = st.sampled_from(["a", "b", "q_proj", "qxproj", "0", "1", "layers", "x-y"])
 NAME = st.lists(PART, min_size=1, max_size=4).map(".".join)
@@ -86,13 +87,13 @@ def test_versions(version: str, release: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("version", ["0.17.1", "newest", ""])
 def test_unknown_versions(version: str) -> None:
     with pytest.raises(LorascopeError) as caught:
-        resolve(zoo.mapped("llama"), AdapterConfig(), version)
+        resolve(peft_models.mapped("llama"), AdapterConfig(), version)
     assert "PEFT" in str(caught.value)
 
 
 def test_no_torch_is_needed() -> None:
     code = (
-        "import sys, lorascope.peft_rules.resolving, lorascope.peft_rules.reaching; "
+        "import sys, lorascope.peft_rules.resolve, lorascope.peft_rules.adaptability; "
         "assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -109,7 +110,7 @@ def large(layers: int) -> ModelMap:
         linears = [f".self_attn.{part}_proj" for part in "qkvo"]
         linears += [f".mlp.{part}_proj" for part in ("gate", "up", "down")]
         modules += [Module(start + linear, "Linear", "linear", square) for linear in linears]
-    return ModelMap("large", "llama", "Llama", "causal-lm", "test", {}, Figures(), tuple(modules), ())
+    return ModelMap("large", "llama", "Llama", "causal-lm", "test", {}, Dimensions(), tuple(modules), ())
 
 
 def seconds(model: ModelMap, config: AdapterConfig) -> float:

@@ -11,12 +11,12 @@ from typing import Any
 
 import peft
 import pytest
-from peft_rules import zoo
-from peft_rules.comparing import compare
 
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.versioning import release_of
-from lorascope.records import AdapterConfig, Resolution
+from lorascope.peft_rules.releases import release_of
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig, Resolution
+from tests.helpers import peft_models
+from tests.helpers.peft_comparison import compare
 
 RELEASE = release_of(peft.__version__)
 # 0.18 adapts what is called so, and knows nothing of fused experts.
@@ -278,7 +278,7 @@ CASES: dict[str, Case] = {
 
 
 def ours(one: Case) -> Resolution:
-    return resolve(zoo.mapped(one.model), one.config, peft.__version__)
+    return resolve(peft_models.mapped(one.model), one.config, peft.__version__)
 
 
 @pytest.mark.parametrize("label", CASES)
@@ -301,7 +301,7 @@ def test_all_traps_are_here() -> None:
 def test_a_parameter_of_the_model_itself() -> None:
     """0.18 and 0.19 wrap it without an error; its adapter does nothing. The rules refuse it with every release."""
     config = AdapterConfig(target_modules=(), target_parameters=("queries",))
-    assert "itself" in resolve(zoo.mapped("plain"), config, peft.__version__).error
+    assert "itself" in resolve(peft_models.mapped("plain"), config, peft.__version__).error
     if RELEASE >= (0, 20):
         assert compare("plain", config) == "refused"
 
@@ -318,6 +318,6 @@ def test_inputs_stay_as_they_were() -> None:
     ranks = {"q_proj": 4}
     config = AdapterConfig(target_modules=("w1", "w3", "q_proj"), rank_pattern=ranks)
     before = repr(config)
-    assert resolve(zoo.mapped("mixtral"), config).adapted
+    assert resolve(peft_models.mapped("mixtral"), config).adapted
     assert repr(config) == before
     assert ranks == {"q_proj": 4}

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from samples import sample
 
-from lorascope.advising.evidence import load_evidence
-from lorascope.advising.recommending import evidence_of_recipe, recommend
-from lorascope.reporting.advice import advice_json, advice_text, recipe_evidence_text
+from lorascope.advice.evidence import load_evidence
+from lorascope.advice.recommend import evidence_of_recipe, recommend
+from lorascope.reports.advice import advice_json, advice_text, recipe_evidence_text
+from tests.helpers.samples import sample
 
 
 def test_the_command_comes_first() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
 
 MODEL = {
     "id": str,
@@ -44,7 +44,7 @@ WEIGHT = {
     "out_features": int,
     "experts": int,
     "basis": str,
-    "quantisation": str,
+    "quantization": str,
     "adaptable": bool,
     "reason": str,
     "trace": dict,

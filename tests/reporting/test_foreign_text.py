@@ -10,11 +10,12 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
-from samples import sample
 
 import lorascope as ls
-from lorascope.costing.budgets import fitted_plan
-from lorascope.costing.memory import training_memory
+from lorascope.checks.types import Check
+from lorascope.costs.budget import fitted_plan
+from lorascope.costs.memory import training_memory
+from lorascope.findings import Finding
 from lorascope.foreign_text import (
     comment,
     is_class_name,
@@ -26,13 +27,14 @@ from lorascope.foreign_text import (
     shell_word,
     shown,
 )
-from lorascope.records import Check, Finding, ModelMap, Trace
-from lorascope.reporting.advice import advice_text, choices_text
-from lorascope.reporting.checks import check_text, serving_text
-from lorascope.reporting.contract import check_json, map_json, plan_json, serving_json
-from lorascope.reporting.costs import comparison_text, fitted_text, memory_text
-from lorascope.reporting.terminal import BY, map_text, plan_text
-from lorascope.serving.serving import serve
+from lorascope.model.types import ModelMap, Trace
+from lorascope.reports.advice import advice_text, choices_text
+from lorascope.reports.check import check_text, serving_text
+from lorascope.reports.cost import comparison_text, fitted_text, memory_text
+from lorascope.reports.json import check_json, map_json, plan_json, serving_json
+from lorascope.reports.terminal import BY, map_text, plan_text
+from lorascope.servers.check import serve
+from tests.helpers.samples import sample
 
 # Each would begin a line of its own, clear the screen, or turn the writing around.
 FAKE = "→ Everything is fine."
@@ -67,7 +69,7 @@ def hostile(text: str) -> ModelMap:
             weight,
             name=name.get(weight.name, weight.name),
             module=name.get(weight.module, weight.module),
-            quantisation=text if weight.role.part == "up" else "",
+            quantization=text if weight.role.part == "up" else "",
             guess=weight.role.part == "o",
         )
         for weight in model.weights

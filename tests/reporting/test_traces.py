@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from samples import sample
 
-from lorascope.planning import plan
-from lorascope.records import ModelMap, Role, Trace, Weight
-from lorascope.reporting.contract import map_json
-from lorascope.reporting.terminal import map_text
-from lorascope.reporting.traces import STANDINGS, standing, traces_text
+from lorascope.model.types import ModelMap, Role, Trace, Weight
+from lorascope.plans.planner import plan
+from lorascope.reports.json import map_json
+from lorascope.reports.terminal import map_text
+from lorascope.reports.traces import STANDINGS, standing, traces_text
+from tests.helpers.samples import sample
 
 VALUES = Role("", "", "attention", "", "v")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lorascope.records import Kind, Module
-from lorascope.roles import lexicon
-from lorascope.roles.classifying import assemble, classify, parse_role, read
-from lorascope.selecting import FACT_OF
+from lorascope.model import lexicon
+from lorascope.model.classify import assemble, classify, parse_role, read
+from lorascope.model.types import Kind, Module
+from lorascope.plans.rules import FACT_OF
 
 
 def _linear(name: str, out: int = 8, into: int = 8) -> Module:

@@ -1,12 +1,12 @@
-"""Roles against what was decided by reading the modeling code of each architecture (`tests/expectations`)."""
+"""Roles against what was decided by reading the modeling code of each architecture (`tests/data/expectations`)."""
 
 from __future__ import annotations
 
 import pytest
-from expectations_table import TABLES, matches, prefixes, roles, rows, weights
 
-from lorascope.selecting import FACT_OF
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.plans.rules import FACT_OF
+from lorascope.sources.builtin import builtin_models, load_builtin
+from tests.helpers.expectations import TABLES, matches, prefixes, roles, rows, weights
 
 CASES = [(table, label) for table in TABLES for label in roles(table)]
 
@@ -72,7 +72,7 @@ def test_components_partition_the_model(label: str) -> None:
     assert set(components) - used == set()
 
 
-GALLERY = [f"{head}/{name}" for name, heads in gallery().items() for head in heads]
+GALLERY = [f"{head}/{name}" for name, heads in builtin_models().items() for head in heads]
 
 
 @pytest.mark.parametrize("label", GALLERY)
@@ -80,7 +80,7 @@ def test_nothing_in_the_gallery_is_a_guess_and_the_record_is_fresh(label: str) -
     head, name = label.split("/")
     found = weights(label)
     assert [weight.name for weight in found if weight.guess] == []
-    assert from_gallery(name, head).weights == found
+    assert load_builtin(name, head).weights == found
 
 
 def test_the_gallery_has_all_maps() -> None:

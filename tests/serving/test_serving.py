@@ -7,24 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving_cases import LOADS
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.errors import LorascopeError
-from lorascope.peft_rules.saved_tensors import saved_tensors
-from lorascope.records import Serving
-from lorascope.serving.facts import server_facts
-from lorascope.serving.serving import serve
-from lorascope.serving.vllm_names import Place, vllm_places
-from lorascope.sources.gallery import from_gallery
-from lorascope.verifying import adapter_config, verify
+from lorascope.peft_rules.state_dict import saved_tensors
+from lorascope.plans.verify import adapter_config, verify
+from lorascope.servers.check import serve
+from lorascope.servers.facts import server_facts
+from lorascope.servers.types import Serving
+from lorascope.servers.vllm_names import Place, vllm_places
+from lorascope.sources.builtin import load_builtin
+from tests.helpers.paths import DATA
+from tests.helpers.serving_cases import LOADS
 
-# What vLLM 0.33.0 did with the adapters of `serving_cases`, written by `recording_vllm.py --loads`.
-RECORDED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vllm_loads.json").read_text("utf-8"))
+# What vLLM 0.33.0 did with the adapters of `serving_cases`, written by `record_vllm.py --loads`.
+RECORDED: dict[str, dict[str, Any]] = json.loads((DATA / "vllm_loads.json").read_text("utf-8"))
 RAN = sorted(name for name, row in RECORDED.items() if "skipped" not in row)
 # The same of an adapter on all linear layers, for each recorded architecture, written by `--all-linear`.
-EVERYWHERE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vllm_all_linear.json").read_text("utf-8"))
+EVERYWHERE: dict[str, dict[str, Any]] = json.loads((DATA / "vllm_all_linear.json").read_text("utf-8"))
 # Models cut to two layers, none of which is one of full attention.
 CUT = {
     "causal-lm/qwen3_5",
@@ -40,18 +41,18 @@ WITH_A_FLAG = {"deepseek-v3-experts", "qwen3-moe-experts"}
 
 
 def asked(key: str, keywords: dict[str, Any], server: str = "vllm", extras: dict[str, Any] | None = None) -> Serving:
-    model = gallery(key)
+    model = builtin_models(key)
     config = adapter_config(keywords)
     return serve(model, config, verify(model, config), server, extras=extras or {})
 
 
-def gallery(key: str) -> ls.ModelMap:
+def builtin_models(key: str) -> ls.ModelMap:
     head, _, model_type = key.rpartition("/")
-    return from_gallery(model_type, head)
+    return load_builtin(model_type, head)
 
 
 def places_of(key: str, keywords: dict[str, Any]) -> tuple[Place, ...]:
-    model, config = gallery(key), adapter_config(keywords)
+    model, config = builtin_models(key), adapter_config(keywords)
     tensors = saved_tensors(model, config, verify(model, config)).tensors
     return vllm_places(tensors, server_facts("vllm").modules[model.architecture])
 

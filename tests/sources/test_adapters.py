@@ -10,12 +10,12 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from hub_server import Huge, Repo, Server, connected
 from huggingface_hub import constants
-from samples import fails
-from writing import frame, write_file
 
 from lorascope.sources.adapters import CONFIG, TENSORS, read_adapter
+from tests.helpers.hub_server import Huge, Repo, Server, connected
+from tests.helpers.samples import fails
+from tests.helpers.sparse_checkpoints import frame, write_file
 
 NAME = "someone/adapter"
 SETTINGS: dict[str, Any] = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "peft_version": "0.21.2"}

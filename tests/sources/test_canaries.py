@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Repo, Server
-from samples import TINY_LLAMA
-from writing import write_checkpoint, write_file
 
-TOOLS = str(Path(__file__).parent.parent.parent / "tools")
+from tests.helpers.hub_server import Repo, Server
+from tests.helpers.paths import ROOT
+from tests.helpers.samples import TINY_LLAMA
+from tests.helpers.sparse_checkpoints import write_checkpoint, write_file
+
+TOOLS = str(ROOT / "tools")
 # What a canary leaves behind wherever it could sing.
 CANARY = "from pathlib import Path\nPath({path!r}).touch()\nclass X: pass\n"
 CODE = {"AutoConfig": "evil.X", "AutoModel": "evil.X", "AutoModelForCausalLM": "evil.X"}
@@ -89,11 +91,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "experts on the Hub": {**TINY_LLAMA, "experts_implementation": "evil/repo"},
     "a name of another": {**TINY_LLAMA, "_name_or_path": "evil/repo", "name_or_path": "evil/repo"},
     "names turned around": {**TINY_LLAMA, "attribute_map": {"tie_word_embeddings": "auto_map"}, "auto_map": CODE},
-    "quantised by code": {
+    "quantized by code": {
         **TINY_LLAMA,
         "quantization_config": {"quant_method": "evil", "modules_to_not_convert": None},
     },
-    "quantised by AWQ": {**TINY_LLAMA, "quantization_config": {"quant_method": "awq", "bits": 4}},
+    "quantized by AWQ": {**TINY_LLAMA, "quantization_config": {"quant_method": "awq", "bits": 4}},
     "a type of tensors": {**TINY_LLAMA, "dtype": "__import__('os')", "torch_dtype": "evil"},
     "an activation": {**TINY_LLAMA, "hidden_act": "evil/repo"},
     "a class that is a line": {**TINY_LLAMA, "model_type": "evil", "architectures": ["X\ntouch {canary}\n#"]},
@@ -160,7 +162,7 @@ def hook(event, arguments):
             heard.append([event, repr(arguments)])
 
 sys.addaudithook(hook)
-from lorascope.cli import main
+from lorascope.cli.main import main
 if sys.argv[2]:
     sys.path.append(sys.argv[2])
     from architectures import mend_torchvision

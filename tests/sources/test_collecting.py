@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from lorascope.sources.collecting import no_collection
+from lorascope.gc_paused import no_collection
 
 
 @pytest.mark.parametrize("before", [True, False])

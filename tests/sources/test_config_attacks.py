@@ -18,19 +18,20 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
-from hub_server import Hostile, answer, sends
-from samples import TINY_LLAMA, fails
 
 import lorascope as ls
 from lorascope.errors import LorascopeError
-from lorascope.sources import build_limits
-from lorascope.sources.build_limits import limited_build
-from lorascope.sources.configurations import configuration
-from lorascope.sources.foreign_config import build_faults, buildable
-from lorascope.sources.memory_bound import MemoryBound
-from lorascope.sources.seal import sealed
-from lorascope.sources.skeleton import build
-from lorascope.sources.watchdog import OverrunError, Watchdog
+from lorascope.sandbox import build_limits
+from lorascope.sandbox.build_limits import limited_build
+from lorascope.sandbox.memory_bound import MemoryBound
+from lorascope.sandbox.seal import sealed
+from lorascope.sandbox.watchdog import OverrunError, Watchdog
+from lorascope.sources.transformers.config import configuration
+from lorascope.sources.transformers.foreign_config import build_faults, buildable
+from lorascope.sources.transformers.meta_model import build
+from tests.helpers.hub_server import Hostile, answer, sends
+from tests.helpers.paths import ROOT
+from tests.helpers.samples import TINY_LLAMA, fails
 
 CODE = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoModelForCausalLM": "evil.Model"}
 ELSEWHERE = {name: f"someone/evil--{place}" for name, place in CODE.items()}
@@ -207,13 +208,13 @@ def test_nothing_happens(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with Hostile({"": sends(answer(b"{}"))}) as hub:
-        paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[2] / "tools"), os.environ.get("PYTHONPATH"))))
-        prepare = "import architectures; architectures.mend_torchvision(); import watched; watched.main()"
+        paths = os.pathsep.join(filter(None, (str(ROOT), str(ROOT / "tools"), os.environ.get("PYTHONPATH"))))
+        prepare = "import architectures; architectures.mend_torchvision(); from tests.helpers.watched_inspection import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", prepare, str(report), *map(str, folders.values())],
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), paths)),
+                "PYTHONPATH": paths,
                 "HF_ENDPOINT": hub.endpoint,
                 "HF_HOME": str(home),
                 "HF_TOKEN": "hf_mine",
@@ -245,7 +246,8 @@ def test_the_hooks_see_what_they_should(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "trusted"
     write_folder(folder, {"model_type": "mine", "auto_map": CODE})
     code = (
-        "import watched, sys; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
+        "from tests.helpers import watched_inspection as watched\n"
         "from lorascope import inspect\n"
         "import torch, transformers\n"
         "sys.addaudithook(watched.note); watched.folder = sys.argv[1]; watched.recording = True\n"
@@ -255,7 +257,7 @@ def test_the_hooks_see_what_they_should(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "HF_HOME": str(tmp_path / "home")},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
         check=True,

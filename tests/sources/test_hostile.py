@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacks import REFUSED_BY_BOTH, STRICTER, Memory, accepts, blob_of, described
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import PEAK_MEMORY
-from writing import BITS, frame, header
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.headers import parse_header
-from lorascope.sources.safetensors import INDEX, WEIGHTS, open_checkpoint, read_headers
+from lorascope.sources.checkpoint.safetensors import INDEX, WEIGHTS, open_checkpoint, read_headers
+from lorascope.sources.files.safetensors_header import parse_header
+from tests.helpers.hostile_files import REFUSED_BY_BOTH, STRICTER, Memory, accepts, blob_of, described
+from tests.helpers.paths import ROOT
+from tests.helpers.samples import PEAK_MEMORY
+from tests.helpers.sparse_checkpoints import BITS, frame, header
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "hostile-files.md"
+PAGE = ROOT / "docs" / "hostile-files.md"
 # How many of each a quick run and a slow run try.
 HEADERS, INDEXES, CONFIGS = (800, 12_000), (300, 4_000), (300, 4_000)
 
@@ -371,8 +372,8 @@ MEASURE = (
 import resource, sys, time
 from pathlib import Path
 from lorascope.errors import LorascopeError
-from lorascope.sources.folders import open_folder
-from lorascope.sources.safetensors import open_checkpoint
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.checkpoint.safetensors import open_checkpoint
 
 resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
 begun = time.process_time()
@@ -429,10 +430,10 @@ def test_large_headers_are_within_the_bound(bomb: str) -> None:
 WATCH = """
 import sys
 from pathlib import Path
-import lorascope.sources.json_text
+import lorascope.sources.files.json_text
 from lorascope.errors import LorascopeError
-from lorascope.sources.folders import open_folder
-from lorascope.sources.safetensors import open_checkpoint
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.checkpoint.safetensors import open_checkpoint
 
 seen = []
 watching = ("open", "os.listdir", "os.scandir", "os.exec", "os.system", "subprocess.Popen", "import", "exec")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from hub_server import Hostile, Repo, Server, answer, connected, sends
-from samples import TINY_LLAMA, fails
 
 from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
-from lorascope.sources import hub_requests
-from lorascope.sources.checkpoints import Span
-from lorascope.sources.hub import open_repository
-from lorascope.sources.redirects import redirect_fault
+from lorascope.sources.checkpoint.types import Span
+from lorascope.sources.files import hub_requests
+from lorascope.sources.files.hub import open_repository
+from lorascope.sources.files.redirects import redirect_fault
+from tests.helpers.hub_server import Hostile, Repo, Server, answer, connected, sends
+from tests.helpers.samples import TINY_LLAMA, fails
 
 NAME = "someone/model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

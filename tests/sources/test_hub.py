@@ -17,21 +17,21 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from hub_server import Faults, Huge, Repo, Server, connected
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import fails
-from writing import write_checkpoint
 
 from lorascope.errors import LorascopeError
-from lorascope.sources import hub as hub_room
-from lorascope.sources import hub_requests
-from lorascope.sources.checkpoints import Span
-from lorascope.sources.configurations import MOST_BYTES
-from lorascope.sources.folders import open_folder
-from lorascope.sources.hub import Repository, open_repository
-from lorascope.sources.safetensors import open_checkpoint
+from lorascope.sources.checkpoint.safetensors import open_checkpoint
+from lorascope.sources.checkpoint.types import Span
+from lorascope.sources.files import hub as hub_room
+from lorascope.sources.files import hub_requests
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.files.hub import Repository, open_repository
+from lorascope.sources.transformers.config import MOST_BYTES
+from tests.helpers.hub_server import Faults, Huge, Repo, Server, connected
+from tests.helpers.samples import fails
+from tests.helpers.sparse_checkpoints import write_checkpoint
 
 NAME = "someone/model"
 CONFIG = b'{"model_type": "llama"}'
@@ -193,8 +193,8 @@ def test_no_message_tells_the_token(token: str, hub: Server, cache: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "token", "said"),
     [
-        ({"gated": True}, None, ["is gated, and you are not logged in", "Accept the licence at", "hf auth login"]),
-        ({"gated": True}, "hf_other", ["is gated, and your account has no access yet", "Accept the licence at"]),
+        ({"gated": True}, None, ["is gated, and you are not logged in", "Accept the license at", "hf auth login"]),
+        ({"gated": True}, "hf_other", ["is gated, and your account has no access yet", "Accept the license at"]),
         ({"private": True}, None, ["no such repository, or it is private", "Check the name", "hf auth login"]),
         ({"private": True}, "hf_other", ["no such repository, or it is private", "an account that may read it"]),
     ],
@@ -267,14 +267,14 @@ def test_what_is_no_name(name: str, hub: Server) -> None:
     "use",
     [
         "lorascope.inspect('org/name')",
-        "lorascope.sources.seal._install()",
-        "lorascope.sources.configurations.transformers_library()",
-        "lorascope.verifying.to_peft(lorascope.AdapterConfig(target_modules=('q_proj',)))",
+        "lorascope.sandbox.seal._install()",
+        "lorascope.sources.transformers.config.transformers_library()",
+        "lorascope.plans.verify.to_peft(lorascope.AdapterConfig(target_modules=('q_proj',)))",
     ],
 )
 def test_an_environment_that_huggingface_hub_cannot_use(name: str, value: str, use: str) -> None:
     code = f"""
-import lorascope, lorascope.sources.seal, lorascope.sources.configurations, lorascope.verifying
+import lorascope, lorascope.sandbox.seal, lorascope.sources.transformers.config, lorascope.plans.verify
 try:
     {use}
 except lorascope.LorascopeError as error:
@@ -677,8 +677,8 @@ def test_an_index_leads_nowhere_else(place: str, hub: Server) -> None:
 def test_settings_of_the_environment(tmp_path: Path) -> None:
     code = f"""
 import json, sys
-from lorascope.sources.checkpoints import Span
-from lorascope.sources.hub import open_repository
+from lorascope.sources.checkpoint.types import Span
+from lorascope.sources.files.hub import open_repository
 found = open_repository({NAME!r})
 part = found.read([Span({WEIGHTS!r}, 256, 300), Span("config.json", 0, 99)])
 heavy = sorted({{"torch", "transformers", "peft", "numpy", "safetensors"}} & sys.modules.keys())

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import Repo, Server, connected
-from samples import TINY_LLAMA
-from test_mapping import llama
-from writing import write_checkpoint
 
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.inspecting import inspect
+from tests.helpers.hub_server import Repo, Server, connected
+from tests.helpers.samples import TINY_LLAMA
+from tests.helpers.sparse_checkpoints import write_checkpoint
+from tests.sources.test_mapping import llama
 
 NAME = "someone/small"
 SIZES = {"hidden_size": 2048, "intermediate_size": 4096, "vocab_size": 32000}
@@ -42,7 +42,7 @@ def hub(folder: Path, tmp_path: Path) -> Iterator[Server]:
 
 def test_the_same_map_as_of_the_folder(hub: Server, folder: Path) -> None:
     ours, local = inspect(NAME), inspect(folder)
-    assert (ours.weights, ours.modules, ours.figures) == (local.weights, local.modules, local.figures)
+    assert (ours.weights, ours.modules, ours.dimensions) == (local.weights, local.modules, local.dimensions)
     assert (ours.source, ours.model, ours.notes) == ("headers", NAME, ())
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     # Facts, configuration and index, and a part of each file.
@@ -66,7 +66,7 @@ def test_the_commit_is_said(hub: Server, capsys: pytest.CaptureFixture[str]) -> 
         (
             Repo({"model.safetensors": b"", "config.json": b"{}"}, gated=True, readers=("hf_mine",)),
             [],
-            ["is gated", "Accept the licence", "hf auth login"],
+            ["is gated", "Accept the license", "hf auth login"],
         ),
         (Repo({"pytorch_model.bin": b"", "config.json": b"{}"}), ["--source", "headers"], ["pickle files", "onvert"]),
         (Repo({"model.safetensors": b"version https://git-lfs"}), [], ["config.json"]),
@@ -87,7 +87,7 @@ def test_what_goes_wrong_says_what_to_do(
 
 def test_neither_torch_nor_transformers_is_needed(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from lorascope.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from lorascope.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, sorted({'torch', 'transformers', 'peft', 'numpy', 'safetensors'} & sys.modules.keys()))"
     )
     with Server({NAME: Repo.of_folder(folder)}) as server:

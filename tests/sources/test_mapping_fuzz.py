@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorascope.errors import LorascopeError
-from lorascope.records import ModelMap
-from lorascope.sources.checkpoints import Stored
-from lorascope.sources.configurations import checked_config
-from lorascope.sources.mapping import map_checkpoint
+from lorascope.model.types import ModelMap
+from lorascope.sources.checkpoint.to_model_map import map_checkpoint
+from lorascope.sources.checkpoint.types import Stored
+from lorascope.sources.transformers.config import checked_config
 
 SCALARS = st.none() | st.booleans() | st.integers(-5, 2_000) | st.floats(allow_nan=False) | st.text(max_size=8)
 JSON = st.recursive(

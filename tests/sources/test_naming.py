@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
-from pathlib import Path
 
 import pytest
-import remote_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import fails, sample
 
-from lorascope.folding import template
-from lorascope.records import ModelMap, Module, Weight
-from lorascope.roles.classifying import classify
-from lorascope.sources.checkpoints import Stored
-from lorascope.sources.gallery import from_gallery, gallery
-from lorascope.sources.naming import NameReading, input_output_embeddings, modules_from_names
+from lorascope.model.classify import classify
+from lorascope.model.types import ModelMap, Module, Weight
+from lorascope.names import template
+from lorascope.sources.builtin import builtin_models, load_builtin
+from lorascope.sources.checkpoint.from_names import NameReading, input_output_embeddings, modules_from_names
+from lorascope.sources.checkpoint.types import Stored
+from tests.helpers import remote_models
+from tests.helpers.paths import DATA
+from tests.helpers.samples import fails, sample
 
 LAYOUTS = {layout.model: layout for layout in remote_models.LAYOUTS}
 IDS = [layout.model.replace("/", "-") for layout in remote_models.LAYOUTS]
@@ -25,7 +25,7 @@ IDS = [layout.model.replace("/", "-") for layout in remote_models.LAYOUTS]
 
 @cache
 def _rows() -> list[list[str]]:
-    path = Path(__file__).parent.parent / "expectations" / "remote_roles.tsv"
+    path = DATA / "expectations" / "remote_roles.tsv"
     return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
 
 
@@ -163,9 +163,9 @@ def test_names_alone_over_all_recorded_maps() -> None:
     classes: Counter[str] = Counter()
     weights: Counter[bool] = Counter()
     embeddings: Counter[str] = Counter()
-    for model_type, heads in gallery().items():
+    for model_type, heads in builtin_models().items():
         for head in heads:
-            recorded = from_gallery(model_type, head)
+            recorded = load_builtin(model_type, head)
             reading, built = _from_map(recorded)
             read = _kinds(reading)
             for name, module in built.items():
@@ -318,7 +318,7 @@ def test_buffers_are_dropped_with_a_reason(name: str, shape: tuple[int, ...], dt
 
 
 def test_a_packed_weight_is_a_parameter_though_its_numbers_are_whole() -> None:
-    reading = _read(q_proj__weight=Stored("q_proj.weight", (8, 8), "I32", quantisation="gptq 4 bit"))
+    reading = _read(q_proj__weight=Stored("q_proj.weight", (8, 8), "I32", quantization="gptq 4 bit"))
     assert reading.dropped == {}
     assert _kinds(reading) == {"q_proj": "linear"}
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-import remote_models
 import torch
-from oracle import peft_kwargs, peft_truth
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.folding import NUMBER, template
-from lorascope.planning import plan
-from lorascope.records import Figures, ModelMap
-from lorascope.roles.classifying import classify
-from lorascope.sources.checkpoints import Stored
-from lorascope.sources.naming import input_output_embeddings, modules_from_names
+from lorascope.model.classify import classify
+from lorascope.model.types import Dimensions, ModelMap
+from lorascope.names import NUMBER, template
+from lorascope.plans.planner import plan
+from lorascope.sources.checkpoint.from_names import input_output_embeddings, modules_from_names
+from lorascope.sources.checkpoint.types import Stored
+from tests.helpers import remote_models
+from tests.helpers.oracle import peft_kwargs, peft_truth
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_peft_adapts_what_the_plan_from_names_says(layout: remote_models.Layout)
         head="unknown",
         source="names",
         versions={},
-        figures=Figures(),
+        dimensions=Dimensions(),
         modules=reading.modules,
         weights=weights,
         root_parameters=reading.root_parameters,

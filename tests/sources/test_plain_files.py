@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.plain_files import read_plain
+from lorascope.sources.files.plain import read_plain
 
 
 def refusal(path: Path, most: int = 100) -> str:

@@ -6,7 +6,7 @@ import random
 import re
 from collections import defaultdict
 
-from lorascope.sources.conversions.renaming import _templates
+from lorascope.sources.checkpoint.conversions.names import _templates
 
 WORDS = ("experts", "0", "1", "12", "007", "", "w1", "é\n", "٣")
 WEIGHTS = (9, 9, 9, 9, 1, 1, 1, 1, 1)

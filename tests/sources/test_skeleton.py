@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import Repo, Server
-from samples import PEAK_MEMORY
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.hub_server import Repo, Server
+from tests.helpers.paths import ROOT
+from tests.helpers.samples import PEAK_MEMORY
+
 PATHS = os.pathsep.join(str(ROOT / folder) for folder in ("src", "tools"))
-PREPARE = "import architectures; architectures.mend_torchvision(); from lorascope.cli import main; import sys; "
+PREPARE = "import architectures; architectures.mend_torchvision(); from lorascope.cli.main import main; import sys; "
 
 pytestmark = pytest.mark.slow
 

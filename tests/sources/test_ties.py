@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lorascope.sources.layouts import ModelLayout
-from lorascope.sources.ties import completed, groups, tied
+from lorascope.sources.checkpoint.layout import ModelLayout
+from lorascope.sources.checkpoint.ties import completed, groups, tied
 
 
 def pairs(architecture: str, names: list[str], **config: object) -> dict[str, str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import fails, sample
 
 import lorascope as ls
-from lorascope.sources import hub
 from lorascope.sources.adapters import read_adapter
-from lorascope.sources.configurations import configuration, is_hub_id
+from lorascope.sources.files import hub
+from lorascope.sources.transformers.config import configuration, is_hub_id
+from tests.helpers.samples import fails, sample
 
 ENDINGS = (".json", ".yaml", ".yml", ".py", ".sh", ".safetensors", ".gguf", ".ipynb", ".JSON")
 READERS: dict[str, Callable[[str], Any]] = {

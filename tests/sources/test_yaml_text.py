@@ -10,10 +10,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import fails
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.yaml_text import MOST_BYTES, parse_yaml
+from lorascope.sources.files.yaml_text import MOST_BYTES, parse_yaml
+from tests.helpers.samples import fails
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{letter}: &{letter} [{', '.join([f'*{before}'] * 10)}]\n"

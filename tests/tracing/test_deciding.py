@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graphs import (
+from lorascope.tracing.graph import Edges
+from tests.helpers.graph_sketch import (
     ROWS,
     Sketch,
     activated,
@@ -15,8 +16,6 @@ from graphs import (
     softmax,
     union,
 )
-
-from lorascope.tracing.graph import Edges
 
 
 def test_attention() -> None:
@@ -210,7 +209,7 @@ def test_a_softmax_of_scores_that_weighs_no_product_is_no_attention() -> None:
 
 
 def test_evidence_is_a_clause_on_the_weight() -> None:
-    from lorascope.tracing.deciding import decide
+    from lorascope.tracing.classify.classify import decide
 
     draw = Sketch()
     x = draw.table()

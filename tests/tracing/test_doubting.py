@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 from architectures import Entry
-from families import entry_of, expected
-from graphs import Sketch, activated, at, joined, piece, softmax, union
-from traces import trace
-from verdicts import verdict
 
-from lorascope.tracing.deciding import decide
-from lorascope.tracing.doubting import doubts, unlike_their_layers
+from lorascope.tracing.classify.aggregate import Settled
+from lorascope.tracing.classify.classify import decide
+from lorascope.tracing.classify.consistency import doubts, unlike_their_layers
 from lorascope.tracing.graph import Edges, Graph
-from lorascope.tracing.settling import Settled
+from tests.conformance.traces import trace
+from tests.helpers.families import entry_of, expected
+from tests.helpers.graph_sketch import Sketch, activated, at, joined, piece, softmax, union
+from tests.helpers.trace_verdicts import verdict
 
 
 def doubted(graph: Graph) -> dict[str, str]:

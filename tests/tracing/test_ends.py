@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphs import ROWS, Sketch, activated, multiplied, piece, roles, union
-
 from lorascope.tracing.graph import Edges
+from tests.helpers.graph_sketch import ROWS, Sketch, activated, multiplied, piece, roles, union
 
 
 def layered(draw: Sketch, start: Edges) -> Edges:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from graphs import WIDTH, Sketch, activated, decided, flagged, multiplied, piece, roles, softmax, union
 
 from lorascope.tracing.graph import Edges, Flag
+from tests.helpers.graph_sketch import (
+    WIDTH,
+    Sketch,
+    activated,
+    decided,
+    flagged,
+    multiplied,
+    piece,
+    roles,
+    softmax,
+    union,
+)
 
 
 def gated(draw: Sketch, x: Edges, name: str = "", **routed: tuple[str, ...] | list[int]) -> Edges:

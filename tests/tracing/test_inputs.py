@@ -9,12 +9,12 @@ import architectures
 import pytest
 import torch
 import transformers
-from fitting import runnable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lorascope.folding import template
-from lorascope.tracing.inputs import Call, calls
+from lorascope.names import template
+from lorascope.tracing.calls.inputs import Call, calls
+from tests.helpers.runnable_models import runnable
 
 ENTRIES = {f"{entry.head}/{entry.label}": entry for entry in (*architectures.entries(), *architectures.layouts())}
 

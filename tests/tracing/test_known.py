@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from lorascope.tracing import known
+from lorascope.tracing.record import meta_execution
 
 
 class Running(TorchDispatchMode):  # type: ignore[misc]  # torch does not say what it is
@@ -18,10 +18,10 @@ class Running(TorchDispatchMode):  # type: ignore[misc]  # torch does not say wh
 
     def __init__(self) -> None:
         super().__init__()
-        self.shapes: known.Shapes = {}
+        self.shapes: meta_execution.Shapes = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return known.run(func, func._overloadpacket.__name__, args, kwargs or {}, self.shapes)
+        return meta_execution.run(func, func._overloadpacket.__name__, args, kwargs or {}, self.shapes)
 
 
 def unknown(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -104,7 +104,8 @@ def test_known_tensors_stay_real() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elements", "real"), [(known.LARGEST_KNOWN_FLOATS, True), (known.LARGEST_KNOWN_FLOATS + 1, False)]
+    ("elements", "real"),
+    [(meta_execution.LARGEST_KNOWN_FLOATS, True), (meta_execution.LARGEST_KNOWN_FLOATS + 1, False)],
 )
 def test_large_tensors_of_floats_are_not_made(elements: int, real: bool) -> None:
     with Running():
@@ -139,7 +140,7 @@ def test_places_of_an_unknown_mask_are_all() -> None:
 
 def test_buffers_without_numbers_get_some() -> None:
     def of(name: str, dtype: torch.dtype) -> list[Any]:
-        found: list[Any] = known.stand_in_of_buffer(name, unknown(1, 3, dtype=dtype)).tolist()
+        found: list[Any] = meta_execution.stand_in_of_buffer(name, unknown(1, 3, dtype=dtype)).tolist()
         return found
 
     assert of("position_ids", torch.long) == [[0, 1, 2]]
@@ -147,7 +148,7 @@ def test_buffers_without_numbers_get_some() -> None:
     assert of("attention_mask", torch.long) == [[1, 1, 1]]
     assert of("causal", torch.bool) == [[True, True, True]]
     assert of("counter", torch.int) == [[0, 0, 0]]
-    assert known.stand_in_of_buffer("position_ids", unknown(1, dtype=torch.long)).tolist() == [0]
+    assert meta_execution.stand_in_of_buffer("position_ids", unknown(1, dtype=torch.long)).tolist() == [0]
 
 
 def test_grouped_products_of_any_type() -> None:
@@ -191,12 +192,12 @@ def test_remembered_shapes_are_what_torch_gives(name: str) -> None:
             for real in (torch.zeros(shape, dtype=dtype), torch.zeros(shape[::-1], dtype=dtype).permute(2, 1, 0)):
                 same = torch.empty_strided(real.shape, real.stride(), dtype=dtype, device="meta")
                 try:
-                    expected = known.tensors_in([OPERATIONS[name](real)])
+                    expected = meta_execution.tensors_in([OPERATIONS[name](real)])
                 except RuntimeError:  # a view that these strides have not
                     continue
                 for _ in range(2):  # worked out, then remembered
                     with running:
-                        found = known.tensors_in([OPERATIONS[name](same)])
+                        found = meta_execution.tensors_in([OPERATIONS[name](same)])
                     described = [(one.shape, one.stride(), one.dtype) for one in found]
                     assert described == [(one.shape, one.stride(), one.dtype) for one in expected]
                     compared += 1
@@ -216,16 +217,22 @@ def test_remembered_shapes_are_what_torch_gives(name: str) -> None:
     ],
 )
 def test_what_depends_on_weights_cannot_be_asked_for(ask: Callable[[torch.Tensor], Any]) -> None:
-    with Running(), pytest.raises(known.UntraceableError, match="asks for a number that depends on the weights"):
+    with (
+        Running(),
+        pytest.raises(meta_execution.UntraceableError, match="asks for a number that depends on the weights"),
+    ):
         ask(unknown(1))
 
 
 def test_an_operation_that_has_no_form_without_numbers() -> None:
-    library = torch.library.Library("lorascope_tests", "FRAGMENT")
+    library = torch.library.Library("lorascopetests", "FRAGMENT")
     library.define("opaque(Tensor x) -> Tensor")
     library.impl("opaque", lambda x: x + 1, "CPU")
-    with Running(), pytest.raises(known.UntraceableError, match="the operation opaque has no form without numbers"):
-        torch.ops.lorascope_tests.opaque(unknown(2))
+    with (
+        Running(),
+        pytest.raises(meta_execution.UntraceableError, match="the operation opaque has no form without numbers"),
+    ):
+        torch.ops.lorascopetests.opaque(unknown(2))
 
 
 def test_operations_on_plain_numbers() -> None:

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from lorascope.records import Figures, ModelMap, Module, Role, Trace, Weight
-from lorascope.roles.classifying import parse_role
-from lorascope.tracing.merging import Seen, compatible, merge, with_siblings
-from lorascope.tracing.settling import Settled
+from lorascope.model.classify import parse_role
+from lorascope.model.types import Dimensions, ModelMap, Module, Role, Trace, Weight
+from lorascope.tracing.classify.aggregate import Settled
+from lorascope.tracing.reconcile import Seen, compatible, merge, with_siblings
 
 WHY = "no call reached it"
 
@@ -25,7 +25,7 @@ def named(**weights: str) -> ModelMap:
         Weight(module.name, module.name, "linear", (8, 8), role(text.rstrip("?")), 3, text.endswith("?"))
         for module, text in zip(modules, weights.values(), strict=True)
     )
-    return ModelMap("m", "", "M", "unknown", "module", {}, Figures(), modules, found)
+    return ModelMap("m", "", "M", "unknown", "module", {}, Dimensions(), modules, found)
 
 
 def seen(text: str, component: str = "") -> Seen:

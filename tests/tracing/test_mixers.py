@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from graphs import Sketch, activated, decided, flagged, multiplied, piece, roles, union
 
 from lorascope.tracing.graph import Edges, Flag
+from tests.helpers.graph_sketch import Sketch, activated, decided, flagged, multiplied, piece, roles, union
 
 
 @pytest.mark.parametrize("flag", [Flag.SCAN, Flag.CONVOLUTION])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from graphs import Sketch, activated, at, softmax, union
-
 from lorascope.tracing.graph import Edge, Flag, Graph
-from lorascope.tracing.reading import Reader, Reading
+from lorascope.tracing.graph_queries import Reader, Reading
+from tests.helpers.graph_sketch import Sketch, activated, at, softmax, union
 
 
 def streams(graph: Graph) -> set[int]:

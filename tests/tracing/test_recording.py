@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from modules import IDS, NUMBERS, matrix, names, node, recorded, shape
 from torch import nn
 from torch.nn import functional
 
 from lorascope.tracing.graph import Edge, Flag
+from tests.helpers.expressions import IDS, NUMBERS, matrix, names, node, recorded, shape
 
 LINEAR = ["weight w.weight"]
 PARAMETER = ["weight w"]

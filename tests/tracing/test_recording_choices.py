@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from modules import IDS, NUMBERS, Expression, matrix, node, recorded, shape
 from torch import nn
 
 from lorascope.tracing.graph import Flag
-from lorascope.tracing.recording import record
+from lorascope.tracing.record.recorder import record
+from tests.helpers.expressions import IDS, NUMBERS, Expression, matrix, node, recorded, shape
 
 EXPERTS = 6
 

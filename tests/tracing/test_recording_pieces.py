@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from modules import node, recorded, shape
 from torch import nn
 from torch.nn import functional
 
 from lorascope.tracing.graph import Flag, Graph
+from tests.helpers.expressions import node, recorded, shape
 
 
 def gate(take: Callable[[torch.Tensor], Any]) -> Graph:

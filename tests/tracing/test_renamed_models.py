@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, entry_of, expected
-from renaming import renamed
-from shrinking import small_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.roles import lexicon
-from lorascope.sources.skeleton import map_module
+from lorascope.model import lexicon
+from lorascope.sources.transformers.meta_model import map_module
+from tests.helpers.families import FAMILIES, entry_of, expected
+from tests.helpers.renamed_models import renamed
+from tests.helpers.small_configs import small_model
 
 LABELS = [label for labels in FAMILIES.values() for label in labels]
 # Whose tower is run too: pictures of the size that its small configuration asks for.
@@ -87,7 +87,7 @@ def test_nothing_that_is_read_of_it_says_what_it_is(label: str) -> None:
         # Which way round an expert is stored is known of a class by its name.
         assert sorted(weight.shape) == sorted(old.shape)
     assert (found.model_type, found.head, found.moe_conversion) == ("", "unknown", "")
-    assert found.figures.hidden_size is None
+    assert found.dimensions.hidden_size is None
     own = {"weight", "bias", "in_proj_weight", "in_proj_bias", "out_proj"}  # of PyTorch's layers
     new = {word for name in names for word in name.split(".") if not word.isdecimal()} - own
     old = {word for name in names.values() for word in name.split(".")}

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from lorascope.tracing.claiming import Claim
-from lorascope.tracing.settling import part_of, settle
+from lorascope.tracing.classify.aggregate import part_of, settle
+from lorascope.tracing.classify.annotations import Claim
 
 
 def claim(text: str, why: str = "seen", node: int = 0) -> Claim:

@@ -14,18 +14,19 @@ from typing import Any
 
 import pytest
 import torch
-from samples import TINY_LLAMA, fails
 from torch import nn
 
 import lorascope as ls
 from lorascope.errors import LorascopeError
-from lorascope.sources.memory_bound import MemoryBound
-from lorascope.sources.skeleton import map_module
-from lorascope.tracing import known
-from lorascope.tracing.calling import count_up, integers, ones
+from lorascope.sandbox.memory_bound import MemoryBound
+from lorascope.sources.transformers.meta_model import map_module
+from lorascope.tracing.calls.types import count_up, integers, ones
 from lorascope.tracing.limits import Limits
-from lorascope.tracing.recording import record
-from lorascope.tracing.tracer import trace_roles
+from lorascope.tracing.record import meta_execution
+from lorascope.tracing.record.recorder import record
+from lorascope.tracing.traced_map import trace_roles
+from tests.helpers.paths import ROOT
+from tests.helpers.samples import TINY_LLAMA, fails
 
 SMALL = Limits(seconds=10, waiting=10, operations=3_000, nodes=1_000, edges=20_000, known=2**26)
 
@@ -200,7 +201,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (240, 240))
 sys.path[:0] = {path!r}
 import architectures
 architectures.mend_torchvision()
-import test_trace_limits as it
+import tests.tracing.test_trace_limits as it
 used = int(open("/proc/self/statm").read().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30,) * 2)
 names = list(it.ALLOCATIONS)
@@ -220,7 +221,7 @@ print("done", len(names), round(peak, 2), sep="\\t")
 
 @pytest.mark.slow
 def test_allocations_take_neither_memory_nor_time() -> None:
-    code = _BOUNDED.format(path=[*sys.path, str(Path(__file__).parent)])
+    code = _BOUNDED.format(path=[*sys.path, str(ROOT)])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=500, check=False)
     lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     assert done.returncode == 0, done.stderr[-2000:]
@@ -259,7 +260,7 @@ def test_buffers_of_a_billion_positions_are_not_made() -> None:
         torch.empty(10**6, 10**6, dtype=torch.bool, device="meta"),
         torch.zeros(1, dtype=torch.long).expand(10**10),
     ):
-        assert known.stand_in_of_buffer("position_ids", buffer).is_meta
+        assert meta_execution.stand_in_of_buffer("position_ids", buffer).is_meta
 
 
 # Inputs that are made up.
@@ -338,7 +339,7 @@ resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2)
 sys.path[:0] = {path!r}
 import architectures
 architectures.mend_torchvision()
-from lorascope.cli import main
+from lorascope.cli.main import main
 for folder in {folders!r}:
     out, error = io.StringIO(), io.StringIO()
     started = time.monotonic()
@@ -357,7 +358,7 @@ def test_configurations_that_ask_for_too_much_end(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         folders.append(str(folder))
-    code = _CONFIGURED.format(path=[*sys.path, str(Path(__file__).parent)], folders=folders)
+    code = _CONFIGURED.format(path=[*sys.path, str(ROOT)], folders=folders)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from modules import IDS
 from torch import nn
 from torch.nn import functional
 
 from lorascope.errors import LorascopeError
-from lorascope.records import ModelMap, Trace
-from lorascope.sources.skeleton import map_module
-from lorascope.tracing.tracer import trace_roles
+from lorascope.model.types import ModelMap, Trace
+from lorascope.sources.transformers.meta_model import map_module
+from lorascope.tracing.traced_map import trace_roles
+from tests.helpers.expressions import IDS
 
 VOCABULARY, WIDTH = 50, 8
 

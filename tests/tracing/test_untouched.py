@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from modules import IDS, NUMBERS, Expression, matrix, node, shape
 from torch import nn
 from torch.nn import functional
 
 from lorascope.tracing.graph import Graph
-from lorascope.tracing.recording import record
+from lorascope.tracing.record.recorder import record
+from tests.helpers.expressions import IDS, NUMBERS, Expression, matrix, node, shape
 
 
 class Everything(nn.Module):  # type: ignore[misc]  # torch does not say what it is

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from zoo import ZOO, Specimen
 
-from lorascope.roles.classifying import parse_role
-from lorascope.selecting import FACT_OF
-from lorascope.sources.skeleton import map_module
+from lorascope.model.classify import parse_role
+from lorascope.plans.rules import FACT_OF
+from lorascope.sources.transformers.meta_model import map_module
+from tests.zoo import ZOO, Specimen
 
 HONEST = [specimen for specimen in ZOO.values() if not specimen.hostile]
 HOSTILE = [specimen for specimen in ZOO.values() if specimen.hostile]

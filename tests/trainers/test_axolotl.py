@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import yaml
-from samples import fails, sample
-from wide_plans import MODELS, walked
 
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.records import Finding, ModelMap
+from lorascope.findings import Finding
+from lorascope.model.types import ModelMap
+from lorascope.plans.planner import plan
 from lorascope.trainers.axolotl import Axolotl, linear_names
-from lorascope.trainers.keys import known_keys
-from lorascope.trainers.surface import Job, Outcome
+from lorascope.trainers.exports import export
+from lorascope.trainers.known_keys import known_keys
+from lorascope.trainers.protocol import Job, Outcome
+from tests.helpers.samples import fails, sample
+from tests.helpers.wide_plans import MODELS, walked
 
 AXOLOTL = Axolotl()
 FILE = "base_model: folder\nadapter: lora\nlora_r: 8\nlora_alpha: 16\n"
@@ -118,7 +119,7 @@ def test_fused_experts_train_without_dropout() -> None:
     assert "do not go with use_dora" in asked(sample("mixtral"), f"{text}peft_use_dora: true\n").resolution.error
 
 
-def test_quantised_experts_are_found_under_their_old_names() -> None:
+def test_quantized_experts_are_found_under_their_old_names() -> None:
     text = "lora_target_parameters: [mlp.experts.gate_proj, mlp.experts.up_proj]\n"
     assert asked(sample("qwen3_moe"), text).resolution.error.startswith("Nothing is adapted")
     outcome = asked(sample("qwen3_moe"), f"{text}quantize_moe_experts: true\nload_in_4bit: true\n")

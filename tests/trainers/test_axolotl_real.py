@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 import yaml
-from axolotl_itself import FILE, RULES, WRITTEN
-from samples import sample
-from venvs import ROOT, environment, run_in
 
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
+from lorascope.plans.planner import plan
 from lorascope.trainers.axolotl import Axolotl
+from lorascope.trainers.exports import export
+from tests.helpers.paths import HELPERS
+from tests.helpers.samples import sample
+from tests.helpers.trainers.axolotl_itself import FILE, RULES, WRITTEN
+from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
 
-ITSELF = Path(__file__).with_name("axolotl_itself.py")
+ITSELF = HELPERS / "trainers" / "axolotl_itself.py"
 VARIABLES = {"OMP_NUM_THREADS": "2", "AXOLOTL_DO_NOT_TRACK": "1"}
 ENTRIES = [
     *(

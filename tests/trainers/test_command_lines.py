@@ -10,10 +10,10 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import fails
 
 from lorascope.errors import LorascopeError
 from lorascope.trainers.command_lines import MOST_BYTES, command_words, options_of
+from tests.helpers.samples import fails
 
 COMMANDS = {
     "plain": "swift sft --lora_rank 8",

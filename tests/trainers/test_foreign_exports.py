@@ -29,16 +29,18 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import sample
 
 import lorascope as ls
-from lorascope import exporting
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
 from lorascope.foreign_text import is_class_name
-from lorascope.records import AdapterConfig, ModelMap, Plan
-from lorascope.saving import plan_from_json, plan_to_json
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.files import plan_from_json, plan_to_json
+from lorascope.plans.types import Plan
+from lorascope.trainers import exports
+from lorascope.trainers.exports import export
 from lorascope.trainers.registry import TRAINERS
+from tests.helpers.samples import sample
 
 TOOLS = tuple(TRAINERS)
 YAML_TOOLS = ("axolotl", "llamafactory", "trl", "mlx-lm", "torchtune")
@@ -402,7 +404,7 @@ def checked(case: Case, made: Callable[[Case], Plan] = foreign_plan) -> str:
 def no_advice() -> Iterator[None]:
     """Refusals without the search for a plan that could be written, which takes most of the time and writes nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "nearest_plan", lambda plan, trainer: None)
+        patch.setattr(exports, "nearest_plan", lambda plan, trainer: None)
         yield
 
 

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from samples import sample
 
 import lorascope as ls
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import json_text
-from lorascope.reporting.contract import check_json
+from lorascope.reports.json import check_json
+from tests.helpers.samples import sample
 
 NINES, LONG = "9" * 400, "9" * 5000
 NUMBERS = (

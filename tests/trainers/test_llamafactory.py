@@ -7,17 +7,17 @@ import re
 
 import pytest
 import yaml
-from samples import fails, sample
-from wide_plans import MODELS, walked
 
 import lorascope
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.records import ModelMap
-from lorascope.trainers.keys import known_keys
+from lorascope.model.types import ModelMap
+from lorascope.plans.planner import plan
+from lorascope.trainers.exports import export
+from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.llamafactory import LlamaFactory
-from lorascope.trainers.surface import Job, Outcome
+from lorascope.trainers.protocol import Job, Outcome
+from tests.helpers.samples import fails, sample
+from tests.helpers.wide_plans import MODELS, walked
 
 FACTORY = LlamaFactory()
 

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llamafactory_itself import PLANS, WRITTEN
-from samples import sample
-from saying import agreed
-from tiny_models import instructions, tiny_model
-from venvs import ROOT, environment, run_in
 
 import lorascope
-from lorascope.exporting import export
-from lorascope.planning import plan
+from lorascope.plans.planner import plan
+from lorascope.trainers.exports import export
 from lorascope.trainers.llamafactory import LlamaFactory
 from lorascope.trainers.llamafactory_towers import PARTS
+from tests.helpers.paths import HELPERS
+from tests.helpers.samples import sample
+from tests.helpers.tiny_models import instructions, tiny_model
+from tests.helpers.trainer_cases import agreed
+from tests.helpers.trainers.llamafactory_itself import PLANS, WRITTEN
+from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
 
-ITSELF = Path(__file__).with_name("llamafactory_itself.py")
+ITSELF = HELPERS / "trainers" / "llamafactory_itself.py"
 VARIABLES = {"OMP_NUM_THREADS": "2", "LLAMAFACTORY_VERBOSITY": "ERROR"}
 # The search of each class of models, those that its table has the parts of and those that it has not.
 ENTRIES = [

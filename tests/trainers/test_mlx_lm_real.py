@@ -2,7 +2,7 @@
 
 All of it runs on a CPU, with the build of MLX for it. mlx-lm reads the small models with the keys in their configuration
 that released ones have, and passes over tensors that it has no place for. Not run: Apple's GPUs, whose kernels compute the
-same layers, and quantised models.
+same layers, and quantized models.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import conversations, tiny_model
-from venvs import ROOT, environment, run_in
 
 import lorascope
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.records import Plan
+from lorascope.plans.planner import plan
+from lorascope.plans.types import Plan
+from lorascope.trainers.exports import export
 from lorascope.trainers.mlx_names import as_mlx, mlx_types
+from tests.helpers.paths import HELPERS
+from tests.helpers.tiny_models import conversations, tiny_model
+from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
 
-ITSELF = Path(__file__).with_name("mlx_itself.py")
+ITSELF = HELPERS / "trainers" / "mlx_itself.py"
 # Refused here though mlx-lm begins: nothing can be trained of these, or nothing is adapted.
 ONLY_HERE = {"rank 0", "scale '2'", "scale 'null'", "scale [1.0]", "keys [3]"}
 

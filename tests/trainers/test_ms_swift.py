@@ -7,18 +7,18 @@ import re
 import shlex
 
 import pytest
-from samples import fails, sample
-from wide_plans import MODELS, walked
 
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.records import ModelMap, Module
-from lorascope.trainers.keys import known_keys
+from lorascope.model.types import ModelMap, Module
+from lorascope.plans.planner import plan
+from lorascope.trainers.exports import export
+from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.ms_swift import MsSwift
 from lorascope.trainers.ms_swift_models import Towers, model_types, types_for
 from lorascope.trainers.ms_swift_search import linear_endings, within
-from lorascope.trainers.surface import Job, Outcome
+from lorascope.trainers.protocol import Job, Outcome
+from tests.helpers.samples import fails, sample
+from tests.helpers.wide_plans import MODELS, walked
 
 SWIFT = MsSwift()
 

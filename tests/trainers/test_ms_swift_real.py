@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ms_swift_itself import PLANS, WRITTEN
-from samples import sample
-from saying import agreed
-from tiny_models import instructions, tiny_model
-from venvs import ROOT, environment, run_in
 
 import lorascope
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.sources.gallery import from_gallery, gallery
+from lorascope.plans.planner import plan
+from lorascope.sources.builtin import builtin_models, load_builtin
+from lorascope.trainers.exports import export
 from lorascope.trainers.ms_swift import MsSwift
 from lorascope.trainers.ms_swift_models import types_for
+from tests.helpers.paths import HELPERS
+from tests.helpers.samples import sample
+from tests.helpers.tiny_models import instructions, tiny_model
+from tests.helpers.trainer_cases import agreed
+from tests.helpers.trainers.ms_swift_itself import PLANS, WRITTEN
+from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
 
-ITSELF = Path(__file__).with_name("ms_swift_itself.py")
+ITSELF = HELPERS / "trainers" / "ms_swift_itself.py"
 VARIABLES = {"OMP_NUM_THREADS": "2"}
 DATA = ROOT / "src" / "lorascope" / "data"
 ENTRIES = [
@@ -208,9 +209,9 @@ def test_classes_without_a_model_type_stop_where_it_cannot_load_them(said: dict[
     counts = {False: 0, True: 0}
     for name, stops in said["stops"].items():
         head, model_type = name.split("/")
-        if head not in gallery().get(model_type, ()):
+        if head not in builtin_models().get(model_type, ()):
             continue
-        model = from_gallery(model_type, head)
+        model = load_builtin(model_type, head)
         # The language model alone of a whole model's configuration is not what a checkpoint with that configuration has.
         if types_for(model.architecture) or model.model_type != model_type:
             continue

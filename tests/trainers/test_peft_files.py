@@ -10,12 +10,12 @@ from typing import Any
 import peft
 import pytest
 import transformers
-from samples import TINY_LLAMA, sample
-from tiny_models import tiny_model
 
 import lorascope as ls
-from lorascope.exporting import export
-from lorascope.verifying import to_peft
+from lorascope.plans.verify import to_peft
+from lorascope.trainers.exports import export
+from tests.helpers.samples import TINY_LLAMA, sample
+from tests.helpers.tiny_models import tiny_model
 
 MODELS = (
     "mistral",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import fails
 
 from lorascope.errors import LorascopeError
 from lorascope.trainers.python_text import (
@@ -20,6 +19,7 @@ from lorascope.trainers.python_text import (
     method_arguments,
     read_script,
 )
+from tests.helpers.samples import fails
 
 FUNCTIONS = ("LoraConfig", "get_peft_model")
 

@@ -6,15 +6,15 @@ import itertools
 
 import pytest
 import yaml
-from samples import fails, sample
 
 from lorascope import plan
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export, nearest_plan
-from lorascope.records import ModelMap
-from lorascope.trainers.surface import Job
+from lorascope.model.types import ModelMap
+from lorascope.trainers.exports import export, nearest_plan
+from lorascope.trainers.protocol import Job
 from lorascope.trainers.torchtune import Torchtune
 from lorascope.trainers.torchtune_builders import BUILDERS, PLAIN, builders_for, sizes_of
+from tests.helpers.samples import fails, sample
 
 TORCHTUNE = Torchtune()
 BUILT = ("llama", "mistral", "gemma", "gemma2", "phi3")
@@ -160,7 +160,7 @@ def test_what_torchtune_stops_at(name: str, component: str, arguments: dict[str,
     assert not done.adapted
 
 
-def test_quantised_functions_adapt_the_same() -> None:
+def test_quantized_functions_adapt_the_same() -> None:
     texts = [model_file(f"llama2.{q}lora_llama2_7b", lora_attn_modules=["v_proj"]) for q in ("", "q")]
     one, other = (TORCHTUNE.resolve(sample("llama"), TORCHTUNE.read(text, "f")).resolution for text in texts)
     assert one == other

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
-from venvs import ROOT, environment, run_in
 
 from lorascope import inspect, plan
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.records import ModelMap
-from lorascope.trainers.keys import known_keys
+from lorascope.model.types import ModelMap
+from lorascope.trainers.exports import export
+from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.torchtune import _DEFAULTS, Torchtune
 from lorascope.trainers.torchtune_builders import BUILDERS, Builder, builders_for, torchtune_part
+from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "lora_dropout": 0.25,
         "use_dora": True,
     },
-    "quantised": {"lora_attn_modules": ["v_proj"], "quantize_base": False},
+    "quantized": {"lora_attn_modules": ["v_proj"], "quantize_base": False},
 }
 TIED = {"lora_attn_modules": ["q_proj"], "apply_lora_to_output": True}
 

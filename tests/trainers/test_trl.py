@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import yaml
-from samples import fails, sample
-from wide_plans import MODELS, walked
 
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.records import ModelMap
-from lorascope.trainers.keys import known_keys
-from lorascope.trainers.surface import Job, Outcome
+from lorascope.model.types import ModelMap
+from lorascope.plans.planner import plan
+from lorascope.trainers.exports import export
+from lorascope.trainers.known_keys import known_keys
+from lorascope.trainers.protocol import Job, Outcome
 from lorascope.trainers.trl import Trl, means_command
+from tests.helpers.samples import fails, sample
+from tests.helpers.wide_plans import MODELS, walked
 
 TRL = Trl()
 

@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 import yaml
-from samples import sample
-from tiny_models import conversations, tiny_model
-from venvs import ROOT, environment, run_in
 
 import lorascope
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.records import AdapterConfig, Plan
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.planner import plan
+from lorascope.plans.types import Plan
+from lorascope.trainers.exports import export
 from lorascope.trainers.trl import Trl
+from tests.helpers.paths import HELPERS
+from tests.helpers.samples import sample
+from tests.helpers.tiny_models import conversations, tiny_model
+from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
 
-ITSELF = Path(__file__).with_name("trl_itself.py")
+ITSELF = HELPERS / "trainers" / "trl_itself.py"
 CPU = {"OMP_NUM_THREADS": "2"}
 # What the parser needs beside a configuration on a machine without a GPU.
 HERE = {"output_dir": "out", "use_cpu": True, "report_to": "none"}
@@ -235,8 +237,9 @@ def saved(base: Path, adapter: Path) -> dict[str, tuple[int, float]]:
     """Rank and alpha of every weight that a saved adapter adapts, as PEFT loads it."""
     import peft
     import transformers
-    from oracle import adapted_weights
     from safetensors import safe_open
+
+    from tests.helpers.oracle import adapted_weights
 
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
     wrapped = peft.PeftModel.from_pretrained(model, adapter)

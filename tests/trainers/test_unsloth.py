@@ -6,17 +6,18 @@ import ast
 import dataclasses
 
 import pytest
-from samples import fails, sample
-from wide_plans import MODELS, walked
 
 from lorascope.errors import LorascopeError
-from lorascope.exporting import export
-from lorascope.planning import plan
-from lorascope.records import Finding, ModelMap
-from lorascope.trainers.keys import known_keys
+from lorascope.findings import Finding
+from lorascope.model.types import ModelMap
+from lorascope.plans.planner import plan
+from lorascope.trainers.exports import export
+from lorascope.trainers.known_keys import known_keys
+from lorascope.trainers.protocol import Job, Outcome
 from lorascope.trainers.python_text import call_arguments, read_script
-from lorascope.trainers.surface import Job, Outcome
 from lorascope.trainers.unsloth import Unsloth
+from tests.helpers.samples import fails, sample
+from tests.helpers.wide_plans import MODELS, walked
 
 UNSLOTH = Unsloth()
 SEVEN = '["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]'

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from venvs import ROOT, environment, run_in
+
+from tests.helpers.paths import HELPERS
+from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
 
-ITSELF = Path(__file__).with_name("unsloth_itself.py")
+ITSELF = HELPERS / "trainers" / "unsloth_itself.py"
 # What is refused here whether Unsloth does it or not, and how often.
 STRICTER = {
     # It lists the layers of such models itself, by other rules.

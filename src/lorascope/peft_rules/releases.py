@@ -1,194 +1,49 @@
-"""Where other releases of PEFT read a configuration differently: what they refuse, adapt or train that one does not.
+"""Which PEFT a rule speaks of: the releases differ in a handful of rules, and each difference names its release.
 
-Pure: it compares resolutions. A release that only has no wrapper for the task type is no difference here, because that
-is no matter of what is adapted; `compiling.unfit_releases` tells it.
+A rule compares the release with the start of a version: `release >= (0, 21)` holds from 0.21.0 on.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import re
 
-from lorascope.folding import listed
-from lorascope.peft_rules.matching import parameter_names
-from lorascope.peft_rules.resolving import NOT_COVERED, resolve
-from lorascope.peft_rules.versioning import release_of
-from lorascope.records import Adapted, AdapterConfig, ModelMap, Resolution
+from lorascope.errors import LorascopeError
 
-# One release of each minor version, oldest first: within one, only the wrapper of a task type ever changed.
-COMPARED = ("0.18.1", "0.19.1", "0.20.0", "0.21.2")
+Release = tuple[int, ...]
 
-_MOST_NAMES = 3
-_MOST_SIZES = 2
-_VERBS = ("refuse", "take", "adapt", "train", "swap")
+OLDEST: Release = (0, 18)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReleaseDifference:
-    """What some releases of PEFT make of a configuration that another one makes something else of.
+@functools.lru_cache(maxsize=64)
+def release_of(version: str) -> Release:
+    """The numbers of a version of PEFT.
 
-    Attributes:
-        releases: The releases that differ in this way, oldest first.
-        message: What they do, in one sentence with the reason where they refuse.
-        names: The adapted weights that differ, sorted; empty where it is all of them or none.
-    """
-
-    releases: tuple[str, ...]
-    message: str
-    names: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return self.message
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Told:
-    """The predicate of a sentence about releases: first what they do, with its verbs in braces, then the rest."""
-
-    verdict: str
-    rest: str
-    names: tuple[str, ...] = ()
-
-
-def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple[ReleaseDifference, ...]:
-    """Each way in which the other releases of `COMPARED` differ from one, oldest first.
-
-    Compared are the adapted weights with their ranks and alphas, the number of trainable parameters, whether PEFT
-    refuses, and whether the factors have the same shapes. Two releases that refuse for different reasons do the same.
+    A development version counts as the last release before it, because nobody knows which of the later changes it has.
 
     Args:
-        model: The map of the model.
-        config: The configuration.
-        peft: The release to compare with.
+        version: As `peft.__version__` gives it: `0.21.2`, `0.20.1.dev0`.
 
     Raises:
-        LorascopeError: The release is unknown.
+        LorascopeError: It is not a version, or older than the rules reach.
     """
-    own = _of_wrapped(model, config, peft)
-    groups: dict[_Told, list[str]] = {}
-    for release in COMPARED:
-        if release_of(release) == release_of(peft):
-            continue
-        other = _of_wrapped(model, config, release)
-        if other.cause == NOT_COVERED:
-            continue
-        found = [_difference(other, own)]
-        if _swaps_factors(release) != _swaps_factors(peft):
-            found.append(_swapped(model, other, own))
-        for told in filter(None, found):
-            groups.setdefault(told, []).append(release)
-    return tuple(
-        ReleaseDifference(tuple(releases), _sentence(told, releases), told.names) for told, releases in groups.items()
-    )
+    numbers = parsed_version(version)
+    if numbers is None:
+        raise LorascopeError(f'"{version}" is not a version of PEFT.', hint="Give it as peft.__version__ shows: 0.21.2")
+    if numbers < OLDEST:
+        raise LorascopeError(
+            f"The rules of PEFT {version} are not known: they start at {OLDEST[0]}.{OLDEST[1]}.",
+            hint="Update PEFT: pip install -U peft",
+        )
+    return numbers
 
 
-def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str) -> Resolution:
-    """The resolution, without the task type where that alone may be why PEFT refuses."""
-    found = resolve(model, config, release)
-    if found.error and config.task_type == "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
-        return resolve(model, dataclasses.replace(config, task_type=None), release)
-    return found
-
-
-def _difference(other: Resolution, own: Resolution) -> _Told | None:
-    """What another release does that the own one does not; None if they do the same."""
-    if other.error or own.error:
-        if other.error and own.error:
-            return None
-        if other.error:
-            return _Told("{refuse} it", f": {other.error}")
-        names = [weight.name for weight in other.adapted]
-        what = f"{_counted(len(names))}: {listed(names, _MOST_NAMES)}" if names else "nothing"
-        return _Told("{take} it and {adapt}", f" {what}.")
-    theirs = {weight.name: weight for weight in other.adapted}
-    ours = {weight.name: weight for weight in own.adapted}
-    lost, gained = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
-    both = sorted(theirs.keys() & ours.keys())
-    resized = [name for name in both if _size(theirs[name]) != _size(ours[name])]
-    parts = []
-    if lost:
-        parts.append(f"{listed(lost, _MOST_NAMES)} {_be(lost)} not adapted")
-    if gained:
-        parts.append(f"{listed(gained, _MOST_NAMES)} {_be(gained)} adapted as well")
-    parts += _sizes_told(resized, theirs, ours)
-    if not parts:
-        if other.trainable == own.trainable:
-            return None
-        counts = f" {other.trainable:,} parameters, not {own.trainable:,}, for the same adapted weights."
-        return _Told("{train}", counts)
-    if len(theirs) != len(ours):
-        which = f"{_counted(len(theirs))}, not {len(ours)}"
-    else:
-        which = "other weights" if lost else "the same weights otherwise"
-    return _Told("{adapt}", f" {which}: {'; '.join(parts)}.", tuple(sorted({*lost, *gained, *resized})))
-
-
-def _swaps_factors(peft: str) -> bool:
-    """The release takes every 3-D parameter for one that is stored (experts, in, out), as few are.
-
-    From 0.19 on it is (experts, out, in) unless the module says `is_transposed` (PEFT, tuners/lora/layer.py,
-    `ParamWrapper`). Saved by 0.18.1, an adapter of Mixtral's experts does not load in 0.21.2, nor the other way round.
-    """
-    return release_of(peft) < (0, 19)
-
-
-def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Told | None:
-    """That only one of two releases swaps the factors of some weights; None if they both adapt no such weight."""
-    adapted = {weight.name for weight in other.adapted} & {weight.name for weight in own.adapted}
-    names = sorted(
-        name
-        for owner, name, shape in parameter_names(model)
-        if name in adapted and len(shape) == 3 and not model.module_by_name[owner].transposed
-    )
-    if not names:
+def parsed_version(version: str) -> Release | None:
+    """The three numbers of any version, those of the release before for a development version; None if it has none."""
+    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(\.?dev)?", version)
+    if match is None:
         return None
-    which = f" the shapes of the two factors of {listed(names, _MOST_NAMES)}"
-    return _Told("{swap}", f"{which}: an adapter saved by the one does not fit the other.", tuple(names))
-
-
-def _size(weight: Adapted) -> tuple[int, float]:
-    return weight.rank, weight.alpha
-
-
-def _sizes_told(names: Sequence[str], theirs: Mapping[str, Adapted], ours: Mapping[str, Adapted]) -> list[str]:
-    """A part of the sentence for each pair of sizes, their own first, and how many pairs are left."""
-    groups: dict[tuple[int, float, int, float], list[str]] = {}
-    for name in names:
-        groups.setdefault((*_size(theirs[name]), *_size(ours[name])), []).append(name)
-    parts = []
-    for (rank, alpha, own_rank, own_alpha), members in list(groups.items())[:_MOST_SIZES]:
-        sizes = []
-        if rank != own_rank:
-            sizes.append(f"rank {rank}, not {own_rank}")
-        if alpha != own_alpha:
-            sizes.append(f"alpha {alpha:g}, not {own_alpha:g}")
-        have = "has" if len(members) == 1 else "have"
-        parts.append(f"{listed(members, _MOST_NAMES)} {have} {' and '.join(sizes)}")
-    if len(groups) > _MOST_SIZES:
-        rest = sum(len(members) for members in list(groups.values())[_MOST_SIZES:])
-        parts.append(f"{_counted(rest)} more {'has' if rest == 1 else 'have'} another rank or alpha")
-    return parts
-
-
-def _sentence(told: _Told, releases: Sequence[str]) -> str:
-    """The sentence about some releases, whose verbs agree with their number."""
-    verbs = {verb: f"{verb}s" if len(releases) == 1 else verb for verb in _VERBS}
-    return f"PEFT {_named(releases)} {told.verdict.format(**verbs)}{told.rest}"
-
-
-def _named(releases: Sequence[str]) -> str:
-    """`0.18.1 to 0.20.0` where there is none between them that is left out."""
-    if len(releases) == 1:
-        return releases[0]
-    places = [COMPARED.index(release) for release in releases]
-    if len(places) > 2 and places[-1] - places[0] == len(places) - 1:
-        return f"{releases[0]} to {releases[-1]}"
-    return f"{', '.join(releases[:-1])} and {releases[-1]}"
-
-
-def _counted(count: int) -> str:
-    return "1 weight" if count == 1 else f"{count} weights"
-
-
-def _be(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+    major, minor, patch = (int(text or 0) for text in match.groups()[:3])
+    if not match.group(4):
+        return (major, minor, patch)
+    return (major, minor, patch - 1) if patch else (major, minor - 1, 99)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from lorascope.peft_rules.copying import SAVING_TWICE
-from lorascope.peft_rules.counting import read_shape
-from lorascope.records import AdapterConfig, ModelMap
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.modules_to_save import SAVING_TWICE
+from lorascope.peft_rules.parameter_count import read_shape
+from lorascope.peft_rules.types import AdapterConfig
 
 _DEFAULT = "embed_tokens"
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lorascope.peft_rules import initialisations
-from lorascope.peft_rules.matching import Substrings
-from lorascope.peft_rules.option_table import OPTIONS
-from lorascope.peft_rules.patterns import charge_for, made_once
-from lorascope.peft_rules.versioning import Release
-from lorascope.records import AdapterConfig, Module
+from lorascope.model.types import Module
+from lorascope.peft_rules import initializations
+from lorascope.peft_rules.matchers import Substrings
+from lorascope.peft_rules.name_patterns import charge_for, made_once
+from lorascope.peft_rules.options import OPTIONS
+from lorascope.peft_rules.releases import Release
+from lorascope.peft_rules.types import AdapterConfig
 
 _SETTINGS = ("use_bdlora", "velora_config", "kasa_config", "arrow_config", "monteclora_config")
 _LINEAR = frozenset(
@@ -53,16 +54,16 @@ def requested(config: AdapterConfig, release: Release) -> tuple[str, ...]:
         found.append("use_dora")
     if config.alora_invocation_tokens:
         found.append("alora_invocation_tokens")
-    if initialisations.freezes_up(config, release):
+    if initializations.freezes_up(config, release):
         found.append("mica")
     return tuple(sorted(found))
 
 
 def packing_of(module: Module) -> str:
     """Whose layer PEFT finds in place of a linear one: `bnb`, `gptq` (AWQ too), or empty for PyTorch's own."""
-    if module.quantisation.startswith("bnb") or module.class_name in _BNB:
+    if module.quantization.startswith("bnb") or module.class_name in _BNB:
         return "bnb"
-    return "gptq" if module.quantisation.startswith(("gptq", "awq")) else ""
+    return "gptq" if module.quantization.startswith(("gptq", "awq")) else ""
 
 
 def ignored(config: AdapterConfig, module: Module, release: Release) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted, shell_word
-from lorascope.sources.checkpoints import Files, Span, Tensor
-from lorascope.sources.configurations import is_hub_id
-from lorascope.sources.folders import open_folder
-from lorascope.sources.json_text import parse_json
-from lorascope.sources.plain_files import require_reachable
-from lorascope.sources.safetensors import read_headers
+from lorascope.sources.checkpoint.safetensors import read_headers
+from lorascope.sources.checkpoint.types import Files, Span, Tensor
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.files.json_text import parse_json
+from lorascope.sources.files.plain import require_reachable
+from lorascope.sources.transformers.config import is_hub_id
 
 # What PEFT calls them (`utils/constants.py`). It writes one file of tensors, and reads no index of several.
 CONFIG = "adapter_config.json"
@@ -82,7 +82,7 @@ def read_adapter(
         return _of_file(Path(text))
     if not is_hub_id(text) or os.path.lexists(text):
         raise LorascopeError("neither a file, a folder nor a Hub id", where=quoted(text), hint=_HINT)
-    from lorascope.sources.hub import open_repository
+    from lorascope.sources.files.hub import open_repository
 
     repository = open_repository(text, revision, progress=progress)
     found = _of_files(repository, ())

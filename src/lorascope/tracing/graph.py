@@ -21,7 +21,7 @@ class Flag(enum.IntFlag):
     ACTIVATION = 1  # an elementwise non-linear function
     SOFTMAX = 2
     PRODUCT = 4  # multiplied elementwise by a value of another origin
-    REDUCED = 8  # summed, averaged or normalised over a dimension
+    REDUCED = 8  # summed, averaged or normalized over a dimension
     CONVOLUTION = 16  # a depthwise convolution
     SCAN = 32  # a cumulative sum or product
     CHOSEN = 64  # picked by the result of a choice

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.watchdog import OverrunError, Watchdog
+from lorascope.sandbox.watchdog import OverrunError, Watchdog
 
 _Result = TypeVar("_Result")
 

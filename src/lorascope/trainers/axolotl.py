@@ -7,21 +7,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lorascope.compiling import peft_name
 from lorascope.errors import LorascopeError
-from lorascope.folding import listed
+from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
-from lorascope.peft_rules.patterns import BadPatternError, compiled
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import Adapted, AdapterConfig, Finding, ModelMap, Module, Plan, Resolution
-from lorascope.sources.yaml_text import parse_yaml
+from lorascope.model.types import ModelMap, Module
+from lorascope.names import listed
+from lorascope.peft_rules.name_patterns import BadPatternError, compiled
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
+from lorascope.plans.compiler import peft_name
+from lorascope.plans.types import Plan
+from lorascope.plans.verify import adapter_config
+from lorascope.sources.files.yaml_text import parse_yaml
+from lorascope.trainers.capabilities import Surface, fitted, surface_losses
 from lorascope.trainers.commented_yaml import commented_yaml
-from lorascope.trainers.fitting import Surface, fitted, surface_losses
-from lorascope.trainers.keys import unknown_key_findings
+from lorascope.trainers.known_keys import unknown_key_findings
 from lorascope.trainers.number_limits import number_faults
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.provenance import named_by
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
-from lorascope.verifying import adapter_config
 
 _TITLE = "axolotl"
 _PEFT = "0.20.0"
@@ -489,7 +492,7 @@ def _unseen(model: ModelMap, resolution: Resolution) -> Iterator[Finding]:
 
 
 def _parameters(model: ModelMap, settings: Mapping[str, Any]) -> tuple[str | list[str], list[Finding]]:
-    """What PEFT looks for among parameters: with quantised experts axolotl takes old names for the fused ones, too.
+    """What PEFT looks for among parameters: with quantized experts axolotl takes old names for the fused ones, too.
 
     Its own `_inject_parameters` (monkeypatch/moe_quant.py) is in place where lora_target_parameters or quantize_moe_experts
     is set. On plain parameters it finds what PEFT finds.
@@ -499,7 +502,7 @@ def _parameters(model: ModelMap, settings: Mapping[str, Any]) -> tuple[str | lis
         return given, []
     added = set()
     for module in model.modules:
-        # What it quantises on loading: 3-D parameters with "expert" in their names.
+        # What it quantizes on loading: 3-D parameters with "expert" in their names.
         held = {
             name for name, shape in module.parameters if len(shape) >= 3 and "expert" in f"{module.name}.{name}".lower()
         }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.json_text import first_faults
+from lorascope.sources.files.json_text import first_faults
 
 # A script is some hundred lines.
 MOST_BYTES = 2**20

@@ -7,21 +7,24 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from lorascope.compiling import module_forms, size_difference
 from lorascope.errors import LorascopeError
-from lorascope.folding import listed
+from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import AdapterConfig, Finding, ModelMap, Plan
-from lorascope.selecting import own_components
-from lorascope.sources.yaml_text import parse_yaml
+from lorascope.model.types import ModelMap
+from lorascope.names import listed
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.compiler import module_forms, size_difference
+from lorascope.plans.rules import own_components
+from lorascope.plans.types import Plan
+from lorascope.sources.files.yaml_text import parse_yaml
+from lorascope.trainers.capabilities import Surface, surface_losses
 from lorascope.trainers.commented_yaml import commented_yaml
-from lorascope.trainers.fitting import Surface, surface_losses
-from lorascope.trainers.keys import unknown_key_findings
+from lorascope.trainers.known_keys import unknown_key_findings
 from lorascope.trainers.llamafactory_towers import PARTS, Parts
 from lorascope.trainers.number_limits import number_faults
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.provenance import class_said, transformers_release
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "LLaMA-Factory"
 _PEFT = "0.18.1"
@@ -458,7 +461,7 @@ def _called_linear(class_name: str) -> bool:
 
 def _expanded(model: ModelMap, names: Sequence[str], trainable: int) -> list[str]:
     """The modules of every n-th layer (`find_expanded_modules`, LLaMA-Pro)."""
-    layers = model.figures.layers
+    layers = model.dimensions.layers
     if not layers or model.model_type in PARTS or _towers(model):
         # It looks for num_hidden_layers at the top of the configuration, where models of several parts have none.
         raise LorascopeError(

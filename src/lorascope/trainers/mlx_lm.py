@@ -9,16 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.folding import listed
+from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
-from lorascope.peft_rules.counting import stored_shape
-from lorascope.records import Adapted, Behaviour, Finding, ModelMap, Plan, Resolution, Weight
-from lorascope.sources.yaml_text import parse_yaml
+from lorascope.model.types import ModelMap, Weight
+from lorascope.names import listed
+from lorascope.peft_rules.parameter_count import stored_shape
+from lorascope.peft_rules.types import Adapted, Behavior, Resolution
+from lorascope.plans.types import Plan
+from lorascope.sources.files.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml
-from lorascope.trainers.keys import unknown_key_findings
+from lorascope.trainers.known_keys import unknown_key_findings
 from lorascope.trainers.mlx_names import MlxModel, as_mlx, mlx_types
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.provenance import transformers_release
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "mlx-lm"
 _RELEASE = "0.32.2"
@@ -47,7 +50,7 @@ class MlxLm:
     Run in the tests, with mlx-lm 0.32.2 on a CPU: what its `train_model` adapts, before the first step, on a small model of
     every known type that its own `load_model` read, with the files that are written here and with others: keys that it does
     not know, that match nothing, at which it stops; its training of four small models by `mlx_lm.lora --config`. Only read:
-    training on Apple's GPUs, and quantised models, whose modules have the same names.
+    training on Apple's GPUs, and quantized models, whose modules have the same names.
     """
 
     name = "mlx-lm"
@@ -453,7 +456,7 @@ def _with_unmatched(outcome: Outcome, mlx: MlxModel, keys: Sequence[str], layers
         "otherwise."
     )
     finding = Finding("no-match", "error", "lora_parameters.keys", said, fix)
-    warning = Behaviour("no-match", f"{said}.", tuple(unmatched))
+    warning = Behavior("no-match", f"{said}.", tuple(unmatched))
     resolution = dataclasses.replace(done, warnings=(*done.warnings, warning))
     return dataclasses.replace(outcome, resolution=resolution, findings=(*outcome.findings, finding))
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
-from lorascope.records import ModelMap, Weight
+from lorascope.model.types import ModelMap, Weight
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 

@@ -10,25 +10,28 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from lorascope.compiling import peft_name, size_difference
 from lorascope.errors import LorascopeError, did_you_mean
-from lorascope.folding import listed
+from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
-from lorascope.peft_rules.patterns import BadPatternError, compiled
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import AdapterConfig, Behaviour, Finding, ModelMap, Plan, Resolution
-from lorascope.selecting import own_components
-from lorascope.sources.json_text import parse_json
-from lorascope.sources.yaml_text import parse_yaml
+from lorascope.model.types import ModelMap
+from lorascope.names import listed
+from lorascope.peft_rules.name_patterns import BadPatternError, compiled
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig, Behavior, Resolution
+from lorascope.plans.compiler import peft_name, size_difference
+from lorascope.plans.rules import own_components
+from lorascope.plans.types import Plan
+from lorascope.sources.files.json_text import parse_json
+from lorascope.sources.files.yaml_text import parse_yaml
 from lorascope.trainers import ms_swift_search as searching
+from lorascope.trainers.capabilities import Surface, fitted, surface_losses
 from lorascope.trainers.command_lines import command_words, options_of
-from lorascope.trainers.fitting import Surface, fitted, surface_losses
-from lorascope.trainers.keys import known_keys
+from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.ms_swift_models import ModelType, Towers, model_types, types_for
 from lorascope.trainers.number_limits import number_faults, whole_number
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.provenance import class_said, transformers_release
 from lorascope.trainers.shell_words import shell_command
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "ms-swift"
 _PEFT = "0.20.0"
@@ -710,5 +713,5 @@ def _adapted(model: ModelMap, config: AdapterConfig, findings: list[Finding]) ->
     )
 
 
-def _only_about(said: Behaviour, names: Collection[str]) -> bool:
+def _only_about(said: Behavior, names: Collection[str]) -> bool:
     return bool(said.names) and all(name in names for name in said.names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from lorascope.records import ModelMap, Module
+from lorascope.model.types import ModelMap, Module
 from lorascope.trainers.ms_swift_models import Towers
 
 _NUMBER = re.compile(r"\d+\.")

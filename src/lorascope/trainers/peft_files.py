@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorascope.compiling import NEWEST, peft_arguments
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import json_text, quoted
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import ModelMap, Plan
-from lorascope.sources.json_text import parse_json
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.resolve import resolve
+from lorascope.plans.compiler import NEWEST, peft_arguments
+from lorascope.plans.types import Plan
+from lorascope.plans.verify import adapter_config
+from lorascope.sources.files.json_text import parse_json
 from lorascope.trainers.number_limits import number_faults
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.python_lines import Name, PythonLines, is_python_name
 from lorascope.trainers.python_text import call_arguments, read_script
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
-from lorascope.verifying import adapter_config
 
 _NUMBERS = ("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "layers_to_transform")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorascope.foreign_text import is_class_name, is_release
-from lorascope.records import ModelMap
+from lorascope.model.types import ModelMap
 
 
 def transformers_release(model: ModelMap) -> str:

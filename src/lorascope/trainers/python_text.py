@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.sources.json_text import first_faults
+from lorascope.sources.files.json_text import first_faults
 
 # A quarter of a megabyte of calls takes Python a second. Scripts that train have some ten kilobytes.
 MOST_BYTES = 2**18

@@ -11,7 +11,7 @@ from lorascope.trainers.llamafactory import LlamaFactory
 from lorascope.trainers.mlx_lm import MlxLm
 from lorascope.trainers.ms_swift import MsSwift
 from lorascope.trainers.peft_files import PeftFile, PeftPython
-from lorascope.trainers.surface import Trainer
+from lorascope.trainers.protocol import Trainer
 from lorascope.trainers.torchtune import Torchtune
 from lorascope.trainers.trl import Trl
 from lorascope.trainers.unsloth import Unsloth

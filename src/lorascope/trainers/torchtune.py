@@ -7,15 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.errors import LorascopeError, did_you_mean
-from lorascope.folding import listed
+from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
-from lorascope.records import Adapted, Behaviour, Finding, ModelMap, Plan, Resolution, Weight
-from lorascope.sources.yaml_text import parse_yaml
+from lorascope.model.types import ModelMap, Weight
+from lorascope.names import listed
+from lorascope.peft_rules.types import Adapted, Behavior, Resolution
+from lorascope.plans.types import Plan
+from lorascope.sources.files.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import Reference, commented_yaml
-from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 from lorascope.trainers.number_limits import number_faults
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.provenance import transformers_release
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.torchtune_builders import (
     ATTENTION_PARTS,
     BUILDERS,
@@ -310,7 +313,7 @@ def _surroundings(builder: Builder, job: Job) -> dict[str, Any]:
 
 
 def _path_of(component: str) -> str:
-    """A function's name below `torchtune.models`; the QLoRA ones build the same adapters on quantised weights."""
+    """A function's name below `torchtune.models`; the QLoRA ones build the same adapters on quantized weights."""
     path = component.removeprefix(_MODELS)
     module, _, function = path.rpartition(".")
     return f"{module.partition('.')[0]}.{function.removeprefix('q')}"
@@ -439,7 +442,7 @@ def _outcome(
         told.append(Finding("trainer-filter", "note", "model", said, "Nothing to do; PEFT has one for all pieces."))
     unknown = tuple(name for name in attention if name not in ATTENTION_PARTS)
     warnings = (
-        [Behaviour("no-match", f"lora_attn_modules has {', '.join(unknown)}, passed over.", unknown)] if unknown else []
+        [Behavior("no-match", f"lora_attn_modules has {', '.join(unknown)}, passed over.", unknown)] if unknown else []
     )
     adapted.sort(key=lambda one: one.name)
     if not adapted:

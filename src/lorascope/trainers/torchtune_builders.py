@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from lorascope.records import ModelMap, Weight
+from lorascope.model.types import ModelMap, Weight
 
 # What torchtune calls a layer of its attention: the part of it here.
 ATTENTION_PARTS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "output_proj": "o"}

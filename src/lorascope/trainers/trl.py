@@ -7,20 +7,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lorascope.compiling import NEWEST, peft_name, size_difference
 from lorascope.errors import LorascopeError
-from lorascope.folding import listed
+from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
-from lorascope.peft_rules.resolving import resolve
-from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
-from lorascope.sources.yaml_text import parse_yaml
+from lorascope.model.types import ModelMap
+from lorascope.names import listed
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.plans.compiler import NEWEST, peft_name, size_difference
+from lorascope.plans.types import Plan
+from lorascope.sources.files.yaml_text import parse_yaml
+from lorascope.trainers.capabilities import Surface, fitted, surface_losses
 from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.commented_yaml import commented_yaml
-from lorascope.trainers.fitting import Surface, fitted, surface_losses
-from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 from lorascope.trainers.number_limits import number_faults, whole_number
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.provenance import named_by
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 
 _TITLE = "TRL"
 _SURFACE = Surface(title=_TITLE, peft=NEWEST, layers=False, excludes=False, patterns=False, biases=("none",))

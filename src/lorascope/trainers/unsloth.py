@@ -7,16 +7,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lorascope.compiling import NEWEST, peft_arguments, peft_name, size_difference
 from lorascope.errors import LorascopeError
-from lorascope.folding import listed
+from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
-from lorascope.peft_rules.matching import ALL_LINEAR, all_linear_targets
-from lorascope.peft_rules.patterns import BadPatternError, compiled
-from lorascope.records import AdapterConfig, Finding, ModelMap, Plan, Resolution
-from lorascope.trainers.fitting import Surface, fitted, surface_losses
-from lorascope.trainers.keys import known_keys, unknown_key_findings
+from lorascope.model.types import ModelMap
+from lorascope.names import listed
+from lorascope.peft_rules.matchers import ALL_LINEAR, all_linear_targets
+from lorascope.peft_rules.name_patterns import BadPatternError, compiled
+from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.plans.compiler import NEWEST, peft_arguments, peft_name, size_difference
+from lorascope.plans.types import Plan
+from lorascope.plans.verify import adapter_config
+from lorascope.trainers.capabilities import Surface, fitted, surface_losses
+from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 from lorascope.trainers.number_limits import number_faults
+from lorascope.trainers.protocol import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.provenance import named_by
 from lorascope.trainers.python_lines import Name, PythonLines
 from lorascope.trainers.python_text import (
@@ -27,7 +32,6 @@ from lorascope.trainers.python_text import (
     method_arguments,
     read_script,
 )
-from lorascope.trainers.surface import PLACEHOLDER, Asked, Form, Job, Outcome
 from lorascope.trainers.unsloth_peft import resolve_under_unsloth
 from lorascope.trainers.unsloth_search import (
     NothingToTrainError,
@@ -42,7 +46,6 @@ from lorascope.trainers.unsloth_search import (
     parts_expression,
     with_expert_modules,
 )
-from lorascope.verifying import adapter_config
 
 _TITLE = "Unsloth"
 _CALL = "get_peft_model"
@@ -622,7 +625,7 @@ def _within_layers(model: ModelMap, settings: Mapping[str, Any], targets: _Targe
     """Writes layers into the targets where PEFT would not take them; the layers that are left to PEFT."""
     layers = settings["layers_to_transform"]
     layers = (layers,) if type(layers) is int else _as_tuple(layers)
-    last, total = settings["finetune_last_n_layers"], model.figures.layers
+    last, total = settings["finetune_last_n_layers"], model.dimensions.layers
     if last is not None and layers is None and total:
         layers = tuple(range(total - max(1, min(last, total)), total))
     if layers is None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from lorascope.compiling import NEWEST
-from lorascope.peft_rules.conversion import converted_targets
-from lorascope.peft_rules.copying import names_before_matching
-from lorascope.peft_rules.matching import ALL_LINEAR
-from lorascope.peft_rules.patterns import compiled
-from lorascope.peft_rules.resolving import resolve
-from lorascope.peft_rules.versioning import release_of
-from lorascope.records import Adapted, AdapterConfig, ModelMap, Resolution
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.matchers import ALL_LINEAR
+from lorascope.peft_rules.modules_to_save import names_before_matching
+from lorascope.peft_rules.moe_rewrite import converted_targets
+from lorascope.peft_rules.name_patterns import compiled
+from lorascope.peft_rules.releases import release_of
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
+from lorascope.plans.compiler import NEWEST
 
 _CLIPPABLE = "Gemma4ClippableLinear"
 # The names that PEFT's rewrite takes, of all its patterns.

@@ -10,9 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from lorascope.peft_rules.matching import parameter_names
-from lorascope.peft_rules.patterns import Pattern, compiled
-from lorascope.records import ModelMap
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.matchers import parameter_names
+from lorascope.peft_rules.name_patterns import Pattern, compiled
 
 _VISION = ("vision", "image", "visual", "patch")
 _LANGUAGE = ("language", "text")
@@ -190,7 +190,7 @@ def _gates(model: ModelMap, pattern: str) -> list[str]:
 
 def counts_experts(model: ModelMap) -> bool:
     """Unsloth takes the model for a mixture of experts (`is_moe_model`)."""
-    return bool(model.figures.experts) and model.model_type not in _UNCOUNTED
+    return bool(model.dimensions.experts) and model.model_type not in _UNCOUNTED
 
 
 def has_expert_modules(model: ModelMap) -> bool:

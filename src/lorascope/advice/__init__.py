@@ -1,0 +1,1 @@
+"""Recommendations for a task, and the evidence they rest on."""

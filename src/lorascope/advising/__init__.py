@@ -1,1 +1,0 @@
-"""What to adapt for a task, and what is known about it."""

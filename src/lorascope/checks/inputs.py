@@ -1,0 +1,155 @@
+"""What a check was given: names, an adapter, or a trainer's configuration; read, and not yet judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope.errors import LorascopeError
+from lorascope.model.types import ModelMap
+from lorascope.plans.compiler import task_type
+from lorascope.sources.adapters import read_adapter
+from lorascope.sources.checkpoint.types import Tensor
+from lorascope.sources.files.plain import require_reachable
+from lorascope.sources.transformers.config import is_hub_id
+
+if TYPE_CHECKING:
+    from lorascope.trainers.detect import TrainerFile
+    from lorascope.trainers.protocol import Asked, Trainer
+
+# What a name of a module never holds, and a regular expression nearly always does.
+_REGULAR = frozenset("*+?[](){}|^$\\")
+_PATHLIKE = re.compile(r"[~.]?[/\\]|\.\.|.*\.(?:json|ya?ml|sh|py|ipynb|toml|txt|safetensors|gguf)\Z", re.IGNORECASE)
+_MAGIC = "all-linear"
+# So many names that were given, and so many letters of each, are shown.
+_MOST_NAMED = 20
+_LONGEST_SHOWN = 512
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """What is to be checked.
+
+    Attributes:
+        where: What messages and reports call it.
+        settings: PEFT's keyword arguments, of an adapter or made of names; empty for a trainer's configuration.
+        trainer: The trainer whose configuration it is, or None.
+        asked: That configuration.
+        tensors: The tensors that lie beside an adapter's configuration, by their headers; None where none do.
+        notes: What should be known of where it comes from.
+    """
+
+    where: str
+    settings: Mapping[str, Any]
+    trainer: Trainer | None = None
+    asked: Asked | None = None
+    tensors: Mapping[str, Tensor] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def subject_of(
+    model: ModelMap,
+    words: Sequence[str | os.PathLike[str]],
+    *,
+    trainer: str = "",
+    rank: int = 8,
+    alpha: float = 16,
+    revision: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Subject:
+    """What the words of a check mean.
+
+    One word is a folder or file if there is one of that name, else a repository on the Hub if it is `owner/name`, else
+    a name or a regular expression; several words are names, as in a list of `target_modules`.
+
+    Args:
+        model: The map, which tells the task that names are for.
+        words: The words.
+        trainer: The trainer whose configuration, or whose options, the words are; found out if empty.
+        rank: The rank of names.
+        alpha: The alpha of names.
+        revision: Branch, tag or commit of a Hub id.
+        progress: Called with the number of parts read and of all.
+
+    Raises:
+        LorascopeError: There is no such file, it cannot be read, or nobody can tell what it is.
+    """
+    if trainer:
+        from lorascope.trainers.detect import read_as  # with every trainer's room, which names do not need
+
+        return _of_trainer(read_as(trainer, [os.fspath(word) for word in words]))
+    if len(words) == 1 and os.fspath(words[0]).strip():
+        word = os.fspath(words[0])
+        path = Path(word)
+        if len(path.parts) > 1:  # a name by itself may be meant where the working folder may not be looked into
+            require_reachable(path)
+        if _exists(path):
+            file = path / "adapter_config.json" if path.is_dir() else path
+            return _adapter(path) if path.is_dir() or file.name == "adapter_config.json" else _of_file(path)
+        if is_hub_id(word):
+            return _adapter(word, revision=revision, progress=progress)
+        if _PATHLIKE.match(word):
+            raise LorascopeError(
+                "there is no such file or folder",
+                where=word,
+                hint="Give an adapter's folder, its adapter_config.json, a trainer's configuration, or names.",
+            )
+    return _of_names(model, [os.fspath(word) for word in words], rank, alpha)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # longer than a name can be, or with a zero byte
+        return False
+
+
+def _adapter(source: str | Path, **arguments: Any) -> Subject:
+    adapter = read_adapter(source, **arguments)
+    return Subject(adapter.where, adapter.config, tensors=adapter.tensors, notes=adapter.notes)
+
+
+def _of_names(model: ModelMap, words: Sequence[str], rank: int, alpha: float) -> Subject:
+    first = words[0].strip() if words else ""
+    if not first:
+        raise LorascopeError(
+            "nothing is given to check",
+            hint="Give an adapter's folder, a trainer's configuration, or names: q_proj v_proj",
+        )
+    targets: str | list[str]
+    if len(words) == 1 and (_REGULAR & set(first) or first.lower() == _MAGIC):
+        targets, said = first, f"the regular expression {_cut(first)}" if first.lower() != _MAGIC else first
+    else:
+        targets = [name for word in words for name in _names_in(word)]
+        more = f" and {len(targets) - _MOST_NAMED:,} more" if len(targets) > _MOST_NAMED else ""
+        names = " ".join(map(_cut, targets[:_MOST_NAMED]))
+        said = f"the names {names}{more}" if len(targets) > 1 else f"the name {names}"
+    settings = {"target_modules": targets, "r": rank, "lora_alpha": alpha, "task_type": task_type(model)}
+    return Subject(said, settings)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _names_in(word: str) -> list[str]:
+    """One name, or several that commas part, as LLaMA-Factory has them."""
+    if _REGULAR & set(word):
+        return [word]
+    return [name.strip() for name in word.split(",") if name.strip()] or [word]
+
+
+def _of_file(path: Path) -> Subject:
+    """A trainer's file, or an adapter's or a plan's under a name of its own."""
+    from lorascope.trainers.detect import read_file
+
+    found = read_file(path)
+    return Subject(str(path), found) if isinstance(found, Mapping) else _of_trainer(found)
+
+
+def _of_trainer(read: TrainerFile) -> Subject:
+    return Subject(read.where, {}, trainer=read.trainer, asked=read.asked)

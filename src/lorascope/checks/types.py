@@ -1,0 +1,45 @@
+"""The result of a check."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lorascope.findings import Finding
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.servers.types import Serving
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """What an adapter, a list of names or a trainer's configuration does on a model, and the findings.
+
+    Attributes:
+        model: The map.
+        subject: What was checked, as messages call it.
+        config: What PEFT is given; None where a trainer does not use PEFT.
+        resolution: The adapted weights, and what they cost.
+        findings: What there is to say, errors first.
+        trainer: The trainer whose configuration it is, with its release; empty for PEFT itself.
+        peft: The release of PEFT whose rules were applied; empty where a trainer does not use PEFT.
+        serving: What a server does with it, if that was asked.
+    """
+
+    model: ModelMap
+    subject: str
+    config: AdapterConfig | None
+    resolution: Resolution
+    findings: tuple[Finding, ...]
+    trainer: str = ""
+    peft: str = ""
+    serving: Serving | None = None
+
+    def __str__(self) -> str:
+        from lorascope.reports.check import check_text
+
+        return check_text(self)
+
+    @property
+    def matters(self) -> bool:
+        """Some finding is more than a note: the exit code of `check` is 1."""
+        return any(finding.severity != "note" for finding in self.findings)

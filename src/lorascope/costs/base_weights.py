@@ -1,0 +1,105 @@
+"""What the frozen weights take, by how bitsandbytes stores them.
+
+`nf4` with double quantization (QLoRA, arXiv 2305.14314, section 3; bitsandbytes `functional.quantize_4bit`): half a byte per
+weight, one byte per block of 64 for its scale, and 4 bytes per 256 scales for theirs. `8bit` (LLM.int8(), arXiv 2208.07339): one
+byte per weight and 4 bytes per row. transformers replaces `nn.Linear` and `Conv1D` and leaves the output embedding, whatever is
+tied to it, embeddings, normalizations and bare parameters (fused experts) as they are
+(`integrations/bitsandbytes.py`, `replace_with_bnb_linear`; `get_keys_to_not_convert`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+from lorascope.costs.training_run import Training
+from lorascope.model.types import ModelMap, Module
+
+_BLOCK = 64
+_NESTED_BLOCK = 256
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    """The frozen weights.
+
+    Attributes:
+        size: Their bytes.
+        plain: Numbers that are stored as they are.
+        packed: Numbers that are quantized.
+        bare_experts: Numbers of fused experts, which are not quantized.
+        largest_packed: Numbers of the largest quantized weight, which is unpacked where it is used.
+        stored_packed: Some weights come quantized from their checkpoint.
+    """
+
+    size: int
+    plain: int
+    packed: int
+    bare_experts: int
+    largest_packed: int
+    stored_packed: bool
+
+
+def frozen_weights(model: ModelMap, training: Training) -> Frozen:
+    """Bytes of the model's weights; a tied one counts once."""
+    first = {name: group[0] for group in model.ties for name in group}
+    kept_whole = _kept_whole(model)
+    seen: set[str] = set()
+    size = plain = packed = bare = largest = 0
+    stored = False
+    everything: list[tuple[Module | None, str, tuple[int, ...]]] = [
+        *((module, name, shape) for module in model.modules for name, shape in module.parameters),
+        *((None, name, shape) for name, shape in model.root_parameters),
+    ]
+    for module, name, shape in everything:
+        full = f"{module.name}.{name}" if module is not None else name
+        tensor = first.get(full, full)
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        count = math.prod(shape)
+        if module is not None and module.quantization and name == "weight":
+            stored = True
+            size += math.ceil(count * _stored_bits(module.quantization) / 8)
+            packed += count
+            largest = max(largest, count)
+        elif training.quantization != "none" and _is_quantized(module, name, kept_whole):
+            size += packed_bytes(count, shape[-1] if module and module.kind == "conv1d" else shape[0], training)
+            packed += count
+            largest = max(largest, count)
+        else:
+            size += count * training.width
+            plain += count
+            if len(shape) == 3 and module is not None and module.kind == "other":
+                bare += count
+    return Frozen(size, plain, packed, bare, largest, stored)
+
+
+def packed_bytes(count: int, rows: int, training: Training) -> int:
+    """Bytes of one quantized weight."""
+    if training.quantization == "8bit":
+        return count + 4 * rows
+    scales = -(-count // _BLOCK)  # whole numbers, as floats end at 2^53
+    return -(-count // 2) + scales + 4 * -(-scales // _NESTED_BLOCK)
+
+
+def _kept_whole(model: ModelMap) -> frozenset[str]:
+    """The modules that are not quantized: the head, and what is tied to it."""
+    tied = {name.rpartition(".")[0] for group in model.ties for name in group}
+    return frozenset({model.output_embeddings, *tied})
+
+
+def _is_quantized(module: Module | None, name: str, kept_whole: frozenset[str]) -> bool:
+    return (
+        module is not None
+        and name == "weight"
+        and module.kind in ("linear", "conv1d")
+        and module.name not in kept_whole
+    )
+
+
+def _stored_bits(quantization: str) -> float:
+    """Bits per weight of a checkpoint's own quantization; a sixteenth more for its scales."""
+    found = re.search(r"(\d+) bit", quantization)
+    return (int(found[1]) if found else 8) * 17 / 16

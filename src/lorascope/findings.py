@@ -1,0 +1,29 @@
+"""Findings: one fault or remark each, with its severity and fix."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+# How much a finding matters, see `Finding`.
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check has to say.
+
+    Attributes:
+        code: Which kind of finding it is; stable.
+        severity: `error` (training fails or trains nothing there), `warning` (it does something else than most people
+            mean by it), or `note` (worth knowing, and no reason to stop).
+        where: The file or the weights.
+        message: What is so.
+        fix: What to do.
+    """
+
+    code: str
+    severity: Severity
+    where: str
+    message: str
+    fix: str

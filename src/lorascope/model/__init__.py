@@ -1,0 +1,1 @@
+"""The model map: modules, weights, and the role of each weight."""

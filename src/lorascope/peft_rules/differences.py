@@ -1,0 +1,195 @@
+"""Where other releases of PEFT read a configuration differently: what they refuse, adapt or train that one does not.
+
+Pure: it compares resolutions. A release that only has no wrapper for the task type is no difference here, because that
+is no matter of what is adapted; `compiling.unfit_releases` tells it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from lorascope.model.types import ModelMap
+from lorascope.names import listed
+from lorascope.peft_rules.matchers import parameter_names
+from lorascope.peft_rules.releases import release_of
+from lorascope.peft_rules.resolve import NOT_COVERED, resolve
+from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
+
+# One release of each minor version, oldest first: within one, only the wrapper of a task type ever changed.
+COMPARED = ("0.18.1", "0.19.1", "0.20.0", "0.21.2")
+
+_MOST_NAMES = 3
+_MOST_SIZES = 2
+_VERBS = ("refuse", "take", "adapt", "train", "swap")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReleaseDifference:
+    """What some releases of PEFT make of a configuration that another one makes something else of.
+
+    Attributes:
+        releases: The releases that differ in this way, oldest first.
+        message: What they do, in one sentence with the reason where they refuse.
+        names: The adapted weights that differ, sorted; empty where it is all of them or none.
+    """
+
+    releases: tuple[str, ...]
+    message: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Told:
+    """The predicate of a sentence about releases: first what they do, with its verbs in braces, then the rest."""
+
+    verdict: str
+    rest: str
+    names: tuple[str, ...] = ()
+
+
+def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple[ReleaseDifference, ...]:
+    """Each way in which the other releases of `COMPARED` differ from one, oldest first.
+
+    Compared are the adapted weights with their ranks and alphas, the number of trainable parameters, whether PEFT
+    refuses, and whether the factors have the same shapes. Two releases that refuse for different reasons do the same.
+
+    Args:
+        model: The map of the model.
+        config: The configuration.
+        peft: The release to compare with.
+
+    Raises:
+        LorascopeError: The release is unknown.
+    """
+    own = _of_wrapped(model, config, peft)
+    groups: dict[_Told, list[str]] = {}
+    for release in COMPARED:
+        if release_of(release) == release_of(peft):
+            continue
+        other = _of_wrapped(model, config, release)
+        if other.cause == NOT_COVERED:
+            continue
+        found = [_difference(other, own)]
+        if _swaps_factors(release) != _swaps_factors(peft):
+            found.append(_swapped(model, other, own))
+        for told in filter(None, found):
+            groups.setdefault(told, []).append(release)
+    return tuple(
+        ReleaseDifference(tuple(releases), _sentence(told, releases), told.names) for told, releases in groups.items()
+    )
+
+
+def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str) -> Resolution:
+    """The resolution, without the task type where that alone may be why PEFT refuses."""
+    found = resolve(model, config, release)
+    if found.error and config.task_type == "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
+        return resolve(model, dataclasses.replace(config, task_type=None), release)
+    return found
+
+
+def _difference(other: Resolution, own: Resolution) -> _Told | None:
+    """What another release does that the own one does not; None if they do the same."""
+    if other.error or own.error:
+        if other.error and own.error:
+            return None
+        if other.error:
+            return _Told("{refuse} it", f": {other.error}")
+        names = [weight.name for weight in other.adapted]
+        what = f"{_counted(len(names))}: {listed(names, _MOST_NAMES)}" if names else "nothing"
+        return _Told("{take} it and {adapt}", f" {what}.")
+    theirs = {weight.name: weight for weight in other.adapted}
+    ours = {weight.name: weight for weight in own.adapted}
+    lost, gained = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+    both = sorted(theirs.keys() & ours.keys())
+    resized = [name for name in both if _size(theirs[name]) != _size(ours[name])]
+    parts = []
+    if lost:
+        parts.append(f"{listed(lost, _MOST_NAMES)} {_be(lost)} not adapted")
+    if gained:
+        parts.append(f"{listed(gained, _MOST_NAMES)} {_be(gained)} adapted as well")
+    parts += _sizes_told(resized, theirs, ours)
+    if not parts:
+        if other.trainable == own.trainable:
+            return None
+        counts = f" {other.trainable:,} parameters, not {own.trainable:,}, for the same adapted weights."
+        return _Told("{train}", counts)
+    if len(theirs) != len(ours):
+        which = f"{_counted(len(theirs))}, not {len(ours)}"
+    else:
+        which = "other weights" if lost else "the same weights otherwise"
+    return _Told("{adapt}", f" {which}: {'; '.join(parts)}.", tuple(sorted({*lost, *gained, *resized})))
+
+
+def _swaps_factors(peft: str) -> bool:
+    """The release takes every 3-D parameter for one that is stored (experts, in, out), as few are.
+
+    From 0.19 on it is (experts, out, in) unless the module says `is_transposed` (PEFT, tuners/lora/layer.py,
+    `ParamWrapper`). Saved by 0.18.1, an adapter of Mixtral's experts does not load in 0.21.2, nor the other way round.
+    """
+    return release_of(peft) < (0, 19)
+
+
+def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Told | None:
+    """That only one of two releases swaps the factors of some weights; None if they both adapt no such weight."""
+    adapted = {weight.name for weight in other.adapted} & {weight.name for weight in own.adapted}
+    names = sorted(
+        name
+        for owner, name, shape in parameter_names(model)
+        if name in adapted and len(shape) == 3 and not model.module_by_name[owner].transposed
+    )
+    if not names:
+        return None
+    which = f" the shapes of the two factors of {listed(names, _MOST_NAMES)}"
+    return _Told("{swap}", f"{which}: an adapter saved by the one does not fit the other.", tuple(names))
+
+
+def _size(weight: Adapted) -> tuple[int, float]:
+    return weight.rank, weight.alpha
+
+
+def _sizes_told(names: Sequence[str], theirs: Mapping[str, Adapted], ours: Mapping[str, Adapted]) -> list[str]:
+    """A part of the sentence for each pair of sizes, their own first, and how many pairs are left."""
+    groups: dict[tuple[int, float, int, float], list[str]] = {}
+    for name in names:
+        groups.setdefault((*_size(theirs[name]), *_size(ours[name])), []).append(name)
+    parts = []
+    for (rank, alpha, own_rank, own_alpha), members in list(groups.items())[:_MOST_SIZES]:
+        sizes = []
+        if rank != own_rank:
+            sizes.append(f"rank {rank}, not {own_rank}")
+        if alpha != own_alpha:
+            sizes.append(f"alpha {alpha:g}, not {own_alpha:g}")
+        have = "has" if len(members) == 1 else "have"
+        parts.append(f"{listed(members, _MOST_NAMES)} {have} {' and '.join(sizes)}")
+    if len(groups) > _MOST_SIZES:
+        rest = sum(len(members) for members in list(groups.values())[_MOST_SIZES:])
+        parts.append(f"{_counted(rest)} more {'has' if rest == 1 else 'have'} another rank or alpha")
+    return parts
+
+
+def _sentence(told: _Told, releases: Sequence[str]) -> str:
+    """The sentence about some releases, whose verbs agree with their number."""
+    verbs = {verb: f"{verb}s" if len(releases) == 1 else verb for verb in _VERBS}
+    return f"PEFT {_named(releases)} {told.verdict.format(**verbs)}{told.rest}"
+
+
+def _named(releases: Sequence[str]) -> str:
+    """`0.18.1 to 0.20.0` where there is none between them that is left out."""
+    if len(releases) == 1:
+        return releases[0]
+    places = [COMPARED.index(release) for release in releases]
+    if len(places) > 2 and places[-1] - places[0] == len(places) - 1:
+        return f"{releases[0]} to {releases[-1]}"
+    return f"{', '.join(releases[:-1])} and {releases[-1]}"
+
+
+def _counted(count: int) -> str:
+    return "1 weight" if count == 1 else f"{count} weights"
+
+
+def _be(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"

@@ -1,0 +1,139 @@
+"""Which modules `modules_to_save` copies and trains in full (`_set_trainable`).
+
+PEFT takes every module whose name *ends* with an entry, with no dot in between: `head` also copies `lm_head`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from lorascope.model.types import ModelMap
+
+# Task type -> the heads that PEFT saves by itself. Only SEQ_CLS adds them before it matches target modules, so that the
+# others can run into a head that already carries an adapter.
+_HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+# Begins the warning where the count of trainable parameters is an estimate.
+ESTIMATED = "The count of trainable parameters is an estimate"
+# With these task types PEFT looks for modules to save twice, the second time in the model that it has wrapped.
+SAVING_TWICE = frozenset(_HEADS)
+_MOST_SHOWN = 10
+_CONTAINERS = frozenset({"ModuleDict", "ModuleList", "ParameterDict", "ParameterList"})
+# What an adapter puts below the module it wraps; PEFT stops where an entry ends one of these names.
+_INSIDE_ADAPTERS = ("lora_dropout", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Copied:
+    """The modules that are copied.
+
+    Attributes:
+        modules: The copied modules that lie in no other, in module order, repeated where one module has two names.
+        nested: Copied modules within another copied module.
+        error: Why PEFT stops, or empty.
+    """
+
+    modules: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    error: str = ""
+
+
+def names_before_matching(entries: tuple[str, ...] | None, task_type: str | None) -> tuple[str, ...]:
+    """`modules_to_save` as it is when PEFT matches target modules."""
+    return (entries or ()) + (_HEADS["SEQ_CLS"] if task_type == "SEQ_CLS" else ())
+
+
+def names_in_the_end(entries: tuple[str, ...] | None, task_type: str | None) -> tuple[str, ...]:
+    """`modules_to_save` with all that the task type adds."""
+    return (entries or ()) + _HEADS.get(task_type or "", ())
+
+
+class Endings:
+    """Texts that may end a name, looked up by their lengths: a list of thousands is tried at once."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = set(texts)
+        self._lengths = sorted({len(text) for text in self._texts})
+
+    def of(self, name: str) -> list[str]:
+        """The texts that end a name."""
+        found = []
+        for length in self._lengths:
+            if length > len(name):
+                break
+            if (ending := name[len(name) - length :]) in self._texts:
+                found.append(ending)
+        return found
+
+    def end(self, name: str) -> bool:
+        """One of the texts ends a name."""
+        return bool(self.of(name))
+
+
+def unmatched(entries: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The entries that end none of the names."""
+    entries = list(entries)
+    endings = Endings(entries)
+    found = {entry for name in names for entry in endings.of(name)}
+    return [entry for entry in entries if entry not in found]
+
+
+def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Copied:
+    """The modules that PEFT copies.
+
+    Args:
+        model: The map of the model.
+        entries: `modules_to_save`, with what the task type adds.
+        wraps: The modules that carry an adapter, of their own or of their parameters, with the number of wrappers
+            around each: PEFT puts as many `base_layer` into the names of what lies below.
+    """
+    if not entries:
+        return Copied()
+    ends = Endings(entries)
+    outer: list[str] = []
+    nested: list[str] = []
+    inside: set[str] = set()
+    paths: dict[str, str] = {}
+    for module in model.modules:
+        name = module.name
+        owner, _, leaf = name.rpartition(".")
+        path = f"{paths.get(owner, owner)}.{leaf}" if owner else leaf
+        below = owner in inside
+        if below:
+            inside.add(name)
+        count = wraps.get(name, 0)
+        if count:
+            paths[name] = path + ".base_layer" * count
+            if ends.end(path) or (count > 1 and ends.end("base_layer")):
+                return Copied(error=f'modules_to_save matches "{name}", which already carries an adapter.')
+        elif owner in paths:
+            paths[name] = path
+        if not ends.end(paths.get(name, path)):
+            continue
+        if module.class_name in _CONTAINERS:
+            return Copied(
+                error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.'
+            )
+        if owner in wraps:
+            return Copied(error=f'modules_to_save matches "{name}", which lies directly within an adapter.')
+        inside.add(name)
+        (nested if below else outer).append(name)
+    if wraps and any(map(ends.end, (*_INSIDE_ADAPTERS, "default"))):
+        shown = ", ".join(map(repr, entries[:_MOST_SHOWN])) + (", …" if len(entries) > _MOST_SHOWN else "")
+        return Copied(error=f"modules_to_save=[{shown}] also matches names within PEFT's own adapters.")
+    return Copied(modules=tuple(outer + _aliases(model, ends)), nested=tuple(nested))
+
+
+def _aliases(model: ModelMap, ends: Endings) -> list[str]:
+    """First names of modules that match under a second name: PEFT copies them again for it.
+
+    A module that is registered twice has one entry in the map; its second name shows in the names of its tensors.
+    """
+    found: dict[str, str] = {}
+    for group in model.ties:
+        owner = group[0].rpartition(".")[0]
+        for name in group[1:]:
+            alias = name.rpartition(".")[0]
+            if alias and alias not in model.module_by_name and ends.end(alias):
+                found[alias] = owner
+    return list(found.values())

@@ -1,0 +1,188 @@
+"""PEFT's silent rewrite of a configuration for models whose experts transformers 5 fused (`_convert_peft_config_moe`).
+
+The names of the old layout (`gate_proj`, `w1`, …) leave `target_modules` and come back in `target_parameters` as the
+names of the fused stacks. The rewrite goes by the last component of a name alone, so it also takes dense and shared
+layers that happen to be called so, and a string loses every restriction to layers or towers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.matchers import ALL_LINEAR, ModuleMatcher, all_linear_targets, parameter_names
+from lorascope.peft_rules.releases import Release
+from lorascope.peft_rules.types import AdapterConfig, Behavior
+
+_FIRST_REWRITE = (0, 19)
+# Old name -> the parameter that holds it now; per conversion pattern of transformers.
+_RENAMED: Mapping[str, Mapping[str, str]] = {
+    "mixtral": {"gate": "gate.weight", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"},
+    "qwen2_moe": {
+        "gate": "gate.weight",
+        "gate_proj": "gate_up_proj",
+        "up_proj": "gate_up_proj",
+        "down_proj": "down_proj",
+    },
+}
+_FUSED = "gate_up_proj"
+# Two matrices share the fused one, so PEFT gives it twice the rank, and twice the alpha to keep the scale.
+_FUSED_HALVES = 2
+# So many letters of a setting stand in a message.
+_MOST_SHOWN = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Targets:
+    """What a configuration asks for, in the form in which PEFT goes on with it.
+
+    Attributes:
+        modules: A regular expression, list entries, or None where nothing was said.
+        parameters: The entries of `target_parameters`.
+        rank_pattern: In order.
+        alpha_pattern: In order.
+        error: Why PEFT stops at the rewrite, or empty.
+        warnings: What the rewrite changed.
+    """
+
+    modules: str | frozenset[str] | None
+    parameters: frozenset[str] | None
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    error: str = ""
+    warnings: tuple[Behavior, ...] = ()
+
+
+def rewritten_name(model: ModelMap, name: str, release: Release) -> str:
+    """The target parameter that PEFT makes of a name in `target_modules`, or an empty string if it leaves it alone.
+
+    A linear layer whose name is rewritten can only be adapted as the parameter `name.weight`.
+    """
+    if release < _FIRST_REWRITE:
+        return ""
+    return _RENAMED.get(model.moe_conversion, {}).get(name.rpartition(".")[2], "")
+
+
+def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, ...], release: Release) -> Targets:
+    """What PEFT goes on with after its rewrite; the configuration's own targets where the model needs none.
+
+    Args:
+        model: The map of the model.
+        config: The configuration.
+        saved: `modules_to_save`, with what the task type adds before PEFT matches.
+        release: PEFT's release.
+
+    Raises:
+        BadPatternError: A string target is no regular expression.
+    """
+    asked = config.target_modules
+    given = Targets(
+        modules=frozenset(asked) if isinstance(asked, tuple) else asked,
+        parameters=None if config.target_parameters is None else frozenset(config.target_parameters),
+        rank_pattern=config.rank_pattern,
+        alpha_pattern=config.alpha_pattern,
+    )
+    renamed = _RENAMED.get(model.moe_conversion)
+    if renamed is None or release < _FIRST_REWRITE:
+        return given
+    warnings: list[Behavior] = []
+    modules = given.modules
+    if isinstance(modules, str):
+        modules = _resolved_string(model, config, modules, saved, release)
+        if modules is None:
+            return given
+        warnings.append(Behavior("moe-rewrite", _string_warning(config, release)))
+    elif modules is None:
+        modules = frozenset()
+        warnings.append(
+            Behavior(
+                "default-targets",
+                f"PEFT's defaults do not apply to {model.model_type}: on this model type its rewrite for fused experts "
+                "turns a missing target_modules into an empty list. Name the modules.",
+            )
+        )
+
+    moved = {target: target.rpartition(".")[2] for target in modules if target.rpartition(".")[2] in renamed}
+    halves = {old for old in moved.values() if renamed[old] == _FUSED}
+    if len(halves) == 1:
+        present = halves.pop()
+        missing = next(old for old, new in renamed.items() if new == _FUSED and old != present)
+        return dataclasses.replace(
+            given,
+            error=f'{model.model_type} fuses "{present}" and "{missing}" into {_FUSED}: PEFT takes both or neither. '
+            f'Name "{missing}" as well, or give target_parameters=["mlp.experts.{_FUSED}"].',
+        )
+    ranks, alphas = dict(given.rank_pattern), dict(given.alpha_pattern)
+    if halves:
+        # Assignment keeps the place of a key that the user gave himself, and appends it otherwise: his other keys win.
+        key = rf".*\.{re.escape(_FUSED)}"
+        ranks[key] = config.r * _FUSED_HALVES
+        alphas[key] = config.lora_alpha * _FUSED_HALVES
+    if moved:
+        new = sorted({renamed[old] for old in moved.values()})
+        warnings.append(
+            Behavior(
+                "moe-rewrite",
+                f"PEFT rewrites {_listed(sorted(moved))} for {model.model_type} into target_parameters {_listed(new)}: "
+                "no module of that name gets an adapter, every parameter of the new name does"
+                + (f", {_FUSED} at twice the rank and alpha." if halves else "."),
+                tuple(sorted(moved)),
+            )
+        )
+    return Targets(
+        modules=modules - moved.keys(),
+        parameters=(given.parameters or frozenset()) | {renamed[old] for old in moved.values()},
+        rank_pattern=ranks,
+        alpha_pattern=alphas,
+        warnings=tuple(warnings),
+    )
+
+
+def _resolved_string(
+    model: ModelMap, config: AdapterConfig, pattern: str, saved: tuple[str, ...], release: Release
+) -> frozenset[str] | None:
+    """The last name components that a string target stands for, or None where PEFT leaves the string alone."""
+    renamed = _RENAMED[model.moe_conversion]
+    if release < (0, 20):
+        # 0.19 makes a set of the string, which is the set of its letters.
+        return frozenset(pattern)
+    if pattern.lower() == ALL_LINEAR:
+        leaves = {name.rpartition(".")[2] for name in all_linear_targets(model, config.task_type)}
+        return frozenset(leaves | renamed.keys())
+
+    matcher = ModuleMatcher(pattern, config, saved, release)
+    parameters = _distinct_parameters(model)
+    names = ["", *(module.name for module in model.modules), *parameters]
+    leaves = {name.rpartition(".")[2] for name in names if matcher.match(name).targeted}
+    # The old names exist no more, so PEFT asks the pattern for them beside the stack that took them in.
+    for old, new in renamed.items():
+        if old not in leaves and any(
+            matcher.match(f"{owner}.{old}").targeted
+            for owner, _, leaf in (name.rpartition(".") for name in parameters)
+            if leaf == new
+        ):
+            leaves.add(old)
+    return frozenset(leaves) or None
+
+
+def _distinct_parameters(model: ModelMap) -> list[str]:
+    again = {name for group in model.ties for name in group[1:]}
+    return [name for _, name, _ in parameter_names(model) if name not in again]
+
+
+def _string_warning(config: AdapterConfig, release: Release) -> str:
+    if release < (0, 20):
+        return (
+            f'PEFT before 0.20 takes the string "{str(config.target_modules)[:_MOST_SHOWN]}" apart into single letters on this model '
+            "type. Give a list of names, or update PEFT."
+        )
+    return (
+        f'PEFT resolves "{str(config.target_modules)[:_MOST_SHOWN]}" to the last components of the names it matches on this model type: '
+        "a restriction to some layers or towers is lost. Give a list of names."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

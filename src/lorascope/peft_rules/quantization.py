@@ -1,0 +1,135 @@
+"""What PEFT can do with weights that are stored quantized, and how the model must be loaded for it.
+
+The words for kinds of quantization are those of `lorascope.sources.checkpoint.quantization.unpack`. Measured with PEFT 0.19 to 0.21 and
+transformers 5.23, as `docs/quantized.md` tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lorascope.model.types import Kind
+
+_BASE = "Load the model that it was quantized from."
+_PLAIN_KINDS: tuple[Kind, ...] = ("linear", "conv1d")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Limits:
+    """PEFT's limits on one kind of quantization.
+
+    Attributes:
+        starts: How its name starts.
+        unloadable: Why no weight of it can be adapted, whatever it is; empty if some can.
+        fused: Why a bare parameter (fused experts) of it cannot be adapted; empty if it can.
+        needs: What must be installed, and how the model must be loaded.
+        needs_fused: The same for bare parameters, where it is more.
+    """
+
+    starts: str
+    unloadable: str = ""
+    fused: str = ""
+    needs: str = ""
+    needs_fused: str = ""
+
+
+_NO_FUSED = (
+    "transformers 5 fuses the experts into one parameter, into which it cannot load experts that are packed one by one. "
+    f"{_BASE}"
+)
+_GPTQMODEL = (
+    "Install gptqmodel (7.0 or later for PEFT 0.20 and 0.21) and optimum 1.24 or later: PEFT adapts GPTQModel's layers, "
+    "without DoRA, and cannot merge the adapter. Name the modules, because all-linear matches none of them."
+)
+_COMPRESSED = (
+    "Install compressed-tensors 0.15 or later and load with quantization_config=CompressedTensorsConfig(dequantize=True): "
+    "modules that stay packed have no weight, on which PEFT fails."
+)
+_FP8 = (
+    "Without a GPU of compute capability 8.9 transformers loads it dequantized. Kept in fp8, it cannot be merged: for that, "
+    "load with quantization_config=FineGrainedFP8Config(dequantize=True)."
+)
+_FP8_FUSED = (
+    "Load with quantization_config=FineGrainedFP8Config(dequantize=True): kept as they are stored, the experts' numbers lack "
+    "their scales, and PEFT would add to the numbers."
+)
+# The first that fits counts.
+_LIMITS = (
+    _Limits("bnb", fused=_NO_FUSED, needs="Install bitsandbytes. Merging rounds the sum to the same few bits again."),
+    _Limits("gptq", fused=_NO_FUSED, needs=_GPTQMODEL),
+    _Limits("awq", fused=_NO_FUSED, needs=_GPTQMODEL),
+    _Limits("fp8 without scale"),
+    _Limits("fp8", needs=_FP8, needs_fused=_FP8_FUSED),
+    _Limits("mxfp8", needs=_FP8, needs_fused=_FP8_FUSED),
+    _Limits(
+        "fp4",
+        needs=_FP8_FUSED,
+        needs_fused=(
+            "Load with quantization_config=FineGrainedFP8Config(dequantize=True): of experts that stay packed, two numbers "
+            "in a byte, PEFT takes half the width for their inputs."
+        ),
+    ),
+    _Limits(
+        "mxfp4",
+        needs_fused=(
+            "Load with quantization_config=Mxfp4Config(dequantize=True): of experts that stay packed, two numbers in a byte, "
+            "PEFT takes the packed shape for theirs."
+        ),
+    ),
+    _Limits("fbgemm", unloadable=f"transformers says of its fbgemm modules that they cannot be trained. {_BASE}"),
+    _Limits("compressed-tensors", needs=_COMPRESSED),
+    _Limits(
+        "modelopt",
+        unloadable=(
+            "transformers 5.23 does not know Model Optimizer's checkpoints. It refuses those of 4 bits for their shapes, and of "
+            "fp8 it takes the numbers without their scales, with no error, so that PEFT would train on a wrong model. "
+            f"{_BASE}"
+        ),
+    ),
+    _Limits(
+        "bitnet",
+        unloadable=(
+            "transformers says of packed BitNet modules that they cannot be trained, and PEFT refuses a BitLinear, which is no "
+            "nn.Linear. Load the variant of the model whose weights are not packed."
+        ),
+    ),
+    _Limits("auto-round", unloadable=f"transformers says of AutoRound's modules that they cannot be trained. {_BASE}"),
+)
+
+
+def quantized_obstacle(kind: Kind, quantization: str) -> str:
+    """Why PEFT cannot adapt a weight that is stored like this, in one or two sentences with the next step.
+
+    Args:
+        kind: What PEFT would see in it.
+        quantization: How it is stored, as `Stored.quantization` says it.
+
+    Returns:
+        The reason, or nothing where it can, be it on the conditions of `quantized_needs`.
+    """
+    limits = _limits_of(quantization)
+    if limits.unloadable:
+        return limits.unloadable
+    if kind == "parameter":
+        return limits.fused
+    if limits.starts in ("gptq", "awq") and kind not in _PLAIN_KINDS:
+        return f"GPTQModel packs it into a layer of its own, of which PEFT adapts those that stand for a Linear alone. {_BASE}"
+    return ""
+
+
+def quantized_needs(quantization: str, kind: Kind = "linear") -> str:
+    """What must be installed for PEFT to adapt a weight that is stored like this, and how its model must be loaded.
+
+    Args:
+        quantization: How it is stored, as `Stored.quantization` says it.
+        kind: What PEFT would see in it.
+
+    Returns:
+        One or two sentences; nothing where nothing is needed.
+    """
+    limits = _limits_of(quantization)
+    return (limits.needs_fused if kind == "parameter" else "") or limits.needs
+
+
+def _limits_of(quantization: str) -> _Limits:
+    return next((limits for limits in _LIMITS if quantization.startswith(limits.starts)), _Limits(""))

@@ -1,0 +1,108 @@
+"""An adapter configuration, and what PEFT does with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """The keyword arguments of `peft.LoraConfig` that decide what is adapted and how much it costs.
+
+    Field names and defaults are PEFT's. `target_modules` as a string is one regular expression (or `all-linear`),
+    as a tuple a list of names. Patterns keep their order, because PEFT takes the first key that matches.
+    """
+
+    target_modules: str | tuple[str, ...] | None = None
+    target_parameters: tuple[str, ...] | None = None
+    r: int = 8
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    bias: str = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    lora_bias: bool = False
+    fan_in_fan_out: bool = False
+    rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    exclude_modules: str | tuple[str, ...] | None = None
+    layers_to_transform: int | tuple[int, ...] | None = None
+    layers_pattern: str | tuple[str, ...] | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    task_type: str | None = None
+    init_lora_weights: bool | str | None = True
+    inference_mode: bool = False
+    trainable_token_indices: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None
+    ensure_weight_tying: bool = False
+    alora_invocation_tokens: tuple[int, ...] | None = None
+    use_qalora: bool = False
+    qalora_group_size: int = 16
+    use_bdlora: Mapping[str, Any] | None = None
+    velora_config: Mapping[str, Any] | None = None
+    kasa_config: Mapping[str, Any] | None = None
+    arrow_config: Mapping[str, Any] | None = None
+    monteclora_config: Mapping[str, Any] | None = None
+    loftq_config: Mapping[str, Any] | None = None
+    eva_config: Mapping[str, Any] | None = None
+    corda_config: Mapping[str, Any] | None = None
+    lora_ga_config: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Adapted:
+    """One weight that PEFT adapts under a configuration, as PEFT would do it.
+
+    Attributes:
+        name: Module name, or `module.parameter` for a target parameter.
+        rank: Its rank (per expert for a fused weight).
+        alpha: Its alpha.
+        scale: What the product BA is multiplied by: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+        trainable: Parameters that train for it: none under `inference_mode`, and not what an option freezes.
+    """
+
+    name: str
+    rank: int
+    alpha: float
+    scale: float
+    trainable: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Behavior:
+    """Something that PEFT does silently or only warns about, and that the owner of a configuration should know.
+
+    Attributes:
+        code: The code of the finding that it makes, see `Finding`.
+        message: What PEFT does.
+        names: The entries, keys or modules that it does it with.
+    """
+
+    code: str
+    message: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resolution:
+    """What PEFT does with a configuration on a model.
+
+    Attributes:
+        adapted: The adapted weights, sorted by name. Empty if PEFT refuses.
+        trainable: All trainable parameters, with biases and saved modules.
+        saved: Modules that are copied and trained in full (`modules_to_save`).
+        error: Why PEFT raises, in its sense if not in its words; empty if it does not.
+        cause: The code of the finding that an error makes, where it is of a known kind; see `Finding`.
+        warnings: What PEFT warns about or does silently and the user should know.
+    """
+
+    adapted: tuple[Adapted, ...] = ()
+    trainable: int = 0
+    saved: tuple[str, ...] = ()
+    error: str = ""
+    cause: str = ""
+    warnings: tuple[Behavior, ...] = ()

@@ -1,0 +1,1 @@
+"""Plans: rules, the targets they select, and the configuration for PEFT."""

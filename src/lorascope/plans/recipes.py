@@ -1,0 +1,67 @@
+"""Named rules: what people mean by the common target sets, for any architecture."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.model.types import ModelMap
+from lorascope.plans.rules import parse_rule
+from lorascope.plans.types import Rule
+
+DEFAULT = "qv"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe: what it is for, and its rules as (selector, divisor of the plan's rank)."""
+
+    name: str
+    purpose: str
+    parts: tuple[tuple[str, int], ...]
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("qv", "attention query and value: frugal", (("attention.q,v", 1),)),
+        Recipe("qv+ffn", "query and value, and the FFN at half their rank", (("attention.q,v", 1), ("ffn", 2))),
+        Recipe("vo", "attention value and output: as frugal, and the better half of it", (("attention.v,o", 1),)),
+        Recipe("vo+down", "value, output and the FFN's way down", (("attention.v,o", 1), ("ffn.down", 1))),
+        Recipe("attention", "every attention matrix", (("attention", 1),)),
+        Recipe("ffn", "every feed-forward matrix, experts too", (("ffn", 1),)),
+        Recipe("all", "attention, feed-forward and mixers", (("attention,ffn,mixer", 1),)),
+    )
+}
+
+
+def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """The rules of a recipe for a model, and what must be said about them.
+
+    Routed experts get `max(1, rank // active experts)`: a token passes through the active ones only, so that is the
+    rank that it sees in all (LoRA Without Regret, Thinking Machines Lab 2025, section on mixture of experts).
+
+    Raises:
+        LorascopeError: There is no such recipe.
+    """
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        hint = did_you_mean(name, RECIPES) or f"The recipes are {', '.join(RECIPES)}; rules look like attention.q,v=8."
+        raise LorascopeError(f"{name!r} is neither a recipe nor a rule", hint=hint)
+    rules: list[Rule] = []
+    notes: list[str] = []
+    active = model.dimensions.active_experts
+    routed = any(weight.role.variant == "expert" and weight.role.component == "text" for weight in model.weights)
+    for selector, divisor in recipe.parts:
+        own = max(1, rank // divisor)
+        rules.append(dataclasses.replace(parse_rule(selector), rank=own))
+        if "ffn" in selector and routed and active and active > 1:
+            per_expert = max(1, own // active)
+            # Of what the recipe adapts of the FFN, the experts' share.
+            expert = "ffn.expert.down" if selector == "ffn.down" else "ffn.expert"
+            rules.append(dataclasses.replace(parse_rule(expert), rank=per_expert))
+            notes.append(
+                f"routed experts get rank {per_expert} each, {own} // {active} active experts; "
+                f"write {expert}={own} after the recipe for rank {own} per expert"
+            )
+    return tuple(rules), tuple(notes)

@@ -1,1 +1,0 @@
-"""What lorascope shows: text for the terminal."""

@@ -1,1 +1,0 @@
-"""How a weight gets its role."""

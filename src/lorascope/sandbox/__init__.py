@@ -1,0 +1,1 @@
+"""Bounds on foreign code: time, memory, network and terminal."""

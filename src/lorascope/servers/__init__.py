@@ -1,0 +1,1 @@
+"""What vLLM and SGLang do with an adapter."""

@@ -1,0 +1,262 @@
+"""What vLLM does with an adapter: one answer per question, and the flags to start it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lorascope.model.types import ModelMap
+from lorascope.names import listed
+from lorascope.peft_rules.state_dict import saved_tensors
+from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.servers.facts import UNKNOWN_EXTRAS, Facts
+from lorascope.servers.types import Answer, Verdict
+from lorascope.servers.vllm_names import Place, vllm_places
+
+_MOST_NAMED = 4
+# Layers that every recorded release wraps wherever a class has them (RowParallelLinear, lora/layers).
+_ALWAYS = frozenset({"o_proj", "down_proj"})
+# Starting values that change nothing but the factors themselves (vLLM 0.33.0, lora/peft_helper.py).
+_HARMLESS_STARTS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
+# Keys of adapter_config.json that change what an adapter does, and what they are called.
+_FEATURES = {
+    "alora_invocation_tokens": "activated LoRA",
+    "layer_replication": "replicated layers",
+    "use_bdlora": "block-diagonal LoRA",
+    "use_qalora": "QALoRA",
+}
+
+
+def vllm_answers(
+    facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution, extras: Mapping[str, Any] | None
+) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
+    """Every question with its answer, and the flags that a server needs for the adapter.
+
+    Args:
+        facts: Of the release.
+        model: The map of the model.
+        config: The adapter's configuration.
+        resolution: What PEFT adapts with it.
+        extras: The other keys of `adapter_config.json`; None if nobody knows them.
+    """
+    rank, flags = _rank(facts, config, resolution)
+    answers = [_architecture(facts, model), rank, *_patterns(facts, config, resolution)]
+    answers += _options(facts, config, extras)
+    if config.bias != "none" and facts.rules["bias_flag"]:
+        flags.append("--enable-lora-bias")
+    answers += _saved(facts, config, resolution)
+    if answers[0].answer != "no":
+        targets, more = _targets(facts, model, config, resolution)
+        answers += targets
+        flags += more
+    return tuple(answers), ("--enable-lora", *flags)
+
+
+def _architecture(facts: Facts, model: ModelMap) -> Answer:
+    name = model.architecture
+    source = f"{facts.title}, model_executor/models/registry.py and the class"
+    if name in facts.backend:
+        return Answer("model", "yes", f"{name} is run with transformers' own code, which takes adapters", source)
+    row = facts.models.get(name)
+    if row is None:
+        reason = f"{name or 'the architecture'} is not in its registry: it may run it with transformers' own code"
+        return Answer("model", "depends", reason, source)
+    if not row["lora"]:
+        return Answer("model", "no", f"{name} takes no adapters at all: the class is no SupportsLoRA", source)
+    return Answer("model", "yes", f"{name} takes adapters", source)
+
+
+def _rank(facts: Facts, config: AdapterConfig, resolution: Resolution) -> tuple[Answer, list[str]]:
+    most = max([config.r, *config.rank_pattern.values(), *(one.rank for one in resolution.adapted)])
+    source = f"{facts.title}, config/lora.py and lora/peft_helper.py"
+    allowed = [rank for rank in facts.rules["ranks"] if rank >= most]
+    if not allowed:
+        greatest = max(facts.rules["ranks"])
+        return Answer("rank", "no", f"rank {most} is above {greatest}, the greatest that it can be told", source), []
+    least = min(allowed)
+    return Answer("rank", "yes", f"rank {most} needs --max-lora-rank {least}", source), [f"--max-lora-rank {least}"]
+
+
+def _patterns(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Iterator[Answer]:
+    if not config.rank_pattern and not config.alpha_pattern:
+        return
+    source = f"{facts.title}, lora/peft_helper.py"
+    if "rank_pattern" in facts.rules["fields"]:
+        yield Answer("patterns", "yes", "rank_pattern and alpha_pattern are read as PEFT reads them", source)
+        return
+    scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
+    wrong = [one.name for one in resolution.adapted if abs(one.scale - scale) > 1e-6 * abs(scale)]
+    if wrong:
+        reason = (
+            f"it reads no patterns and scales every weight by {scale:.4g}, which is wrong for "
+            f"{listed(wrong, _MOST_NAMED)}; 0.32.0 reads them"
+        )
+        yield Answer("patterns", "no", reason, source)
+    else:
+        reason = "it reads no patterns; the scales are right all the same, and unequal ranks were not tried"
+        yield Answer("patterns", "depends", reason, source)
+
+
+def _options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any] | None) -> Iterator[Answer]:
+    """What is trained or meant beside the two factors; one "yes" if there is nothing of that kind."""
+    found = list(_refused_options(facts, config, extras or {}))
+    if extras is None:
+        found.append(("depends", UNKNOWN_EXTRAS))
+    source = f"{facts.title}, lora/peft_helper.py"
+    for answer, reason in found:
+        yield Answer("options", answer, reason, source)
+    if not found:
+        yield Answer("options", "yes", "no option is set that it refuses or does not read", source)
+
+
+def _refused_options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any]) -> Iterator[tuple[Verdict, str]]:
+    rules = facts.rules
+    if config.use_dora:
+        yield "no", "it refuses use_dora: DoRA's magnitudes are not supported; train without DoRA, or merge the adapter"
+    for key, on in (("bias", config.bias != "none"), ("lora_bias", config.lora_bias)):
+        if on and rules["bias_flag"]:
+            yield "depends", f"{key}: biases need --enable-lora-bias, and were not tried"
+        elif on:
+            yield "no", f"{key}: it refuses adapters with a bias"
+    start = extras.get("init_lora_weights")
+    if isinstance(start, str) and start.lower() not in _HARMLESS_STARTS:
+        if "init_lora_weights" in rules["fields"]:
+            reason = "such starts change the base model's weights too; convert the adapter to a plain one with PEFT"
+            yield "no", f"it refuses init_lora_weights={start[:40]!r}: {reason}"
+        else:
+            reason = "it is right only if the served model has the changed weights"
+            yield "depends", f"it does not read init_lora_weights={start[:40]!r}: {reason}"
+    for key, called in _FEATURES.items():
+        if extras.get(key) and key in rules["fields"]:
+            yield "no", f"it refuses {key} ({called})"
+        elif extras.get(key):
+            yield "depends", f"it does not read {key} ({called}) and loads the adapter as if it were not there"
+    if extras.get("trainable_token_indices"):
+        yield "no", "trainable_token_indices: the tensors of trained tokens have names that it refuses"
+
+
+def _saved(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Iterator[Answer]:
+    names = dict.fromkeys([*(config.modules_to_save or ()), *(n.rpartition(".")[2] for n in resolution.saved)])
+    if not names:
+        return
+    source = f"{facts.title}, lora/peft_helper.py and lora/model_manager.py"
+    refused = [name for name in names if name not in facts.rules["saved"]]
+    if refused:
+        but = f" other than {' and '.join(facts.rules['saved'])}" if facts.rules["saved"] else ""
+        reason = (
+            f"it refuses modules_to_save{but}: {', '.join(refused[:_MOST_NAMED])}; adapt them, or merge the adapter"
+        )
+        yield Answer("saved modules", "no", reason, source)
+    else:
+        reason = f"a trained {' or '.join(names)} is taken by a model that it serves as a classifier with such a head"
+        yield Answer("saved modules", "depends", reason, source)
+
+
+def _targets(
+    facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution
+) -> tuple[list[Answer], list[str]]:
+    """Where the factors end up, for weights, experts and towers apart."""
+    row = facts.modules.get(model.architecture, {})
+    if "modules" not in row:
+        reason = f"which modules of {model.architecture or 'the model'} take an adapter is not recorded"
+        return [Answer("targets", "depends", reason, f"{facts.title}: its code was not run on this model")], []
+    places = vllm_places(saved_tensors(model, config, resolution).tensors, row)
+    source = f"vLLM {facts.ran}: its own code ran on a model of transformers' default configuration"
+    answers: list[Answer] = []
+    flags: list[str] = []
+    of: dict[str, list[Place]] = {}
+    for place in places:
+        of.setdefault(place.fate, []).append(place)
+    if "refused" in of:
+        reason = f"it raises at {_names(of['refused'])}: the model has no layer of that name that takes an adapter"
+        answers.append(Answer("targets", "no", reason, source))
+    if "dropped" in of:
+        towers = "language" in row and any(not _in_language(place, row) for place in of["dropped"])
+        why = "outside of its language model" if towers else "for no layer of its own model has that place"
+        reason = f"{_names(of['dropped'])}: loaded and left out without a word, {why}"
+        answers.append(Answer("targets", "no", reason, source))
+    if "taken" in of:
+        answers.append(_taken(facts, model, of["taken"], source))
+    if "tower" in of:
+        flag = facts.rules["tower_flag"]
+        reason = (
+            f"{_names(of['tower'])}: served with --enable-tower-connector-lora, left out without a word otherwise"
+            if flag
+            else f"{_names(of['tower'])}: it has no adapters outside of the language model before 0.14.1"
+        )
+        answers.append(_elsewhere(facts, Answer("towers", "yes" if flag else "no", reason, source)))
+        flags += ["--enable-tower-connector-lora"] if flag else []
+    for fate in ("fused", "apart"):
+        if fate in of:
+            answer = _experts(facts, fate, of[fate], source)
+            answers.append(answer)
+            if answer.answer != "no" and fate == "apart":
+                flags.append("--enable-mixed-moe-lora-format")
+    return answers, flags
+
+
+def _taken(facts: Facts, model: ModelMap, places: list[Place], source: str) -> Answer:
+    reason = f"it has a place for {_names(places)}"
+    if model.basis == "names":
+        reason += ", if the names of the model's checkpoint are those of its modules"
+        return Answer("targets", "depends", reason, source)
+    if facts.release == facts.ran:
+        return Answer("targets", "yes", reason, source)
+    row = facts.models.get(model.architecture, {})
+    packed = row.get("packed", {})
+    declared = {part for parts in packed.values() for part in parts} if isinstance(packed, dict) else set()
+    declared |= {*row.get("embedding", ()), *_ALWAYS}
+    others = [place for place in places if place.name.rpartition(".")[2] not in declared]
+    alike = _alike(row, facts, model.architecture)
+    if alike and not others:
+        return Answer("targets", "yes", f"{reason}; {facts.release} declares the class alike", source)
+    what = _names(others) if alike else "this"
+    return Answer("targets", "depends", f"{reason}; {what} was not tried with {facts.release}", source)
+
+
+def _alike(row: Mapping[str, Any], facts: Facts, architecture: str) -> bool:
+    """A release's class says of itself what the one says that ran, so far as that bears on names.
+
+    A mapper that only stacks, as many classes got one in 0.28.0, renames nothing, as none does.
+    """
+    newest = facts.newest_models.get(architecture)
+    if not row or newest is None:
+        return False
+    if "mapper" not in row and not facts.modules[architecture].get("mapper"):
+        newest = {key: value for key, value in newest.items() if key != "mapper"}
+    return row == newest
+
+
+def _elsewhere(facts: Facts, answer: Answer) -> Answer:
+    """The same answer, no surer than what an untried release allows."""
+    if facts.release == facts.ran or answer.answer != "yes":
+        return answer
+    return Answer(answer.question, "depends", f"{answer.reason}; not tried with {facts.release}", answer.source)
+
+
+def _experts(facts: Facts, fate: str, places: list[Place], source: str) -> Answer:
+    """PEFT's two pairs of factors per layer of fused experts (`experts.base_layer` is gate and up, `experts` is down)."""
+    names = {place.name for place in places}
+    holders = {name.removesuffix(".base_layer") for name in names}
+    partial = sorted(name for name in holders if not {name, f"{name}.base_layer"} <= names)
+    if partial:
+        reason = f"experts need both gate_up_proj and down_proj: {listed(partial, _MOST_NAMED)} has one of them"
+        return Answer("experts", "no", reason, source)
+    if fate == "fused":
+        return _elsewhere(facts, Answer("experts", "yes", f"it has a place for {_names(places)}", source))
+    if not facts.rules["mixed_experts"]:
+        reason = f"{_names(places)}: fused experts of this model were not tried with {facts.release}; 0.22.1 has a flag"
+        return Answer("experts", "depends", reason, f"{facts.title}, lora/model_manager.py")
+    reason = (
+        f"{_names(places)}: refused unless started with --enable-mixed-moe-lora-format and each request for the adapter "
+        "has is_3d_lora_weight, which was read and not tried"
+    )
+    return Answer("experts", "depends", reason, source)
+
+
+def _in_language(place: Place, row: Mapping[str, Any]) -> bool:
+    return any(place.place.startswith(prefix) for prefix in row["language"])
+
+
+def _names(places: list[Place]) -> str:
+    return listed((place.name for place in places), _MOST_NAMED)

@@ -1,1 +1,0 @@
-"""What servers take of an adapter."""

@@ -1,0 +1,59 @@
+"""Recorded maps of the default configuration of every architecture: no torch, no network.
+
+`tools/build_builtin_models.py` makes the files; one JSON file per head and model type lies in `data/builtin`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.model.json import map_from_json
+from lorascope.model.types import Head, ModelMap
+
+# A path, not importlib.resources, which takes a tenth of the time that a whole command does.
+_BUILTIN = Path(__file__).parent.parent / "data" / "builtin"
+
+# The head that a bare model type means, where it has several: the one that the released models have.
+PREFERRED: tuple[Head, ...] = ("image-text-to-text", "seq2seq-lm", "masked-lm", "causal-lm", "sequence-classification")
+
+
+def builtin_models() -> dict[str, tuple[str, ...]]:
+    """Every model type of the gallery with its heads, the preferred one first."""
+    heads: dict[str, list[str]] = {}
+    for head in PREFERRED:
+        for name in _names(head):
+            heads.setdefault(name, []).append(head)
+    return {name: tuple(found) for name, found in sorted(heads.items())}
+
+
+def load_builtin(model_type: str, head: str = "") -> ModelMap:
+    """The recorded map of a model type.
+
+    Args:
+        model_type: As in `config.json`: `llama`, `qwen3_moe`.
+        head: Which head, where the type has several; the one that released models have if empty.
+
+    Raises:
+        LorascopeError: The gallery has no such type, or not with this head.
+    """
+    for candidate in (head,) if head else PREFERRED:
+        if model_type in _names(candidate):
+            return map_from_json(json.loads((_BUILTIN / candidate / f"{model_type}.json").read_text(encoding="utf-8")))
+    known = builtin_models()
+    if model_type in known:
+        raise LorascopeError(
+            f'the gallery has "{model_type}" with {", ".join(known[model_type])}, not with the head "{head}"',
+            hint="Choose one of these with --head.",
+        )
+    raise LorascopeError(
+        f'"{model_type}" is no model type of the gallery ({len(known)} types), and no file or folder of that name exists',
+        hint=did_you_mean(model_type, known) or "Give a model type such as llama, a folder, a config.json or a Hub id.",
+    )
+
+
+@cache
+def _names(head: str) -> frozenset[str]:
+    return frozenset(path.stem for path in (_BUILTIN / head).glob("*.json"))

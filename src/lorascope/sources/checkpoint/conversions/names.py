@@ -1,0 +1,221 @@
+"""What conversion rules do to names: `WeightTransform.rename_source_key` of transformers, for all of a template at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from lorascope.sources.checkpoint.conversions.table import Rule
+
+
+@cache
+def source_pattern(sources: tuple[str, ...]) -> re.Pattern[str]:
+    """The expression that finds any of a rule's sources: group `g2` for the third (`WeightTransform.__init__`)."""
+    branches = []
+    for index, source in sorted(enumerate(sources), key=lambda item: -len(item[1])):
+        pattern = source.replace("*.", r".*\.")
+        if re.search(r"[a-zA-Z0-9]$", pattern):
+            pattern += r"(?!\w)"  # it ends where a word ends
+        branches.append(f"(?P<g{index}>{pattern})")
+    return re.compile("|".join(branches))
+
+
+def _scoped(rule: Rule, key: str) -> tuple[str, str] | None:
+    """The prefix of the sub-model that a rule is for, and the rest of the key; None for a key of another part."""
+    if rule.scope is None:
+        return "", key
+    scope = f"{rule.scope}." if rule.scope else ""
+    base = f"{rule.base_model_prefix}." if rule.base_model_prefix else ""
+    prefix = base + scope if key.startswith(base + scope) else scope
+    return (prefix, key[len(prefix) :]) if key.startswith(prefix) else None
+
+
+def _apply(rule: Rule, key: str, active: set[Rule]) -> tuple[str, str | None]:
+    """A key after one rule, and which of its sources matched (`rename_source_key` of each kind of transform).
+
+    Args:
+        rule: The rule.
+        key: The key.
+        active: The groups whose first pattern has been seen; changed here.
+    """
+    scoped = _scoped(rule, key)
+    if scoped is None:
+        return key, None
+    prefix, rest = scoped
+    expression = source_pattern(rule.sources)
+    match = expression.search(rest)
+    if match is None or match.lastgroup is None:
+        return key, None
+    index, captured = int(match.lastgroup[1:]), expression.groupindex[match.lastgroup]
+    target = rule.targets[0]
+    if rule.kind == "group":
+        if index == 0:
+            active.add(rule)
+        elif rule not in active:
+            return key, None
+        target = re.sub(r"\\(\d+)", lambda number: match.group(captured + int(number.group(1))), rule.targets[index])
+    elif r"\1" in target:
+        value = match.group(captured + 1)
+        target = target.replace(r"\1", str(int(value) + rule.offset) if rule.kind == "offset" else value)
+    return prefix + rest.replace(match.group(0), target, 1), rule.sources[index]
+
+
+# A name's template is the texts around its numbers. For the rules, the numbers are then digits of another script: one
+# character each, which `\d`, `\w` and `.` match as they match the number itself, and which no pattern means literally.
+_NUMBER = re.compile(r"\.([0-9]+)(?=\.)")
+_LAST_NUMBER = re.compile(r"(.*)\.([0-9]+)(\..*)", re.DOTALL)
+_MARKS = "٠١٢٣٤٥٦٧٨٩"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Renamed:
+    """What the rules make of all names of one template.
+
+    Attributes:
+        text: A format for the new name.
+        pattern: The converter's source that matched, or empty.
+        kept: Which of a name's numbers the text takes, in this order.
+        merged: Which it does not take.
+    """
+
+    text: str
+    pattern: str
+    kept: tuple[int, ...]
+    merged: tuple[int, ...]
+
+
+class _Renaming:
+    """The rules as one function of a name, or of a whole template: 90,000 names have a few dozen."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        # At most one converter applies, after all renamings.
+        self._renames = [rule for rule in rules if rule.kind != "convert"]
+        self._converters = [rule for rule in rules if rule.kind == "convert"]
+        self._active: set[Rule] = set()
+
+    def of_template(self, texts: Sequence[str]) -> _Renamed | None:
+        """What becomes of a template's names, or None where it depends on their numbers or on the names before."""
+        marks = _MARKS[: len(texts) - 1]
+        if len(texts) > len(_MARKS) or any(mark in text for mark in _MARKS for text in texts):
+            return None
+        key = texts[0] + "".join(f".{mark}{text}" for mark, text in zip(marks, texts[1:], strict=True))
+        pattern = ""
+        for rule in (*self._renames, *self._converters):
+            if _minds_numbers(rule, key):
+                return None
+            key, matched = _apply(rule, key, {rule})
+            if matched is not None and rule.kind == "convert":
+                pattern = matched
+                break
+            if matched is not None and rule.kind != "rename":
+                return None
+        kept = tuple(i for i, mark in enumerate(marks) if mark in key)
+        text = key.replace("{", "{{").replace("}", "}}")
+        for position, i in enumerate(kept):
+            text = text.replace(marks[i], f"{{{position}}}")
+        return _Renamed(text, pattern, kept, tuple(i for i in range(len(marks)) if i not in kept))
+
+    def of_name(self, name: str) -> tuple[str, str]:
+        """What becomes of one name; such names must come in natural order, which groups rely on."""
+        key = name
+        for rule in self._renames:
+            key, _ = _apply(rule, key, self._active)
+        for rule in self._converters:
+            key, pattern = _apply(rule, key, self._active)
+            if pattern is not None:
+                return key, pattern
+        return key, ""
+
+
+def _minds_numbers(rule: Rule, template: str) -> bool:
+    """Whether the rule could treat two names of a template differently: it may mean one of their numbers literally."""
+    if rule.scope and any(part.isdigit() for part in rule.scope.split(".")):
+        return True
+    loose = _loose(rule.sources)
+    scoped = _scoped(rule, template) if loose else None
+    return bool(loose and scoped and loose.search(scoped[1]))
+
+
+@cache
+def _loose(sources: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Finds at least what those sources find that name a number, with any number for it."""
+    literal = r"(?<![A-Za-z_\d])\d+"  # a digit after a letter is part of a word: `w1`, `conv2d`
+    plain = [source.replace(r"\d", "@") for source in sources]
+    found = []
+    for source in (source for source in plain if re.search(literal, source)):
+        loose = re.sub(r"\(\?<?[!=][^()]*\)", "", source)  # what must not stand beside it
+        loose = re.sub(r"\[[^]]*\d[^]]*\]", "@", loose)
+        found.append(re.sub(r"\d+", "@+", loose).replace("@+", r"\d+").replace("@", r"\d").replace("*.", r".*\."))
+    return re.compile("|".join(found)) if found else None
+
+
+def natural_key(name: str) -> list[tuple[Any, ...]]:
+    """The order of transformers' `dot_natural_key`: parts between dots, their numbers as numbers."""
+    key: list[tuple[Any, ...]] = []
+    for part in name.split("."):
+        text = part.rstrip("0123456789")
+        digits = part[len(text) :]
+        key.append((0, int(part)) if part.isdecimal() else (1, text, int(digits)) if digits else (1, text))
+    return key
+
+
+# Tensors by name, each with the numbers that its new name lacks.
+Members = list[tuple[tuple[str, ...], str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Tensors that the rules bring to one name by one converter's pattern (empty: by renaming alone)."""
+
+    renamed: str
+    pattern: str
+    members: Members
+
+
+def _templates(names: Iterable[str]) -> dict[tuple[str, ...], list[tuple[tuple[str, ...], Members]]]:
+    """The names by their templates: for each, series of names that differ in their last number alone.
+
+    A series comes with the numbers before, and each of its names with the last. So only what its names have in common is
+    looked for further numbers, and not each of 90,000 names.
+    """
+    found: defaultdict[tuple[str, str], Members] = defaultdict(list)
+    for name in names:
+        cut = _LAST_NUMBER.fullmatch(name)
+        before, number, after = cut.groups() if cut else (name, "", "")
+        found[before, after].append(((number,) if cut else (), name))
+    templates: defaultdict[tuple[str, ...], list[tuple[tuple[str, ...], Members]]] = defaultdict(list)
+    for (before, after), members in found.items():
+        if not after:
+            templates[(before,)].append(((), members))
+            continue
+        *pieces, text = _NUMBER.split(f"{before}.")
+        templates[(*pieces[::2], text.removesuffix("."), after)].append((tuple(pieces[1::2]), members))
+    return templates
+
+
+def grouped(names: Iterable[str], rules: Sequence[Rule]) -> Iterator[Group]:
+    """The names as the rules rename them, before the model is asked which it has."""
+    renaming = _Renaming(rules)
+    one_by_one: list[str] = []
+    for texts, series in _templates(names).items():
+        made = renaming.of_template(texts)
+        if made is None:
+            one_by_one += [name for _, members in series for _, name in members]
+            continue
+        groups: defaultdict[tuple[str, ...], Members] = defaultdict(list)
+        for before, members in series:
+            if made.merged == (len(before),):  # the last number alone, as of experts
+                groups[before] += members
+                continue
+            for last, name in members:
+                numbers = before + last
+                merged = tuple([numbers[i] for i in made.merged])
+                groups[tuple([numbers[i] for i in made.kept])].append((merged, name))
+        for kept, group in groups.items():
+            yield Group(made.text.format(*kept), made.pattern, group)
+    for name in sorted(one_by_one, key=natural_key):
+        yield Group(*renaming.of_name(name), [((), name)])

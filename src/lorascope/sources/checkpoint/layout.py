@@ -1,0 +1,440 @@
+"""Which modules the classes of transformers are made of, and the module tree that a set of parameter names stands for.
+
+The table (`layout_table`) describes every class by its *slots*: paths to what it is
+made of, through the containers that have no life of their own, with `#` for a list's numbers. Each slot names the
+classes that have been seen there. A tree of names is read from the root class downwards; where a slot can hold several
+classes, the one whose own names fit decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from lorascope.model.shapes import is_shape_of
+from lorascope.model.types import Module
+from lorascope.sources.checkpoint.layout_table import (
+    CONTAINERS,
+    Layout,
+    ModelFacts,
+    class_in_slot,
+    config_facts,
+    facts_under,
+    inner_config,
+    layout,
+    setting,
+    text_config,
+)
+
+# Missing members of lists that are named one by one: whole models have fewer.
+_MOST_SPELLED = 100_000
+
+Shape = tuple[int, ...]
+Node = dict[str, Any]  # name to Shape or Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One model within a model, the whole included.
+
+    Attributes:
+        path: Its module's name; empty for the whole.
+        key: Its class in the table.
+        facts: What is known of that class.
+        config: Its own configuration, as the file has it.
+        model_type: That configuration's, or the class's where the table does not know it.
+    """
+
+    path: str
+    key: str
+    facts: ModelFacts
+    config: Mapping[str, Any]
+    model_type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The module tree that names stand for.
+
+    Attributes:
+        modules: Every module, in `named_modules()` order.
+        parameters: The root's own parameters.
+        buffers: The names that are buffers.
+        missing: Parameters that the classes have and the names do not.
+        unexplained: Names for which the classes have no place.
+    """
+
+    modules: tuple[Module, ...]
+    parameters: tuple[tuple[str, Shape], ...] = ()
+    buffers: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexplained: tuple[str, ...] = ()
+
+
+class _Placed(NamedTuple):
+    """One module of a tree: its name, its key in the table, its groups, and what it is one and the same with."""
+
+    name: str
+    key: str
+    groups: Any = None
+    shared: str = ""
+
+    def below(self, owner: str, groups: Any = None) -> _Placed:
+        return _Placed(f"{owner}.{self.name}", self.key, self.groups if groups is None else groups, self.shared)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """How well a class fits a node: relative names of what does not, and the modules in order."""
+
+    modules: tuple[_Placed, ...] = ()
+    buffers: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexplained: tuple[str, ...] = ()
+    misshapen: int = 0
+    distance: int = 0
+
+    @property
+    def penalty(self) -> tuple[int, int, int, int]:
+        return len(self.unexplained), self.misshapen, len(self.missing), self.distance
+
+
+def numberless(word: str) -> str:
+    """A member of a list without its number: `#` for `12`, `expert_#` for `expert_12`."""
+    return f"{word.rstrip('0123456789')}#"
+
+
+def _number(word: str) -> int:
+    """The number that a member's name ends with, or -1."""
+    digits = word[len(word.rstrip("0123456789")) :]
+    return int(digits) if digits and len(digits) < 10 else -1
+
+
+class ModelLayout:
+    """The layout of one model: the class of the whole, and the classes that its configuration chooses for its parts.
+
+    Args:
+        root: The whole's class, a key of the table.
+        config: The model's configuration.
+    """
+
+    def __init__(self, root: str, config: Mapping[str, Any]) -> None:
+        facts = (layout(root) or Layout(root)).model
+        text = text_config(config)
+        if facts is not None and config.get("model_type") != facts.model_type == text.get("model_type"):
+            config = text  # as the Auto classes do for the text model of a composite
+        self.root = root
+        self._chosen: dict[str, str] = {"": root}
+        self.parts = tuple(self._walk(root, "", config, config))
+        self._config_at = {part.path: part for part in self.parts}
+        self._known: dict[tuple[str, ...], bool] = {}
+        self._fits: dict[tuple[Any, ...], _Fit] = {}
+        self._signatures: dict[int, tuple[Any, ...]] = {}
+        self._spelled = 0
+
+    def may_spell(self, count: int) -> bool:
+        """So many missing members can be named one by one; takes them from what there is room for in all."""
+        self._spelled += max(0, count)
+        if self._spelled <= _MOST_SPELLED:
+            return True
+        self._spelled -= max(0, count)
+        return False
+
+    def _walk(self, key: str, path: str, config: Mapping[str, Any], around: Mapping[str, Any]) -> Iterator[Part]:
+        """The models in a model, by way of the slots that are not numbered."""
+        row = layout(key)
+        if row is None or path.count(".") > 8:
+            return
+        if row.model is not None:
+            own_type = str(config.get("model_type") or "")
+            model_type = own_type if config_facts(own_type) else row.model.model_type
+            yield Part(path, key, facts_under(row.model, config), config, model_type)
+            around = config
+        for slot, keys in row.slots.items():
+            if "#" in slot:
+                continue
+            inner = f"{path}.{slot}" if path else slot
+            chosen, own = keys[0], around
+            if slot in row.sources:
+                own = inner_config(around, row.sources[slot], _type_of(around, row))
+                chosen = class_in_slot(keys, str(own.get("model_type", "")))
+                self._chosen[inner] = chosen
+            yield from self._walk(chosen, inner, own, around)
+
+    def knows(self, name: str) -> bool:
+        """The model has a parameter or persistent buffer of this name, as far as the table and the counts can tell."""
+        words = tuple(name.split("."))
+        if words not in self._known:
+            self._known[words] = self._accepts(self.root, "", words, self.parts[0])
+        return self._known[words]
+
+    def _accepts(self, key: str, path: str, words: tuple[str, ...], part: Part) -> bool:
+        row = layout(key)
+        if row is None:
+            return False
+        part = self._config_at.get(path, part) if row.model is not None else part
+        if len(words) == 1:
+            return words[0] in row.parameters or words[0] in row.buffers
+        slot = ""
+        for index, word in enumerate(words[:-1]):
+            slot = self._slot(row, slot, word, part)
+            if not slot:
+                return False
+            at = ".".join((path, *words[: index + 1])) if path else ".".join(words[: index + 1])
+            for candidate in self._candidates(row, slot, at):
+                if candidate not in CONTAINERS and self._accepts(candidate, at, words[index + 1 :], part):
+                    return True
+        return False
+
+    def _slot(self, row: Layout, prefix: str, word: str, part: Part) -> str:
+        """The slot of a member of a slot, or empty where there is none of this name, or not so many."""
+        named = f"{prefix}.{word}" if prefix else word
+        if named in row.slots:
+            return named
+        numbered = f"{prefix}.{numberless(word)}"
+        if not prefix or _number(word) < 0 or numbered not in row.slots:
+            return ""
+        most = self._count(row, numbered, part)
+        return "" if most is not None and _number(word) >= most else numbered
+
+    def _count(self, row: Layout, slot: str, part: Part) -> int | None:
+        name = row.counts.get(slot)
+        value = setting(part.config, name, part.model_type) if name else None
+        return value if type(value) is int else None
+
+    def _candidates(self, row: Layout, slot: str, at: str) -> tuple[str, ...]:
+        if at in self._chosen:
+            return (self._chosen[at],)
+        owner, _, word = slot.rpartition(".")
+        numbered = row.slots.get(f"{owner}.#", ()) if word.isdecimal() else ()  # it is in some models one of many
+        return tuple(dict.fromkeys((*row.slots[slot], *numbered)))
+
+    def tree(self, shapes: Mapping[str, Shape]) -> Tree:
+        """The module tree of parameters and buffers.
+
+        Args:
+            shapes: Run-time name to shape.
+        """
+        self._signatures.clear()  # of nodes that are gone, whose identities others may get
+        self._spelled = 0
+        root: Node = {}
+        for name, shape in shapes.items():
+            *owners, leaf = name.split(".")
+            node = root
+            for word in owners:
+                inner = node.setdefault(word, {})
+                if not isinstance(inner, dict):  # a module that is a parameter too
+                    break
+                node = inner
+            else:
+                if not isinstance(node.get(leaf), dict):
+                    node[leaf] = shape
+        fit = self._fit(self.root, root, "", self.parts[0])
+        buffers = frozenset(fit.buffers)
+        modules = []
+        met: set[str] = set()
+        for name, key, groups, shared in fit.modules:
+            if shared in met:
+                continue
+            met |= {shared} - {""}
+            row = layout(key) or Layout(key)
+            node = root
+            for word in name.split("."):
+                node = node.get(word, {})
+            own = _own(row, node, name, buffers)
+            if groups == "square":
+                outputs, per_group = (*dict(own).get("weight", ()), 1, 1)[:2]  # it may be missing, or flat
+                groups = outputs // max(per_group, 1)
+            modules.append(Module(name, row.name, row.kind, own, groups or 1, row.transposed))
+        whole = layout(self.root) or Layout(self.root)
+        return Tree(
+            tuple(modules), _own(whole, root, "", buffers), tuple(sorted(buffers)), fit.missing, fit.unexplained
+        )
+
+    def _fit(self, key: str, node: Node, path: str, part: Part) -> _Fit:
+        row = layout(key)
+        if row is None:
+            return _Fit(unexplained=tuple(_leaves(node)))
+        part = self._config_at.get(path, part) if row.model is not None else part
+        memo = (key, self._signature(node), part.path)
+        if path in self._chosen or memo not in self._fits:
+            found = _Fitting(self, key, row, path, part).fit(node)
+            if any(chosen.startswith(f"{path}.") for chosen in self._chosen) or not path:
+                return found
+            self._fits[memo] = found
+        return self._fits[memo]
+
+    def _signature(self, node: Node) -> tuple[Any, ...]:
+        """What decides how a node is read: its names, and the dimensions of its parameters."""
+        found = self._signatures.get(id(node))
+        if found is None:
+            found = tuple(
+                (name, self._signature(value) if isinstance(value, dict) else len(value))
+                for name, value in sorted(node.items())
+            )
+            self._signatures[id(node)] = found
+        return found
+
+
+class _Fitting:
+    """Reads one node as one class."""
+
+    def __init__(self, whole: ModelLayout, key: str, row: Layout, path: str, part: Part) -> None:
+        self._whole, self._key, self._row, self._path, self._part = whole, key, row, path, part
+        self._order = {slot: index for index, slot in enumerate(row.slots)}
+        self._modules: list[tuple[tuple[Any, ...], _Placed]] = []  # with their place in the order
+        self._found: dict[str, list[str]] = {}  # slot to the relative names that are there
+        self._buffers: list[str] = []
+        self._missing: list[str] = []
+        self._unexplained: list[str] = []
+        self._misshapen = 0
+        self._distance = 0
+
+    def fit(self, node: Node) -> _Fit:
+        row = self._row
+        own = {name: value for name, value in node.items() if not isinstance(value, dict)}
+        for name, shape in own.items():
+            if name in row.buffers:
+                self._buffers.append(name)
+            elif name not in row.parameters:
+                self._unexplained.append(name)
+            elif not is_shape_of(row.kind, name, shape):
+                self._misshapen += 1
+        self._missing += (name for name in row.parameters if name not in row.optional and name not in own)
+        self._members({name: value for name, value in node.items() if isinstance(value, dict)}, "", "", ())
+        lists = {slot.rpartition(".")[0] for slot in self._found}  # a list may have none of the members seen elsewhere
+        self._missing += (
+            f"{slot}.*"
+            for slot in row.slots
+            if slot in row.required
+            and slot not in self._found
+            and not (slot.endswith("#") and slot.rpartition(".")[0] in lists)
+        )
+        self._count_numbered()
+        self._add_bare()
+        self._modules.sort(key=lambda module: module[0])
+        return _Fit(
+            tuple(placed for _, placed in self._modules),
+            tuple(self._buffers),
+            tuple(self._missing),
+            tuple(self._unexplained),
+            self._misshapen,
+            self._distance,
+        )
+
+    def _members(self, node: Node, prefix: str, slot: str, order: tuple[Any, ...]) -> None:
+        row = self._row
+        for word, child in node.items():
+            name = f"{prefix}.{word}" if prefix else word
+            found = self._whole._slot(row, slot, word, self._part)
+            if not found or not isinstance(child, dict):
+                self._unexplained += (
+                    (f"{name}.{leaf}" for leaf in _leaves(child)) if isinstance(child, dict) else [name]
+                )
+                continue
+            at = f"{self._path}.{name}" if self._path else name
+            candidates = self._whole._candidates(row, found, at)
+            place = (*order, (self._order[found], _number(word)))
+            self._found.setdefault(found, []).append(name)
+            fits = [(key, self._whole._fit(key, child, at, self._part)) for key in candidates if key not in CONTAINERS]
+            if not fits:
+                self._modules.append((place, _Placed(name, candidates[0])))
+                self._members(child, name, found, place)
+                continue
+            key, best = min(fits, key=lambda fit: fit[1].penalty)  # the first of equals: what was seen first
+            self._modules.append((place, _Placed(name, key, row.groups.get(found), self._shared(found))))
+            self._modules += (
+                ((*place, (index, -1)), inner.below(name, row.groups.get(f"{found}.{inner.name}")))
+                for index, inner in enumerate(best.modules)
+            )
+            self._buffers += (f"{name}.{buffer}" for buffer in best.buffers)
+            self._missing += (f"{name}.{missing}" for missing in best.missing)
+            self._unexplained += (f"{name}.{leaf}" for leaf in best.unexplained)
+            self._misshapen += best.misshapen
+            self._distance += best.distance
+
+    def _count_numbered(self) -> None:
+        """Members of a list that its count, or a later member, says there must be."""
+        for slot, names in list(self._found.items()):
+            if not slot.endswith(".#"):  # only lists are numbered without gaps
+                continue
+            lists: dict[str, set[int]] = {}
+            for name in names:
+                owner, _, number = name.rpartition(".")
+                lists.setdefault(owner, set()).add(int(number))
+            for owner, numbers in lists.items():
+                count = self._whole._count(self._row, slot, self._part)
+                expected = count if count is not None else max(numbers) + 1
+                if not self._whole.may_spell(expected - len(numbers)):  # a hostile count
+                    self._missing.append(f"{owner}.* ({expected} of them)")
+                    continue
+                self._missing += (f"{owner}.{number}.*" for number in range(expected) if number not in numbers)
+        for slot in self._row.counts:
+            owner = slot.removesuffix(".#")
+            if owner not in self._found and "#" not in owner and self._whole._count(self._row, slot, self._part):
+                self._missing.append(f"{owner}.*")
+
+    def _add_bare(self) -> None:
+        """Modules without parameters, of which the names say nothing: those that such an instance always has."""
+        row = self._row
+        bare = [slot for slot in row.slots if slot in row.bare and not slot.endswith("#")]
+        if row.variants:
+            present = frozenset(self._found) - row.required
+            distances = [len(full ^ present) for full, _ in row.variants]
+            nearest = distances.index(min(distances))
+            self._distance += min(distances)
+            bare += (slot for slot in row.slots if slot in row.variants[nearest][1] and slot not in self._found)
+        for slot in bare:
+            owner, _, word = slot.rpartition(".")
+            for prefix in self._found.get(owner, []) if owner else [""]:
+                name = f"{prefix}.{word}" if prefix else word
+                if name in self._found.get(slot, ()):
+                    continue
+                key = row.slots[slot][0]
+                self._modules.append((self._place(name), _Placed(name, key, shared=self._shared(slot))))
+                self._found.setdefault(slot, []).append(name)
+                if key not in CONTAINERS:
+                    self._add_inner(name, key)
+
+    def _add_inner(self, name: str, key: str) -> None:
+        """What a module without parameters is made of."""
+        at = f"{self._path}.{name}" if self._path else name
+        place = self._place(name)
+        inner = self._whole._fit(key, {}, at, self._part).modules
+        self._modules += (((*place, (index, -1)), module.below(name)) for index, module in enumerate(inner))
+
+    def _shared(self, slot: str) -> str:
+        return f"{self._key}.{slot}" if slot in self._row.shared else ""
+
+    def _place(self, name: str) -> tuple[Any, ...]:
+        """Where a member stands in the order: for each word its slot's place, and its number."""
+        place: list[tuple[int, int]] = []
+        slot = ""
+        for word in name.split("."):
+            named = f"{slot}.{word}" if slot else word
+            slot = named if named in self._row.slots else f"{slot}.{numberless(word)}"
+            place.append((self._order[slot], _number(word)))
+        return tuple(place)
+
+
+def _type_of(config: Mapping[str, Any], row: Layout) -> str:
+    return str(config.get("model_type") or (row.model.model_type if row.model else ""))
+
+
+def _own(row: Layout, node: Node, name: str, buffers: frozenset[str]) -> tuple[tuple[str, Shape], ...]:
+    """A module's own parameters, in the class's order."""
+    prefix = f"{name}." if name else ""
+    return tuple(
+        (leaf, node[leaf])
+        for leaf in row.parameters
+        if not isinstance(node.get(leaf, {}), dict) and f"{prefix}{leaf}" not in buffers
+    )
+
+
+def _leaves(node: Node, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

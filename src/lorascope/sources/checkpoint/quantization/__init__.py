@@ -1,0 +1,1 @@
+"""Quantized checkpoints without their packing, one file per family."""

@@ -1,0 +1,265 @@
+"""From the files of a checkpoint to its configuration and tensors: which files are read, and that they agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
+from lorascope.gc_paused import no_collection
+from lorascope.sources.checkpoint.types import Checkpoint, Files, Span, Tensor
+from lorascope.sources.files.json_text import first_faults, parse_json
+from lorascope.sources.files.safetensors_header import MOST_TENSORS, parse_header
+from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# What huggingface_hub reads of one header; safetensors itself takes 100 MB. A million tensors are 130 MB.
+LONGEST_HEADER = 25_000_000
+MOST_HEADERS = 150_000_000
+MOST_SHARDS = 10_000
+MOST_INDEX_BYTES = 64 * 2**20
+# Holds most headers whole, so that a second request is the exception.
+_FIRST_READ = 100_000
+_SHARD = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors", re.ASCII)
+_DAMAGED = "Download it again; a file that safetensors reads can be saved anew with save_pretrained."
+_LFS = b"version https://git-lfs"
+
+# Why what lies in a folder without weights is not read, and what to do. The first that matches a name is told.
+_CONVERT = (
+    "Convert them where you trust them: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), or for the Hub "
+    "https://huggingface.co/spaces/safetensors/convert. Without that, --source config builds the model from config.json."
+)
+_OTHERS = (
+    (
+        r"adapter_(model\.(safetensors|bin)|config\.json)",
+        "an adapter, not a model",
+        "Check it against its base model: lorascope check MODEL ADAPTER",
+    ),
+    (
+        r"consolidated[\w.-]*\.safetensors",
+        "Mistral's own format, whose names are not those of transformers",
+        "Give the same model in transformers' format; where there is none, --source config builds it from config.json.",
+    ),
+    (
+        r"model-\d+-of-\d+\.safetensors",
+        f"shards without their {INDEX}",
+        f"Download {INDEX} of the same model into the folder.",
+    ),
+    (
+        r"model\..+\.safetensors|model\.safetensors\.index\..+\.json",
+        "a variant, which transformers reads only where its name is asked for",
+        f"Save it as {WEIGHTS}: from_pretrained(FOLDER, variant=NAME).save_pretrained(NEW).",
+    ),
+    (
+        r"model_index\.json|diffusion_pytorch_model.*",
+        "a model of diffusers",
+        "Give a model of transformers; those of a pipeline are in its subfolders (text_encoder).",
+    ),
+    (r".+\.gguf", "a GGUF file", "Give the file itself, or the folder of the original model."),
+    (r".+\.safetensors", "safetensors files of other names", f"Rename the file to {WEIGHTS} if it is the whole model."),
+    (
+        r".+\.(bin|bin\.index\.json|pt|pth|ckpt|pkl|pickle)",
+        "pickle files, which can run code and are never opened",
+        _CONVERT,
+    ),
+    (
+        r".+\.(h5|msgpack|onnx|npz|tflite|mlmodel)",
+        "a format of another framework",
+        "Give the model in safetensors, or --source config to build it from config.json.",
+    ),
+)
+
+
+def has_weights(files: Files) -> bool:
+    """There are safetensors headers to read, under the names that transformers looks for."""
+    return not files.names.isdisjoint((WEIGHTS, INDEX))
+
+
+@no_collection()
+def open_checkpoint(files: Files) -> Checkpoint:
+    """The configuration and all tensors of a checkpoint, from `config.json` and the headers of its safetensors files.
+
+    As transformers does, it takes the file that the configuration names in `transformers_weights`, else
+    `model.safetensors`, else what `model.safetensors.index.json` lists.
+
+    Raises:
+        LorascopeError: There is no configuration or no such file, or one of them is broken; with all faults of it.
+    """
+    config = _config(files)
+    chosen = _chosen(files, config.get("transformers_weights"))
+    weight_map = _weight_map(files, chosen) if chosen.endswith(".json") else {}
+    tensors = read_headers(files, sorted(set(weight_map.values())) or [chosen])
+    faults = first_faults(_disagreements(weight_map, tensors)) if weight_map else []
+    if not tensors:
+        faults.append("holds no tensors")
+    if faults:
+        raise LorascopeError(*faults, where=f"{files.where}: {chosen}", hint=_DAMAGED)
+    return Checkpoint(files, config, tensors)
+
+
+@no_collection()
+def read_headers(files: Files, shards: Sequence[str]) -> dict[str, Tensor]:
+    """All tensors of some safetensors files, from their headers alone.
+
+    The files are asked for their bytes twice at most: once for the beginnings of all, once for what is missing of long
+    headers.
+
+    Args:
+        files: Where the bytes come from.
+        shards: Which of its files to read.
+
+    Raises:
+        LorascopeError: A file is no sound safetensors file, the headers are too large, or a tensor is in two files; with
+            the first ten faults of all files.
+    """
+    tensors: dict[str, Tensor] = {}
+    faults = first_faults(_fill(tensors, files, shards))
+    if faults:
+        damaged = "git lfs pull fetches the files themselves." if "Git LFS" in "".join(faults) else _DAMAGED
+        raise LorascopeError(*faults, where=files.where, hint=damaged)
+    return tensors
+
+
+def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> Iterator[str]:
+    """Puts the tensors of all files into `tensors`, and yields the faults on the way."""
+    headers, faults = _texts(files, shards)
+    yield from faults
+    for file in list(headers):
+        found, faults = parse_header(headers.pop(file), file, files.size(file))
+        yield from (f"{file}: {fault}" for fault in faults)
+        named = {tensor.name: tensor for tensor in found}
+        if not tensors.keys().isdisjoint(named):
+            for name in sorted(tensors.keys() & named.keys()):
+                yield f"the tensor {quoted(name)} is in {tensors[name].span.file} and in {file}"
+        tensors |= named
+        if len(tensors) > MOST_TENSORS:
+            yield f"there are more than {MOST_TENSORS} tensors"
+            return
+
+
+def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
+    """The header of each file, without its length, and what is wrong with those that have none."""
+    first = min(_FIRST_READ, MOST_HEADERS // max(1, len(shards)))
+    fronts = dict(zip(shards, files.read([Span(shard, 0, first) for shard in shards]), strict=True))
+    ends: dict[str, int] = {}
+    faults = []
+    for shard, front in fronts.items():
+        end = 8 + int.from_bytes(front[:8], "little")
+        if front.startswith(_LFS):
+            faults.append(f"{shard}: is a pointer of Git LFS, not the file")
+        elif len(front) < 10:
+            faults.append(f"{shard}: has {len(front)} bytes, too few for a safetensors file")
+        elif end > 8 + LONGEST_HEADER:
+            faults.append(f"{shard}: is no safetensors file: a header of {end - 8} bytes, more than {LONGEST_HEADER}")
+        else:
+            ends[shard] = end
+    if sum(ends.values()) > MOST_HEADERS:
+        return {}, [f"headers of {sum(ends.values())} bytes, more than {MOST_HEADERS}"]
+    longer = [Span(shard, first, end) for shard, end in ends.items() if end > first == len(fronts[shard])]
+    rest = dict(zip((span.file for span in longer), files.read(longer) if longer else (), strict=True))
+    texts = {shard: (fronts.pop(shard) + rest.get(shard, b""))[8:end] for shard, end in ends.items()}
+    for shard, end in ends.items():
+        if len(texts[shard]) < end - 8:
+            got = 8 + len(texts.pop(shard))
+            faults.append(f"{shard}: ends at byte {got}, within its header of {end - 8} bytes")
+    return texts, faults
+
+
+def _config(files: Files) -> Mapping[str, Any]:
+    where = f"{files.where}: config.json"
+    if "config.json" not in files.names:
+        fault, hint = _why_not(files)
+        raise LorascopeError(f"there is no config.json; {fault}", where=files.where, hint=hint)
+    text = _whole_file(files, "config.json", MOST_CONFIG_BYTES)
+    config = parse_json(text, where, "Is this a model's config.json?", most_values=MOST_VALUES)
+    if not isinstance(config, dict):
+        raise LorascopeError(f"is {quoted(config)}, not an object", where=where, hint="Is this a model's config.json?")
+    return config
+
+
+def _chosen(files: Files, named: object) -> str:
+    """The file of weights, or the index of them."""
+    if isinstance(named, str) and named in files.names and _SHARD.fullmatch(named.removesuffix(".index.json")):
+        return named
+    if named is not None:
+        raise LorascopeError(
+            f"transformers_weights is {quoted(named)}, no safetensors file or index at its root",
+            where=f"{files.where}: config.json",
+            hint="Correct it there, or download that file.",
+        )
+    for name in (WEIGHTS, INDEX):
+        if name in files.names:
+            return name
+    fault, hint = _why_not(files)
+    raise LorascopeError(f"there is no {WEIGHTS} and no {INDEX}; {fault}", where=files.where, hint=hint)
+
+
+def _why_not(files: Files) -> tuple[str, str]:
+    """What is there instead of a checkpoint, and what to do about it."""
+    for pattern, what, hint in () if has_weights(files) else _OTHERS:
+        found = sorted(name for name in files.names if re.fullmatch(pattern, name))
+        if found:
+            return f"it has {what}: {_listed(found)}", hint
+    listed = f"it has {_listed(sorted(files.names))}" if files.names else "it has no files"
+    return (
+        listed,
+        "Give a folder with the config.json and the safetensors files of a model, or a model type such as mistral.",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(map(quoted, names[:4])) + more
+
+
+def _whole_file(files: Files, name: str, most: int) -> bytes:
+    size = files.size(name)
+    if size > most:
+        raise LorascopeError(
+            f"{size} bytes are more than the {most} that are read", where=f"{files.where}: {name}", hint=_DAMAGED
+        )
+    return files.read([Span(name, 0, size)])[0]
+
+
+def _weight_map(files: Files, index: str) -> dict[str, str]:
+    """Tensor name to shard, every one of which is there.
+
+    Raises:
+        LorascopeError: With every fault of the index.
+    """
+    where = f"{files.where}: {index}"
+    data = parse_json(_whole_file(files, index, MOST_INDEX_BYTES), where, _DAMAGED)
+    weight_map = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise LorascopeError(f"weight_map is {quoted(weight_map)}, not an object of files", where=where, hint=_DAMAGED)
+    faults = []
+    if set(map(type, weight_map.values())) != {str}:
+        faults = [
+            f"weight_map has {quoted(shard)} for {quoted(name)}, not a text"
+            for name, shard in weight_map.items()
+            if not isinstance(shard, str)
+        ]
+    shards = sorted({shard for shard in weight_map.values() if isinstance(shard, str)})
+    for shard in shards:
+        if not _SHARD.fullmatch(shard):
+            faults.append(f"{quoted(shard)} is no name of a safetensors file at the root, and none else is read")
+        elif shard not in files.names:
+            faults.append(f"{quoted(shard)} is not there")
+    if len(shards) > MOST_SHARDS:
+        faults.append(f"names {len(shards)} files, more than {MOST_SHARDS}")
+    if faults:
+        raise LorascopeError(*first_faults(faults), where=where, hint="Download the model again, all its files.")
+    return weight_map
+
+
+def _disagreements(weight_map: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    lying = {name: tensor.span.file for name, tensor in tensors.items()}
+    if lying == weight_map:
+        return
+    for name in sorted(lying.keys() | weight_map.keys()):
+        said, found = weight_map.get(name, "in no file"), lying.get(name, "in none")
+        if said != found:
+            yield f"the tensor {quoted(name)} is {said} by the index, {found} in fact"

@@ -1,0 +1,121 @@
+"""Which parameters share one tensor, so that a checkpoint holds only one of them.
+
+Restates `PreTrainedModel.get_expanded_tied_weights_keys` and the symmetric part of `tie_weights` (transformers 5.23) over
+names instead of parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from lorascope.names import template
+from lorascope.sources.checkpoint.layout import Part
+from lorascope.sources.checkpoint.layout_table import setting
+
+_SPECIAL = re.compile(r"[^\w.]|\.[*+?]")
+
+
+def tied(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
+    """Every parameter that shares another's tensor, to the one whose tensor it is.
+
+    Args:
+        parts: The model and the models in it.
+        names: The parameters that the checkpoint holds, by their names at run time.
+
+    Returns:
+        Parameter to source, by full names. At least one of each pair is among `names`.
+    """
+    present = frozenset(names)
+    found: dict[str, str] = {}
+    for part in parts:
+        if not part.facts.ties or not setting(part.config, "tie_word_embeddings", part.model_type):
+            continue
+        prefix = f"{part.path}." if part.path else ""
+        own = sorted(name[len(prefix) :] for name in present if name.startswith(prefix))
+        for target, source in part.facts.ties.items():
+            found.update((prefix + one, prefix + other) for one, other in _pairs(target, source, own))
+    return {target: source for target, source in found.items() if target in present or source in present}
+
+
+def _pairs(target: str, source: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(parameter, source) for one entry of `_tied_weights_keys`, whichever of the two are there.
+
+    The partner of a name is found where both patterns differ only in what they begin with. Others (Zamba's, which
+    speak of layer numbers) are left to `completed`.
+    """
+    start, rest = _literal(target)
+    other, same = _literal(source)
+    if rest != same:
+        return
+    for name in names:
+        if re.match(source, name) and re.match(target, partner := start + name[len(other) :]):
+            yield partner, name
+        if re.match(target, name) and re.match(source, partner := other + name[len(start) :]):
+            yield name, partner
+
+
+def _literal(pattern: str) -> tuple[str, str]:
+    """What every match of a pattern begins with, and the rest of the pattern."""
+    pattern = pattern.replace("\\.", ".").removeprefix("^").removesuffix("$")
+    special = _SPECIAL.search(pattern)
+    return (pattern, "") if special is None else (pattern[: special.start()], pattern[special.start() :])
+
+
+def completed(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+    """Parameters of layers that share a block with an earlier layer (Zamba), to those whose tensors they are.
+
+    The n-th layer that lacks the block has that of the n-th layer that holds one, over and over, as Zamba2's
+    `num_mem_blocks` blocks take turns.
+
+    Args:
+        parts: The model and the models in it, whose ties say which blocks are shared.
+        missing: Parameters, or modules as `name.*`, that the model's classes have and the checkpoint does not.
+        names: The parameters that the checkpoint holds.
+    """
+    shared = {
+        template(f"{part.path}.{source}" if part.path else source)
+        for part in parts
+        for target, source in part.facts.ties.items()
+        if _literal(target)[1] != _literal(source)[1] or template(target) == template(source)
+    }
+    present = sorted(names)
+    lacking: dict[tuple[str, str], list[int]] = {}
+    for name in missing:
+        split = re.fullmatch(r"(.+?\.)(\d+)(\..+)\.\*", name)
+        if split is not None and template(name.removesuffix(".*")) in shared:
+            lacking.setdefault((split[1], split[3]), []).append(int(split[2]))
+    found: dict[str, str] = {}
+    for (before, after), numbers in lacking.items():
+        held: dict[int, list[str]] = {}
+        for name in present:
+            split = re.match(rf"{re.escape(before)}(\d+){re.escape(after)}\.", name)
+            if split is not None:
+                held.setdefault(int(split[1]), []).append(name[split.end() :])
+        givers = sorted(held)
+        if not givers:
+            continue
+        for index, number in enumerate(sorted(numbers)):
+            giver = givers[index % len(givers)]
+            for rest in held[giver]:
+                found[f"{before}{number}{after}.{rest}"] = f"{before}{giver}{after}.{rest}"
+    return found
+
+
+def groups(pairs: Mapping[str, str], order: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Pairs as groups of names that share one tensor, each and all in the order of the parameters."""
+    leader: dict[str, str] = {}
+
+    def lead(name: str) -> str:
+        while leader.get(name, name) != name:
+            name = leader[name]
+        return name
+
+    for target, source in pairs.items():
+        leader[lead(target)] = lead(source)
+    found: dict[str, list[str]] = {}
+    tied_names = pairs.keys() | pairs.values()
+    for name in order:
+        if name in tied_names:
+            found.setdefault(lead(name), []).append(name)
+    return tuple(tuple(group) for group in found.values() if len(group) > 1)

@@ -1,0 +1,230 @@
+"""A model's own numbers from its configuration, under whichever name that keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from lorascope.model.types import Dimensions, Module, Weight
+
+# Names under which configurations keep one figure, the most specific first.
+NAMES: dict[str, tuple[str, ...]] = {
+    "hidden_size": ("hidden_size", "d_model", "n_embd", "dim"),
+    "intermediate_size": (
+        "intermediate_size",
+        "ffn_dim",
+        "d_ff",
+        "n_inner",
+        "ffn_hidden_size",
+        "decoder_ffn_dim",
+        "encoder_ffn_dim",
+        "dff",
+        "dim_ff",
+        "d_inner",
+        "hidden_dim",
+    ),
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "decoder_layers"),
+    "attention_heads": ("num_attention_heads", "n_head", "decoder_attention_heads"),
+    "key_value_heads": ("num_key_value_heads", "num_kv_heads", "multi_query_group_num"),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
+    "active_experts": (
+        "num_experts_per_tok",
+        "num_experts_per_token",
+        "moe_topk",
+        "top_k_experts",
+        "moe_top_k",
+        "moe_k",
+        "top_k",
+    ),
+}
+
+
+# No model has more heads or experts where its tensors do not tell how many there are, nor layers, nor runs those that it
+# has more often, nor has a feed-forward network so much wider than anything else.
+_MOST = 100_000
+_DEEPEST = 1_000
+_MOST_RUNS = 16
+_WIDEST = 64
+_LARGEST = 2**60
+
+
+def read_dimensions(get: Callable[[str], Any], weights: Sequence[Weight], parameters: int) -> Dimensions:
+    """The figures of a model.
+
+    Args:
+        get: The value of a name in the (text) configuration; anything but a whole number counts as absent.
+        weights: The model's weights, for what configurations leave to the modeling code.
+        parameters: Number of scalars in all parameters, shared ones counted once.
+    """
+    found: dict[str, int | None] = {figure: next(iter(_stated(get, figure).values()), None) for figure in NAMES}
+    found["intermediate_size"] = found["intermediate_size"] or intermediate_size(weights)
+    return Dimensions(**found, parameters=parameters)
+
+
+def checked_dimensions(
+    get: Callable[[str], Any],
+    stated: Collection[str],
+    weights: Sequence[Weight],
+    modules: Sequence[Module],
+    parameters: int,
+    where: str,
+    *,
+    complete: bool = True,
+) -> tuple[Dimensions, list[str]]:
+    """The figures of a checkpoint, and a sentence for each that its tensors contradict: those are the tensors' own.
+
+    Args:
+        get: As for `read_figures`.
+        stated: The names that the configuration itself has; `get` may know defaults for others.
+        weights: The checkpoint's weights.
+        modules: Its modules.
+        parameters: As for `read_figures`.
+        where: What the configuration is called: `config.json`, `the metadata`.
+        complete: Nothing is known to be missing; else some of the layers may be.
+    """
+    dimensions = dataclasses.asdict(read_dimensions(get, weights, parameters))
+    shown = _Shown(weights, modules, complete)
+    notes = []
+    for figure in NAMES:
+        found = _stated(get, figure)
+        if not found or any(shown.agrees(figure, value) for value in found.values()):
+            continue
+        name, value = next(iter(found.items()))
+        dimensions[figure] = own = shown.own(figure)
+        if name in stated:  # or it is the class's default, which others that are stated may replace
+            instead = (
+                f"the tensors show {own}, which counts here" if own is not None else "the tensors cannot have that"
+            )
+            notes.append(f"{where} says {name} {value}; {instead}")
+    return Dimensions(**dimensions), notes
+
+
+def intermediate_size(weights: Sequence[Weight]) -> int | None:
+    """The commonest width of dense feed-forward layers."""
+    wide = (w for w in weights if w.role.variant == "dense" and w.role.component == "text" and len(w.shape) == 2)
+    widths = Counter(weight.shape[0] for weight in wide if weight.role.part == "up")
+    return widths.most_common(1)[0][0] if widths else None
+
+
+def _stated(get: Callable[[str], Any], figure: str) -> dict[str, int]:
+    values = {name: get(name) for name in NAMES[figure]}
+    return {name: int(v) for name, v in values.items() if isinstance(v, int) and not isinstance(v, bool)}
+
+
+class _Shown:
+    """What the tensors of a checkpoint show of its figures.
+
+    A figure is contradicted only where no reading of the tensors fits it: configurations mean many things by one name.
+    """
+
+    def __init__(self, weights: Sequence[Weight], modules: Sequence[Module], complete: bool) -> None:
+        self._complete = complete
+        text = [weight for weight in weights if weight.role.component == "text"]
+        self._weights = [weight for weight in text or weights if len(weight.shape) > 1]
+        self._sizes = {size for module in modules for _, shape in module.parameters for size in shape}
+        self._largest = max(self._sizes, default=0)
+        self._widths = {width for weight in self._weights if (width := _width(weight))}
+        self._experts = _expert_counts(self._weights)
+        layers: dict[tuple[str, str], set[int]] = {}
+        for weight in self._weights:
+            if weight.layer is not None:
+                layers.setdefault((weight.role.component, weight.role.stack), set()).add(weight.layer)
+        self._layers = {len(found) for found in layers.values()}
+
+    def agrees(self, figure: str, value: int) -> bool:
+        """The tensors allow for the figure, or say nothing of it."""
+        if not 0 <= value < _LARGEST:
+            return False
+        if not self._weights:
+            return True
+        match figure:
+            case "hidden_size":
+                return value in self._widths or not self._widths
+            case "intermediate_size":
+                if self._dense():
+                    return not {value, 2 * value}.isdisjoint(self._sizes) or self._is_part(value)
+                return value <= _WIDEST * self._largest
+            case "layers":
+                return self._may_have(value)
+            case "experts":
+                return value in self._experts if self._experts and value else value <= _MOST
+            case "active_experts":
+                return value <= max(self._experts, default=_MOST)
+            case "attention_heads":
+                return self._divides(value, ("q", "q_b", "q_gate"))
+            case _:
+                return self._divides(value, ("k",))
+
+    def own(self, figure: str) -> int | None:
+        """What the tensors say the figure is; None where they do not."""
+        match figure:
+            case "hidden_size":
+                return _commonest(size for weight in self._weights if (size := _width(weight)))
+            case "intermediate_size":
+                return intermediate_size(self._weights)
+            case "layers":
+                return max(self._layers, default=None)
+            case "experts":
+                return next(iter(self._experts)) if len(self._experts) == 1 else None
+            case _:
+                return None
+
+    def _may_have(self, layers: int) -> bool:
+        most = max(self._layers, default=0)
+        if most < 2:  # all layers may share the weights of one
+            return layers <= _DEEPEST
+        runs, left = divmod(layers, most)  # or each is run several times
+        return layers <= most or (runs <= _MOST_RUNS and not left) or (not self._complete and layers <= _DEEPEST)
+
+    def _is_part(self, value: int) -> bool:
+        """Half of the figure is a size (RecurrentGemma), or two thirds of it, rounded up to a multiple of 256 (LFM2)."""
+        parts = {value // 2, -(-(value * 2 // 3) // 256) * 256}
+        return not parts.isdisjoint(self._sizes)
+
+    def _dense(self) -> bool:
+        return any(weight.role.variant == "dense" and weight.role.part == "down" for weight in self._weights)
+
+    def _divides(self, value: int, parts: Collection[str]) -> bool:
+        """Some matrix of these parts has as many rows for each of so many heads; or there is none."""
+        rows = {
+            weight.shape[-2]
+            for weight in self._weights
+            if weight.role.block == "attention" and weight.role.part in parts and weight.role.variant != "linear"
+        }
+        if not rows or not value:
+            return value <= max(self._largest, _MOST)
+        return any(row % value == 0 for row in rows)
+
+
+def _width(weight: Weight) -> int:
+    """The hidden size that a weight reads or makes; 0 where it says nothing of it."""
+    role = weight.role
+    if role.block in ("attention", "ffn"):
+        if role.part in ("q", "k", "v", "qkv", "gate", "up", "gate_up"):
+            return weight.shape[-1]
+        return weight.shape[-2] if role.part in ("o", "down") else 0
+    return weight.shape[-1] if (role.block, role.part) in (("embedding", "token"), ("head", "lm")) else 0
+
+
+def _expert_counts(weights: Sequence[Weight]) -> set[int]:
+    """How many routed experts stand together; nothing where several share one matrix."""
+    counts: set[int] = set()
+    numbered: dict[str, set[str]] = {}
+    for weight in weights:
+        if (weight.role.block, weight.role.variant) != ("ffn", "expert"):
+            continue
+        if weight.kind != "parameter":
+            owner, _, number = weight.name.rpartition(".")[0].rpartition(".")
+            numbered.setdefault(owner, set()).add(number)
+        elif len(weight.shape) == 3:
+            counts.add(weight.shape[0])
+        else:
+            return set()
+    return counts | {len(members) for members in numbered.values()}
+
+
+def _commonest(sizes: Iterable[int]) -> int | None:
+    found = Counter(sizes).most_common(1)
+    return found[0][0] if found else None

@@ -1,0 +1,310 @@
+"""A repository on the Hub as files: its facts first, its commit pinned, and of large files only the bytes asked for."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from lorascope.errors import LorascopeError
+from lorascope.foreign_text import is_printable, quoted
+from lorascope.sandbox.hub_library import hub_part
+from lorascope.sources.checkpoint.types import Span
+from lorascope.sources.files.folder import Folder, open_folder
+from lorascope.sources.files.hub_requests import Connection, UnreachableError, hub_utilities
+from lorascope.sources.files.json_text import first_faults
+from lorascope.sources.transformers.config import MOST_BYTES
+
+_ALONGSIDE = 8
+# Spans as near as this are read by one request: a request costs more than the bytes between.
+_GAP = 16 * 2**10
+# The headers of the largest model of all are some 20 MB; with a first guess of 100 kB a shard, 2,000 shards fit.
+_MOST_IN_ALL = 512 * 2**20
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# A repository has the first if it is a model's, the second if it is an adapter's.
+_CONFIGURATIONS = ("config.json", "adapter_config.json")
+_ORDINARY = re.compile(r"[^/\\]{1,255}")
+
+
+class Repository:
+    """The files at the root of a repository, at one commit. See `checkpoints.Files`.
+
+    Args:
+        where: What messages call it.
+        commit: The commit that everything is read at.
+        names: The files at its root.
+        sizes: Their sizes, as far as the Hub told them.
+        connection: By which they are read; None where only the cache is.
+        cached: The commit's folder in the cache, where there is one: what it has is not asked for again.
+        notes: What the user should know of where the files come from.
+        progress: Called with the number of parts read and of all, after each.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        commit: str,
+        names: frozenset[str],
+        *,
+        sizes: Mapping[str, int] | None = None,
+        connection: Connection | None = None,
+        cached: Folder | None = None,
+        notes: tuple[str, ...] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.where = where
+        self.commit = commit
+        self.names = names
+        self.notes = notes
+        self._sizes = dict(sizes or {})
+        self._connection = connection
+        self._cached = cached
+        self._progress = progress
+        self._whole: dict[str, bytes] = {}
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, redirections and repetitions included."""
+        return self._connection.requests if self._connection else 0
+
+    @property
+    def transferred(self) -> int:
+        """Bytes of bodies received so far."""
+        return self._connection.transferred if self._connection else 0
+
+    def size(self, name: str) -> int:
+        """A file's bytes. See `checkpoints.Files`."""
+        self._check([name])
+        if self._has(name):
+            assert self._cached is not None
+            return self._cached.size(name)
+        if name not in self._sizes and name.endswith(".json"):
+            self._sizes[name] = len(self._whole_file(name))
+        elif name not in self._sizes:
+            self._fetch([Span(name, 0, 1)])
+        if name not in self._sizes:
+            raise LorascopeError(
+                f"the server does not tell the size of {name}", where=self.where, hint="Unset HF_ENDPOINT."
+            )
+        return self._sizes[name]
+
+    def read(self, spans: Sequence[Span]) -> list[bytes]:
+        """The bytes of each span, in order. See `checkpoints.Files`."""
+        self._check([span.file for span in spans])
+        asked = dict.fromkeys(spans)
+        there = [span for span in asked if self._has(span.file)]
+        found = dict(zip(there, self._cached.read(there), strict=True)) if self._cached and there else {}
+        parts = []
+        for span in (span for span in asked if span not in found):
+            end = min(span.end, self._sizes.get(span.file, span.end))
+            if end <= span.start:
+                found[span] = b""
+            elif span.file.endswith(".json"):
+                found[span] = self._whole_file(span.file)[span.start : end]
+            else:
+                parts.append(span)
+        if parts:
+            found |= self._in_parts(parts)
+        return [found[span] for span in spans]
+
+    def _has(self, name: str) -> bool:
+        """The cache has the whole file."""
+        return self._cached is not None and name in self._cached.names
+
+    def _check(self, names: Sequence[str]) -> None:
+        missing = sorted(set(names) - self.names)
+        if missing:
+            faults = first_faults(f"has no file {quoted(name)} at its root" for name in missing)
+            hint = f"Its files are listed at https://huggingface.co/{self.where}/tree/{self.commit}"
+            if self._connection is None:
+                hint = f"{'; '.join(self.notes)}. To fetch all of it: hf download {self.where}"
+            raise LorascopeError(*faults, where=self.where, hint=hint)
+
+    def _in_parts(self, spans: Sequence[Span]) -> dict[Span, bytes]:
+        joined = _joined(spans)
+        bodies = dict(zip(joined, self._fetch(list(joined)), strict=True))
+        return {
+            span: bodies[whole][span.start - whole.start : span.end - whole.start]
+            for whole, inner in joined.items()
+            for span in inner
+        }
+
+    def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
+        """The bytes of each span, in order, some requests at a time."""
+        from huggingface_hub import hf_hub_url
+
+        ended = threading.Event()
+        connection = self._connection
+        assert connection is not None, "without a connection the cache has every name"
+        wanted = sum(span.end - span.start for span in spans)
+        if self.transferred + wanted > _MOST_IN_ALL:
+            raise LorascopeError(
+                f"{wanted} bytes in {len(spans)} parts are more than the {_MOST_IN_ALL} that are read of a repository",
+                where=self.where,
+                hint="Are these a model's weights? Headers are far smaller.",
+            )
+
+        def one(span: Span) -> bytes:
+            url = hf_hub_url(self.where, span.file, revision=self.commit)
+            body, size = connection.part(url, span, ended, self.commit)
+            known = self._sizes.setdefault(span.file, size) if size is not None else None
+            if known != size:
+                raise LorascopeError(
+                    f"{span.file} has {size} bytes, and {known} by the repository's facts",
+                    where=self.where,
+                    hint="Try again; if it stays so, the server, mirror or proxy is broken (HF_ENDPOINT).",
+                )
+            return body
+
+        with ThreadPoolExecutor(min(_ALONGSIDE, len(spans))) as pool:
+            running = [pool.submit(one, span) for span in spans]
+            try:
+                for done, part in enumerate(as_completed(running), 1):
+                    part.result()
+                    if self._progress:
+                        self._progress(done, len(spans))
+            except BaseException:
+                ended.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [part.result() for part in running]
+
+    def _whole_file(self, name: str) -> bytes:
+        """A small file, kept in memory alone."""
+        from huggingface_hub import hf_hub_url
+
+        if name not in self._whole:
+            size = self._sizes.get(name)
+            if size is not None and size > MOST_BYTES:
+                raise LorascopeError(
+                    f"{name} has {size} bytes, more than the {MOST_BYTES} that are read",
+                    where=self.where,
+                    hint="Is this a model's configuration, or its weights?",
+                )
+            assert self._connection is not None, "without a connection the cache has every name"
+            url = hf_hub_url(self.where, name, revision=self.commit)
+            self._whole[name] = self._connection.whole(url, name, self.commit, size=size, most=MOST_BYTES)
+        return self._whole[name]
+
+
+def _joined(spans: Sequence[Span]) -> dict[Span, list[Span]]:
+    """Spans that cover all others with one request each, and what each of them covers."""
+    found: dict[Span, list[Span]] = {}
+    inner: list[Span] = []
+    end = 0
+    for span in sorted(spans, key=lambda span: (span.file, span.start)):
+        if inner and (span.file != inner[0].file or span.start > end + _GAP):
+            found[Span(inner[0].file, inner[0].start, end)] = inner
+            inner = []
+        end = max(end, span.end) if inner else span.end
+        inner.append(span)
+    if inner:
+        found[Span(inner[0].file, inner[0].start, end)] = inner
+    return found
+
+
+def open_repository(
+    name: str, revision: str | None = None, *, progress: Callable[[int, int], None] | None = None
+) -> Repository:
+    """A model repository on the Hub, pinned to the commit that it has now; nothing of its files is read yet.
+
+    Where the Hub cannot be asked, or must not (`HF_HUB_OFFLINE`), it is what huggingface_hub's cache has.
+
+    Args:
+        name: The repository's id, `mistralai/Mistral-7B-v0.3`.
+        revision: Branch, tag or commit; the main branch if None.
+        progress: Called with the number of parts read and of all, after each.
+
+    Raises:
+        LorascopeError: There is no such repository or revision, it may not be read, or the Hub cannot be asked and the
+            cache does not have it.
+    """
+    try:
+        constants, faults, _ = (hub_part(part, name) for part in ("constants", "errors", "file_download"))
+    except ImportError as error:
+        raise LorascopeError(
+            f"{error.name} is not installed, through which the Hub is read",
+            where=name,
+            hint="Install it with: pip install 'lorascope[hub]'",
+        ) from error
+    try:
+        hub_utilities().validate_repo_id(name)
+    except faults.HFValidationError as error:
+        raise LorascopeError(
+            "is no name of a repository on the Hub", where=quoted(name), hint="A name is such as org/model."
+        ) from error
+    if constants.HF_HUB_OFFLINE:
+        cached = _from_cache(name, revision, "HF_HUB_OFFLINE is set")
+        if cached is None:
+            raise LorascopeError(
+                "HF_HUB_OFFLINE is set, and it is not in the cache",
+                where=name if revision is None else f"{name} at {revision}",
+                hint=f"Unset HF_HUB_OFFLINE, or fetch it once where there is a network: hf download {name}",
+            )
+        return cached
+    connection = Connection(name, revision)
+    try:
+        facts = connection.facts()
+    except UnreachableError as error:
+        cached = _from_cache(name, revision, error.faults[0])
+        if cached is None:
+            raise
+        return cached
+    commit, sizes = _root_files(name, facts)
+    try:
+        cached_files = _snapshot(name, commit)
+    except LorascopeError:  # a cache that cannot be read is no reason not to ask
+        cached_files = None
+    return Repository(
+        name,
+        commit,
+        frozenset(sizes),
+        sizes={file: size for file, size in sizes.items() if size is not None},
+        connection=connection,
+        cached=cached_files,
+        progress=progress,
+    )
+
+
+def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, int | None]]:
+    """The commit, and the files at the root with their sizes where these are told."""
+    commit, siblings = facts.get("sha"), facts.get("siblings")
+    if not (isinstance(commit, str) and _COMMIT.fullmatch(commit) and isinstance(siblings, list)):
+        raise LorascopeError(
+            f"the Hub's facts tell no commit and files: sha is {quoted(commit)}",
+            where=name,
+            hint="Check HF_ENDPOINT: is what answers there a Hub?",
+        )
+    sizes: dict[str, int | None] = {}
+    for entry in siblings:
+        file = entry.get("rfilename") if isinstance(entry, dict) else None
+        if isinstance(file, str) and _ORDINARY.fullmatch(file) and is_printable(file) and file not in (".", ".."):
+            size = entry.get("size")
+            sizes[file] = size if type(size) is int and size >= 0 else None
+    return commit, sizes
+
+
+def _snapshot(name: str, revision: str | None) -> Folder | None:
+    """The folder of the cache that holds a revision's configuration, and with it what else was fetched of it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for configuration in _CONFIGURATIONS:
+        try:
+            found = try_to_load_from_cache(name, configuration, revision=revision)
+        except (OSError, ValueError):  # a revision that no file name can hold
+            return None
+        if isinstance(found, str):
+            return open_folder(Path(found).parent)
+    return None
+
+
+def _from_cache(name: str, revision: str | None, why: str) -> Repository | None:
+    folder = _snapshot(name, revision)
+    if folder is None:
+        return None
+    commit = Path(folder.where).name
+    note = f"{why}: what is in the cache is read, at commit {commit[:7]}"
+    return Repository(name, commit, folder.names, cached=folder, notes=(note,))

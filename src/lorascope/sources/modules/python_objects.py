@@ -1,0 +1,335 @@
+"""Kinds of Python objects, told by their classes alone: no attribute of an object is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from lorascope.errors import LorascopeError
+from lorascope.foreign_text import one_line
+from lorascope.model.types import ModelMap
+from lorascope.plans.types import Plan
+
+_BASES = type.__dict__["__mro__"].__get__
+_NAME = type.__dict__["__name__"].__get__
+_QUALIFIED = type.__dict__["__qualname__"].__get__
+_ATTRIBUTES = type.__dict__["__dict__"].__get__
+_LONGEST_CLASS_NAME = 200
+_MOST_WRAPPERS = 16
+# Of every class that was asked for, by its id: itself, so that it lives, and its answer.
+_KINDS: dict[int, tuple[type, tuple[str, ...]]] = {}
+_MOST_KINDS = 1_000
+
+MODULE = "torch.nn.modules.module.Module"
+_CONFIGS = ("transformers.configuration_utils.PreTrainedConfig", "transformers.configuration_utils.PretrainedConfig")
+# Wrappers of a whole model, and under which name each has it.
+_WRAPPERS = {
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "deepspeed.runtime.engine.DeepSpeedEngine": "module",
+}
+_PEFT_MODELS = ("peft.peft_model.PeftModel", "peft.mixed_model.PeftMixedModel")
+_SCRIPTED = "torch.jit._script.ScriptModule"
+_SHARDED = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel"
+_FIRST = "Inspect the model before get_peft_model"
+_GIVE_MODEL = "Give the model itself, or its folder, Hub id or configuration."
+# What people have at hand beside a model, and what to give instead.
+_OTHERS = {
+    "transformers.pipelines.base.Pipeline": ("a pipeline", "Give its model: inspect(pipeline.model)."),
+    "transformers.tokenization_utils_base.PreTrainedTokenizerBase": ("a tokenizer, which has no weights", _GIVE_MODEL),
+    "transformers.processing_utils.ProcessorMixin": ("a processor, which has no weights", _GIVE_MODEL),
+    "transformers.trainer.Trainer": ("a trainer", "Give its model as it was before get_peft_model."),
+    "peft.config.PeftConfigMixin": (
+        "a configuration of an adapter, not of a model",
+        "Give the model, and the adapter to verify: verify(inspect(MODEL), CONFIG).",
+    ),
+    "torch.export.exported_program.ExportedProgram": (
+        "an exported program, whose layers PEFT cannot replace",
+        "Give the module that it was exported from.",
+    ),
+    "torch.Tensor": ("a tensor, not a model", _GIVE_MODEL),
+    "lorascope.records.Plan": ("a plan", "Give its map: plan.model."),
+}
+
+
+def name_of_class(cls: type) -> str:
+    """The name of a class as one line of at most 200 characters, whatever its metaclass says."""
+    return one_line(_NAME(cls)[:_LONGEST_CLASS_NAME])
+
+
+def kinds_of(cls: type) -> tuple[str, ...]:
+    """The full names of a class and of its bases, whatever its metaclass says."""
+    known = _KINDS.get(id(cls))
+    if known is None or known[0] is not cls:
+        if len(_KINDS) >= _MOST_KINDS:
+            _KINDS.clear()
+        known = _KINDS[id(cls)] = (cls, tuple(f"{_home(base)}.{_QUALIFIED(base)}" for base in _BASES(cls)))
+    return known[1]
+
+
+def is_a(value: object, *classes: type) -> bool:
+    """As `isinstance`, but of the class alone: `__class__` and metaclasses may be foreign code."""
+    return any(base is wanted for base in _BASES(type(value)) for wanted in classes)
+
+
+def _home(cls: type) -> str:
+    home = _ATTRIBUTES(cls).get("__module__")
+    return home if isinstance(home, str) else ""
+
+
+def is_module(value: object) -> bool:
+    """An instance of `torch.nn.Module`."""
+    return MODULE in kinds_of(type(value))
+
+
+def is_config(value: object) -> bool:
+    """An instance of transformers' `PreTrainedConfig`."""
+    return not set(_CONFIGS).isdisjoint(kinds_of(type(value)))
+
+
+def path_text(value: object) -> str | None:
+    """A text, or a path as text; None for anything else.
+
+    Raises:
+        LorascopeError: A path cannot say what it is.
+    """
+    kinds = kinds_of(type(value))
+    if is_a(value, type) or "unittest.mock.NonCallableMock" in kinds:
+        return None
+    if is_a(value, str):
+        return str.__str__(value)
+    if not any("__fspath__" in _ATTRIBUTES(base) for base in _BASES(type(value))):
+        return None
+    try:
+        return os.fsdecode(value)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise LorascopeError(
+            f"a {name_of_class(type(value))} gives no path: {name_of_class(type(error))}", hint="Give the path as text."
+        ) from None
+
+
+def is_of_peft(kinds: tuple[str, ...]) -> bool:
+    """A class of PEFT, or one that is derived from such a class."""
+    return any(kind.startswith("peft.") for kind in kinds)
+
+
+def is_scripted(kinds: tuple[str, ...]) -> bool:
+    """A module compiled by TorchScript."""
+    return _SCRIPTED in kinds
+
+
+def is_sharded(kinds: tuple[str, ...]) -> bool:
+    """A module wrapped by the first FSDP, which flattens parameters."""
+    return _SHARDED in kinds
+
+
+def object_faults(source: Any) -> Iterator[tuple[str, str]]:
+    """Why an object is neither a model nor a configuration, and what to give instead; nothing for what is one."""
+    cls = type(source)
+    name, kinds = name_of_class(cls), kinds_of(cls)
+    if is_a(source, type):
+        yield _class_fault(source)
+    elif (peft := next((kind for kind in _PEFT_MODELS if kind in kinds), "")) and MODULE in kinds:
+        what = peft.rpartition(".")[2]
+        yield (
+            f"the model is a {name}{'' if name == what else f', which is a {what}'}: PEFT has wrapped it already",
+            f"{_FIRST}, or give what model.unload() returns (without layers of an adapter: model.get_base_model()). "
+            "For what its adapter does: lorascope check SOURCE ADAPTER.",
+        )
+    elif MODULE in kinds and is_scripted(kinds):
+        yield (
+            "the model is compiled by TorchScript, and PEFT cannot replace its layers",
+            "Give the module that it was compiled from.",
+        )
+    elif MODULE in kinds and is_sharded(kinds):
+        yield (
+            "the model is wrapped by FullyShardedDataParallel, which flattens and splits its parameters",
+            "Give the model before it is wrapped, or its configuration: inspect(model.config).",
+        )
+    elif MODULE in kinds or is_config(source):
+        return
+    elif "unittest.mock.NonCallableMock" in kinds:
+        yield f"a {name} is no source: it stands for anything", "Give a small model or configuration instead."
+    elif (known := next((_OTHERS[kind] for kind in kinds if kind in _OTHERS), None)) is not None:
+        yield f"a {name} is {known[0]}", known[1]
+    elif is_a(source, bytes, bytearray):
+        yield f"a {name} is no source", "Give text or a path: os.fsdecode(SOURCE)."
+    elif is_a(source, dict):
+        yield _dict_fault(source, name)
+    else:
+        yield f"a {name} is no source", "Give a name, a path, a configuration or a module."
+
+
+def _class_fault(cls: type) -> tuple[str, str]:
+    name, kinds = name_of_class(cls), kinds_of(cls)
+    if MODULE in kinds:
+        return f"{name} is a class, not a model", f"Give an instance, or its configuration: inspect({name}(…))."
+    if not set(_CONFIGS).isdisjoint(kinds):
+        return f"{name} is a class, not a configuration", f"Give an instance: inspect({name}())."
+    return f"{name} is a class, and no source", "Give a name, a path, a configuration or a module."
+
+
+def _dict_fault(source: dict[Any, Any], name: str) -> tuple[str, str]:
+    tensors = sum("torch.Tensor" in kinds_of(type(value)) for value in list(dict.values(source))[:100])
+    if tensors:
+        return (
+            f"a {name} of tensors is no source: it has no modules",
+            "Give the model that it is loaded into, or the folder with its config.json and safetensors.",
+        )
+    return (
+        f"a {name} is no source",
+        "Make a configuration of it: transformers.AutoConfig.for_model(**DICT), or save it as config.json.",
+    )
+
+
+def unwrapped(module: Any) -> tuple[Any, tuple[str, ...]]:
+    """The model inside wrappers such as DistributedDataParallel, and the expression that gives it, part by part.
+
+    Raises:
+        LorascopeError: A wrapper holds no model, or itself.
+    """
+    path: list[str] = []
+    while True:
+        kinds = kinds_of(type(module))
+        key = next((_WRAPPERS[kind] for kind in kinds if kind in _WRAPPERS), None) if MODULE in kinds else None
+        if key is None:
+            return module, tuple(path)
+        inner = children_of(module).get(key)
+        path.append(key)
+        if not is_module(inner) or len(path) > _MOST_WRAPPERS:
+            raise LorascopeError(
+                f"a {name_of_class(type(module))} holds no model as {key}", hint="Give the model that it wraps."
+            )
+        module = inner
+
+
+def children_of(module: object) -> Mapping[str, Any]:
+    """The registered children of a module, by attribute name; none of what TorchScript has compiled.
+
+    Raises:
+        LorascopeError: What it keeps them in is not a dictionary.
+    """
+    return _registered(module, "_modules")
+
+
+def parameters_of(module: object) -> Mapping[str, Any]:
+    """The registered parameters of a module itself, by attribute name.
+
+    Raises:
+        LorascopeError: As `children_of`.
+    """
+    return _registered(module, "_parameters")
+
+
+def buffers_of(module: object) -> dict[str, Any]:
+    """The dictionary of the registered buffers of a module itself.
+
+    Raises:
+        LorascopeError: As `children_of`.
+    """
+    return _registered(module, "_buffers")
+
+
+def _registered(module: object, name: str) -> dict[str, Any]:
+    if is_scripted(kinds_of(type(module))):
+        return {}
+    found = namespace(module).get(name)
+    if type(found) is dict or "collections.OrderedDict" in kinds_of(type(found)):
+        return found  # type: ignore[return-value]
+    cls = name_of_class(type(module))
+    if found is None:
+        raise LorascopeError(
+            f"a {cls} has no {name}: its __init__ does not call torch.nn.Module.__init__",
+            hint="Call super().__init__() first there.",
+        )
+    raise LorascopeError(
+        f"{name} of a {cls} is a {name_of_class(type(found))}, not a dictionary",
+        hint="Register children as attributes.",
+    )
+
+
+def namespace(value: object) -> dict[str, Any]:
+    """The attributes that an object holds itself, asked of no code of its own."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return found if type(found) is dict else {}
+
+
+def attribute(value: object, name: str, default: Any = None) -> Any:
+    """An attribute of a foreign object; the default where asking for it raises anything but an interrupt."""
+    try:
+        return getattr(value, name, default)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # properties and __getattr__ of foreign classes raise whatever they like
+        return default
+
+
+def require_map(value: object, verb: str) -> None:
+    """Refuse what is not a map where a function takes one.
+
+    Raises:
+        LorascopeError: It is none.
+    """
+    _require(value, ModelMap, verb, "the map of a model", f"Make one with inspect: {verb}(inspect(SOURCE), …).")
+
+
+def require_plan(value: object, verb: str) -> None:
+    """Refuse what is not a plan where a function takes one.
+
+    Raises:
+        LorascopeError: It is none.
+    """
+    _require(value, Plan, verb, "a plan", f"Make one with plan: {verb}(plan(inspect(SOURCE), RULES), …).")
+
+
+def _require(value: object, kind: type, verb: str, wanted: str, hint: str) -> None:
+    if not is_a(value, kind):
+        raise LorascopeError(f"{verb} takes {wanted}, not {_described(value)}", hint=hint)
+
+
+def require_kinds(verb: str, **given: tuple[object, tuple[type, ...], str]) -> None:
+    """Refuse arguments of other kinds than a function takes, all at once.
+
+    Args:
+        verb: The function.
+        given: By each argument's name its value, the classes that it may have, and what these are called.
+
+    Raises:
+        LorascopeError: With each that is of none of them.
+    """
+    wrong = [
+        f"{name} must be {wanted}, not {_described(value)}"
+        for name, (value, classes, wanted) in given.items()
+        if not is_a(value, *classes)
+    ]
+    if wrong:
+        raise LorascopeError(*wrong, where=verb, hint=f"See help(lorascope.{verb}).")
+
+
+def require_texts(verb: str, name: str, value: object) -> None:
+    """Refuse what is neither a text nor a sequence of texts.
+
+    Raises:
+        LorascopeError: It is neither.
+    """
+    several = isinstance(value, Sequence | AbstractSet) and not is_a(value, bytes, bytearray)
+    if is_a(value, str) or (several and all(is_a(one, str) for one in value)):  # type: ignore[attr-defined]
+        return
+    raise LorascopeError(
+        f"{name} must be a text or a list of texts, not {_described(value)}",
+        where=verb,
+        hint=f"See help(lorascope.{verb}).",
+    )
+
+
+def _described(value: Any) -> str:
+    return f"the class {name_of_class(value)}" if is_a(value, type) else f"a {name_of_class(type(value))}"

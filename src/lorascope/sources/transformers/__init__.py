@@ -1,0 +1,1 @@
+"""Model maps from transformers' own classes, built without weights."""

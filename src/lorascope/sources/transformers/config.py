@@ -1,0 +1,291 @@
+"""Configurations: where they are read, what must hold of one before anything is built from it, and transformers' view of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.foreign_text import is_class_name, is_model_type, quoted
+from lorascope.sandbox.hub_library import hub_part
+from lorascope.sources.builtin import builtin_models
+from lorascope.sources.checkpoint.types import Files, Span
+from lorascope.sources.files.folder import open_folder
+from lorascope.sources.files.json_text import first_faults, parse_json
+from lorascope.sources.files.plain import read_plain
+from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
+
+# A configuration is a few kilobytes; a saved map of the largest model some hundred.
+MOST_BYTES = 64 * 2**20
+_LONGEST_TEXT = 400
+# The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
+_MOST_LAYERS = 2_000
+_MOST_OTHERS = 1_000_000
+_LAYERS = re.compile(
+    r"(num|n|encoder|decoder|enc|dec)_(\w+_)?(layers?|blocks?|stages|groups)|\w+_(encoder|decoder)_layers|depths?|layers"
+    r"|layer_types|layers_block_type|attention_types|inner_group_num"
+)
+_OTHER_COUNTS = re.compile(r"(num|n|moe_num)_(\w+_)?(experts|labels|heads|codebooks)")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+MODEL_TYPE = re.compile(r"[\w.-]+")
+# What is named like one of these is a file that is missing, never a repository to ask for.
+_FILE = re.compile(r".*\.(?:json|jsonl|ya?ml|toml|txt|py|ipynb|sh|safetensors|gguf)", re.IGNORECASE | re.DOTALL)
+
+
+def configuration(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The `PretrainedConfig` of a folder, a `config.json`, a Hub id, or a model type (its default configuration).
+
+    A model type is meant unless a folder of that name has a `config.json`.
+
+    Raises:
+        LorascopeError: There is none, it is broken, or it needs code that is not trusted.
+    """
+    path = Path(source)
+    if names_builtin_model(source):
+        return _default_config(source)
+    if path.is_dir() or (path.name == "config.json" and path.is_file()):
+        return _folder_config(path if path.is_dir() else path.parent, trust_remote_code)
+    if is_hub_id(source) and not path.exists():
+        return _hub_config(source, revision, trust_remote_code)
+    raise LorascopeError(
+        "has no configuration to build a model from", where=source, hint="Give a folder, a config.json or a Hub id."
+    )
+
+
+def is_hub_id(text: str) -> bool:
+    """A text that may name a repository on the Hub, and is not named like a file that is read here."""
+    return HUB_ID.fullmatch(text) is not None and _FILE.fullmatch(text) is None
+
+
+def names_builtin_model(source: str) -> bool:
+    """A model type, unless a folder of that name holds a model."""
+    return (
+        bool(MODEL_TYPE.fullmatch(source)) and source in builtin_models() and not Path(source, "config.json").exists()
+    )
+
+
+def read_json(path: Path) -> object:
+    """The value of a JSON file.
+
+    Raises:
+        LorascopeError: It is no plain file, too large, cannot be read, or is not JSON; with all faults of the latter.
+    """
+    hint = "Give a config.json, or a file that lorascope saved."
+    return parse_json(read_plain(path, MOST_BYTES, hint=hint), str(path), hint)
+
+
+def _default_config(model_type: str) -> Any:
+    from lorascope.sandbox.seal import sealed
+
+    transformers = transformers_library()
+    try:
+        with sealed():
+            return transformers.AutoConfig.for_model(model_type)
+    except Exception as error:  # some defaults do not pass the checks of their own class
+        raise LorascopeError(
+            f"transformers' default configuration cannot be made: {error_text(error)}",
+            where=model_type,
+            hint="Give a released model of this type: its folder, its config.json or its Hub id.",
+        ) from error
+
+
+def _folder_config(folder: Path, trust_remote_code: bool) -> Any:
+    files = open_folder(folder, needed=("config.json",))
+    where = str(folder / "config.json")
+    if "config.json" not in files.names:
+        names = sorted([*files.names, *files.refused])
+        raise LorascopeError(
+            f"the folder has no config.json; it has {', '.join(names[:5]) or 'nothing'}",
+            where=str(folder),
+            hint="Give the folder of a model, or a model type such as mistral.",
+        )
+    data = _config_data(files, where)
+    hint = "Correct it there, or upgrade transformers."
+    if trust_remote_code:
+        return _trusted_config(str(folder), where, hint)
+    return _native_config(data, where, hint)
+
+
+def _hub_config(name: str, revision: str | None, trust_remote_code: bool) -> Any:
+    from lorascope.sources.files.hub import open_repository
+
+    transformers_library()
+    repository = open_repository(name, revision)
+    where = f"{name}: config.json"
+    data = _config_data(repository, where)
+    hint = "Upgrade transformers, or download the configuration and correct it."
+    if trust_remote_code:
+        return _trusted_config(name, where, hint, revision=repository.commit)
+    return _native_config(data, where, hint)
+
+
+def _config_data(files: Files, where: str) -> Mapping[str, Any]:
+    """The checked configuration of a folder or repository."""
+    size = files.size("config.json")
+    hint = "Is this a model's config.json?"
+    if size > MOST_CONFIG_BYTES:
+        raise LorascopeError(
+            f"{size:,} bytes are more than the {MOST_CONFIG_BYTES:,} that are read", where=where, hint=hint
+        )
+    [text] = files.read([Span("config.json", 0, size)])
+    return checked_config(parse_json(text, where, hint, most_values=MOST_VALUES), where)
+
+
+def checked_config(data: object, where: str, *, typed: bool = True) -> Mapping[str, Any]:
+    """A configuration of which the model type, the class names and the counts are plausible; whose type is not asked.
+
+    Args:
+        data: The value of a `config.json`.
+        where: What messages call it.
+        typed: It must have a model type, which some configurations of models with code of their own leave out.
+
+    Raises:
+        LorascopeError: With everything that is not.
+    """
+    if not isinstance(data, dict):
+        raise LorascopeError(
+            f"holds a {type(data).__name__}, not an object", where=where, hint="Is this a model's config.json?"
+        )
+    faults = []
+    model_type = data.get("model_type")
+    if (typed or model_type is not None) and not is_model_type(model_type):
+        faults.append(f"model_type is {quoted(model_type)}, not a text such as llama")
+    faults += _count_faults(data)
+    architectures = data.get("architectures")
+    if not (architectures is None or (isinstance(architectures, list) and all(map(is_class_name, architectures)))):
+        faults.append(f"architectures is {quoted(architectures)}, not a list of class names")
+    if faults:
+        hint = "Check it against the configuration of a released model."
+        if faults[0].startswith("model_type"):
+            hint = "Is this a model's config.json?"
+        raise LorascopeError(*first_faults(dict.fromkeys(faults)), where=where, hint=hint)
+    return data
+
+
+def _native_config(config: Mapping[str, Any], where: str, hint: str) -> Any:
+    """The `PretrainedConfig` of a checked dictionary, by transformers' own class.
+
+    Nothing else is read: not the folder or repository again, and nothing that the dictionary names.
+    """
+    from lorascope.sandbox.build_limits import limited_build
+    from lorascope.sandbox.seal import sealed
+
+    faults = first_faults(dict.fromkeys(build_faults(config)))
+    if faults:
+        raise LorascopeError(
+            *faults,
+            where=where,
+            hint="Check it against the configuration of a released model; weights are not at fault.",
+        )
+    transformers = transformers_library()
+    model_type = _native_type(config, where)
+    data = buildable(config) | {"model_type": model_type}
+    try:
+        with sealed(), limited_build("a configuration"):
+            kind = transformers.models.auto.configuration_auto.CONFIG_MAPPING[model_type]
+            return kind.from_dict(data)
+    except LorascopeError as error:
+        raise LorascopeError(*error.faults, where=where, hint=error.hint) from error
+    except Exception as error:  # what a configuration class can raise has no common base
+        raise LorascopeError(
+            f"the configuration cannot be read: {error_text(error)}", where=where, hint=_offline_hint(error) or hint
+        ) from error
+
+
+def _native_type(config: Mapping[str, Any], where: str) -> str:
+    """The model type, for which the installed transformers has code of its own, as transformers takes it.
+
+    Raises:
+        LorascopeError: It has none.
+    """
+    transformers = transformers_library()
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    model_type = str(config["model_type"])
+    if model_type not in known and config.get("auto_map"):
+        raise LorascopeError(
+            f'model_type "{model_type}" needs code that comes with the model (auto_map), which is not run',
+            where=where,
+            hint="Read that code; if you trust it, pass --trust-remote-code.",
+        )
+    if model_type not in known:
+        raise LorascopeError(
+            f'model_type "{model_type}" is none that transformers {transformers.__version__} knows',
+            where=where,
+            hint=" ".join(
+                word for word in (did_you_mean(model_type, known), "A newer transformers may know it.") if word
+            ),
+        )
+    # As AutoConfig.from_pretrained does: its Mistral has no layers of different kinds.
+    if model_type == "mistral" and "layer_types" in config and "ministral" in known:
+        return "ministral"
+    return model_type
+
+
+def _count_faults(data: Mapping[str, Any]) -> Iterator[str]:
+    """Counts by which a configuration would make transformers build for hours, or nothing at all."""
+    largest = {"layers": 1, "experts": 1}
+    waiting: list[tuple[str, Any]] = list(data.items())
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend((str(name), inner) for name, inner in value.items())
+        elif isinstance(value, list):
+            if _LAYERS.fullmatch(key) and len(value) > _MOST_LAYERS:
+                yield f"{key} has {len(value)} entries, more than {_MOST_LAYERS}"
+            waiting.extend((key, inner) for inner in value[:_MOST_LAYERS])
+        elif type(value) is int and _LAYERS.fullmatch(key):
+            if not 0 <= value <= _MOST_LAYERS:
+                yield f"{key} is {value}, not a number from 0 to {_MOST_LAYERS}"
+            largest["layers"] = max(largest["layers"], value)
+        elif type(value) is int and _OTHER_COUNTS.fullmatch(key):
+            if value > _MOST_OTHERS:
+                yield f"{key} is {value}, more than {_MOST_OTHERS}"
+            largest["experts"] = max(largest["experts"], value if "expert" in key else 1)
+    if largest["layers"] <= _MOST_LAYERS and largest["experts"] <= _MOST_OTHERS < math.prod(largest.values()):
+        yield f"{largest['layers']} layers of {largest['experts']} experts are more than {_MOST_OTHERS} experts in all"
+
+
+def _trusted_config(name: str, where: str, hint: str, **arguments: Any) -> Any:
+    try:
+        return transformers_library().AutoConfig.from_pretrained(name, trust_remote_code=True, **arguments)
+    except Exception as error:  # what a cache and a configuration class can raise has no common base
+        raise LorascopeError(
+            f"the configuration cannot be read: {error_text(error)}", where=where, hint=hint
+        ) from error
+
+
+def _offline_hint(error: Exception) -> str:
+    """What to do about a configuration that wants another repository to be read."""
+    if "OfflineModeIsEnabled" in {kind.__name__ for kind in type(error).__mro__}:
+        return "It names another repository (backbone), which is not read. Put backbone_config in its place."
+    return ""
+
+
+def error_text(error: Exception) -> str:
+    """An error's type and its first two lines, of which transformers' first may only announce the second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join([f"{type(error).__name__}:", *lines[:2]])
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def transformers_library() -> Any:
+    """The installed transformers, silenced.
+
+    Raises:
+        LorascopeError: It, or torch, is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+
+        hub_part("constants")  # which transformers loads
+        import transformers
+    except ImportError as error:
+        raise LorascopeError(
+            f"{error.name} is not installed, and a configuration is read through its code",
+            hint="Install it with: pip install 'lorascope[torch]' (the gallery needs none of it: lorascope inspect llama)",
+        ) from error
+    transformers.logging.set_verbosity_error()
+    return transformers

@@ -1,0 +1,1 @@
+"""Inputs that run every part of a model once."""

@@ -1,0 +1,1 @@
+"""From a graph of weight uses to roles."""

@@ -1,0 +1,1 @@
+"""Records one forward pass as a graph, without weights."""

@@ -1,0 +1,283 @@
+"""From one call of a module to the graph of its weight uses, without weights: every ATen operation is looked at once.
+
+A `TorchDispatchMode` sees what really runs, below autograd and every wrapper: a linear layer, an einsum, an attention
+kernel and `x @ self.w` are all a few matrix products there. What is known of each tensor is kept beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lorascope.sandbox.memory_bound import MemoryBound
+from lorascope.sandbox.torch_modes import TorchModes
+from lorascope.sandbox.watchdog import OverrunError
+from lorascope.sources.modules.module_tree import modules_in, named_parameters, shape_of
+from lorascope.sources.modules.python_objects import attribute, buffers_of, name_of_class, namespace
+from lorascope.tracing.calls.types import too_large
+from lorascope.tracing.graph import Graph
+from lorascope.tracing.limits import LimitMet, Meter
+from lorascope.tracing.record import meta_execution
+from lorascope.tracing.record.aten_ops import Operation, label_results
+from lorascope.tracing.record.graph_builder import Weaver
+from lorascope.tracing.record.provenance import NOTHING, Labels, Value, of_node
+from lorascope.tracing.record.tensor_tracker import Holder
+
+_LONGEST_REASON = 300
+_MOST_OUTPUTS = 10_000
+# Values in the lists and dictionaries of all inputs of a call, and how deep they lie.
+_MOST_INPUTS = 10_000
+_DEEPEST_INPUT = 50
+
+
+def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *, meter: Meter | None = None) -> Graph:
+    """The graph of one call; the module, its parameters and its device are left as they are.
+
+    Args:
+        module: The model, on any device; no parameter's numbers are read.
+        method: What to call: `forward`, or the (dotted) name of a method or submodule.
+        arguments: Its keyword arguments. Tensors of integers keep their numbers, others count as unknown.
+        meter: Counts what the call takes.
+
+    Returns:
+        The graph. Where the call did not come to its end, it holds what had run till then, and `failure` says why.
+
+    Raises:
+        LorascopeError: An argument is too large.
+        LimitMet: The call takes too much.
+    """
+    meter = meter or Meter()
+    recorder = _Recorder(module, meter)
+    given = {name: recorder.given(name, value) for name, value in arguments.items()}
+    failure = ""
+    outputs: Any = ()
+    # Nothing stands between what is changed and the block that puts it back: an interrupt comes between any two lines.
+    before = _Settings(module)
+    try:
+        before.quiet()
+        function: Any = module
+        for part in method.split("."):
+            function = getattr(function, part)
+        with torch.no_grad(), _Numbers(), recorder, meter.armed():
+            outputs = function(**given)
+    except (KeyboardInterrupt, LimitMet, OverrunError):
+        raise
+    except BaseException as error:  # foreign code raises whatever it likes, the more so without numbers
+        failure = _reason(error)
+    finally:
+        try:
+            before.restore()
+        except BaseException:  # an interrupt while it was on its way: once more, to the end
+            before.restore()
+            raise
+    return recorder.graph(outputs, failure)
+
+
+class _Settings:
+    """What a call changes beside the graph, as it is when this is made.
+
+    There is no dropout, no attention in one operation that hides it, no look at whether parameters of distributions are
+    valid. Afterwards all is as before: buffers that the model's code replaced, modes of torch that an interrupt left on.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        parts = list(modules_in(module).values())
+        self._training = [part for part in parts if namespace(part).get("training")]
+        self._buffers = [(buffers_of(part), dict(buffers_of(part))) for part in parts]
+        self._memory = MemoryBound()
+        self._fast = torch.backends.mha.get_fastpath_enabled()
+        self._validates = torch.distributions.Distribution._validate_args
+        self._modes = TorchModes()
+
+    def quiet(self) -> None:
+        """Change them for a call."""
+        self._memory.start()
+        for part in self._training:
+            namespace(part)["training"] = False
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch.distributions.Distribution.set_default_validate_args(False)
+
+    def restore(self) -> None:
+        """Put everything back; it does no harm to do so twice."""
+        self._memory.stop()
+        self._modes.restore()
+        torch.distributions.Distribution.set_default_validate_args(self._validates)
+        torch.backends.mha.set_fastpath_enabled(self._fast)
+        for part in self._training:
+            namespace(part)["training"] = True
+        for buffers, before in self._buffers:
+            if len(buffers) != len(before) or any(buffers.get(name) is not one for name, one in before.items()):
+                buffers.clear()
+                buffers.update(before)
+
+
+class _Numbers(TorchFunctionMode):  # type: ignore[misc]  # torch does not say what it is
+    """Numbers that code writes down stay known: on the meta device they would be lost before any operation."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
+            kwargs["device"] = meta_execution.CPU
+        return func(*args, **kwargs)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a call ended early, with the line of the model's own code."""
+    here = Path(__file__).parent
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "torch" not in Path(frame.filename).parts and Path(frame.filename).parent != here
+    ]
+    try:
+        text = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
+    except Exception:  # of a class of somebody's own
+        text = ""
+    what = text if isinstance(error, meta_execution.UntraceableError) else f"{name_of_class(type(error))}: {text}"
+    return f"{what} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else what
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say what it is
+    def __init__(self, module: torch.nn.Module, meter: Meter) -> None:
+        super().__init__()
+        parameters = dict(named_parameters(module))
+        self._meter = meter
+        self._weaver = Weaver({name: shape_of(parameter) or () for name, parameter in parameters.items()}, meter)
+        self._holder = Holder(self._weaver.piece)
+        self._stand_ins: dict[int, torch.Tensor] = {}
+        self._shapes: meta_execution.Shapes = {}
+        self._operations = 0
+        self._given = 0
+        for name, parameter in parameters.items():
+            stand_in = _without_numbers(parameter)
+            self._stand_ins[id(parameter)] = stand_in
+            for tensor in (parameter, stand_in):
+                self._holder.hold(tensor, Value({}, (name,)))
+        # A model may replace a buffer while it runs; the old one must live, or its id would mean another tensor.
+        self._buffers = dict(_named_buffers(module))
+        for name, buffer in self._buffers.items():
+            try:
+                stand_in = self._stand_ins[id(buffer)] = meta_execution.stand_in_of_buffer(name, buffer)
+            except Exception:  # a lazy one has no shape, and tensors of somebody's own class raise what they like
+                continue
+            if not stand_in.is_meta:
+                meter.numbers(stand_in.numel() * stand_in.element_size())
+
+    def given(self, name: str, value: Any, depth: int = 0) -> Any:
+        """An argument of the call, as the call gets it.
+
+        Raises:
+            LorascopeError: It is too large.
+        """
+        self._given += 1
+        if self._given > _MOST_INPUTS or depth > _DEEPEST_INPUT:
+            raise too_large(f"the input {name} holds more than {_MOST_INPUTS} values, or itself")
+        if isinstance(value, torch.Tensor) and not meta_execution.is_exact(value):
+            unknown = meta_execution.to_meta(
+                value.detach(), dense=value.layout == torch.strided and 0 in value.stride()
+            )
+            self._holder.hold(unknown, of_node(self._weaver.node("input", name)))
+            return unknown
+        if isinstance(value, torch.Tensor):
+            if value.numel() > meta_execution.LARGEST_KNOWN:
+                raise too_large(f"the input {name} has {value.numel()} integers")
+            copy = value.detach().to("cpu", copy=True)
+            if not _counts_up(copy):  # such numbers are positions
+                self._holder.hold(copy, Value({}, ids=frozenset({name}), as_given=True))
+            return copy
+        if type(value) in (list, tuple):
+            return type(value)(self.given(name, one, depth + 1) for one in value)
+        if type(value) is dict:
+            return {key: self.given(name, one, depth + 1) for key, one in value.items()}
+        return value
+
+    def graph(self, outputs: Any, failure: str) -> Graph:
+        """What was recorded."""
+        found: Labels = {}
+        for tensor in _leaves(outputs):
+            found |= self._holder.value(tensor).labels
+        return self._weaver.graph(found, failure, self._operations)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func._overloadpacket.__name__
+        self._operations += 1
+        self._meter.operation()
+        tensors = meta_execution.tensors_in([*args, *kwargs.values()])
+        is_view = meta_execution.is_view(func)
+        # What was written to a view's memory is its own matter: perhaps it lies beside it.
+        values = [(self._holder.own if is_view else self._holder.value)(tensor) for tensor in tensors]
+        real_args = meta_execution.with_tensors(args, self._stand_in)
+        real_kwargs = dict(zip(kwargs, meta_execution.with_tensors(kwargs.values(), self._stand_in), strict=True))
+        result = meta_execution.run(func, name, real_args, real_kwargs, self._shapes, self._meter)
+        results = meta_execution.tensors_in(result if isinstance(result, tuple | list) else [result])
+        if not results or all(value is NOTHING for value in values):
+            return result
+        made = label_results(self._weaver, Operation(func, name, args, tensors, values, results))
+        for tensor, value in zip(results, made, strict=True):
+            if is_view:
+                self._holder.hold_view(tensor, value, tensors[0])
+            else:
+                self._holder.hold(tensor, value, self._operations)
+        if func._schema.is_mutable:
+            self._holder.write(tensors[0], made[0], self._operations)
+            if not tensors[0].is_meta and any(tensor.is_meta for tensor in meta_execution.tensors_in(real_args)):
+                self._stand_ins[id(tensors[0])] = meta_execution.to_meta(tensors[0])  # its numbers no longer hold
+            if isinstance(result, torch.Tensor):
+                return args[0]
+        return result
+
+    def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._stand_ins.get(id(tensor), tensor)
+
+
+def _counts_up(numbers: torch.Tensor) -> bool:
+    """The numbers of the last dimension are 0, 1, 2 and so on."""
+    if numbers.dtype == torch.bool:
+        return False
+    size = numbers.shape[-1] if numbers.dim() else 0
+    return size > 2 and bool((numbers == torch.arange(size, dtype=numbers.dtype)).all())
+
+
+def _without_numbers(parameter: torch.Tensor) -> torch.Tensor:
+    try:
+        return meta_execution.to_meta(parameter.detach())
+    except Exception:  # of a class of somebody's own
+        return torch.empty(shape_of(parameter) or (), device=meta_execution.META)
+
+
+def _named_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for path, part in modules_in(module).items():
+        for name, buffer in buffers_of(part).items():
+            if isinstance(buffer, torch.Tensor):
+                yield (f"{path}.{name}" if path else name), buffer
+
+
+def _leaves(value: Any) -> list[torch.Tensor]:
+    """The tensors of a model's output, whatever holds them, ten thousand of them at most."""
+    found: list[torch.Tensor] = []
+    seen = 0
+    waiting = [value]
+    while waiting and seen < _MOST_OUTPUTS:
+        one = waiting.pop()
+        seen += 1
+        if isinstance(one, torch.Tensor):
+            found.append(one)
+        elif isinstance(one, dict):
+            waiting += reversed(list(one.values()))
+        elif isinstance(one, list | tuple):
+            waiting += reversed(one)
+        elif dataclasses.is_dataclass(one) and not isinstance(one, type):
+            waiting += reversed([attribute(one, field.name) for field in dataclasses.fields(one)])
+    return found

@@ -1,0 +1,114 @@
+"""A file or options of a trainer: whose they are, and what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
+from lorascope.sources.files.json_text import parse_json
+from lorascope.sources.files.plain import read_plain, require_reachable
+from lorascope.sources.files.yaml_text import MOST_BYTES, parse_yaml
+from lorascope.trainers.protocol import Asked, Trainer
+from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainerFile:
+    """A trainer's configuration, read.
+
+    Attributes:
+        where: What messages call it.
+        trainer: Whose it is.
+        asked: What it says.
+    """
+
+    where: str
+    trainer: Trainer
+    asked: Asked
+
+
+def read_as(name: str, words: Sequence[str]) -> TrainerFile:
+    """A file of the trainer of a name, or options as they stand on its command line.
+
+    Raises:
+        LorascopeError: There is no such trainer or file, or it cannot be read.
+    """
+    trainer = trainer_called(name)
+    if len(words) == 1:
+        require_reachable(Path(words[0]))
+    if len(words) == 1 and _is_there(Path(words[0])):
+        return _read_by(trainer, _text(Path(words[0])), words[0])
+    if words and words[0].startswith(("--", trainer.name)):
+        return _read_by(trainer, shlex.join(words), f"options of {trainer.title}")
+    raise LorascopeError(
+        "there is no such file",
+        where=quoted(" ".join(words)),
+        hint=f"Give a configuration of {trainer.title}, or its options after --: --as {trainer.name} -- --option …",
+    )
+
+
+def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
+    """A trainer's file, told by its keys; or PEFT's settings, where it is an adapter's or a saved plan.
+
+    Raises:
+        LorascopeError: It cannot be read, or nobody can tell whose it is.
+    """
+    text = _text(path)
+    where = str(path)
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return _read_by(_one_of(trainers_marked(parse_yaml(text, where).keys()), where), text, where)
+    if suffix == ".json":
+        data = parse_json(text.encode(), where, "Give an adapter_config.json or a trainer's configuration.")
+        if not isinstance(data, dict):
+            raise LorascopeError(f"holds a {type(data).__name__}, not an object", where=where)
+        inner = data.get("adapter_config")
+        if isinstance(inner, dict):  # a saved plan
+            return inner
+        if "peft_type" in data or "target_modules" in data:
+            return data
+        return _read_by(_one_of(trainers_marked(data.keys()), where), text, where)
+    marked = trainers_marked(set(re.findall(r"[\w-]+", text)))
+    wanted = "python" if suffix == ".py" else ""
+    found = [one for one in marked if not wanted or one.form == wanted]
+    return _read_by(_one_of(found, where), text, where)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # longer than a name can be, or with a zero byte
+        return False
+
+
+def _one_of(found: Sequence[Trainer], where: str) -> Trainer:
+    if len(found) == 1:
+        return found[0]
+    said = (
+        f"can be a configuration of {' or '.join(one.title for one in found)}"
+        if found
+        else "is no configuration of a trainer that is known here, and no adapter's"
+    )
+    raise LorascopeError(said, where=where, hint=f"Say which with --as: {', '.join(TRAINERS)}")
+
+
+def _read_by(trainer: Trainer, text: str, where: str) -> TrainerFile:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise LorascopeError("holds bytes that are not UTF-8", where=where, hint="Is this a configuration?")
+    return TrainerFile(where, trainer, trainer.read(text, where))
+
+
+def _text(path: Path) -> str:
+    data = read_plain(path, MOST_BYTES, hint="Give a configuration file.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LorascopeError(
+            f"is not text: byte {error.start + 1} is not UTF-8", where=str(path), hint="Is this a configuration?"
+        ) from error

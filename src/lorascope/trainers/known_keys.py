@@ -1,0 +1,51 @@
+"""Which keys a trainer's own parser knows, and what is to be said of those that it does not.
+
+The lists in `data/trainer_keys` were taken from the trainers' own parsers by `tools/build_trainer_keys.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterator
+from importlib.resources import files
+
+from lorascope.errors import did_you_mean
+from lorascope.findings import Finding, Severity
+from lorascope.foreign_text import quoted
+
+# So many unknown keys are looked into one by one, and so many letters of each are shown.
+_MOST_EXPLAINED = 20
+_LONGEST_KEY = 100
+
+
+@functools.lru_cache(maxsize=16)
+def known_keys(trainer: str) -> frozenset[str]:
+    """The keys of a trainer's configuration file or the options of its command line, without dashes."""
+    text = (files("lorascope") / "data" / "trainer_keys" / f"{trainer}.txt").read_text(encoding="utf-8")
+    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def unknown_key_findings(
+    trainer: str, keys: Collection[str], where: str, *, consequence: str, severity: Severity = "error"
+) -> Iterator[Finding]:
+    """A finding for each key that the trainer does not know.
+
+    Args:
+        trainer: Name of the list of keys.
+        keys: Those of the configuration.
+        where: The file.
+        consequence: What the trainer does about it: `TRL stops at it`.
+        severity: Of such a finding.
+    """
+    known = known_keys(trainer)
+    unknown = [key for key in keys if key not in known]
+    if rest := unknown[_MOST_EXPLAINED:]:
+        message = f"{len(rest):,} more keys are none of it, such as {quoted(rest[0])}: {consequence}"
+        yield Finding("unknown-key", severity, where, message, "Leave them out.")
+    for key in unknown[:_MOST_EXPLAINED]:
+        fix = did_you_mean(key, known) or "Leave it out, or look it up in the trainer's documentation."
+        yield Finding("unknown-key", severity, where, f"{_cut(key)} is no key of it: {consequence}", fix)
+
+
+def _cut(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…"
