@@ -15,7 +15,7 @@ from typing import Any
 from lorascope.sources.builtin import PREFERRED
 
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.
-_TABLE = Path(__file__).parent.parent / "data" / "layouts.tsv"
+_TABLE = Path(__file__).parents[2] / "data" / "layouts.tsv"
 
 LISTS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
 # A plain nn.Module that code hangs its own children into is one too, whose members have names.

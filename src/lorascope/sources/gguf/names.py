@@ -20,7 +20,7 @@ from lorascope.sources.files.gguf_header import Entry, Gguf
 
 Shape = tuple[int, ...]
 
-_TABLE = Path(__file__).parent.parent / "data" / "gguf_names.json"
+_TABLE = Path(__file__).parents[2] / "data" / "gguf_names.json"
 _MOST_MEMBERS = 16_384  # of one stack of experts; the largest models have 512
 _MOST_TENSORS = 1_000_000  # of the original; DeepSeek-V3 has 91,000
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.
-_TABLE = Path(__file__).parents[2] / "data" / "conversions.json"
+_TABLE = Path(__file__).parents[3] / "data" / "conversions.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
