@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from processes import ROOT, parse_options
@@ -26,23 +27,21 @@ sys.path[:0] = FOLDERS
 from architectures import Entry, entries, mend_torchvision  # noqa: E402
 
 from lorascope import ModelMap, inspect  # noqa: E402
-from tests.helpers.samples import PEAK_MEMORY  # noqa: E402
 
 PROCESSES = 2
 # What a process of its own does for one architecture: the most bytes it ever had, before the trace and after it.
 _ALONE = f"""
 import sys
 sys.path[:0] = {FOLDERS!r}
-{PEAK_MEMORY}
 import traces
 traces.prepare()
 entry = next(entry for entry in traces.entries('causal-lm') if entry.label == sys.argv[1])
 build, trace = traces.works(entry)
 module = build()
 named = traces.inspect(module)
-before = peak_memory()
+before = traces.peak_memory()
 trace(module, named)
-print(before, peak_memory())
+print(before, traces.peak_memory())
 """
 
 
@@ -71,6 +70,12 @@ def prepare() -> None:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory; `ru_maxrss` would count those of the process that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def works(entry: Entry) -> tuple[Callable[[], Any], Callable[[Any, ModelMap], ModelMap]]:
@@ -107,9 +112,9 @@ def main() -> None:
     print("| | median | p90 | max |\n|---|---|---|---|")
     for what in ("build", "trace", "ratio"):
         values = sorted(getattr(row, what) for row in rows)
-        values_at = (statistics.median(values), values[int(0.9 * len(values))], values[-1])
+        shown = (statistics.median(values), values[int(0.9 * len(values))], values[-1])
         title = "trace / build" if what == "ratio" else f"{what}, s"
-        print(f"| {title} | {' | '.join(f'{value:.2f}' for value in values_at)} |")
+        print(f"| {title} | {' | '.join(f'{value:.2f}' for value in shown)} |")
     print("\n| alone in a process | parameters | peak before the trace, MB | with it, MB |\n|---|---|---|---|")
     largest = max(rows, key=lambda row: row.parameters)
     most = max(rows, key=lambda row: row.weights)
