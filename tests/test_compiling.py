@@ -17,13 +17,13 @@ import pytest
 
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.compiler import (
     SUPPORTED_PEFT,
     as_parameter,
     compile_targets,
-    peft_arguments,
     peft_name,
     size_difference,
     unfit_releases,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.1.0"
+from lorascope._version import __version__ as __version__
+from lorascope.texts import REPORTS
 
 # As `typing` has it, which would take longer to load than all of this.
 TYPE_CHECKING = False
@@ -52,6 +53,12 @@ _ROOMS = {
     "tutorial": ("create_attention_lora_config", "list_trainable_modules"),
     "plans.verify": ("verify",),
 }
+REPORTS.update(
+    ModelMap="lorascope.reports.terminal.map_text",
+    Plan="lorascope.reports.terminal.plan_text",
+    Check="lorascope.reports.check.check_text",
+    Recommendation="lorascope.reports.advice.advice_text",
+)
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [

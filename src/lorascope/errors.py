@@ -10,6 +10,7 @@ from lorascope.foreign_text import one_line
 
 _LONGEST_WORD = 200
 _MOST_CANDIDATES = 2_000
+_LONGEST_TEXT = 400
 
 
 class LorascopeError(ValueError):
@@ -70,3 +71,10 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """`Did you mean "x" or "y"?`, or an empty string where nothing comes near."""
     found = nearest(word, candidates)
     return "Did you mean " + " or ".join(f'"{name}"' for name in found) + "?" if found else ""
+
+
+def error_text(error: Exception) -> str:
+    """An error's type and its first two lines, of which transformers' first may only announce the second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join([f"{type(error).__name__}:", *lines[:2]])
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"

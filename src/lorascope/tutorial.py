@@ -7,7 +7,7 @@ from typing import Any
 from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
 from lorascope.model.types import ModelMap, Weight
-from lorascope.plans.compiler import peft_arguments
+from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.plans.planner import DEFAULT_DROPOUT, option_faults, plan
 from lorascope.plans.rules import parse_rule, select
 

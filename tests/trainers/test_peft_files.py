@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 import lorascope as ls
-from lorascope.plans.verify import to_peft
+from lorascope.peft_rules.lora_config import to_peft
 from lorascope.trainers.exports import export
 from tests.helpers.samples import TINY_LLAMA, sample
 from tests.helpers.tiny_models import tiny_model

@@ -15,13 +15,14 @@ from lorascope.advice.tasks import Advice, Task, Why, load_advice, task_of
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.foreign_text import shell_word
 from lorascope.model.types import ModelMap
+from lorascope.plans.arguments import require_map
 from lorascope.plans.compiler import peft_name
 from lorascope.plans.notes import EXPERTS_DOMINATE
 from lorascope.plans.planner import plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.types import Plan, Target
 from lorascope.sources.builtin import builtin_models
-from lorascope.sources.modules.python_objects import require_map
+from lorascope.texts import text_of
 
 # The tutorial's balance and what it is measured against: the same parameters where the shapes allow it.
 _BALANCE = ("qv+ffn", 8)
@@ -123,9 +124,7 @@ class Recommendation:
     unknown: tuple[str, ...]
 
     def __str__(self) -> str:
-        from lorascope.reports.advice import advice_text
-
-        return advice_text(self)
+        return text_of(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

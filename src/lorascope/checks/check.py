@@ -18,12 +18,12 @@ from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plans.arguments import require_kinds, require_map
 from lorascope.plans.compiler import NEWEST
 from lorascope.plans.verify import adapter_config, verify
 from lorascope.servers.check import serve as serve_adapter
 from lorascope.servers.facts import server_facts
 from lorascope.servers.types import Serving
-from lorascope.sources.modules.python_objects import require_kinds, require_map
 from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 
 _SEVERITIES = ("error", "warning", "note")

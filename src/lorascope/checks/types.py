@@ -8,6 +8,7 @@ from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.servers.types import Serving
+from lorascope.texts import text_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,9 +36,7 @@ class Check:
     serving: Serving | None = None
 
     def __str__(self) -> str:
-        from lorascope.reports.check import check_text
-
-        return check_text(self)
+        return text_of(self)
 
     @property
     def matters(self) -> bool:

@@ -159,7 +159,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lorascope import __version__
+    from lorascope._version import __version__
 
     parser = argparse.ArgumentParser(
         prog="lorascope",

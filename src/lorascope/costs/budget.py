@@ -14,9 +14,9 @@ from lorascope.costs.rank_search import Ladder
 from lorascope.costs.training_run import QUANTISATIONS, Training
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
+from lorascope.plans.arguments import require_kinds, require_map
 from lorascope.plans.recipes import DEFAULT
 from lorascope.plans.types import Plan
-from lorascope.sources.modules.python_objects import require_kinds, require_map
 
 # parameters: trainable parameters. share: the same in percent of the model's. adapter: bytes of the saved file.
 # memory: bytes at the peak of training.

@@ -11,11 +11,11 @@ from lorascope.costs.memory import Memory, training_memory
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
+from lorascope.plans.arguments import require_kinds, require_map, require_texts
 from lorascope.plans.planner import plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.rules import MAIN_BLOCKS, covered_blocks
 from lorascope.plans.types import Plan
-from lorascope.sources.modules.python_objects import require_kinds, require_map, require_texts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,8 +35,8 @@ from lorascope.costs.optimizer_state import Trained, optimizer_bytes, step_bytes
 from lorascope.costs.training_run import OPTIMIZERS, Training
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.state_dict import saved_tensors
+from lorascope.plans.arguments import require_kinds, require_plan
 from lorascope.plans.types import Plan
-from lorascope.sources.modules.python_objects import require_kinds, require_plan
 
 # What cuBLAS works in, which torch allocates: 8 MiB on most devices, 32 MiB on Hopper (torch's notes on CUDA semantics,
 # CUBLAS_WORKSPACE_CONFIG).

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
+from lorascope.texts import text_of
+
 Head = Literal["causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "sequence-classification", "unknown"]
 
 
@@ -210,9 +212,7 @@ class ModelMap:
     traces: tuple[Trace, ...] = ()
 
     def __str__(self) -> str:
-        from lorascope.reports.terminal import map_text
-
-        return map_text(self)
+        return text_of(self)
 
     @cached_property
     def weight_by_name(self) -> Mapping[str, Weight]:

@@ -151,23 +151,6 @@ def compile_targets(model: ModelMap, targets: Sequence[Target], options: Options
     )
 
 
-def peft_arguments(config: AdapterConfig) -> dict[str, object]:
-    """The keyword arguments of `peft.LoraConfig`, those at PEFT's default left out, lists sorted."""
-    arguments: dict[str, object] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        if value == default and field.name not in ("r", "lora_alpha", "lora_dropout", "bias"):
-            continue
-        if isinstance(value, tuple):
-            # Names come in any order; token numbers in that of the text.
-            value = sorted(value) if field.name != "alora_invocation_tokens" else list(value)
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        arguments[field.name] = value
-    return arguments
-
-
 def _difference(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size], peft: str) -> str:
     """How what PEFT does differs from the sizes that were asked for; empty if it does not."""
     if peft != NEWEST and config.task_type == "SEQ_2_SEQ_LM":

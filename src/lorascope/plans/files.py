@@ -16,13 +16,16 @@ from lorascope.model.json import FORMAT, map_from_json, map_to_json
 from lorascope.model.types import LOADABLE, ModelMap
 from lorascope.names import fold, unfold_all
 from lorascope.outputs import checked_place, file_objection, sealed_file, seals, write_files
+from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.resolve import resolve
-from lorascope.plans.compiler import compile_targets, peft_arguments, peft_name
+from lorascope.plans.arguments import require_map, require_plan
+from lorascope.plans.compiler import compile_targets, peft_name
 from lorascope.plans.planner import option_faults
 from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Options, Plan, Rule, Target
-from lorascope.sources.modules.python_objects import path_text, require_map, require_plan
-from lorascope.sources.transformers.config import MOST_BYTES, read_json
+from lorascope.sources.files.plain import MOST_BYTES
+from lorascope.sources.modules.python_objects import path_text
+from lorascope.sources.transformers.config import read_json
 
 Json = dict[str, Any]
 

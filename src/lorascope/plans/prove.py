@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import one_line
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.lora_config import to_peft
+from lorascope.plans.arguments import require_plan
 from lorascope.plans.compiler import peft_name
 from lorascope.plans.types import Plan
-from lorascope.plans.verify import to_peft
 from lorascope.sandbox.watchdog import OverrunError, Watchdog
 from lorascope.sources.modules.module_tree import module_tree, named_parameters
-from lorascope.sources.modules.python_objects import is_module, name_of_class, object_faults, require_plan, unwrapped
+from lorascope.sources.modules.python_objects import is_module, name_of_class, object_faults, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn

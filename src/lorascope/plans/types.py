@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.texts import text_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -111,12 +112,10 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        from lorascope.reports.terminal import plan_text
-
-        return plan_text(self)
+        return text_of(self)
 
     def to_peft(self) -> LoraConfig:
         """The plan as a `peft.LoraConfig`. Needs peft."""
-        from lorascope.plans.verify import to_peft
+        from lorascope.peft_rules.lora_config import to_peft
 
         return to_peft(self.config)

@@ -12,10 +12,9 @@ from lorascope.model.types import ModelMap
 from lorascope.peft_rules.options import OPTIONS, uncovered_fields
 from lorascope.peft_rules.resolve import NOT_COVERED, resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
-from lorascope.plans.compiler import NEWEST, peft_arguments
+from lorascope.plans.arguments import require_kinds, require_map
+from lorascope.plans.compiler import NEWEST
 from lorascope.plans.types import Plan
-from lorascope.sandbox.hub_library import hub_part
-from lorascope.sources.modules.python_objects import require_kinds, require_map
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -130,22 +129,6 @@ def _field(name: str, value: Any) -> Any:
     if name == "trainable_token_indices" and isinstance(value, Mapping):
         return {key: tuple(rows) if isinstance(rows, list | set) else rows for key, rows in value.items()}
     return tuple(value) if isinstance(value, list | set | frozenset) else value
-
-
-def to_peft(config: AdapterConfig) -> LoraConfig:
-    """The configuration as a `peft.LoraConfig`.
-
-    Raises:
-        LorascopeError: peft is not installed, or stops at a value of the environment.
-    """
-    try:
-        hub_part("constants")  # which peft loads
-        import peft
-    except ImportError as error:
-        raise LorascopeError(
-            f"peft cannot be imported: {error}", hint="Install it with: pip install 'lorascope[torch]'"
-        ) from error
-    return peft.LoraConfig(**peft_arguments(config))
 
 
 def _runtime_faults(values: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,8 @@ from lorascope.foreign_text import one_line, shown
 from lorascope.model.types import Dimensions, ModelMap, Weight
 from lorascope.names import fold, listed, spans
 from lorascope.peft_rules.adaptability import obstacle
-from lorascope.plans.compiler import SUPPORTED_PEFT, as_parameter, peft_arguments, peft_name, unfit_releases
+from lorascope.peft_rules.lora_config import peft_arguments
+from lorascope.plans.compiler import SUPPORTED_PEFT, as_parameter, peft_name, unfit_releases
 from lorascope.plans.notes import label, quantized
 from lorascope.plans.types import Plan
 from lorascope.reports.tables import bullets, percent, short, table

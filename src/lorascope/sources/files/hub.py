@@ -16,7 +16,7 @@ from lorascope.sources.checkpoint.types import Span
 from lorascope.sources.files.folder import Folder, open_folder
 from lorascope.sources.files.hub_requests import Connection, UnreachableError, hub_utilities
 from lorascope.sources.files.json_text import first_faults
-from lorascope.sources.transformers.config import MOST_BYTES
+from lorascope.sources.files.plain import MOST_BYTES
 
 _ALONGSIDE = 8
 # Spans as near as this are read by one request: a request costs more than the bytes between.

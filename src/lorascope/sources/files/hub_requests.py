@@ -9,14 +9,13 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from lorascope.errors import LorascopeError
+from lorascope.errors import LorascopeError, error_text
 from lorascope.foreign_text import quoted
 from lorascope.sandbox.hub_library import hub_part
 from lorascope.sandbox.watchdog import OverrunError, Watchdog
 from lorascope.sources.checkpoint.types import Span
 from lorascope.sources.files.json_text import parse_json
 from lorascope.sources.files.redirects import MOST_REDIRECTS, peer_fault, redirect_fault, same_origin
-from lorascope.sources.transformers.config import error_text
 
 _T = TypeVar("_T")
 # Seconds between tries of what may pass, and the longest that a server may ask to wait.
@@ -69,7 +68,7 @@ class Connection:
     """
 
     def __init__(self, name: str, revision: str | None = None) -> None:
-        from lorascope import __version__
+        from lorascope._version import __version__
 
         self.name = name
         self.revision = revision

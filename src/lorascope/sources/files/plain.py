@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lorascope.errors import LorascopeError
 
+# A configuration is a few kilobytes; a saved map of the largest model some hundred.
+MOST_BYTES = 64 * 2**20
 # A named pipe that took the file's place between the look and the opening does not block.
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = {

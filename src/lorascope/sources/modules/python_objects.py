@@ -270,5 +270,6 @@ def attribute(value: object, name: str, default: Any = None) -> Any:
         return default
 
 
-def described(value: Any) -> str:
+def kind_text(value: Any) -> str:
+    """A value's kind in words: `the class X`, or `a X`."""
     return f"the class {name_of_class(value)}" if is_a(value, type) else f"a {name_of_class(type(value))}"

@@ -8,19 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.errors import LorascopeError, did_you_mean, error_text
 from lorascope.foreign_text import is_class_name, is_model_type, quoted
 from lorascope.sandbox.hub_library import hub_part
 from lorascope.sources.builtin import builtin_models
 from lorascope.sources.checkpoint.types import Files, Span
 from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.json_text import first_faults, parse_json
-from lorascope.sources.files.plain import read_plain
+from lorascope.sources.files.plain import MOST_BYTES, read_plain
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 
-# A configuration is a few kilobytes; a saved map of the largest model some hundred.
-MOST_BYTES = 64 * 2**20
-_LONGEST_TEXT = 400
 # The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
 _MOST_LAYERS = 2_000
 _MOST_OTHERS = 1_000_000
@@ -262,13 +259,6 @@ def _offline_hint(error: Exception) -> str:
     if "OfflineModeIsEnabled" in {kind.__name__ for kind in type(error).__mro__}:
         return "It names another repository (backbone), which is not read. Put backbone_config in its place."
     return ""
-
-
-def error_text(error: Exception) -> str:
-    """An error's type and its first two lines, of which transformers' first may only announce the second."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join([f"{type(error).__name__}:", *lines[:2]])
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
 def transformers_library() -> Any:

@@ -1,0 +1,47 @@
+"""An adapter configuration as PEFT takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lorascope.errors import LorascopeError
+from lorascope.peft_rules.types import AdapterConfig
+from lorascope.sandbox.hub_library import hub_part
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+def peft_arguments(config: AdapterConfig) -> dict[str, object]:
+    """The keyword arguments of `peft.LoraConfig`, those at PEFT's default left out, lists sorted."""
+    arguments: dict[str, object] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        if value == default and field.name not in ("r", "lora_alpha", "lora_dropout", "bias"):
+            continue
+        if isinstance(value, tuple):
+            # Names come in any order; token numbers in that of the text.
+            value = sorted(value) if field.name != "alora_invocation_tokens" else list(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        arguments[field.name] = value
+    return arguments
+
+
+def to_peft(config: AdapterConfig) -> LoraConfig:
+    """The configuration as a `peft.LoraConfig`.
+
+    Raises:
+        LorascopeError: peft is not installed, or stops at a value of the environment.
+    """
+    try:
+        hub_part("constants")  # which peft loads
+        import peft
+    except ImportError as error:
+        raise LorascopeError(
+            f"peft cannot be imported: {error}", hint="Install it with: pip install 'lorascope[torch]'"
+        ) from error
+    return peft.LoraConfig(**peft_arguments(config))
