@@ -17,17 +17,12 @@ import pytest
 
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.lora_config import peft_arguments
+from lorascope.peft_rules.releases import SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.compiler import (
-    SUPPORTED_PEFT,
-    as_parameter,
-    compile_targets,
-    peft_name,
-    size_difference,
-    unfit_releases,
-)
+from lorascope.plans.compiler import compile_targets, size_difference, unfit_releases
 from lorascope.plans.planner import plan
 from lorascope.plans.types import Options, Plan, Target
 from lorascope.sources.builtin import builtin_models, load_builtin

@@ -15,7 +15,7 @@ from lorascope.advice.recommend import Choice, Prices, Recommendation, evidence_
 from lorascope.advice.tasks import load_advice, read_advice, task_of
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
-from lorascope.plans.compiler import peft_name
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.plans.planner import plan
 from lorascope.plans.prove import prove, rebuild
 from lorascope.plans.recipes import RECIPES

@@ -13,11 +13,14 @@ from architectures import Entry
 
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.compiler import NEWEST, peft_name, task_type, unfit_releases
+from lorascope.plans.compiler import unfit_releases
 from lorascope.plans.planner import plan
 from lorascope.plans.rules import holds, own_components, parse_rule
+from lorascope.plans.task_types import task_type
 from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers.oracle import peft_kwargs, peft_truth, restored
 

@@ -9,9 +9,9 @@ from lorascope.checks.config_findings import configuration_findings
 from lorascope.checks.context import Case
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.compiler import NEWEST
 from tests.helpers import peft_models
 from tests.helpers.peft_comparison import compare
 from tests.helpers.samples import sample

@@ -15,8 +15,8 @@ from lorascope.advice.tasks import Advice, Task, Why, load_advice, task_of
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.foreign_text import shell_word
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.plans.arguments import require_map
-from lorascope.plans.compiler import peft_name
 from lorascope.plans.notes import EXPERTS_DOMINATE
 from lorascope.plans.planner import plan
 from lorascope.plans.recipes import RECIPES

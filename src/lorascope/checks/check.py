@@ -17,9 +17,9 @@ from lorascope.findings import Finding, Severity
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.name_patterns import in_matching_time
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.arguments import require_kinds, require_map
-from lorascope.plans.compiler import NEWEST
 from lorascope.plans.verify import adapter_config, verify
 from lorascope.servers.check import serve as serve_adapter
 from lorascope.servers.facts import server_facts

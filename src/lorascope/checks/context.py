@@ -9,8 +9,8 @@ from typing import Any
 
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import weight_of
 from lorascope.peft_rules.types import AdapterConfig, Resolution
-from lorascope.plans.compiler import weight_of
 from lorascope.plans.rules import own_components
 
 # So many folded names stand in a finding; the resolution has them all.

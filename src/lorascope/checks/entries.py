@@ -24,10 +24,10 @@ from lorascope.peft_rules.matchers import (
 from lorascope.peft_rules.modules_to_save import names_before_matching
 from lorascope.peft_rules.moe_rewrite import rewritten_name
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
-from lorascope.peft_rules.releases import Release, release_of
+from lorascope.peft_rules.releases import NEWEST, Release, release_of
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Resolution
-from lorascope.plans.compiler import NEWEST, shortest_endings
+from lorascope.plans.name_forms import shortest_endings
 
 Form = Literal["list", "string", "all-linear", "default", "none"]
 

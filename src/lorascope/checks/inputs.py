@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
-from lorascope.plans.compiler import task_type
+from lorascope.plans.task_types import task_type
 from lorascope.sources.adapters import read_adapter
 from lorascope.sources.checkpoint.types import Tensor
 from lorascope.sources.files.plain import require_reachable

@@ -11,8 +11,8 @@ from lorascope.model.classify import parse_role
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import NUMBER
 from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.matchers import parameter_names
-from lorascope.plans.compiler import as_parameter, peft_name
 from lorascope.plans.rules import CONTENTS, holds, own_components
 
 # (block, part); a part is empty where the name means the whole block.

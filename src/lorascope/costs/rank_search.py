@@ -1,12 +1,12 @@
-"""One set of rules at growing ranks: what each step of that ladder gives every target, and what it costs."""
+"""Plans of one set of rules at growing ranks."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.types import Adapted
@@ -16,134 +16,147 @@ from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Plan, Rule, Target
 
 
-@dataclasses.dataclass(frozen=True)
-class Ladder:
-    """The plans of some rules as all their ranks grow together.
+class PlanOptions(TypedDict, total=False):
+    """Keyword arguments of `plan`, without `rank`."""
 
-    On step n the largest rank is n, and the others keep their ratio to it, rounded down, and at least 1. Recipes, and
-    rules that name no rank, count as rank 8. Alphas stay as they are asked for.
+    alpha: float | None
+    scale: float | None
+    dropout: float | None
+    bias: str
+    rslora: bool
+    dora: bool
+    layers: str
+    exclude: str | Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledRanks:
+    """Plans of some rules whose ranks grow together.
+
+    At `max_rank` n the largest rank is n. The others keep their ratio to it, rounded down, and at least 1. Recipes, and
+    rules without a rank, count as rank 8. Alphas stay as given.
 
     Attributes:
         model: The map.
         texts: Recipes and rules, as `plan` takes them.
-        options: The other options of `plan`, without `rank`.
+        options: The other options of `plan`.
     """
 
     model: ModelMap
     texts: tuple[str, ...]
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: PlanOptions = dataclasses.field(default_factory=PlanOptions)
 
     @cached_property
-    def first(self) -> Plan:
-        """The plan of step 1, the smallest there is."""
+    def smallest(self) -> Plan:
+        """Plan at `max_rank` 1."""
         return self.plan(1)
 
     @cached_property
-    def highest(self) -> int:
-        """The last step on which no target has a rank above the smaller side of its weight.
+    def rank_limit(self) -> int:
+        """Highest `max_rank` at which no target's rank exceeds its weight's smaller dimension.
 
-        More would add parameters and no directions.
+        A higher rank adds parameters and no directions.
         """
         low, high = 1, 2
-        while self._within(high):
+        while self._fits_shapes(high):
             low, high = high, high * 2
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._within(middle) else (low, middle)
+            low, high = (middle, high) if self._fits_shapes(middle) else (low, middle)
         return low
 
     @property
-    def narrowest(self) -> str:
-        """The target that lets no rank grow beyond the highest step."""
-        ranks = self.ranks(self.highest + 1)
-        for target in self.first.targets:
+    def limiting_weight(self) -> str:
+        """Weight whose smaller dimension sets the rank limit."""
+        ranks = self.ranks(self.rank_limit + 1)
+        for target in self.smallest.targets:
             if ranks[target.weight.name] > min(target.weight.shape[-2:]):
                 return target.weight.name
-        raise AssertionError("every step has its targets")
+        raise AssertionError("every plan has targets")
 
-    def plan(self, step: int) -> Plan:
-        """The plan of a step, compiled and checked.
+    def plan(self, max_rank: int) -> Plan:
+        """Plan with this largest rank, compiled and checked.
 
         Raises:
             LorascopeError: As `plan` does.
         """
-        return plan(self.model, *self._texts(step), rank=self._scaled(DEFAULT_RANK, step), **self.options)
+        return plan(self.model, *self._texts(max_rank), rank=self._scaled(DEFAULT_RANK, max_rank), **self.options)
 
-    def ranks(self, step: int) -> dict[str, int]:
-        """The rank of every target on a step, by the weight's name."""
-        rules = self._rules(step)
-        plain = self._scaled(DEFAULT_RANK, step)
-        return {target.weight.name: rules[target.rule].rank or plain for target in self.first.targets}
+    def ranks(self, max_rank: int) -> dict[str, int]:
+        """Rank of each target, by the weight's name."""
+        rules = self._rules(max_rank)
+        plain = self._scaled(DEFAULT_RANK, max_rank)
+        return {target.weight.name: rules[target.rule].rank or plain for target in self.smallest.targets}
 
-    def sketch(self, step: int) -> Plan:
-        """The targets and the costs of a step without its configuration, which takes most of the time of a plan."""
-        plain, rules, options = self._scaled(DEFAULT_RANK, step), self._rules(step), self.first.options
+    def estimate(self, max_rank: int) -> Plan:
+        """Targets and costs of a plan without its configuration, which takes most of a plan's time."""
+        plain, rules, options = self._scaled(DEFAULT_RANK, max_rank), self._rules(max_rank), self.smallest.options
         sizes = []
         for rule in rules:
             rank = rule.rank or plain
             sizes.append((rank, alpha_of(rule, rank, options)))
-        targets = tuple(Target(t.weight, *sizes[t.rule], t.rule) for t in self.first.targets)
-        by_name = {name: sizes[at] for name, at in self._rule_of.items()}
-        adapted = tuple(self._adapted(one, *by_name[one.name]) for one in self.first.resolution.adapted)
-        more = sum(one.trainable for one in adapted) - sum(one.trainable for one in self.first.resolution.adapted)
-        resolution = dataclasses.replace(
-            self.first.resolution, adapted=adapted, trainable=self.first.resolution.trainable + more
-        )
-        return dataclasses.replace(self.first, targets=targets, resolution=resolution)
+        targets = tuple(Target(t.weight, *sizes[t.rule], t.rule) for t in self.smallest.targets)
+        size_of = {name: sizes[rule] for name, rule in self._rule_of.items()}
+        smallest = self.smallest.resolution
+        adapted = tuple(self._rescaled(item, *size_of[item.name]) for item in smallest.adapted)
+        growth = sum(item.trainable for item in adapted) - sum(item.trainable for item in smallest.adapted)
+        resolution = dataclasses.replace(smallest, adapted=adapted, trainable=smallest.trainable + growth)
+        return dataclasses.replace(self.smallest, targets=targets, resolution=resolution)
 
-    def _adapted(self, one: Adapted, rank: int, alpha: float) -> Adapted:
-        # What a rank costs; DoRA's magnitudes come once.
-        once = self._magnitudes.get(one.name, 0)
-        trainable = once + (one.trainable - once) // one.rank * rank
-        scale = alpha / (math.sqrt(rank) if self.first.options.rslora else rank)
-        return Adapted(one.name, rank, alpha, scale, trainable)
+    def _rescaled(self, adapted: Adapted, rank: int, alpha: float) -> Adapted:
+        # Parameters grow with the rank, DoRA's magnitudes do not.
+        fixed = self._magnitudes.get(adapted.name, 0)
+        trainable = fixed + (adapted.trainable - fixed) // adapted.rank * rank
+        scale = alpha / (math.sqrt(rank) if self.smallest.options.rslora else rank)
+        return Adapted(adapted.name, rank, alpha, scale, trainable)
 
     @cached_property
     def _rule_of(self) -> dict[str, int]:
         """PEFT's name of each target to the rule that chose it."""
-        return {peft_name(self.model, target.weight): target.rule for target in self.first.targets}
+        return {peft_name(self.model, target.weight): target.rule for target in self.smallest.targets}
 
     @cached_property
     def _magnitudes(self) -> dict[str, int]:
-        """What does not grow with the rank, by the name of what is adapted."""
-        if not self.first.options.dora:
+        """DoRA's magnitudes by the name of the adapted weight."""
+        if not self.smallest.options.dora:
             return {}
-        plain = plan(self.model, *self._texts(1), rank=1, **{**self.options, "dora": False})
-        without = {one.name: one.trainable for one in plain.resolution.adapted}
-        return {one.name: one.trainable - without[one.name] for one in self.first.resolution.adapted}
+        options: PlanOptions = {**self.options, "dora": False}
+        plain = plan(self.model, *self._texts(1), rank=1, **options)
+        without = {item.name: item.trainable for item in plain.resolution.adapted}
+        return {item.name: item.trainable - without[item.name] for item in self.smallest.resolution.adapted}
 
-    def _within(self, step: int) -> bool:
-        plain = self._scaled(DEFAULT_RANK, step)
-        rules = self._rules(step)
-        return all((rules[at].rank or plain) <= side for at, side in self._sides.items())
-
-    @cached_property
-    def _sides(self) -> dict[int, int]:
-        """The smaller side of the narrowest weight that each rule gives its rank to."""
-        sides: dict[int, int] = {}
-        for target in self.first.targets:
-            side = min(target.weight.shape[-2:])
-            sides[target.rule] = min(side, sides.get(target.rule, side))
-        return sides
+    def _fits_shapes(self, max_rank: int) -> bool:
+        plain = self._scaled(DEFAULT_RANK, max_rank)
+        rules = self._rules(max_rank)
+        return all((rules[rule].rank or plain) <= limit for rule, limit in self._limits.items())
 
     @cached_property
-    def _own(self) -> tuple[Rule | None, ...]:
-        """Each text as a rule, or None for a recipe."""
+    def _limits(self) -> dict[int, int]:
+        """Smallest dimension of the weights of each rule, by the rule's index."""
+        limits: dict[int, int] = {}
+        for target in self.smallest.targets:
+            limit = min(target.weight.shape[-2:])
+            limits[target.rule] = min(limit, limits.get(target.rule, limit))
+        return limits
+
+    @cached_property
+    def _parsed(self) -> tuple[Rule | None, ...]:
+        """Each text as a rule; None for a recipe."""
         return tuple(None if means_recipe(text) else parse_rule(text) for text in self.texts)
 
     @cached_property
-    def _largest(self) -> int:
-        """The largest rank that is asked for."""
-        return max(rule.rank if rule and rule.rank else DEFAULT_RANK for rule in self._own)
+    def _given_max(self) -> int:
+        """Largest rank as given."""
+        return max(rule.rank if rule and rule.rank else DEFAULT_RANK for rule in self._parsed)
 
-    def _scaled(self, rank: int, step: int) -> int:
-        return max(1, rank * step // self._largest)
+    def _scaled(self, rank: int, max_rank: int) -> int:
+        return max(1, rank * max_rank // self._given_max)
 
-    def _texts(self, step: int) -> tuple[str, ...]:
+    def _texts(self, max_rank: int) -> tuple[str, ...]:
         return tuple(
-            str(dataclasses.replace(rule, rank=self._scaled(rule.rank, step))) if rule and rule.rank else text
-            for text, rule in zip(self.texts, self._own, strict=True)
+            str(dataclasses.replace(rule, rank=self._scaled(rule.rank, max_rank))) if rule and rule.rank else text
+            for text, rule in zip(self.texts, self._parsed, strict=True)
         )
 
-    def _rules(self, step: int) -> Sequence[Rule]:
-        return rules_at(self.model, self._texts(step), self._scaled(DEFAULT_RANK, step))
+    def _rules(self, max_rank: int) -> Sequence[Rule]:
+        return rules_at(self.model, self._texts(max_rank), self._scaled(DEFAULT_RANK, max_rank))

@@ -13,6 +13,9 @@ from lorascope.errors import LorascopeError
 Release = tuple[int, ...]
 
 OLDEST: Release = (0, 18)
+# One release of each minor version, because the rules differ between them and not within them.
+SUPPORTED_PEFT = ("0.19.1", "0.20.0", "0.21.2")
+NEWEST = SUPPORTED_PEFT[-1]
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,10 +16,11 @@ from lorascope.model.json import FORMAT, map_from_json, map_to_json
 from lorascope.model.types import LOADABLE, ModelMap
 from lorascope.names import fold, unfold_all
 from lorascope.outputs import checked_place, file_objection, sealed_file, seals, write_files
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.resolve import resolve
 from lorascope.plans.arguments import require_map, require_plan
-from lorascope.plans.compiler import compile_targets, peft_name
+from lorascope.plans.compiler import compile_targets
 from lorascope.plans.planner import option_faults
 from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Options, Plan, Rule, Target

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from lorascope.model.types import Trace, Weight
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import as_parameter
 from lorascope.peft_rules.quantization import quantized_needs
-from lorascope.plans.compiler import as_parameter, unfit_releases
+from lorascope.plans.compiler import unfit_releases
 from lorascope.plans.rules import CONTENTS, FACT_OF
 from lorascope.plans.types import Plan
 

@@ -12,10 +12,12 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.addresses import as_parameter
 from lorascope.peft_rules.name_patterns import in_matching_time
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.plans.arguments import require_map, require_texts
-from lorascope.plans.compiler import NEWEST, as_parameter, compile_targets
+from lorascope.plans.compiler import compile_targets
 from lorascope.plans.notes import remarks
 from lorascope.plans.recipes import DEFAULT, RECIPES, recipe_rules
 from lorascope.plans.rules import FACT_OF, check_layers, parse_rule, select

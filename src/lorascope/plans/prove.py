@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import one_line
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.lora_config import to_peft
 from lorascope.plans.arguments import require_plan
-from lorascope.plans.compiler import peft_name
 from lorascope.plans.types import Plan
 from lorascope.sandbox.watchdog import OverrunError, Watchdog
 from lorascope.sources.modules.module_tree import module_tree, named_parameters

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lorascope.errors import LorascopeError, alike
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.options import OPTIONS, uncovered_fields
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import NOT_COVERED, resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.arguments import require_kinds, require_map
-from lorascope.plans.compiler import NEWEST
 from lorascope.plans.types import Plan
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from lorascope.checks.types import Check
 from lorascope.foreign_text import one_line, shown
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import weight_of
 from lorascope.peft_rules.types import Adapted
-from lorascope.plans.compiler import weight_of
 from lorascope.plans.notes import label
 from lorascope.plans.rules import covered_blocks
 from lorascope.reports.tables import bullets, percent, short, table

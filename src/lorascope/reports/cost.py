@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lorascope.costs.budget import Fitted
+from lorascope.costs.budget import BudgetedPlan
 from lorascope.costs.compare import Compared, Comparison
 from lorascope.costs.memory import Memory
 from lorascope.costs.training_run import Training
@@ -58,7 +58,7 @@ def memory_text(memory: Memory, training: Training) -> str:
     return shown("\n".join([training_text(training), body, *(["", said] if said else [])]))
 
 
-def fitted_text(fitted: Fitted) -> str:
+def budget_text(fitted: BudgetedPlan) -> str:
     """What a budget pays for, what is left of it and what the next step would cost."""
     amount = bytes_text if fitted.budget.unit == "bytes" else short
     unit = "" if fitted.budget.unit == "bytes" else " trainable parameters"
@@ -124,7 +124,7 @@ def memory_json(memory: Memory) -> Json:
     }
 
 
-def fitted_json(fitted: Fitted) -> Json:
+def budget_json(fitted: BudgetedPlan) -> Json:
     """A budget, in its own unit."""
     return {
         "budget": fitted.budget.text,

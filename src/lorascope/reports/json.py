@@ -13,9 +13,9 @@ from lorascope.checks.types import Check
 from lorascope.model.types import ModelMap, Role, Trace, Weight
 from lorascope.names import fold
 from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.types import Adapted
-from lorascope.plans.compiler import peft_name
 from lorascope.plans.notes import left_out
 from lorascope.plans.types import Plan
 from lorascope.servers.types import Serving

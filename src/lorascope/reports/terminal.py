@@ -9,8 +9,10 @@ from lorascope.foreign_text import one_line, shown
 from lorascope.model.types import Dimensions, ModelMap, Weight
 from lorascope.names import fold, listed, spans
 from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.lora_config import peft_arguments
-from lorascope.plans.compiler import SUPPORTED_PEFT, as_parameter, peft_name, unfit_releases
+from lorascope.peft_rules.releases import SUPPORTED_PEFT
+from lorascope.plans.compiler import unfit_releases
 from lorascope.plans.notes import label, quantized
 from lorascope.plans.types import Plan
 from lorascope.reports.tables import bullets, percent, short, table

@@ -12,10 +12,10 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Module
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
-from lorascope.plans.compiler import peft_name
 from lorascope.plans.types import Plan
 from lorascope.plans.verify import adapter_config
 from lorascope.sources.files.yaml_text import parse_yaml

@@ -8,9 +8,11 @@ from typing import Any
 
 from lorascope.model.types import Weight
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.compiler import as_parameter, module_forms, peft_name, size_difference
+from lorascope.plans.compiler import size_difference
+from lorascope.plans.name_forms import module_forms
 from lorascope.plans.types import Plan
 
 _MOST_NAMED = 4

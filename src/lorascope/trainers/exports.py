@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from lorascope.errors import LorascopeError
 from lorascope.gc_paused import no_collection
 from lorascope.model.types import LOADABLE, ModelMap
+from lorascope.peft_rules.addresses import as_parameter, weight_of
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.types import Resolution
-from lorascope.plans.compiler import as_parameter, weight_of
 from lorascope.plans.planner import plan as make_plan
 from lorascope.plans.rules import own_components
 from lorascope.plans.types import Plan, Rule

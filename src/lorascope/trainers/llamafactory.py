@@ -14,7 +14,8 @@ from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.compiler import module_forms, size_difference
+from lorascope.plans.compiler import size_difference
+from lorascope.plans.name_forms import module_forms
 from lorascope.plans.rules import own_components
 from lorascope.plans.types import Plan
 from lorascope.sources.files.yaml_text import parse_yaml

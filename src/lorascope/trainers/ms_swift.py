@@ -15,10 +15,11 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Behavior, Resolution
-from lorascope.plans.compiler import peft_name, size_difference
+from lorascope.plans.compiler import size_difference
 from lorascope.plans.rules import own_components
 from lorascope.plans.types import Plan
 from lorascope.sources.files.json_text import parse_json

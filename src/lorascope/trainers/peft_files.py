@@ -9,8 +9,8 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import json_text, quoted
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.lora_config import peft_arguments
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
-from lorascope.plans.compiler import NEWEST
 from lorascope.plans.types import Plan
 from lorascope.plans.verify import adapter_config
 from lorascope.sources.files.json_text import parse_json

@@ -12,9 +12,11 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
-from lorascope.plans.compiler import NEWEST, peft_name, size_difference
+from lorascope.plans.compiler import size_difference
 from lorascope.plans.types import Plan
 from lorascope.sources.files.yaml_text import parse_yaml
 from lorascope.trainers.capabilities import Surface, fitted, surface_losses

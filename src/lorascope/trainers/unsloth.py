@@ -12,11 +12,13 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.matchers import ALL_LINEAR, all_linear_targets
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.types import AdapterConfig, Resolution
-from lorascope.plans.compiler import NEWEST, peft_name, size_difference
+from lorascope.plans.compiler import size_difference
 from lorascope.plans.types import Plan
 from lorascope.plans.verify import adapter_config
 from lorascope.trainers.capabilities import Surface, fitted, surface_losses

@@ -13,10 +13,9 @@ from lorascope.peft_rules.matchers import ALL_LINEAR
 from lorascope.peft_rules.modules_to_save import names_before_matching
 from lorascope.peft_rules.moe_rewrite import converted_targets
 from lorascope.peft_rules.name_patterns import compiled
-from lorascope.peft_rules.releases import release_of
+from lorascope.peft_rules.releases import NEWEST, release_of
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
-from lorascope.plans.compiler import NEWEST
 
 _CLIPPABLE = "Gemma4ClippableLinear"
 # The names that PEFT's rewrite takes, of all its patterns.

@@ -11,9 +11,8 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted, shell_word
 from lorascope.model.types import Head
 from lorascope.names import listed
-from lorascope.peft_rules.releases import OLDEST, parsed_version
+from lorascope.peft_rules.releases import NEWEST, OLDEST, parsed_version
 from lorascope.peft_rules.resolve import resolve
-from lorascope.plans.compiler import NEWEST
 from lorascope.sources.checkpoint.types import Tensor
 from lorascope.sources.transformers.config import HUB_ID
 

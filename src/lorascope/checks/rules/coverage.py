@@ -14,8 +14,8 @@ from lorascope.findings import Finding, Severity
 from lorascope.model.types import Weight
 from lorascope.names import template
 from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError
-from lorascope.plans.compiler import peft_name
 from lorascope.plans.rules import CONTENTS
 
 _PLANNED = ("attention", "ffn", "mixer")

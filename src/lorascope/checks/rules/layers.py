@@ -19,9 +19,9 @@ from lorascope.checks.entries import (
 from lorascope.checks.rules.unmatched import planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.names import NUMBER, listed, spans
+from lorascope.peft_rules.addresses import weight_of
 from lorascope.peft_rules.matchers import CONDENSED_FROM, LayerFilter, Match, NameSet
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
-from lorascope.plans.compiler import weight_of
 
 _MOST_NAMED = 3
 # The most absent layers that are listed.

@@ -12,9 +12,10 @@ from lorascope.checks.rules.unmatched import planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.model.types import Weight
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import as_parameter, weight_of
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Resolution
-from lorascope.plans.compiler import NEWEST, as_parameter, weight_of
 
 
 def rewrite_findings(case: Case, asked: Asked) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from lorascope.peft_rules.matchers import CONDENSED_FROM, Match, ModuleMatcher
 from lorascope.peft_rules.modules_to_save import names_before_matching
 from lorascope.peft_rules.name_patterns import BadPatternError, cheap_matches
 from lorascope.peft_rules.parameter_count import Tensors, trained_biases
-from lorascope.plans.compiler import task_type, unsaved_heads
+from lorascope.plans.task_types import task_type, unsaved_heads
 
 _ALIKE = 0.7
 _LONGEST_TEXT = 2_000

@@ -11,9 +11,9 @@ from lorascope.errors import alike
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal
 from lorascope.names import listed
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError, cheap_matches
 from lorascope.peft_rules.rank_pattern import PatternTable
-from lorascope.plans.compiler import peft_name
 
 _PREFIX = "base_model.model."
 _MOST_NAMED = 4

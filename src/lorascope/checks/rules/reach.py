@@ -16,8 +16,9 @@ from lorascope.model.classify import read
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER, listed, template
 from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.addresses import peft_name, weight_of
 from lorascope.peft_rules.lora_config import peft_arguments
-from lorascope.plans.compiler import compile_targets, peft_name, weight_of
+from lorascope.plans.compiler import compile_targets
 from lorascope.plans.notes import quantized, said_of
 from lorascope.plans.types import Options, Target
 

@@ -8,7 +8,7 @@ from lorascope.checks.context import Case
 from lorascope.checks.rules.unmatched import planning_command
 from lorascope.findings import Finding
 from lorascope.peft_rules.differences import read_differently
-from lorascope.plans.compiler import NEWEST
+from lorascope.peft_rules.releases import NEWEST
 
 
 def version_findings(case: Case) -> Iterator[Finding]:

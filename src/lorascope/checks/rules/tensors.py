@@ -16,8 +16,9 @@ from lorascope.checks.loaded_names import Arrival, arrivals
 from lorascope.findings import Finding, Severity
 from lorascope.foreign_text import literal, quoted
 from lorascope.names import listed
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.state_dict import PREFIX, SavedTensor, SavedTensors, base_tensor_names, saved_tensors
-from lorascope.plans.compiler import NEWEST, shortest_endings
+from lorascope.plans.name_forms import shortest_endings
 from lorascope.sources.checkpoint.types import Tensor
 
 _MOST_NAMED = 6

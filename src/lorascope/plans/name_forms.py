@@ -1,0 +1,169 @@
+"""The ways to name modules to PEFT: endings, layers, exclusions, one regular expression, full names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from lorascope.model.types import ModelMap
+from lorascope.names import NUMBER, filled, numbers_apart
+from lorascope.peft_rules.matchers import LayerFilter
+from lorascope.peft_rules.releases import NEWEST, release_of
+
+# An ending that matches well and tells a reader nothing.
+_SAYS_NOTHING = ("weight",)
+
+
+def module_forms(
+    model: ModelMap, modules: set[str], *, layers: bool = True, excludes: bool = True, regex: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Ways to say `modules` to PEFT, the shortest first: what differs between them of an `AdapterConfig`.
+
+    Args:
+        model: The map.
+        modules: Names of modules that PEFT can adapt.
+        layers: Ways with `layers_to_transform` are among them.
+        excludes: Ways with `exclude_modules` are among them.
+        regex: The one with a regular expression in `target_modules` is among them.
+    """
+    if not modules:
+        # An empty list keeps PEFT from adding its default targets to the parameters.
+        yield {"target_modules": ()}
+        return
+    names = [module.name for module in model.modules]
+    layer_of = LayerFilter((0,), None, release_of(NEWEST)).index
+    for layered in (False, True) if layers else (False,):
+        for excluding in (False, True) if excludes else (False,):
+            form = _endings_form(names, modules, layer_of if layered else None, excluding)
+            if form is not None:
+                yield form
+    if regex:
+        yield {"target_modules": full_match(modules, names)}
+    yield {"target_modules": tuple(sorted(modules))}
+
+
+def _endings_form(
+    names: Sequence[str], modules: set[str], layer_of: Callable[[str], int | None] | None, excluding: bool
+) -> dict[str, Any] | None:
+    """Name endings, restricted to the layers of the targets and to outside of target-free branches if so asked."""
+    form: dict[str, Any] = {}
+    considered: Iterable[str] = names
+    if layer_of is not None:
+        layers = {layer_of(name) for name in modules}
+        if None in layers or layers >= {layer for name in names if (layer := layer_of(name)) is not None}:
+            return None
+        form["layers_to_transform"] = tuple(sorted(layer for layer in layers if layer is not None))
+        considered = [name for name in considered if layer_of(name) in layers]
+    if excluding:
+        leaves = {name.rpartition(".")[2] for name in modules}
+        rivals = [name for name in considered if name not in modules and name.rpartition(".")[2] in leaves]
+        branches = _target_free_branches(rivals, modules)
+        if not branches:
+            return None
+        form["exclude_modules"] = _either(sorted(branches)) + r"\..*"
+        considered = [name for name in considered if not any(name.startswith(f"{branch}.") for branch in branches)]
+    endings = shortest_endings(sorted(modules), considered, numbers=False)
+    return {"target_modules": endings, **form} if endings else None
+
+
+def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bool = True) -> tuple[str, ...] | None:
+    """The shortest dotted endings that match all of `wanted` and nothing else of `names`, sorted.
+
+    None if some name has no such ending without a number in it and `numbers` is off.
+    """
+    among = Counter(ending for name in names for ending in _endings(name))
+    among_wanted = Counter(ending for name in wanted for ending in _endings(name))
+    chosen: set[str] = set()
+    for name in wanted:
+        for ending in _endings(name):
+            if not numbers and NUMBER.search(ending):
+                return None
+            if ending in _SAYS_NOTHING or (ending != name and NUMBER.match(ending)):
+                continue
+            if among[ending] == among_wanted[ending]:
+                chosen.add(ending)
+                break
+        else:
+            return None
+    return tuple(sorted(chosen))
+
+
+def _endings(name: str) -> Iterator[str]:
+    at = len(name)
+    while (at := name.rfind(".", 0, at)) >= 0:
+        yield name[at + 1 :]
+    yield name
+
+
+def _target_free_branches(rivals: Iterable[str], modules: set[str]) -> set[str]:
+    """The shortest branches of the module tree without a number that hold the rivals and no target."""
+    occupied = {name[:at] for name in modules for at in _dots(name)}
+    branches: set[str] = set()
+    for rival in rivals:
+        branch = next((rival[:at] for at in _dots(rival) if rival[:at] not in occupied), "")
+        if branch and not NUMBER.search(branch):
+            branches.add(branch)
+    return branches
+
+
+def _dots(name: str) -> Iterator[int]:
+    return (match.start() for match in re.finditer(r"\.", name))
+
+
+def all_parameters(model: ModelMap) -> list[str]:
+    """Every parameter of the modules, by its dotted name."""
+    return [f"{module.name}.{name}" for module in model.modules for name, _ in module.parameters]
+
+
+def full_match(wanted: Iterable[str], names: Iterable[str]) -> str:
+    """One regular expression whose full matches among `names` are `wanted`."""
+    numbers_of = _numbers_by_pieces(names)
+    leaves_of: dict[str, list[str]] = {}
+    for pieces, rows in _numbers_by_pieces(wanted).items():
+        escaped = [re.escape(piece) for piece in pieces]
+        for numbers in _number_patterns(rows, numbers_of.get(pieces, rows)):
+            stem, _, leaf = filled(escaped, numbers).rpartition(r"\.")
+            leaves_of.setdefault(stem, []).append(leaf)
+    stems_of: dict[tuple[str, ...], list[str]] = {}
+    for stem, leaves in leaves_of.items():
+        stems_of.setdefault(tuple(sorted(set(leaves))), []).append(stem)
+    branches: list[str] = []
+    for endings, stems in stems_of.items():
+        ending = _group(endings)
+        branches.extend(f"{stem}\\.{ending}" if stem else ending for stem in sorted(stems))
+    return "|".join(sorted(branches))
+
+
+def _numbers_by_pieces(names: Iterable[str]) -> dict[tuple[str, ...], set[tuple[int, ...]]]:
+    rows: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
+    for name in names:
+        pieces, numbers = numbers_apart(name)
+        rows.setdefault(pieces, set()).add(numbers)
+    return rows
+
+
+def _number_patterns(rows: set[tuple[int, ...]], existing: set[tuple[int, ...]]) -> list[tuple[str, ...]]:
+    """For each box of number rows, a pattern per column; any number everywhere where all existing rows are wanted."""
+    if rows == existing:
+        return [(r"\d+",) * len(next(iter(rows)))]
+    lasts_of: dict[tuple[int, ...], list[int]] = {}
+    for row in sorted(rows):
+        lasts_of.setdefault(row[:-1], []).append(row[-1])
+    merged: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for head, found in lasts_of.items():
+        merged.setdefault(tuple(found), []).append(head)
+    patterns: list[tuple[str, ...]] = []
+    for lasts, heads in merged.items():
+        ending = _group([str(number) for number in lasts])
+        patterns.extend((*(str(number) for number in head), ending) for head in heads)
+    return patterns
+
+
+def _group(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else "(" + "|".join(words) + ")"
+
+
+def _either(branches: Sequence[str]) -> str:
+    return _group([re.escape(branch) for branch in branches])
