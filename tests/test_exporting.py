@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import lorascope as ls
-from lorascope.cli.main import _TOOLS, main
+from lorascope.cli.export import TOOLS
+from lorascope.cli.main import main
 from lorascope.trainers import exports
 from lorascope.trainers.exports import export, nearest_plan, plan_command
 from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
@@ -19,7 +20,7 @@ from tests.helpers.samples import fails, sample
 
 
 def test_the_command_line_names_every_trainer() -> None:
-    assert tuple(TRAINERS) == _TOOLS
+    assert tuple(TRAINERS) == TOOLS
 
 
 def test_names_are_those_under_which_they_stand() -> None:
@@ -34,14 +35,14 @@ def test_an_unknown_trainer_is_told_the_nearest() -> None:
         trainer_called("axolot")
 
 
-@pytest.mark.parametrize("name", _TOOLS)
+@pytest.mark.parametrize("name", TOOLS)
 def test_the_frugal_plan_of_a_plain_model_goes_everywhere(name: str) -> None:
     text = export(ls.plan(sample("llama"), "qv"), name, base="org/model")
     assert "org/model" in text
     assert text.endswith("\n")
 
 
-@pytest.mark.parametrize("name", [name for name in _TOOLS if not name.startswith("peft")])
+@pytest.mark.parametrize("name", [name for name in TOOLS if not name.startswith("peft")])
 def test_what_is_written_is_recognized(name: str) -> None:
     """A file that was exported is known for its trainer's, without being told."""
     import re

@@ -113,6 +113,8 @@ def test_no_module_shares_a_public_functions_name() -> None:
     owners: dict[str, list[str]] = {}
     for name, path in modules().items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if name.startswith("cli.") and getattr(node, "name", "") in ("add_arguments", "run"):
+                continue  # every command has these two
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 owners.setdefault(node.name, []).append(name)
     assert len(owners) > 60

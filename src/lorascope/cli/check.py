@@ -1,0 +1,70 @@
+"""`lorascope check`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from lorascope.cli.options import SERVE, SOURCE, add_source, model_of, number
+from lorascope.cli.output import print_json, print_text
+
+EXAMPLES = """examples:
+  lorascope check mistral ./my-adapter           exit code 1 for an error or a warning
+  lorascope check mixtral q_proj v_proj gate_proj up_proj down_proj
+  lorascope check ./my-model 'model\\.layers\\.\\d+\\.self_attn\\.(q|v)_proj'
+  lorascope check ./my-model org/adapter         an adapter on the Hub
+  lorascope check qwen2_vl axolotl.yaml          what axolotl would adapt
+  lorascope check mistral ./my-adapter --serve sglang
+  lorascope check mistral --as trl -- --lora_target_modules q_proj v_proj --lora_r 16"""
+SEVERAL = "adapter"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("source", help=SOURCE)
+    parser.add_argument(
+        "adapter",
+        nargs="+",
+        metavar="ADAPTER|NAME|FILE",
+        help="an adapter's folder, file or Hub id; a trainer's config; target module names, or one regular expression",
+    )
+    parser.add_argument(
+        "--as", default="", dest="trainer", metavar="TRAINER", help="whose configuration it is (default: detected)"
+    )
+    parser.add_argument("--peft", default="", help="PEFT release whose rules apply: 0.18 to 0.21 (default: the newest)")
+    parser.add_argument("--rank", type=number, default=8, help="rank for target modules given by name (default: 8)")
+    parser.add_argument("--alpha", type=number, default=16, help="alpha for target modules given by name (default: 16)")
+    parser.add_argument("--serve", default="", metavar="SERVER", help=SERVE)
+    add_source(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what each given adapter or configuration really does."""
+    from lorascope.checks.check import check
+
+    model = model_of(options)
+    words = options.adapter
+    # Several files, as a pre-commit hook gives them, are checked one by one; several words are names.
+    inputs = [(word,) for word in words] if len(words) > 1 and all(map(os.path.exists, words)) else [tuple(words)]
+    checks = [
+        check(
+            model,
+            *words,
+            peft=options.peft,
+            trainer=options.trainer,
+            rank=options.rank,
+            alpha=options.alpha,
+            serve=options.serve,
+        )
+        for words in inputs
+    ]
+    if options.json:
+        from lorascope.reports.json import check_json
+
+        bodies = [check_json(check) for check in checks]
+        print_json(bodies if len(bodies) > 1 else bodies[0])
+    else:
+        from lorascope.reports.check import check_text
+
+        print_text("\n\n".join(check_text(check) for check in checks))
+    return 1 if any(check.matters for check in checks) else 0
