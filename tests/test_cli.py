@@ -38,7 +38,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["inspect", "llama"], ["model llama: LlamaForCausalLM (causal-lm; gallery, transformers", "attention.self.q"]),
+        (
+            ["inspect", "llama"],
+            ["model llama: LlamaForCausalLM (causal-lm; built-in, transformers", "attention.self.q"],
+        ),
         (["inspect", "llama", "--by", "role"], ["model.layers.{0-31}.self_attn.q_proj"]),
         (["inspect", "llama", "--by", "layer"], ["text         0-31          7         3.0%  attention.self.q"]),
         (["inspect", "llama", "--by", "module"], ["model.layers.17.mlp.up_proj"]),
@@ -105,7 +108,7 @@ def test_json_is_json_and_nothing_else(arguments: list[str], capsys: pytest.Capt
     assert out == json.dumps(value) + "\n"
 
 
-def test_the_gallery_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_built_in_models_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = json.loads(run(capsys, "inspect", "--list", "--json")[1])
     assert len(value) == 328
     assert value["llama"] == ["causal-lm", "sequence-classification"]

@@ -1,4 +1,4 @@
-"""Targets to configurations: the exact forms, and over the whole gallery that each means what it says."""
+"""Targets to configurations: the exact forms, and over all built-in models that each means what it says."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ def test_the_sweep_is_whole() -> None:
 @pytest.mark.parametrize(
     ("head", "chunk"), [(head, chunk) for head, chunks in CHUNKS.items() for chunk in range(chunks)]
 )
-def test_every_configuration_of_the_gallery_is_its_plan(head: str, chunk: int) -> None:
+def test_every_configuration_of_the_built_in_models_is_its_plan(head: str, chunk: int) -> None:
     exact = refused = 0
     for model in maps(head, chunk):
         for name, rules in SWEPT.items():

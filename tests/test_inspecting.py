@@ -42,12 +42,12 @@ def test_every_form_of_a_source_gives_the_same_weights(tmp_path: Path) -> None:
     assert len(maps[0].weights) == 2 * 7 + 2
 
 
-def test_a_model_type_is_the_gallery() -> None:
+def test_a_model_type_is_the_built_in_models() -> None:
     assert inspect("llama") == sample("llama")
     assert inspect("llama").source == "built-in"
 
 
-def test_the_gallery_prefers_what_is_released() -> None:
+def test_the_built_in_models_prefers_what_is_released() -> None:
     assert builtin_models()["llava"][0] == "image-text-to-text"
     assert inspect("bert").head == "masked-lm"
     assert inspect("bert", head="sequence-classification").architecture == "BertForSequenceClassification"
@@ -103,7 +103,7 @@ def test_figures_that_a_configuration_leaves_to_the_code() -> None:
         ("a\0b", ["is no source"]),
         (5, ["a int is no source", "Give a name, a path, a configuration or a module"]),
         (None, ["a NoneType is no source"]),
-        ("lama", ['"lama" is no model type of the gallery (328 types)', 'Did you mean "llama"']),
+        ("lama", ['"lama" is not a built-in model (328 types)', 'Did you mean "llama"']),
         ("LLAMA", ['Did you mean "llama"']),
         ("qwen3-moe", ['Did you mean "qwen3_moe"']),
         ("zzzzzz", ["Give a model type such as llama, a folder, a config.json or a Hub id"]),
@@ -128,9 +128,10 @@ def test_an_unknown_head(head: str) -> None:
         inspect("llama", head=head)
 
 
-def test_a_head_that_the_gallery_has_not() -> None:
+def test_a_head_that_the_built_in_models_has_not() -> None:
     with fails(
-        'the gallery has "llama" with causal-lm, sequence-classification, not with the head "masked-lm"', "--head"
+        'the built-in models have "llama" with causal-lm, sequence-classification, not with the head "masked-lm"',
+        "--head",
     ):
         inspect("llama", head="masked-lm")
 

@@ -259,7 +259,7 @@ def test_a_default_that_cannot_be_built(name: str, said: str, seen: Seen) -> Non
 
 @pytest.mark.slow
 def test_all_but_24_defaults_can_be_built(seen: Seen) -> None:
-    """What docs/sources.md says; and what is built is what the gallery shows."""
+    """What docs/sources.md says; and what is built is what the built-in models shows."""
     refused = []
     for name in builtin_models():
         try:

@@ -251,10 +251,10 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 from lorascope.plans.planner import plan
 from lorascope.plans.files import load_plan, save_plan, _written_config
-from lorascope.sources.builtin import from_gallery
+from lorascope.sources.builtin import load_builtin
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
-plans = [plan(from_gallery("gpt2", ""), rules) for rules in ("qv", "all")]
+plans = [plan(load_builtin("gpt2", ""), rules) for rules in ("qv", "all")]
 random.seed(7)
 seen = {"pairs": 0, "between": 0, "mixed": 0, "lost": 0, "left": 0}
 for number in range(kills):
@@ -344,9 +344,9 @@ import sys
 from pathlib import Path
 from lorascope.plans.planner import plan
 from lorascope.plans.files import save_plan
-from lorascope.sources.builtin import from_gallery
+from lorascope.sources.builtin import load_builtin
 
-plans = [plan(from_gallery("gpt2", ""), rules) for rules in ("qv", "all")]
+plans = [plan(load_builtin("gpt2", ""), rules) for rules in ("qv", "all")]
 for number in range(15):
     save_plan(plans[(number + int(sys.argv[2])) % 2], Path(sys.argv[1]))
 print("wrote 15")

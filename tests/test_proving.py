@@ -103,7 +103,7 @@ def test_what_peft_raises_is_a_difference() -> None:
     assert difference.startswith("PEFT raises ValueError: Target module MixtralAttention")
 
 
-def test_the_command_proves_a_gallery_model(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_proves_a_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "gpt2", "attention.q,v=8", "--prove"]) == 0
     said = capsys.readouterr().err
     assert said == f"proof: PEFT {peft.__version__} adapts 12 weights, 294,912 trainable: exactly the plan\n"

@@ -32,7 +32,7 @@ HEADS = sorted({head for heads in builtin_models().values() for head in heads})
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
-def test_every_map_of_the_gallery_survives(head: str) -> None:
+def test_every_built_in_map_survives(head: str) -> None:
     names = [name for name, heads in builtin_models().items() if head in heads]
     for name in names:
         model = load_builtin(name, head)
@@ -125,7 +125,7 @@ def test_roles_with_open_facts_survive(role: Role) -> None:
 
 
 def small(name: str) -> dict[str, Any]:
-    """The JSON of a gallery map with few modules, and traces."""
+    """The JSON of a built-in map with few modules, and traces."""
     data = json.dumps(map_to_json(sample(name))).replace('"0-31"', '"0-1"').replace('"0-11"', '"0-1"')
     return map_to_json(traced(map_from_json(json.loads(data))))
 

@@ -1,6 +1,6 @@
 """Every architecture that the project promises: one entry per (head, model type) of transformers' mappings.
 
-The gallery generator, the conformance suite and the documentation tools all walk this list, so that none of them
+The generator of built-in maps, the conformance suite and the documentation tools all walk this list, so that none of them
 can quietly cover fewer models than another.
 """
 

@@ -21,7 +21,7 @@ from lorascope.model.json import map_from_json, map_to_json  # noqa: E402
 from lorascope.model.types import ModelMap  # noqa: E402
 
 
-def gallery_text(model: ModelMap) -> str:
+def builtin_map_json(model: ModelMap) -> str:
     """The file of a map: one line per top-level field, so that a change is readable in a diff."""
     fields = (
         f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in map_to_json(model).items()
@@ -47,7 +47,7 @@ def build() -> None:
             # The mapping's key is what people type, also where the class reads a sub-configuration's own type.
             path = GALLERY / head / f"{entry.model_type}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(gallery_text(model), encoding="utf-8")
+            path.write_text(builtin_map_json(model), encoding="utf-8")
             written.add(path)
             print(f"\r{len(written)} maps", end="", file=sys.stderr)
     for stale in set(GALLERY.glob("*/*.json")) - written:
@@ -59,7 +59,7 @@ def read_roles() -> None:
     for path in sorted(GALLERY.glob("*/*.json")):
         model = map_from_json(json.loads(path.read_text(encoding="utf-8")))
         weights = classify(model.modules, model_type=model.model_type)
-        path.write_text(gallery_text(dataclasses.replace(model, weights=weights)), encoding="utf-8")
+        path.write_text(builtin_map_json(dataclasses.replace(model, weights=weights)), encoding="utf-8")
 
 
 if __name__ == "__main__":

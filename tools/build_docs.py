@@ -1,6 +1,6 @@
 """Writes the generated pages of `docs/`, which tests compare with what is committed.
 
-python tools/build_docs.py                        the pages, from the gallery and what was measured (no torch)
+python tools/build_docs.py                        the pages, from the built-in models and what was measured (no torch)
 python tools/build_docs.py --measure              first measure every architecture against PEFT again (20 minutes)
 python tools/build_docs.py --measure-checkpoints  first save and read every architecture's checkpoint again (2 minutes)
 python tools/build_docs.py --measure-traces       first trace every architecture again (2 minutes)

@@ -65,7 +65,7 @@ def export_page() -> str:
         lines.append(f"| `{name}` | {trainer.release} | {trainer.peft or 'none'} | {trainer.form} | {proved} |")
     lines += [
         "",
-        "What each can be told, by exporting a plan on the gallery's default configuration of the model in brackets:",
+        "What each can be told, by exporting a plan on the default configuration of the model in brackets:",
         "",
         f"| plan | {' | '.join(titles)} |",
         f"|---|{'---|' * len(titles)}",

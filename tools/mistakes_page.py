@@ -18,7 +18,7 @@ def mistakes_page() -> str:
         "",
         f"{len(rows)} mistakes in LoRA configurations from {threads} public threads, each with the findings that `lorascope check`",
         "gives for it. The tests hold every row to them (`tests/data/mistakes.toml`, `tests/findings/test_mistakes.py`, where the few",
-        "that are still open are named). The model is the nearest one of the gallery. What the findings mean:",
+        "that are still open are named). The model is the nearest built-in one. What the findings mean:",
         "[checking](checking.md#findings).",
         "",
         "This page is generated: `python tools/build_docs.py`.",

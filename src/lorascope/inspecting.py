@@ -63,7 +63,7 @@ def inspect(
     """The map of a model's weights by role; no weights are loaded.
 
     Args:
-        source: A model type of the gallery (`llama`), a folder of a model, its `config.json`, a GGUF file, a map or plan
+        source: A built-in model (`llama`), a folder of a model, its `config.json`, a GGUF file, a map or plan
             that lorascope saved, a Hub id (`mistralai/Mistral-7B-v0.3`), a `PretrainedConfig` or an `nn.Module`.
         head: Which head to look at, where a model can have several: `causal-lm`, `seq2seq-lm`, `masked-lm`,
             `image-text-to-text` or `sequence-classification`.
@@ -254,7 +254,7 @@ def _of_module(module: torch.nn.Module, head: str) -> tuple[torch.nn.Module, Mod
 
 
 def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, ModelMap]:
-    """The model of transformers' default configuration of a model type of the gallery."""
+    """The model of transformers' default configuration of a built-in model."""
     from lorascope.sources.transformers.meta_model import build_for_head, map_module
 
     transformers_library()

@@ -79,7 +79,7 @@ def walk(pairs: Sequence[tuple[str, str]], tasks: Iterable[str]) -> collections.
     return counts
 
 
-def test_a_sample_of_the_gallery() -> None:
+def test_a_sample_of_the_built_in_models() -> None:
     assert walk(PAIRS[::99], TASKS) == {"planned": 30, "refused": 12}
 
 
@@ -93,7 +93,7 @@ def test_a_sample_of_the_gallery() -> None:
         (3, {"planned": 591, "refused": 270, "unwrappable": 7}),
     ],
 )
-def test_every_task_on_every_model_of_the_gallery(part: int, counts: dict[str, int]) -> None:
+def test_every_task_on_every_built_in_model(part: int, counts: dict[str, int]) -> None:
     assert len(PAIRS) == 496
     assert walk(PAIRS[part::4], TASKS) == counts
 

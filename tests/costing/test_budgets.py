@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lorascope.costs.adapter_file import adapter_file_size
-from lorascope.costs.budget import fitted_on, fitted_plan, parse_budget
+from lorascope.costs.budget import fit_to_budget, budgeted_plan, parse_budget
 from lorascope.costs.memory import training_memory
-from lorascope.costs.rank_search import Ladder
+from lorascope.costs.rank_search import ScaledRanks
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
 from lorascope.sources.builtin import builtin_models, load_builtin
@@ -67,7 +67,7 @@ def test_what_is_no_budget_is_refused(text: Any, said: str) -> None:
 
 def test_the_last_step_within_is_taken_and_the_next_is_over() -> None:
     llama = sample("llama")
-    fitted = fitted_plan(llama, "qv+ffn", budget="20M")
+    fitted = budgeted_plan(llama, "qv+ffn", budget="20M")
     assert fitted.spent == fitted.plan.resolution.trainable <= 20_000_000 < (fitted.next_cost or 0)
     assert [str(rule) for rule in fitted.plan.rules] == [f"attention.q,v={fitted.step}", f"ffn={fitted.step // 2}"]
     assert fitted.left == 20_000_000 - fitted.spent
@@ -75,12 +75,12 @@ def test_the_last_step_within_is_taken_and_the_next_is_over() -> None:
 
 def test_a_share_is_of_the_models_own_parameters() -> None:
     llama = sample("llama")
-    fitted = fitted_plan(llama, "all", budget="0.5%")
+    fitted = budgeted_plan(llama, "all", budget="0.5%")
     assert fitted.most == llama.dimensions.parameters // 200
 
 
 def test_options_hold_for_a_fitted_plan() -> None:
-    fitted = fitted_plan(
+    fitted = budgeted_plan(
         sample("llama"), "attention", budget="5M", dora=True, scale=2.0, layers="-4:", exclude=["attention.k"]
     )
     assert fitted.plan.config.use_dora
@@ -90,31 +90,31 @@ def test_options_hold_for_a_fitted_plan() -> None:
 
 
 def test_ranks_stop_at_the_smaller_side() -> None:
-    fitted = fitted_plan(sample("gpt2"), "qv", budget="100%")
+    fitted = budgeted_plan(sample("gpt2"), "qv", budget="100%")
     assert (fitted.step, fitted.next_cost, fitted.narrowest) == (768, None, "transformer.h.0.attn.c_attn")
 
 
 def test_an_impossible_budget_names_the_smallest() -> None:
     with fails("is less than the smallest that these rules can have: 262,144 trainable parameters at rank 1"):
-        fitted_plan(sample("llama"), "attention.q", budget="1K")
+        budgeted_plan(sample("llama"), "attention.q", budget="1K")
     with fails("bytes at rank 1"):
-        fitted_plan(sample("llama"), "all", budget="adapter=1KB")
+        budgeted_plan(sample("llama"), "all", budget="adapter=1KB")
 
 
 def test_memory_below_the_frozen_weights_says_what_would_fit() -> None:
     llama = sample("llama")  # 7B: 13.5 GB in bf16
     with fails("memory=12GB (12,000,000,000 bytes) is less than the smallest", "It would fit with", "--quantization"):
-        fitted_plan(llama, "qv", budget="memory=12GB")
+        budgeted_plan(llama, "qv", budget="memory=12GB")
     with fails("Nothing fits, not even --gradient-checkpointing --batch 1 --quantization nf4"):
-        fitted_plan(llama, "qv", budget="memory=1GB", training=Training(batch=4))
+        budgeted_plan(llama, "qv", budget="memory=1GB", training=Training(batch=4))
 
 
 def test_what_would_fit_does() -> None:
     llama = sample("llama")
     with fails("It would fit with --gradient-checkpointing --quantization 8bit ("):
-        fitted_plan(llama, "qv", budget="memory=12GB")
+        budgeted_plan(llama, "qv", budget="memory=12GB")
     training = Training(quantization="8bit", checkpointing=True)
-    fitted = fitted_plan(llama, "qv", budget="memory=12GB", training=training)
+    fitted = budgeted_plan(llama, "qv", budget="memory=12GB", training=training)
     assert fitted.spent == training_memory(fitted.plan, training).total <= 12 * 10**9
 
 
@@ -127,16 +127,16 @@ def walk(pairs: list[tuple[str, str]]) -> dict[str, int]:
     for at, (model_type, head) in enumerate(pairs):
         model = load_builtin(model_type, head)
         for turn, recipe in enumerate(RECIPES, at):
-            ladder = Ladder(model, (recipe,))
+            ladder = ScaledRanks(model, (recipe,))
             for budget in BUDGETS:
                 counts[came_of(ladder, budget, planned=budget == BUDGETS[turn % len(BUDGETS)])] += 1
     return counts
 
 
-def came_of(ladder: Ladder, budget: str, *, planned: bool) -> str:
+def came_of(ladder: ScaledRanks, budget: str, *, planned: bool) -> str:
     where = (ladder.model.model, ladder.texts, budget)
     try:
-        fitted = fitted_on(ladder, parse_budget(budget), Training())
+        fitted = fit_to_budget(ladder, parse_budget(budget), Training())
     except LorascopeError as error:
         return "impossible" if "less than the smallest" in str(error) else "no such plan"
     assert 0 <= fitted.spent <= fitted.most, where
@@ -160,17 +160,17 @@ def came_of(ladder: Ladder, budget: str, *, planned: bool) -> str:
 PAIRS = [(model_type, head) for model_type, heads in builtin_models().items() for head in heads]
 
 
-def test_budgets_over_a_sample_of_the_gallery() -> None:
+def test_budgets_over_a_sample_of_the_built_in_models() -> None:
     assert walk(PAIRS[::50]) == {"fitted": 192, "capped": 18, "impossible": 90, "no such plan": 0}
 
 
-# Of each quarter of the gallery: fitted, capped, impossible, no such plan.
+# Of each quarter of the built-in models: fitted, capped, impossible, no such plan.
 QUARTERS = ((2411, 340, 915, 54), (2341, 358, 925, 96), (2372, 291, 991, 66), (2354, 325, 963, 78))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
-def test_budgets_over_the_gallery(part: int) -> None:
+def test_budgets_over_the_built_in_models(part: int) -> None:
     counts = collections.Counter(walk(PAIRS[part::8])) + collections.Counter(walk(PAIRS[part + 4 :: 8]))
     assert tuple(counts.values()) == QUARTERS[part]
     assert sum(counts.values()) == len(PAIRS) // 4 * len(RECIPES) * len(BUDGETS)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lorascope.costs.base_weights import frozen_weights, packed_bytes
+from lorascope.costs.base_weights import base_weights, packed_bytes
 from lorascope.costs.training_run import Training
 from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers.samples import sample
@@ -22,26 +22,26 @@ def test_llama_by_hand() -> None:
     model = sample("llama")
     linear = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     rest = 2 * 32000 * 4096 + 65 * 4096
-    assert frozen_weights(model, Training()).size == 2 * (linear + rest) == 2 * 6_738_415_616
-    assert frozen_weights(model, Training(dtype="fp32")).size == 4 * 6_738_415_616
-    assert frozen_weights(model, NF4).size == linear // 2 + linear // 64 + 4 * (linear // 64 // 256) + 2 * rest
-    assert frozen_weights(model, INT8).size == linear + 4 * 32 * (5 * 4096 + 2 * 11008) + 2 * rest
-    assert frozen_weights(model, NF4).largest_packed == 4096 * 11008
+    assert base_weights(model, Training()).size == 2 * (linear + rest) == 2 * 6_738_415_616
+    assert base_weights(model, Training(dtype="fp32")).size == 4 * 6_738_415_616
+    assert base_weights(model, NF4).size == linear // 2 + linear // 64 + 4 * (linear // 64 // 256) + 2 * rest
+    assert base_weights(model, INT8).size == linear + 4 * 32 * (5 * 4096 + 2 * 11008) + 2 * rest
+    assert base_weights(model, NF4).largest_packed == 4096 * 11008
 
 
 def test_a_tied_head_counts_once_and_is_not_quantized() -> None:
     model = sample("gpt2")
-    assert frozen_weights(model, Training(dtype="fp32")).size == 4 * model.dimensions.parameters
+    assert base_weights(model, Training(dtype="fp32")).size == 4 * model.dimensions.parameters
     words = 50257 * 768
-    assert frozen_weights(model, NF4).plain >= words + 1024 * 768
-    assert frozen_weights(model, NF4).packed == 12 * (12 * 768**2)
+    assert base_weights(model, NF4).plain >= words + 1024 * 768
+    assert base_weights(model, NF4).packed == 12 * (12 * 768**2)
 
 
 def test_fused_experts_are_not_quantized() -> None:
     model = sample("mixtral")
     experts = 32 * 8 * 3 * 4096 * 14336
-    assert frozen_weights(model, NF4).bare_experts == experts
-    assert frozen_weights(model, NF4).size > 2 * experts
+    assert base_weights(model, NF4).bare_experts == experts
+    assert base_weights(model, NF4).size > 2 * experts
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (700, 300), (33, 65), (4096, 1024)])
@@ -66,6 +66,6 @@ def test_packed_bytes_are_those_of_bitsandbytes(shape: tuple[int, int]) -> None:
 def test_weights_are_those_of_the_module(name: str, dtype: str) -> None:
     model = built(name, dtype)
     real = sum(parameter.nbytes for parameter in model.parameters())
-    estimate = frozen_weights(map_module(model), Training(dtype="fp32" if dtype == "float32" else "bf16")).size
+    estimate = base_weights(map_module(model), Training(dtype="fp32" if dtype == "float32" else "bf16")).size
     # deepseek_v3 keeps its routers' biases in buffers; mamba keeps A and D in float32.
     assert math.isclose(estimate, real, rel_tol=0.03 if name == "mamba" else 0)

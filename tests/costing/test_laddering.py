@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.costs.rank_search import Ladder
+from lorascope.costs.rank_search import ScaledRanks
 from lorascope.errors import LorascopeError
 from tests.helpers.samples import sample
 
@@ -36,7 +36,7 @@ SIDES: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 def test_a_sketch_is_the_plan() -> None:
     counts = {"same": 0, "none": 0}
     for (model_type, head), (texts, options) in itertools.product(MODELS, SIDES):
-        ladder = Ladder(sample(model_type, head), texts, options)
+        ladder = ScaledRanks(sample(model_type, head), texts, options)
         try:
             first = ladder.first
         except LorascopeError:
@@ -64,11 +64,11 @@ def test_a_sketch_is_the_plan() -> None:
     ],
 )
 def test_ranks_keep_their_ratio(texts: tuple[str, ...], step: int, rules: list[str]) -> None:
-    assert [str(rule) for rule in Ladder(sample("llama"), texts).plan(step).rules] == rules
+    assert [str(rule) for rule in ScaledRanks(sample("llama"), texts).plan(step).rules] == rules
 
 
 def test_the_highest_step_gives_no_weight_more_rank_than_its_smaller_side() -> None:
-    llama = Ladder(sample("llama"), ("attention.q=8", "attention.v=4"))
+    llama = ScaledRanks(sample("llama"), ("attention.q=8", "attention.v=4"))
     ranks, more = llama.ranks(llama.highest), llama.ranks(llama.highest + 1)
     sides = {t.weight.name: min(t.weight.shape) for t in llama.first.targets}
     assert all(ranks[name] <= side for name, side in sides.items())

@@ -9,7 +9,7 @@ import pytest
 
 import lorascope as ls
 from lorascope.costs.activations import measured_share, training_facts
-from lorascope.costs.memory import estimate_of, training_memory
+from lorascope.costs.memory import memory_estimate, training_memory
 from lorascope.costs.training_run import Training
 from tests.helpers.samples import sample
 
@@ -49,8 +49,8 @@ def test_what_is_not_explained_is_counted_and_said(model_type: str) -> None:
     how = Training(length=512)
     share = measured_share("causal-lm", model_type)
     assert share is not None and share > 1.1
-    plain, corrected = estimate_of(plan, how, corrected=False), estimate_of(plan, how)
-    bytes_of = [sum(sum(kept.values()) for _, kept in one.kept_by_place()) for one in (plain, corrected)]
+    plain, corrected = memory_estimate(plan, how, corrected=False), memory_estimate(plan, how)
+    bytes_of = [sum(sum(kept.values()) for _, kept in one.saved_by_place()) for one in (plain, corrected)]
     assert bytes_of[1] / bytes_of[0] == pytest.approx(share, rel=1e-6)
     assert sum("explained in part" in note for note in training_memory(plan, how).notes) == 1
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.costs.training_run import DTYPES, OPTIMIZERS, QUANTISATIONS, Training, training_faults
+from lorascope.costs.training_run import DTYPES, OPTIMIZERS, QUANTIZATIONS, Training, training_faults
 from tests.helpers.samples import fails
 
 
@@ -19,7 +19,7 @@ def test_defaults_have_no_fault() -> None:
 
 
 def test_every_known_word_is_taken() -> None:
-    tried = [Training(dtype=d, quantization=q, optimizer=o) for d in DTYPES for q in QUANTISATIONS for o in OPTIMIZERS]
+    tried = [Training(dtype=d, quantization=q, optimizer=o) for d in DTYPES for q in QUANTIZATIONS for o in OPTIMIZERS]
     assert len(tried) == 45
 
 

@@ -1,6 +1,6 @@
 """Records what vLLM's own code does with adapters on a CPU, without weights: run by hand for a new release.
 
-It imports an unpacked vLLM without its kernels, builds the models of the gallery on the meta device as vLLM builds them,
+It imports an unpacked vLLM without its kernels, builds the built-in models on the meta device as vLLM builds them,
 lets vLLM's LoRA manager wrap them, and writes down which modules took an adapter. With `--loads` it saves adapters with
 PEFT and lets vLLM load them instead, and writes down what became of every tensor.
 
@@ -262,7 +262,7 @@ def _alarm(*_: Any) -> None:
 
 
 def record_modules(target: Path, shard: int, shards: int) -> None:
-    """Write the table of modules of every gallery model that the release knows by name."""
+    """Write the table of modules of every built-in model that the release knows by name."""
     from vllm.model_executor.models import ModelRegistry
 
     signal.signal(signal.SIGALRM, _alarm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lorascope.checks.name_meanings import meanings_of
-from tests.helpers.findings import Example, check_example, codes, on_gallery, on_tiny, told
+from tests.helpers.findings import Example, check_example, codes, on_builtin, on_tiny, told
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 QUERY = ".*[.]q_proj"
@@ -393,7 +393,7 @@ def test_what_is_right_is_not_told(model: str, arguments: dict[str, object]) -> 
     ],
 )
 def test_a_well_known_name_is_told_by_the_models_own(model: str, name: str, there: str) -> None:
-    (finding,) = told(on_gallery(model, target_modules=[name]), "no-match")
+    (finding,) = told(on_builtin(model, target_modules=[name]), "no-match")
     assert there in finding.fix, finding
 
 
@@ -421,5 +421,5 @@ def test_what_nobody_knows_means_nothing(name: str) -> None:
 
 
 def test_a_name_without_any_likeness_gets_the_names_that_there_are() -> None:
-    (finding,) = told(on_gallery("llama", target_modules=["q_proj", "zzz"]), "no-match")
+    (finding,) = told(on_builtin("llama", target_modules=["q_proj", "zzz"]), "no-match")
     assert "q_proj, k_proj" in finding.fix

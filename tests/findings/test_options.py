@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import peft_models
-from tests.helpers.findings import Example, check_example, codes, looked, on_gallery, on_tiny, told
+from tests.helpers.findings import Example, check_example, codes, looked, on_builtin, on_tiny, told
 
 STACKS = ["experts.gate_up_proj", "experts.down_proj"]
 QUERY = {"target_modules": ["q_proj"]}
@@ -307,15 +307,15 @@ def test_what_is_right_is_not_told(model: str, arguments: dict[str, Any]) -> Non
 def test_a_head_that_peft_does_not_know_is_to_be_named() -> None:
     """BART's classification_head ends in neither classifier nor score."""
     (finding,) = told(
-        on_gallery("bart", "sequence-classification", target_modules=["q_proj"], task_type="SEQ_CLS"), "task-type"
+        on_builtin("bart", "sequence-classification", target_modules=["q_proj"], task_type="SEQ_CLS"), "task-type"
     )
     assert 'modules_to_save=["classification_head"]' in finding.fix
     named = {"target_modules": ["q_proj"], "task_type": "SEQ_CLS", "modules_to_save": ["classification_head"]}
-    assert not told(on_gallery("bart", "sequence-classification", **named), "task-type")
+    assert not told(on_builtin("bart", "sequence-classification", **named), "task-type")
 
 
 def test_a_part_of_the_task_types_own_head_is_a_note() -> None:
-    found = on_gallery("distilbert", "sequence-classification", target_modules=["q_lin"], task_type="SEQ_CLS")
+    found = on_builtin("distilbert", "sequence-classification", target_modules=["q_lin"], task_type="SEQ_CLS")
     assert [finding.severity for finding in told(found, "saved-loose")] == ["note"]
 
 

@@ -1,4 +1,4 @@
-"""The plans that lorascope compiles itself raise no finding that matters: over the whole gallery."""
+"""The plans that lorascope compiles itself raise no finding that matters: over all built-in models."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from lorascope.model.types import Role, Trace
 from tests.helpers import peft_models
-from tests.helpers.findings import Example, check_example, codes, configured, looked, on_gallery, on_tiny, told
+from tests.helpers.findings import Example, check_example, codes, configured, looked, on_builtin, on_tiny, told
 from tests.helpers.oracle import peft_kwargs, peft_truth
 from tests.helpers.samples import sample
 
@@ -270,13 +270,13 @@ def test_the_exclusions_that_are_given_leave_out_what_they_say_and_nothing_else(
     ],
 )
 def test_how_much_is_left_out(model: str, arguments: dict[str, Any], share: str) -> None:
-    found = [finding for finding in told(on_gallery(model, **arguments), "left-out") if finding.severity == "warning"]
+    found = [finding for finding in told(on_builtin(model, **arguments), "left-out") if finding.severity == "warning"]
     assert any(share in finding.message for finding in found), found
 
 
 def test_names_that_tell_one_from_another_are_taken_at_their_word() -> None:
     """`shared_expert.down_proj` is no list that was pasted."""
-    found = told(on_gallery(LLAMA4, target_modules=["shared_expert.down_proj", "q_proj"]), "left-out")
+    found = told(on_builtin(LLAMA4, target_modules=["shared_expert.down_proj", "q_proj"]), "left-out")
     assert {finding.severity for finding in found} == {"note"}
 
 
@@ -288,7 +288,7 @@ def test_the_rewrite_is_told_once() -> None:
 
 
 def test_a_router_that_crashes_is_an_error() -> None:
-    found = on_gallery(LLAMA4, target_modules=["q_proj", "router"])
+    found = on_builtin(LLAMA4, target_modules=["q_proj", "router"])
     assert codes(found, "error") == ["dead-or-crashing"]
     assert 'exclude_modules=["router"]' in told(found, "dead-or-crashing")[0].fix
 
@@ -301,7 +301,7 @@ def test_a_map_of_names_says_so() -> None:
     (finding,) = told(looked(named, {"target_modules": ["q_proj"]}), "names-only")
     assert finding.severity == "note"
     assert "unheard-of" in finding.message
-    assert not told(on_gallery("llama", target_modules=["q_proj"]), "names-only")
+    assert not told(on_builtin("llama", target_modules=["q_proj"]), "names-only")
 
 
 def test_a_doubt_of_the_trace_about_an_adapted_weight_is_a_note() -> None:

@@ -44,7 +44,7 @@ def weights(label: str) -> tuple[Weight, ...]:
     head, name = label.split("/")
     if "+" not in name:
         model = load_builtin(name, head)
-    else:  # a released layout, which the gallery does not record
+    else:  # a released layout, which the built-in models does not record
         import architectures
 
         from lorascope.sources.transformers.meta_model import map_module

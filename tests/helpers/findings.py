@@ -58,8 +58,8 @@ def on_tiny(name: str, **arguments: Any) -> list[Finding]:
     return looked(peft_models.mapped(name), arguments)
 
 
-def on_gallery(name: str, head: str = "", **arguments: Any) -> list[Finding]:
-    """The findings on a model of the gallery."""
+def on_builtin(name: str, head: str = "", **arguments: Any) -> list[Finding]:
+    """The findings on a built-in model."""
     return looked(sample(name, head), arguments)
 
 

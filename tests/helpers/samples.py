@@ -1,4 +1,4 @@
-"""Maps of the gallery, read once, a tiny configuration, how the tests look at an error's message, and peak memory."""
+"""Maps of built-in models, read once, a tiny configuration, how the tests look at an error's message, and peak memory."""
 
 from __future__ import annotations
 

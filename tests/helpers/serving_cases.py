@@ -13,7 +13,7 @@ def _on(*modules: str, **more: Any) -> dict[str, Any]:
     return {"target_modules": list(modules), "r": 8, "lora_alpha": 16, **more}
 
 
-# name: gallery entry, keyword arguments of peft.LoraConfig, other keys of adapter_config.json, with towers
+# name: built-in model, keyword arguments of peft.LoraConfig, other keys of adapter_config.json, with towers
 LOADS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "llama-qv": ("causal-lm/llama", _on(*_QV), {}, False),
     "llama-all": ("causal-lm/llama", _on(*_ALL), {}, False),

@@ -16,7 +16,7 @@ from tests.helpers.samples import sample
 
 def test_the_command_comes_first() -> None:
     lines = advice_text(recommend(sample("llama"), "instruction")).splitlines()
-    assert lines[0].startswith("model llama: LlamaForCausalLM (causal-lm; gallery")
+    assert lines[0].startswith("model llama: LlamaForCausalLM (causal-lm; built-in")
     assert lines[1] == "task instruction: follow instructions, chat, call tools"
     assert lines[3] == "run: lorascope plan llama all --rank 16 --alpha 32"
     assert lines[4] == "39,976,960 trainable parameters, 0.59% of 6.74B"

@@ -88,7 +88,7 @@ def test_it_stands_below_the_table_of_every_grouping() -> None:
     model = traced("llava")
     for by in ("role", "layer", "module"):
         text = map_text(model, by=by)
-        assert "(image-text-to-text; gallery, traced, " in text.splitlines()[0]
+        assert "(image-text-to-text; built-in, traced, " in text.splitlines()[0]
         assert text.index("share") < text.index("\ntraced: ")
         assert "\x1b" not in text
     assert "\ntraced: " not in map_text(sample("llava"))

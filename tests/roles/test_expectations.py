@@ -76,14 +76,14 @@ GALLERY = [f"{head}/{name}" for name, heads in builtin_models().items() for head
 
 
 @pytest.mark.parametrize("label", GALLERY)
-def test_nothing_in_the_gallery_is_a_guess_and_the_record_is_fresh(label: str) -> None:
+def test_nothing_in_the_built_in_models_is_a_guess_and_the_record_is_fresh(label: str) -> None:
     head, name = label.split("/")
     found = weights(label)
     assert [weight.name for weight in found if weight.guess] == []
     assert load_builtin(name, head).weights == found
 
 
-def test_the_gallery_has_all_maps() -> None:
+def test_the_built_in_models_has_all_maps() -> None:
     assert len(GALLERY) == 496
 
 

@@ -33,7 +33,7 @@ CUT = {
     "image-text-to-text/qwen3_5",
     "image-text-to-text/qwen3_5_moe",
 }
-# Its router is a linear layer in the transformers that vLLM ran with, and none in the one that the gallery was made with.
+# Its router is a linear layer in the transformers that vLLM ran with, and none in the one that the built-in models was made with.
 OTHER_CLASS = {"causal-lm/jamba"}
 NO_ADAPTERS = sorted(name for name, row in RECORDED.items() if "LoRA is not supported" in row.get("skipped", ""))
 # Refused as it was recorded, and loaded with a flag that nobody could try.

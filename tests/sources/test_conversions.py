@@ -133,8 +133,8 @@ def oracle(names: set[str], transforms: list[Any]) -> dict[str, tuple[str, str]]
     return found
 
 
-def gallery_names() -> list[str]:
-    """A name of every template among the parameters of the gallery's image-text models."""
+def builtin_names() -> list[str]:
+    """A name of every template among the parameters of the built-in models' image-text models."""
     names = set()
     for model_type, heads in builtin_models().items():
         if "image-text-to-text" in heads:
@@ -153,7 +153,7 @@ def gallery_names() -> list[str]:
 )
 def test_names_become_what_transformers_makes_of_them(numbers: tuple[str, ...], *, real: bool, least: int) -> None:
     tried = changed = 0
-    others = gallery_names() if real else []
+    others = builtin_names() if real else []
     assert len(others) > 2_000 or not real
     for identifier, transforms in TABLE.items():
         sources = {source for transform in transforms for source in transform.source_patterns}

@@ -169,7 +169,7 @@ class ModelMap:
         model_type: `config.model_type`; empty for a module that has no configuration.
         architecture: The model's class.
         head: Which of transformers' heads it has.
-        source: Where the map comes from (`gallery`, `config`, `module`, …).
+        source: Where the map comes from (`built-in`, `config`, `module`, …).
         versions: Library name to version that built it.
         figures: The model's own numbers.
         modules: Every module in `named_modules()` order, without the root.

@@ -1,1 +1,1 @@
-"""Where a model map comes from: the gallery, or a configuration built by transformers on the meta device."""
+"""Where a model map comes from: a built-in model, or a configuration built by transformers on the meta device."""

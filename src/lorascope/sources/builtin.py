@@ -21,7 +21,7 @@ PREFERRED: tuple[Head, ...] = ("image-text-to-text", "seq2seq-lm", "masked-lm", 
 
 
 def builtin_models() -> dict[str, tuple[str, ...]]:
-    """Every model type of the gallery with its heads, the preferred one first."""
+    """Every built-in model with its heads, the preferred one first."""
     heads: dict[str, list[str]] = {}
     for head in PREFERRED:
         for name in _names(head):
@@ -37,7 +37,7 @@ def load_builtin(model_type: str, head: str = "") -> ModelMap:
         head: Which head, where the type has several; the one that released models have if empty.
 
     Raises:
-        LorascopeError: The gallery has no such type, or not with this head.
+        LorascopeError: There is no such built-in model, or not with this head.
     """
     for candidate in (head,) if head else PREFERRED:
         if model_type in _names(candidate):
@@ -45,11 +45,11 @@ def load_builtin(model_type: str, head: str = "") -> ModelMap:
     known = builtin_models()
     if model_type in known:
         raise LorascopeError(
-            f'the gallery has "{model_type}" with {", ".join(known[model_type])}, not with the head "{head}"',
+            f'the built-in models have "{model_type}" with {", ".join(known[model_type])}, not with the head "{head}"',
             hint="Choose one of these with --head.",
         )
     raise LorascopeError(
-        f'"{model_type}" is no model type of the gallery ({len(known)} types), and no file or folder of that name exists',
+        f'"{model_type}" is not a built-in model ({len(known)} types), and no file or folder of that name exists',
         hint=did_you_mean(model_type, known) or "Give a model type such as llama, a folder, a config.json or a Hub id.",
     )
 

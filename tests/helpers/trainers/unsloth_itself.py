@@ -323,7 +323,7 @@ def seen_in_configurations(taken: Taken) -> dict[str, Any]:
         for entry in architectures.entries(head):  # type: ignore[arg-type]
             try:
                 config, model = entry.config(), load_builtin(entry.model_type, head)
-            except Exception:  # not in the gallery, or a default that transformers does not take
+            except Exception:  # not in the built-in models, or a default that transformers does not take
                 continue
             count += 1
             if taken["is_moe_model"](types.SimpleNamespace(config=config)) != counts_experts(model):

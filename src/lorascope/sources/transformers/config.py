@@ -275,7 +275,7 @@ def transformers_library() -> Any:
     except ImportError as error:
         raise LorascopeError(
             f"{error.name} is not installed, and a configuration is read through its code",
-            hint="Install it with: pip install 'lorascope[torch]' (the gallery needs none of it: lorascope inspect llama)",
+            hint="Install it with: pip install 'lorascope[torch]' (built-in models need neither: lorascope inspect llama)",
         ) from error
     transformers.logging.set_verbosity_error()
     return transformers
