@@ -61,7 +61,7 @@ counted as so many times larger, and a note says so; `unexplained` is that part.
 
 The formulas stand in the docstrings of `src/lorascope/costing/`; the tests hold them to what
 `torch.autograd.graph.saved_tensors_hooks` sees of real models: to the byte for a layer of llama, qwen3, gemma2, phi3, gpt2, opt,
-bert, t5 and mixtral, in float32 and bfloat16, with and without masks and dropout (`tests/costing/test_saved_activations.py`).
+bert, t5 and mixtral, in float32 and bfloat16, with and without masks and dropout (`tests/costs/test_saved_activations.py`).
 """
 
 _NOT_COVERED = """

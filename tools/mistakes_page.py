@@ -17,7 +17,7 @@ def mistakes_page() -> str:
         "# Mistakes that people made",
         "",
         f"{len(rows)} mistakes in LoRA configurations from {threads} public threads, each with the findings that `lorascope check`",
-        "gives for it. The tests hold every row to them (`tests/data/mistakes.toml`, `tests/findings/test_mistakes.py`, where the few",
+        "gives for it. The tests hold every row to them (`tests/data/mistakes.toml`, `tests/checks/test_mistakes.py`, where the few",
         "that are still open are named). The model is the nearest built-in one. What the findings mean:",
         "[checking](checking.md#findings).",
         "",

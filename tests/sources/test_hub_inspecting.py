@@ -16,7 +16,7 @@ from lorascope.inspecting import inspect
 from tests.helpers.hub_server import Repo, Server, connected
 from tests.helpers.samples import TINY_LLAMA
 from tests.helpers.sparse_checkpoints import write_checkpoint
-from tests.sources.test_mapping import llama
+from tests.sources.test_to_model_map import llama
 
 NAME = "someone/small"
 SIZES = {"hidden_size": 2048, "intermediate_size": 4096, "vocab_size": 32000}

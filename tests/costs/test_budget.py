@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorascope.costs.adapter_file import adapter_file_size
-from lorascope.costs.budget import fit_to_budget, budgeted_plan, parse_budget
+from lorascope.costs.budget import budgeted_plan, fit_to_budget, parse_budget
 from lorascope.costs.memory import training_memory
 from lorascope.costs.rank_search import ScaledRanks
 from lorascope.costs.training_run import Training

@@ -24,7 +24,7 @@ from lorascope.sources.checkpoint.types import Span, Tensor
 from tests.helpers import peft_models
 from tests.helpers.oracle import peft_kwargs
 from tests.helpers.saved_adapters import CONFIGS, Tensors, dead, loaded, real, resave, save, state_shapes
-from tests.peft_rules.test_saved_tensors import PER_MODEL, at_random
+from tests.peft_rules.test_state_dict import PER_MODEL, at_random
 
 pytestmark = pytest.mark.slow
 # All pairs of `test_saved_tensors`, by way of files.
