@@ -38,7 +38,7 @@ ROOMS = (
     ("__main__",),
 )
 PUBLIC_VERBS = ("inspect", "plan", "verify", "prove", "check", "serve", "export", "recommend", "compare")
-HEAVY = ("torch", "transformers", "peft", "numpy", "huggingface_hub", "safetensors")
+HEAVY = ("dataclasses", "inspect", "torch", "transformers", "peft", "numpy", "huggingface_hub", "safetensors")
 
 
 @functools.cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
+
+from lorascope import light_dataclasses as dataclasses
 
 # How much a finding matters, see `Finding`.
 Severity = Literal["error", "warning", "note"]

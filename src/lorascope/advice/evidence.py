@@ -5,7 +5,6 @@ Both are data (`data/evidence.toml`). Nothing there is a measurement of lorascop
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import re
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError, did_you_mean
 
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.

@@ -5,11 +5,11 @@ What is recommended, and why, is data (`data/tasks.toml`); here it meets a model
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.advice.evidence import STRENGTHS, Claim, Record, Strength, for_and_against, load_evidence, strength_of
 from lorascope.advice.tasks import Advice, Task, Why, load_advice, task_of
 from lorascope.errors import LorascopeError, did_you_mean

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.advice.evidence import checked_toml, load_evidence
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.plans.recipes import RECIPES

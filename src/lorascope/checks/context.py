@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import weight_of

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import Case
 from lorascope.foreign_text import literal
 from lorascope.model.types import Module

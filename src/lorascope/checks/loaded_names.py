@@ -7,10 +7,10 @@ single experts are put together to those of the fused stacks.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.state_dict import PREFIX
 from lorascope.sources.checkpoint.conversions.names import grouped

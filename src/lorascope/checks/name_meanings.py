@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.entries import endings_or_names, in_quotes
 from lorascope.model import lexicon
 from lorascope.model.classify import parse_role

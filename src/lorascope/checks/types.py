@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from lorascope import light_dataclasses as dataclasses
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.types import AdapterConfig, Resolution

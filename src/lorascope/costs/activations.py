@@ -22,14 +22,14 @@ an adapter (PEFT makes adapters float32: `autocast_adapter_dtype`):
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lorascope.costs.layers import Group, Layer, sides
+from lorascope import light_dataclasses as dataclasses
+from lorascope.costs.layers import Layer, Submodule, fan_in_out
 from lorascope.costs.training_run import Training
 from lorascope.model.types import ModelMap, Module, Weight
 
@@ -82,7 +82,7 @@ def measured_share(head: str, model_type: str) -> float | None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Adapting:
+class Adapters:
     """What the adapters are to the layers.
 
     Attributes:
@@ -115,7 +115,7 @@ class Step:
 
     model: ModelMap
     training: Training
-    adapting: Adapting
+    adapting: Adapters
     rotary: bool
     eager: bool
     capped: bool
@@ -128,7 +128,7 @@ class Step:
 
         T5 has them need one under gradient checkpointing (`position_bias.requires_grad = True`), which no kernel gives.
         """
-        return self.eager or (self.relative and self.training.checkpointing)
+        return self.eager or (self.relative and self.training.gradient_checkpointing)
 
     @property
     def mask(self) -> int:
@@ -136,14 +136,14 @@ class Step:
         return self.training.width if self.training.device == "cpu" else 1
 
 
-def kept_by_layer(layer: Layer, step: Step, tokens: int, *, first_stage: int = -1) -> dict[str, int]:
+def saved_activations(layer: Layer, step: Step, tokens: int, *, first_stage: int = -1) -> dict[str, int]:
     """The bytes that one run of a layer keeps, by what keeps them.
 
     Args:
         layer: The layer.
         step: What all layers share.
         tokens: Tokens that go through it.
-        first_stage: The stage of the layer (`Group.stage`) that the first gradient is needed in; what runs before it
+        first_stage: The stage of the layer (`Submodule.stage`) that the first gradient is needed in; what runs before it
             keeps nothing. -1 where the layer's own input needs a gradient.
     """
     kept: dict[str, int] = {}
@@ -188,12 +188,12 @@ def _norm_times(norm: Module, layer: Layer) -> int:
     return 1
 
 
-def _made(group: Group, piece: str) -> int:
+def _made(group: Submodule, piece: str) -> int:
     """How wide a query or key is, over all heads."""
     weights = group.weights
     for part in (piece, f"{piece}_b", "q_gate" if piece == "q" else "kv", "qkv"):
         if part in weights:
-            return sides(weights[part])[1] // {"q_gate": 2, "kv": 2, "qkv": 3}.get(part, 1)
+            return fan_in_out(weights[part])[1] // {"q_gate": 2, "kv": 2, "qkv": 3}.get(part, 1)
     return 0
 
 
@@ -222,10 +222,10 @@ def _dropout_widths(layer: Layer) -> Iterator[int]:
         if inside and "resid" not in module.name:
             continue
         wide = module.name.endswith(("DenseReluDense.dropout", "activation_dropout"))
-        yield sides(down)[0] if wide and down is not None else layer.width
+        yield fan_in_out(down)[0] if wide and down is not None else layer.width
 
 
-def _group(group: Group, layer: Layer, step: Step, tokens: int) -> Iterator[tuple[str, int]]:
+def _group(group: Submodule, layer: Layer, step: Step, tokens: int) -> Iterator[tuple[str, int]]:
     if group.block == "attention" and group.variant == "linear":
         yield from _recurrent(group, step, tokens)
     elif group.block == "attention":
@@ -236,21 +236,21 @@ def _group(group: Group, layer: Layer, step: Step, tokens: int) -> Iterator[tupl
     elif group.block == "ffn":
         yield "feed-forward", _network(group, tokens) * step.training.width
     elif group.block == "router":
-        experts = sides(next(iter(group.weights.values())))[1]
+        experts = fan_in_out(next(iter(group.weights.values())))[1]
         active = step.model.dimensions.active_experts or 1
         yield "routing", tokens * (experts * 4 + active * (8 + 4) + 4)
     elif group.block == "mixer":
         yield from _recurrent(group, step, tokens)
     else:
-        wide = sum(sides(weight)[1] for weight in group.weights.values() if weight.kind != "parameter")
+        wide = sum(fan_in_out(weight)[1] for weight in group.weights.values() if weight.kind != "parameter")
         yield "other weights", tokens * wide * step.training.width
     yield "inputs of adapters", _adapter_inputs(group, step, tokens)
 
 
-def _attention(group: Group, step: Step, tokens: int) -> int:
+def _attention(group: Submodule, step: Step, tokens: int) -> int:
     """Queries, keys, values, output and log-sum-exps, or the scores; see the module."""
-    width, length = step.training.width, step.training.length
-    weights = {part: sides(weight) for part, weight in group.weights.items()}
+    width, length = step.training.width, step.training.seq_len
+    weights = {part: fan_in_out(weight) for part, weight in group.weights.items()}
     fused = next((weights[part] for part in _FUSED_QKV if part in weights), None)
     out = weights["o"][0] if "o" in weights else max(made for _, made in weights.values())
     masked = step.training.batch > 1
@@ -291,11 +291,11 @@ def _attention(group: Group, step: Step, tokens: int) -> int:
     return kept
 
 
-def _stack(group: Group) -> str:
+def _stack(group: Submodule) -> str:
     return next(iter(group.weights.values())).role.stack
 
 
-def _heads(group: Group, step: Step, out: int) -> int:
+def _heads(group: Submodule, step: Step, out: int) -> int:
     first = next(iter(group.weights.values()))
     said = (
         step.model.dimensions.attention_heads if first.role.component not in ("vision", "audio", "connector") else None
@@ -303,23 +303,23 @@ def _heads(group: Group, step: Step, out: int) -> int:
     return said or max(1, out // 64)
 
 
-def _network(group: Group, tokens: int) -> int:
+def _network(group: Submodule, tokens: int) -> int:
     """Numbers that a feed-forward network keeps beside its adapters' inputs."""
-    weights = {part: sides(weight) for part, weight in group.weights.items()}
+    weights = {part: fan_in_out(weight) for part, weight in group.weights.items()}
     inner = _inner(group)
     activation = _activation(group)
     gated = "gate_up" in weights or ("gate" in weights and "up" in weights)
     return tokens * inner * (activation + 2 if gated else activation)
 
 
-def _inner(group: Group) -> int:
-    weights = {part: sides(weight) for part, weight in group.weights.items()}
+def _inner(group: Submodule) -> int:
+    weights = {part: fan_in_out(weight) for part, weight in group.weights.items()}
     if "down" in weights:
         return weights["down"][0]
     return max(made for _, made in weights.values())
 
 
-def _activation(group: Group) -> int:
+def _activation(group: Submodule) -> int:
     known = [_KEPT_BY[name] for name in group.classes if name in _KEPT_BY]
     if known:
         return max(known)
@@ -327,13 +327,13 @@ def _activation(group: Group) -> int:
     return _UNKNOWN if named else _FUNCTION
 
 
-def _experts(group: Group, step: Step, tokens: int) -> Iterator[tuple[str, int]]:
+def _experts(group: Submodule, step: Step, tokens: int) -> Iterator[tuple[str, int]]:
     """Routed experts: every token in as many rows as experts are active (transformers' `grouped_mm`)."""
     width = step.training.width
     dimensions = step.model.dimensions
     rows = tokens * (dimensions.active_experts or dimensions.experts or group.copies)
     inner = _inner(group)
-    hidden = sides(group.weights["down"])[1] if "down" in group.weights else inner
+    hidden = fan_in_out(group.weights["down"])[1] if "down" in group.weights else inner
     gated = "gate_up" in group.weights or "gate" in group.weights
     adapted = {part: weight for part, weight in group.weights.items() if weight.name in step.adapting.ranks}
     numbers = inner * (_activation(group) + 2 if gated else _activation(group)) + hidden
@@ -349,12 +349,12 @@ def _experts(group: Group, step: Step, tokens: int) -> Iterator[tuple[str, int]]
         rank = step.adapting.ranks[weight.name]
         yield "copies of adapted experts", weight.size * width
         if width != ADAPTER_WIDTH:
-            yield "copies of adapted experts", weight.experts * rank * sum(sides(weight)) * width
+            yield "copies of adapted experts", weight.experts * rank * sum(fan_in_out(weight)) * width
     if not fused:
         yield "inputs of adapters", _adapter_inputs(group, step, rows)
 
 
-def _recurrent(group: Group, step: Step, tokens: int) -> Iterator[tuple[str, int]]:
+def _recurrent(group: Submodule, step: Step, tokens: int) -> Iterator[tuple[str, int]]:
     """State spaces, recurrences, linear attention: an estimate, meant to lie above.
 
     What every weight makes is kept four times in float32 (through the convolution, the activation, the gate and the
@@ -362,7 +362,7 @@ def _recurrent(group: Group, step: Step, tokens: int) -> Iterator[tuple[str, int
     parameter (Mamba's `A_log`), transformers' own path, without the kernels of `mamba-ssm`, keeps the discrete states
     of all tokens three times; kernels do not.
     """
-    numbers = sum(inner + 4 * made for inner, made in map(sides, group.weights.values()))
+    numbers = sum(inner + 4 * made for inner, made in map(fan_in_out, group.weights.values()))
     yield "mixers", tokens * numbers * ADAPTER_WIDTH
     module = step.model.module_by_name.get(group.parent)
     state = (
@@ -374,7 +374,7 @@ def _recurrent(group: Group, step: Step, tokens: int) -> Iterator[tuple[str, int
         yield "mixers", 3 * tokens * state[0] * state[1] * ADAPTER_WIDTH
 
 
-def _adapter_inputs(group: Group, step: Step, tokens: int) -> int:
+def _adapter_inputs(group: Submodule, step: Step, tokens: int) -> int:
     """What the adapters of a group keep: see the module."""
     size, shared = 0, set[int]()
     # What the activation keeps is what `down` reads, unless some of that is dropped in between.
@@ -383,7 +383,7 @@ def _adapter_inputs(group: Group, step: Step, tokens: int) -> int:
     for part, weight in group.weights.items():
         if weight.name not in step.adapting.ranks:
             continue
-        inner, made = sides(weight)
+        inner, made = fan_in_out(weight)
         if weight.name in step.adapting.added:  # its weight with the change added, factors, and what it reads
             size += weight.size * step.training.width
             if part in ("down", "o", "out") or inner not in shared:
@@ -412,16 +412,16 @@ def _adapter_inputs(group: Group, step: Step, tokens: int) -> int:
     return size
 
 
-def _reads_output(group: Group, step: Step) -> bool:
+def _reads_output(group: Submodule, step: Step) -> bool:
     """The output projection reads what attention keeps. Where queries are put together of parts it reads a copy."""
     apart = step.rotary and any(part in group.weights for part in (*_FUSED_QKV, "q_b", "kv_b"))
     return group.block == "attention" and group.variant != "linear" and not step.eager and not apart
 
 
-def kept_outside(weight: Weight, step: Step, tokens: int) -> int:
+def saved_outside_layers(weight: Weight, step: Step, tokens: int) -> int:
     """What an adapter outside of the layers keeps."""
     rank = step.adapting.ranks.get(weight.name)
     if rank is None:
         return 0
-    inner = 0 if weight.kind == "embedding" else sides(weight)[0]
+    inner = 0 if weight.kind == "embedding" else fan_in_out(weight)[0]
     return tokens * (inner * (ADAPTER_WIDTH + (1 if step.adapting.drops else 0)) + rank * ADAPTER_WIDTH)

@@ -9,10 +9,10 @@ tied to it, embeddings, normalizations and bare parameters (fused experts) as th
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.training_run import Training
 from lorascope.model.types import ModelMap, Module
 
@@ -21,7 +21,7 @@ _NESTED_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Frozen:
+class BaseWeights:
     """The frozen weights.
 
     Attributes:
@@ -41,7 +41,7 @@ class Frozen:
     stored_packed: bool
 
 
-def frozen_weights(model: ModelMap, training: Training) -> Frozen:
+def base_weights(model: ModelMap, training: Training) -> BaseWeights:
     """Bytes of the model's weights; a tied one counts once."""
     first = {name: group[0] for group in model.ties for name in group}
     kept_whole = _kept_whole(model)
@@ -73,7 +73,7 @@ def frozen_weights(model: ModelMap, training: Training) -> Frozen:
             plain += count
             if len(shape) == 3 and module is not None and module.kind == "other":
                 bare += count
-    return Frozen(size, plain, packed, bare, largest, stored)
+    return BaseWeights(size, plain, packed, bare, largest, stored)
 
 
 def packed_bytes(count: int, rows: int, training: Training) -> int:

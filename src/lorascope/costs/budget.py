@@ -1,18 +1,20 @@
-"""The largest ranks of some rules that a budget pays for: of parameters, of a file, or of memory."""
+"""Highest ranks that fit a budget of parameters, file size or memory."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.adapter_file import adapter_file_size
 from lorascope.costs.memory import training_memory
-from lorascope.costs.rank_search import Ladder
-from lorascope.costs.training_run import QUANTISATIONS, Training
+from lorascope.costs.rank_search import PlanOptions, ScaledRanks
+from lorascope.costs.training_run import QUANTIZATIONS, Training
+from lorascope.costs.units import bytes_text
 from lorascope.errors import LorascopeError
+from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.plans.arguments import require_kinds, require_map
 from lorascope.plans.recipes import DEFAULT
@@ -30,11 +32,11 @@ _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2*
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be spent.
+    """Limit on a plan's cost.
 
     Attributes:
-        kind: On what.
-        amount: How much: parameters, percent, or bytes.
+        kind: What is limited.
+        amount: The limit: parameters, percent, or bytes.
         text: As the user wrote it.
     """
 
@@ -44,53 +46,52 @@ class Budget:
 
     @property
     def unit(self) -> str:
-        """What the amount counts."""
+        """Unit of the cost."""
         return "bytes" if self.kind in ("adapter", "memory") else "trainable parameters"
 
 
 @dataclasses.dataclass(frozen=True)
-class Fitted:
-    """A plan that a budget pays for.
+class BudgetedPlan:
+    """Plan with the highest ranks that fit a budget.
 
     Attributes:
-        ladder: The rules at growing ranks.
+        ranks: The rules at growing ranks.
         budget: The budget.
-        step: On which step of the ladder it stands, the rank of recipes and of the largest rule.
-        most: What the budget allows, in its unit.
-        spent: What the plan takes of it.
-        next_cost: What the next step would take; None if there is none, because it would give a weight more rank than
-            its smaller side, or because no more was asked for.
-        narrowest: That weight, or empty.
-        training: How it is trained, which decides memory and files.
+        max_rank: Rank of recipes and of the largest rule.
+        limit: The budget in its unit.
+        cost: Cost of the plan in that unit.
+        next_cost: Cost at the next rank; None where the ranks cannot grow, or no more was wanted.
+        limiting_weight: Weight whose smaller dimension lets no rank grow, or empty.
+        training: Settings that decide memory and file size.
     """
 
-    ladder: Ladder
+    ranks: ScaledRanks
     budget: Budget
-    step: int
-    most: int
-    spent: int
+    max_rank: int
+    limit: int
+    cost: int
     next_cost: int | None
-    narrowest: str
+    limiting_weight: str
     training: Training
 
     @cached_property
     def plan(self) -> Plan:
         """The plan, compiled and checked."""
-        return self.ladder.plan(self.step)
+        return self.ranks.plan(self.max_rank)
 
     @property
-    def left(self) -> int:
-        """What is left of the budget."""
-        return self.most - self.spent
+    def remaining(self) -> int:
+        """Unused part of the budget."""
+        return self.limit - self.cost
 
 
 def parse_budget(text: str) -> Budget:
-    """The budget of a text: `20M`, `0.5%`, `adapter=50MB`, `memory=24GB`.
+    """Parse a budget: `20M`, `0.5%`, `adapter=50MB`, `memory=24GB`.
 
-    Bytes are counted as they are written: 1 GB is 10^9, 1 GiB is 2^30.
+    1 GB is 10^9 bytes, 1 GiB is 2^30.
 
     Raises:
-        LorascopeError: It is none.
+        LorascopeError: The text is not a budget.
     """
     kind, equals, amount = text.partition("=") if isinstance(text, str) else ("", "", "")
     if not equals:
@@ -98,89 +99,113 @@ def parse_budget(text: str) -> Budget:
     match = _AMOUNT.fullmatch(amount.strip())
     kind = kind.strip()
     if match is None or kind not in ("parameters", "adapter", "memory"):
-        raise LorascopeError(f"{text!r} is no budget", hint=_FORMS)
+        raise LorascopeError(f"invalid budget {quoted(text)}", hint=_FORMS)
+    where = f"budget {text!r}"
     number, unit = float(match["number"]), match["unit"].lower()
     if kind == "parameters" and unit == "%":
         if not 0 < number <= 100:
-            raise LorascopeError(
-                f"{number:g} % is no share above 0 and up to 100", where=f"budget {text!r}", hint=_FORMS
-            )
+            raise LorascopeError(f"{number:g} % is not above 0 and at most 100", where=where, hint=_FORMS)
         return Budget("share", number, text)
     units = _COUNTS if kind == "parameters" else _BYTES
     if unit not in units:
         known = ", ".join(name.upper().replace("IB", "iB") for name in units if name)
-        raise LorascopeError(
-            f"{match['unit']!r} is no unit of {'parameters' if kind == 'parameters' else 'bytes'}: {known}",
-            where=f"budget {text!r}",
-            hint=_FORMS,
-        )
-    found = number * units[unit]
-    if found < 1:
-        raise LorascopeError("it is less than one", where=f"budget {text!r}", hint=_FORMS)
+        counted = "parameters" if kind == "parameters" else "bytes"
+        fault = f"unknown unit {match['unit']!r}" if match["unit"] else "a unit is missing"
+        raise LorascopeError(f"{fault}; units of {counted}: {known}", where=where, hint=_FORMS)
+    size = number * units[unit]
+    if size < 1:
+        raise LorascopeError("it is less than one", where=where, hint=_FORMS)
     kinds: dict[str, Kind] = {"parameters": "parameters", "adapter": "adapter", "memory": "memory"}
-    return Budget(kinds[kind], found, text)
+    return Budget(kinds[kind], size, text)
 
 
-def fitted_plan(
+def budgeted_plan(
     model: ModelMap,
-    *rules: str,
+    rules: Sequence[str],
     budget: str | Budget,
+    *,
     training: Training | None = None,
-    at_most: int | None = None,
-    **options: Any,
-) -> Fitted:
-    """The plan of the highest step of the rules' ladder (`Ladder`) that the budget pays for.
+    rank_cap: int | None = None,
+    alpha: float | None = None,
+    scale: float | None = None,
+    dropout: float | None = None,
+    bias: str = "none",
+    rslora: bool = False,
+    dora: bool = False,
+    layers: str = "",
+    exclude: str | Sequence[str] = (),
+) -> BudgetedPlan:
+    """Plan with the highest ranks that fit a budget.
+
+    Ranks grow together (`ScaledRanks`). The other arguments are those of `plan`.
 
     Args:
         model: The map.
-        rules: Recipes and rules, as `plan` takes them; the recipe `qv` if there is none.
+        rules: Recipes and rules; the recipe `qv` if there is none.
         budget: A budget, or its text.
-        training: How it is trained; the defaults of `Training` if not given.
-        at_most: The last step to think of, where more rank is of no use.
-        options: The other options of `plan`, without `rank`.
+        training: Settings of the training; the defaults of `Training` if not given.
+        rank_cap: Highest rank to consider.
+        alpha: One alpha for every weight.
+        scale: Instead of alpha: one scale for every weight.
+        dropout: Dropout on the adapters' inputs.
+        bias: Biases to train.
+        rslora: Scale by alpha / sqrt(rank).
+        dora: Train a magnitude per output too.
+        layers: Layers of rules that name none.
+        exclude: Selectors whose weights are taken out.
 
     Raises:
-        LorascopeError: As `plan` and `parse_budget` do; or the smallest plan is over the budget, which names it.
+        LorascopeError: As `plan` and `parse_budget` do; or the smallest plan exceeds the budget.
     """
-    require_map(model, "fitted_plan")
+    require_map(model, "budgeted_plan")
     require_kinds(
-        "fitted_plan",
+        "budgeted_plan",
         budget=(budget, (str, Budget), "a text such as 20M, or a Budget"),
         training=(training, (Training, type(None)), "a Training"),
-        at_most=(at_most, (int, type(None)), "a whole number"),
+        rank_cap=(rank_cap, (int, type(None)), "a whole number"),
     )
+    options = PlanOptions(
+        alpha=alpha,
+        scale=scale,
+        dropout=dropout,
+        bias=bias,
+        rslora=rslora,
+        dora=dora,
+        layers=layers,
+        exclude=exclude,
+    )
+    ranks = ScaledRanks(model, tuple(rules) or (DEFAULT,), options)
     limit = parse_budget(budget) if isinstance(budget, str) else budget
-    how = training or Training()
-    return fitted_on(Ladder(model, rules or (DEFAULT,), options), limit, how, at_most)
+    return fit_to_budget(ranks, limit, training or Training(), rank_cap)
 
 
-def fitted_on(ladder: Ladder, budget: Budget, training: Training, at_most: int | None = None) -> Fitted:
-    """The same on a ladder, whose first step and highest step are then known for other budgets too.
+def fit_to_budget(ranks: ScaledRanks, budget: Budget, training: Training, rank_cap: int | None = None) -> BudgetedPlan:
+    """Find the highest ranks that fit; one `ScaledRanks` serves several budgets.
 
     Raises:
-        LorascopeError: As `fitted_plan` does.
+        LorascopeError: As `budgeted_plan` does.
     """
-    count = _costs(budget.kind, training)
-    parameters = ladder.model.dimensions.parameters
-    most = int(parameters * budget.amount / 100) if budget.kind == "share" else int(budget.amount)
-    least = count(ladder.first)
-    if least > most:
-        raise _impossible(budget, ladder.first, training, most, least)
-    last = ladder.highest if at_most is None else min(max(1, at_most), ladder.highest)
-    step, spent, beyond = _highest(lambda at: count(ladder.sketch(at)), least, last, most)
-    return Fitted(
-        ladder=ladder,
+    cost_of = _cost_function(budget.kind, training)
+    parameters = ranks.model.dimensions.parameters
+    limit = int(parameters * budget.amount / 100) if budget.kind == "share" else int(budget.amount)
+    least = cost_of(ranks.smallest)
+    if least > limit:
+        raise _too_small(budget, ranks.smallest, training, limit, least)
+    last = ranks.rank_limit if rank_cap is None else min(max(1, rank_cap), ranks.rank_limit)
+    max_rank, cost, next_cost = _highest_rank(lambda rank: cost_of(ranks.estimate(rank)), least, last, limit)
+    return BudgetedPlan(
+        ranks=ranks,
         budget=budget,
-        step=step,
-        most=most,
-        spent=spent,
-        next_cost=beyond,
-        narrowest=ladder.narrowest if step == ladder.highest else "",
+        max_rank=max_rank,
+        limit=limit,
+        cost=cost,
+        next_cost=next_cost,
+        limiting_weight=ranks.limiting_weight if max_rank == ranks.rank_limit else "",
         training=training,
     )
 
 
-def _costs(kind: Kind, training: Training) -> Callable[[Plan], int]:
+def _cost_function(kind: Kind, training: Training) -> Callable[[Plan], int]:
     if kind == "adapter":
         return lambda plan: adapter_file_size(plan, training.dtype)
     if kind == "memory":
@@ -188,70 +213,66 @@ def _costs(kind: Kind, training: Training) -> Callable[[Plan], int]:
     return lambda plan: plan.resolution.trainable
 
 
-def _highest(cost: Callable[[int], int], least: int, last: int, most: int) -> tuple[int, int, int | None]:
-    """The last step that costs no more than `most`, its cost, and that of the next; None if it is the last of all.
+def _highest_rank(cost_of: Callable[[int], int], least: int, last: int, limit: int) -> tuple[int, int, int | None]:
+    """Highest rank within the limit, its cost, and the next rank's cost; None at the last rank.
 
-    Costs never fall, and grow almost by the same on every step, so that each try is where a straight line between the
-    costs that are known would meet the budget.
+    Costs grow almost linearly with the rank, so each try is where the line between known costs meets the limit.
 
     Args:
-        cost: Of a step.
-        least: Of step 1, which is within.
-        last: The last step.
-        most: The budget.
+        cost_of: Cost of a rank, which never falls.
+        least: Cost of rank 1, which is within the limit.
+        last: The last rank.
+        limit: The budget.
     """
     low, low_cost = 1, least
-    high_cost = cost(last)
-    if high_cost <= most:
+    high_cost = cost_of(last)
+    if high_cost <= limit:
         return last, high_cost, None
     high = last
     while high - low > 1:
-        line = low + (most - low_cost) * (high - low) // (high_cost - low_cost)
+        line = low + (limit - low_cost) * (high - low) // (high_cost - low_cost)
         middle = min(max(line, low + 1), high - 1)
-        tried = cost(middle)
-        # The step after one that the line names is over, as a rule, and then ends the search.
-        if tried <= most:
-            low, low_cost = middle, tried
-            if high - low > 1 and (beyond := cost(low + 1)) > most:
+        cost = cost_of(middle)
+        # The rank after one on the line is over, as a rule, and then ends the search.
+        if cost <= limit:
+            low, low_cost = middle, cost
+            if high - low > 1 and (beyond := cost_of(low + 1)) > limit:
                 high, high_cost = low + 1, beyond
         else:
-            high, high_cost = middle, tried
+            high, high_cost = middle, cost
     return low, low_cost, high_cost
 
 
-def _impossible(budget: Budget, smallest: Plan, training: Training, most: int, least: int) -> LorascopeError:
-    fault = (
-        f"{budget.text} ({most:,} {budget.unit}) is less than the smallest that these rules can have: "
-        f"{least:,} {budget.unit} at rank 1"
-    )
+def _too_small(budget: Budget, smallest: Plan, training: Training, limit: int, least: int) -> LorascopeError:
+    needed = bytes_text(least) if budget.unit == "bytes" else f"{least:,} trainable parameters"
+    fault = f"Budget {budget.text} is too small: these rules need {needed} at rank 1"
     if budget.kind != "memory":
-        return LorascopeError(fault, where="budget", hint="Give more, or choose fewer weights.")
-    tried = _thriftier(training)
-    for words, other in tried:
-        total = training_memory(smallest, other).total
-        if total <= most:
-            return LorascopeError(fault, where="budget", hint=f"It would fit with {words} ({total:,} bytes).")
-    last = tried[-1][0] if tried else "a batch of one"
-    hint = f"Nothing fits, not even {last}: choose a smaller model, or fewer tokens with --seq-len."
-    return LorascopeError(fault, where="budget", hint=hint)
+        return LorascopeError(fault, hint="Raise the budget, or adapt fewer weights.")
+    trials = _thriftier(training)
+    for flags, thrifty in trials:
+        total = training_memory(smallest, thrifty).total
+        if total <= limit:
+            return LorascopeError(fault, hint=f"Fits with {flags} ({bytes_text(total)}).")
+    last = f" even with {trials[-1][0]}" if trials else ""
+    return LorascopeError(fault, hint=f"Nothing fits{last}: choose a smaller model, or fewer tokens with --seq-len.")
 
 
 def _thriftier(training: Training) -> list[tuple[str, Training]]:
-    """Trainings that take less memory, those that change least first."""
-    tried: list[tuple[str, Training]] = []
-    words: list[str] = []
+    """Settings that take less memory, the smallest changes first."""
+    trials: list[tuple[str, Training]] = []
+    flags: list[str] = []
     changed = training
-    if not training.checkpointing:
-        changed = dataclasses.replace(changed, checkpointing=True)
-        words.append("--gradient-checkpointing")
-        tried.append((" ".join(words), changed))
+    if not training.gradient_checkpointing:
+        changed = dataclasses.replace(changed, gradient_checkpointing=True)
+        flags.append("--gradient-checkpointing")
+        trials.append((" ".join(flags), changed))
     if training.batch > 1:
         changed = dataclasses.replace(changed, batch=1)
-        words.append("--batch 1")
-        tried.append((" ".join(words), changed))
-    for kind in QUANTISATIONS[QUANTISATIONS.index(training.quantization) + 1 :]:
-        tried.append((f"--quantization {kind}", dataclasses.replace(training, quantization=kind)))
-        if words:
-            together = " ".join([*words, f"--quantization {kind}"])
-            tried.append((together, dataclasses.replace(changed, quantization=kind)))
-    return tried
+        flags.append("--batch 1")
+        trials.append((" ".join(flags), changed))
+    for kind in QUANTIZATIONS[QUANTIZATIONS.index(training.quantization) + 1 :]:
+        trials.append((f"--quantization {kind}", dataclasses.replace(training, quantization=kind)))
+        if flags:
+            together = " ".join([*flags, f"--quantization {kind}"])
+            trials.append((together, dataclasses.replace(changed, quantization=kind)))
+    return trials

@@ -1,35 +1,35 @@
-"""Recipes and rules side by side on one model: what each adapts, and what that costs."""
+"""Recipes and rules compared on one model: what each adapts and costs."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.adapter_file import adapter_file_size
 from lorascope.costs.memory import Memory, training_memory
+from lorascope.costs.rank_search import PlanOptions
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.plans.arguments import require_kinds, require_map, require_texts
-from lorascope.plans.planner import plan
+from lorascope.plans.planner import DEFAULT_RANK, plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.rules import MAIN_BLOCKS, covered_blocks
 from lorascope.plans.types import Plan
 
 
 @dataclasses.dataclass(frozen=True)
-class Compared:
-    """One side of a comparison.
+class Candidate:
+    """One recipe or set of rules in a comparison.
 
     Attributes:
         name: The recipe, or the rules.
-        plan: Its plan; None where there is none.
-        refusal: Why there is none, or empty.
+        plan: Its plan; None where PEFT or the rules refuse it.
+        refusal: Why there is no plan, or empty.
         file_size: Bytes of the saved adapter.
-        memory: What training takes.
-        coverage: Block (`attention`, `ffn`, `mixer`) to the part of its parameters that lies in adapted weights, from
-            0 to 1; only blocks that the model has.
+        memory: Memory of the training.
+        coverage: Block (`attention`, `ffn`, `mixer`) to the adapted share of its parameters, from 0 to 1; only blocks
+            that the model has.
     """
 
     name: str
@@ -42,64 +42,95 @@ class Compared:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Recipes and rules side by side.
+    """Recipes and rules compared on one model.
 
     Attributes:
         model: The map.
-        training: How all of them are trained.
-        sides: In the order in which they were asked for.
+        training: Settings of the training, the same for all.
+        candidates: In the order given.
     """
 
     model: ModelMap
     training: Training
-    sides: tuple[Compared, ...]
+    candidates: tuple[Candidate, ...]
 
 
 def compare(
-    model: ModelMap, *sides: str | Sequence[str], training: Training | None = None, **options: Any
+    model: ModelMap,
+    *rules: str | Sequence[str],
+    training: Training | None = None,
+    rank: int = DEFAULT_RANK,
+    alpha: float | None = None,
+    scale: float | None = None,
+    dropout: float | None = None,
+    bias: str = "none",
+    rslora: bool = False,
+    dora: bool = False,
+    layers: str = "",
+    exclude: str | Sequence[str] = (),
 ) -> Comparison:
-    """What each side adapts on a model, and what it costs.
+    """Compare what recipes or rules adapt on a model, and what they cost.
 
     Args:
         model: The map.
-        sides: A recipe, a rule, or several rules in one text with spaces between them; every recipe if there is none.
-        training: How all are trained; the defaults of `Training` if not given.
-        options: Options of `plan` that hold for all.
+        rules: For each plan a recipe, a rule, or several rules in one text with spaces between them; every recipe if
+            there is none.
+        training: Settings of the training; the defaults of `Training` if not given.
+        rank: As in `plan`, and so are all that follow.
+        alpha: One alpha for every weight.
+        scale: Instead of alpha: one scale for every weight.
+        dropout: Dropout on the adapters' inputs.
+        bias: Biases to train.
+        rslora: Scale by alpha / sqrt(rank).
+        dora: Train a magnitude per output too.
+        layers: Layers of rules that name none.
+        exclude: Selectors whose weights are taken out.
 
     Raises:
-        LorascopeError: No side can be planned, with the reasons of all. One that cannot be, among others that can, has
-            its refusal instead of a plan.
+        LorascopeError: Nothing can be planned, with all reasons. Where some can, the others have a refusal instead of a
+            plan.
     """
     require_map(model, "compare")
-    for side in sides:
-        require_texts("compare", "a side", side)
+    for text in rules:
+        require_texts("compare", "rules", text)
     require_kinds("compare", training=(training, (Training, type(None)), "a Training"))
-    how = training or Training()
-    texts = [tuple(side.split()) if isinstance(side, str) else tuple(side) for side in sides] or [
-        (name,) for name in RECIPES
-    ]
-    found = tuple(_compared(model, text, how, options) for text in texts)
-    if all(side.plan is None for side in found):
-        reasons = list(dict.fromkeys(f"{side.name}: {side.refusal}" for side in found))
+    options = PlanOptions(
+        alpha=alpha,
+        scale=scale,
+        dropout=dropout,
+        bias=bias,
+        rslora=rslora,
+        dora=dora,
+        layers=layers,
+        exclude=exclude,
+    )
+    settings = training or Training()
+    texts = [tuple(text.split()) if isinstance(text, str) else tuple(text) for text in rules]
+    texts = texts or [(name,) for name in RECIPES]
+    candidates = tuple(_candidate(model, words, settings, rank, options) for words in texts)
+    if all(candidate.plan is None for candidate in candidates):
+        reasons = list(dict.fromkeys(f"{candidate.name}: {candidate.refusal}" for candidate in candidates))
         raise LorascopeError(*reasons, where=f"compare {model.model}")
-    return Comparison(model, how, found)
+    return Comparison(model, settings, candidates)
 
 
-def _compared(model: ModelMap, texts: tuple[str, ...], training: Training, options: dict[str, Any]) -> Compared:
-    name = " ".join(texts)
+def _candidate(
+    model: ModelMap, rules: tuple[str, ...], training: Training, rank: int, options: PlanOptions
+) -> Candidate:
+    name = " ".join(rules)
     try:
-        made = plan(model, *texts, **options)
+        drafted = plan(model, *rules, rank=rank, **options)
     except LorascopeError as error:
-        return Compared(name, None, "; ".join(error.faults))
-    return Compared(
+        return Candidate(name, None, "; ".join(error.faults))
+    return Candidate(
         name=name,
-        plan=made,
-        file_size=adapter_file_size(made, training.dtype),
-        memory=training_memory(made, training),
-        coverage=_coverage(made),
+        plan=drafted,
+        file_size=adapter_file_size(drafted, training.dtype),
+        memory=training_memory(drafted, training),
+        coverage=_coverage(drafted),
     )
 
 
-def _coverage(made: Plan) -> tuple[tuple[str, float], ...]:
-    found = covered_blocks(made.model, {target.weight.name for target in made.targets})
-    return tuple((block, found[block][0] / found[block][1]) for block in MAIN_BLOCKS if found.get(block, (0, 0))[1])
+def _coverage(plan: Plan) -> tuple[tuple[str, float], ...]:
+    blocks = covered_blocks(plan.model, {target.weight.name for target in plan.targets})
+    return tuple((block, blocks[block][0] / blocks[block][1]) for block in MAIN_BLOCKS if blocks.get(block, (0, 0))[1])

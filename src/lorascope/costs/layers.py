@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Module, Weight
 
 # No model runs a layer more often, whatever its figures say.
@@ -17,7 +17,7 @@ _STAGES = (("attention", "self"), ("attention", "cross"), ("ffn", ""))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Group:
+class Submodule:
     """The weights of one module: an attention, a feed-forward network, the experts of a layer.
 
     Attributes:
@@ -64,7 +64,7 @@ class Layer:
     component: str
     stack: str
     index: int
-    groups: tuple[Group, ...]
+    groups: tuple[Submodule, ...]
     norms: tuple[Module, ...]
     dropouts: tuple[Module, ...]
     width: int
@@ -72,7 +72,7 @@ class Layer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Anatomy:
+class ModelLayers:
     """A model's layers in the order in which a step runs through them, and what lies outside of them.
 
     Attributes:
@@ -98,7 +98,7 @@ class Anatomy:
     rotary: bool
 
 
-def anatomy(model: ModelMap) -> Anatomy:
+def model_layers(model: ModelMap) -> ModelLayers:
     """The layers of a model."""
     prefixes: dict[str, tuple[str, str, int]] = {}
     inside: dict[tuple[str, str, int], list[Weight]] = {}
@@ -129,7 +129,7 @@ def anatomy(model: ModelMap) -> Anatomy:
     for component, stack, _ in inside:
         counts[component, stack] = counts.get((component, stack), 0) + 1
     layers = [_layer(key, inside[key], modules[key], model, counts[key[:2]]) for key in sorted(inside, key=_order)]
-    return Anatomy(
+    return ModelLayers(
         layers=tuple(layers),
         before=tuple(weight for weight in outside if weight.role.block == "embedding"),
         between=tuple(weight for weight in outside if weight.role.block not in ("embedding", "head")),
@@ -203,7 +203,7 @@ def _layer(
     )
 
 
-def _groups(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[Group, ...]:
+def _groups(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[Submodule, ...]:
     found: dict[tuple[str, str, str], dict[str, Weight]] = {}
     copies: dict[tuple[str, str, str], set[str]] = {}
     for weight in weights:
@@ -221,7 +221,7 @@ def _groups(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[Group
         found.setdefault(key, {}).setdefault(role.part, weight)
         copies.setdefault(key, set()).add(parent)
     return tuple(
-        Group(
+        Submodule(
             parent,
             block,
             variant,
@@ -233,15 +233,15 @@ def _groups(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[Group
     )
 
 
-def _width(groups: Sequence[Group], model: ModelMap) -> int:
+def _width(groups: Sequence[Submodule], model: ModelMap) -> int:
     for group in groups:
         for part in ("down", "o", "out"):
             if part in group.weights:
-                return sides(group.weights[part])[1]
+                return fan_in_out(group.weights[part])[1]
     return model.dimensions.hidden_size or 1
 
 
-def sides(weight: Weight) -> tuple[int, int]:
+def fan_in_out(weight: Weight) -> tuple[int, int]:
     """What a weight reads and what it makes, per token."""
     if len(weight.shape) < 2:
         return weight.shape[0], weight.shape[0]

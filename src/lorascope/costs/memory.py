@@ -15,22 +15,22 @@ it: `benchmarks/memory.py`, `docs/memory.md`.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.activations import (
     ADAPTER_WIDTH,
-    Adapting,
+    Adapters,
     Step,
-    kept_by_layer,
-    kept_outside,
     measured_share,
     norm_bytes,
+    saved_activations,
+    saved_outside_layers,
     training_facts,
 )
-from lorascope.costs.base_weights import Frozen, frozen_weights
-from lorascope.costs.layers import Anatomy, Group, Layer, anatomy, layer_order, sides
+from lorascope.costs.base_weights import BaseWeights, base_weights
+from lorascope.costs.layers import Layer, ModelLayers, Submodule, fan_in_out, layer_order, model_layers
 from lorascope.costs.optimizer_state import Trained, optimizer_bytes, step_bytes
 from lorascope.costs.training_run import OPTIMIZERS, Training
 from lorascope.model.types import ModelMap, Weight
@@ -115,15 +115,15 @@ def training_memory(plan: Plan, training: Training) -> Memory:
     """The memory that training a plan takes, at the peak of a step (not the first, in which states are made)."""
     require_plan(plan, "training_memory")
     require_kinds("training_memory", training=(training, (Training,), "a Training"))
-    return estimate_of(plan, training).memory()
+    return memory_estimate(plan, training).memory()
 
 
-def estimate_of(plan: Plan, training: Training, *, corrected: bool = True) -> Estimate:
+def memory_estimate(plan: Plan, training: Training, *, corrected: bool = True) -> MemoryEstimate:
     """The same with what it is made of; not `corrected` by what small models of the type kept."""
-    return Estimate(plan, training, corrected=corrected)
+    return MemoryEstimate(plan, training, corrected=corrected)
 
 
-class Estimate:
+class MemoryEstimate:
     """One plan in one training."""
 
     def __init__(self, plan: Plan, training: Training, *, corrected: bool = True) -> None:
@@ -143,7 +143,7 @@ class Estimate:
         self.step = Step(
             model=plan.model,
             training=training,
-            adapting=Adapting(ranks, added, config.lora_dropout > 0, config.use_dora),
+            adapting=Adapters(ranks, added, config.lora_dropout > 0, config.use_dora),
             rotary=self.body.rotary,
             eager=eager,
             capped=self.capped and eager,
@@ -151,7 +151,7 @@ class Estimate:
             relative=any("relative" in weight.name for weight in self.body.before),
         )
         self.guessed_tokens: set[str] = set()
-        self.frozen = _frozen(plan.model, training)
+        self.frozen = _base_weights(plan.model, training)
         self.trained = self._trained()
         self.unpacked = self.frozen.largest_packed * training.width
         self.start, self.first_stage = self._start()
@@ -177,11 +177,11 @@ class Estimate:
         parts = tuple(MemoryPart(name, *formulas[name]) for name in PARTS)
         return Memory(parts, self._notes(peak), peak.name)
 
-    def kept_by_place(self) -> list[tuple[str, Mapping[str, int]]]:
+    def saved_by_place(self) -> list[tuple[str, Mapping[str, int]]]:
         """What autograd keeps of each layer's run, by the layer's name and by what keeps it."""
         return [(run.layer.place, run.kept) for run in self.runs]
 
-    def kept_before_backward(self) -> int:
+    def saved_before_backward(self) -> int:
         """What autograd keeps in all when the backward pass begins, with the loss's log-softmax and capped logits."""
         numbers = self.training.tokens * self._vocabulary()
         width = (self.training.width if self.plain_loss else 4) + (self.training.width if self.capped else 0)
@@ -208,7 +208,7 @@ class Estimate:
         adapted = [weights[name] for name in self.step.adapting.ranks if name in weights]
         inner = [layer_order(weight) for weight in adapted if weight.role.block != "head"]
         start = min(inner, default=(99, 0, 0))
-        if self.training.checkpointing:
+        if self.training.gradient_checkpointing:
             # PEFT has the input embeddings' output require a gradient, so that checkpoints get one.
             first = next((_key(layer) for layer in self.body.layers if layer.component not in _TOWERS), start)
             return min(start, (first[0], first[1], -1)), -1
@@ -244,7 +244,7 @@ class Estimate:
             key = _key(layer)
             kept: Mapping[str, int] = {}
             if key >= self.start:
-                kept = kept_by_layer(
+                kept = saved_activations(
                     layer, self.step, tokens, first_stage=self.first_stage if key == self.start else -1
                 )
             if kept and self.correction > 1:
@@ -271,7 +271,7 @@ class Estimate:
         hidden = 2 * tokens * layer.width * self.training.width
         return hidden + max((self._working_of(group, tokens) for group in layer.groups), default=0) + self.unpacked
 
-    def _working_of(self, group: Group, tokens: int) -> int:
+    def _working_of(self, group: Submodule, tokens: int) -> int:
         """What one group needs for a moment in the backward pass.
 
         A gated network: the gradients of the product and of its two factors; any other frozen weight: those of what it
@@ -287,7 +287,7 @@ class Estimate:
         gated = group.block == "ffn" and ("gate_up" in group.weights or "gate" in group.weights)
         most = 0
         for weight in group.weights.values():
-            inner, made = sides(weight)
+            inner, made = fan_in_out(weight)
             adapted = weight.name in self.step.adapting.ranks
             if group.variant == "expert" and weight.kind == "parameter" and adapted:
                 most = max(most, (2 if width == ADAPTER_WIDTH else 3) * weight.size * width)
@@ -299,7 +299,7 @@ class Estimate:
                 most = max(most, gradients * rows * max(inner, made if gradients == 2 else 0) * width)
         if group.block == "attention" and self.step.scored:
             heads = self.model.dimensions.attention_heads or 1
-            most = max(most, heads * tokens * self.training.length * (2 * ADAPTER_WIDTH + width))
+            most = max(most, heads * tokens * self.training.seq_len * (2 * ADAPTER_WIDTH + width))
         return most
 
     # Moments.
@@ -310,29 +310,29 @@ class Estimate:
         kept = sum(norm_bytes(norm, tokens, self.training) for norm in self.body.norms) if self.runs else 0
         if self.step.drops:
             kept += len(self.body.late_dropouts) * tokens * self._hidden() * self.step.mask
-        if self.training.checkpointing:  # the embeddings' output needs a gradient
+        if self.training.gradient_checkpointing:  # the embeddings' output needs a gradient
             if self.step.relative:  # each stack's biases, which all its layers are called with
                 stacks = len({layer.stack for layer in self.body.layers})
                 heads = self.model.dimensions.attention_heads or 1
-                kept += stacks * heads * tokens * self.training.length * self.training.width
+                kept += stacks * heads * tokens * self.training.seq_len * self.training.width
             kept += sum(norm_bytes(norm, tokens, self.training) for norm in self.body.early_norms)
             if self.step.drops:
                 kept += len(self.body.early_dropouts) * tokens * self._hidden() * self.step.mask
         for weight in (*self.body.before, *self.body.between, *self.body.head):
-            kept += kept_outside(weight, self.step, self._tokens(weight.role.component))
+            kept += saved_outside_layers(weight, self.step, self._tokens(weight.role.component))
         for weight in self.body.head:
             if weight.role.part == "transform":
-                kept += tokens * sides(weight)[1] * self.training.width
+                kept += tokens * fan_in_out(weight)[1] * self.training.width
         for weight in self.body.between:
             if layer_order(weight) >= self.start:
-                kept += 2 * self._tokens(weight.role.component) * sides(weight)[1] * self.training.width
+                kept += 2 * self._tokens(weight.role.component) * fan_in_out(weight)[1] * self.training.width
         return kept
 
     def _hidden(self) -> int:
         return max((layer.width for layer in self.body.layers if layer.component not in _TOWERS), default=0)
 
     def _kept(self) -> int:
-        if self.training.checkpointing:
+        if self.training.gradient_checkpointing:
             return sum(run.boundary for run in self.runs)
         return sum(run.size for run in self.runs)
 
@@ -351,17 +351,17 @@ class Estimate:
             shape = head.parameters[0][1]
             if len(shape) > 1:  # flattened, it does not tell
                 return shape[0]
-        made = [sides(weight)[1] for weight in self.body.head if weight.role.part in ("lm", "classifier")]
+        made = [fan_in_out(weight)[1] for weight in self.body.head if weight.role.part in ("lm", "classifier")]
         return max(made, default=0)
 
     def _backward(self) -> Iterable[_Moment]:
         gradients = self._all_gradients() - sum(run.trained for run in self.runs)
         below = self._kept()
         for run in reversed(self.runs):
-            kept = below + (run.size if self.training.checkpointing else 0)
+            kept = below + (run.size if self.training.gradient_checkpointing else 0)
             name = f"the backward pass of {_said(run.layer)}"
             yield _Moment(name, gradients=gradients, activations=kept, workspace=run.working)
-            below -= run.boundary if self.training.checkpointing else run.size
+            below -= run.boundary if self.training.gradient_checkpointing else run.size
             gradients += run.trained
 
     def _optimizer_step(self) -> _Moment:
@@ -381,9 +381,9 @@ class Estimate:
     def _activations_formula(self, peak: _Moment) -> str:
         if not peak.activations:
             return "none at this moment"
-        tokens = f"{self.training.batch} × {self.training.length} tokens"
+        tokens = f"{self.training.batch} × {self.training.seq_len} tokens"
         reached = [run for run in self.runs if run.size]
-        if self.training.checkpointing:
+        if self.training.gradient_checkpointing:
             return (
                 f"{tokens}: one hidden state for each of {len(self.runs)} layers, and one layer in full where it is run"
             )
@@ -455,7 +455,7 @@ class Estimate:
         if any(layer.stack == "encoder" for layer in self.body.layers) and any(
             layer.stack == "decoder" for layer in self.body.layers
         ):
-            yield f"encoder and decoder are both given {self.training.length} tokens"
+            yield f"encoder and decoder are both given {self.training.seq_len} tokens"
         if self.step.eager and any("attention" in run.kept for run in self.runs):
             yield "the attention of this class keeps its scores, which grow with the square of the length"
         if self.step.adapting.dora:
@@ -465,24 +465,24 @@ class Estimate:
 
 
 # What the last model is made of: plans of one model are asked for one after another, by comparisons and budgets.
-_last: list[tuple[ModelMap, Anatomy, dict[tuple[str, str], Frozen]]] = []
+_last: list[tuple[ModelMap, ModelLayers, dict[tuple[str, str], BaseWeights]]] = []
 
 
-def _known(model: ModelMap) -> tuple[ModelMap, Anatomy, dict[tuple[str, str], Frozen]]:
+def _known(model: ModelMap) -> tuple[ModelMap, ModelLayers, dict[tuple[str, str], BaseWeights]]:
     if not _last or _last[0][0] is not model:
-        _last[:] = [(model, anatomy(model), {})]
+        _last[:] = [(model, model_layers(model), {})]
     return _last[0]
 
 
-def _body(model: ModelMap) -> Anatomy:
+def _body(model: ModelMap) -> ModelLayers:
     return _known(model)[1]
 
 
-def _frozen(model: ModelMap, training: Training) -> Frozen:
+def _base_weights(model: ModelMap, training: Training) -> BaseWeights:
     found = _known(model)[2]
     key = (training.dtype, training.quantization)
     if key not in found:
-        found[key] = frozen_weights(model, training)
+        found[key] = base_weights(model, training)
     return found[key]
 
 

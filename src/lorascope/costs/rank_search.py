@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TypedDict
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.types import Adapted
 from lorascope.plans.compiler import peft_name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model import lexicon
 from lorascope.model.types import Kind, Module, Role, Weight
 from lorascope.names import NUMBER, template

@@ -6,9 +6,9 @@ Every source makes its modules through `fitting`, so that whatever reads a map m
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import Module
 from lorascope.names import listed
 

@@ -6,12 +6,12 @@ expert weight.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.texts import text_of
 
 Head = Literal["causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "sequence-classification", "unknown"]

@@ -6,9 +6,9 @@ is no matter of what is adapted; `compiling.unfit_releases` tells it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.matchers import parameter_names

@@ -5,9 +5,9 @@ PEFT takes every module whose name *ends* with an entry, with no dot in between:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 
 # Task type -> the heads that PEFT saves by itself. Only SEQ_CLS adds them before it matches target modules, so that the

@@ -7,10 +7,10 @@ layers that happen to be called so, and a string loses every restriction to laye
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.matchers import ALL_LINEAR, ModuleMatcher, all_linear_targets, parameter_names
 from lorascope.peft_rules.releases import Release

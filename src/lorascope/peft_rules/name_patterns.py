@@ -8,7 +8,6 @@ ended with its time (`regex_process`). All patterns of one public verb share one
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import re
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 

@@ -5,10 +5,10 @@ The tests hold the table to the fields of the installed PEFT, so that a new one 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.peft_rules.releases import Release
 
 # exact: the rules follow it, and every figure is PEFT's. neutral: it changes no adapted weight, rank, scale or count.

@@ -6,8 +6,7 @@ transformers 5.23, as `docs/quantized.md` tells.
 
 from __future__ import annotations
 
-import dataclasses
-
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import Kind
 
 _BASE = "Load the model that it was quantized from."

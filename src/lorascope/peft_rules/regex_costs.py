@@ -7,10 +7,11 @@ else there is (nested repeats, references, conditions, flags within, classes bey
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Sequence
+
+from lorascope import light_dataclasses as dataclasses
 
 # A match of so many steps takes a tenth of a second or two.
 _MOST_STEPS = 10_000_000

@@ -7,10 +7,10 @@ is taken out of them.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Module
 from lorascope.peft_rules import matchers, modules_to_save, moe_rewrite, parameter_count, token_rows
 from lorascope.peft_rules.matchers import parameter_names

@@ -5,9 +5,9 @@ PEFT takes every module whose name *ends* with an entry, with no dot in between,
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.modules_to_save import SAVING_TWICE
 from lorascope.peft_rules.parameter_count import read_shape

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
+
+from lorascope import light_dataclasses as dataclasses
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ targets is taken, so a trap in PEFT's rules costs brevity and never exactness.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import as_parameter, peft_name

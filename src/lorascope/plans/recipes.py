@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.model.types import ModelMap
 from lorascope.plans.rules import parse_rule

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError, alike
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.options import OPTIONS, uncovered_fields

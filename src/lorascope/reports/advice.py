@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.advice.evidence import Bearing, Figure, Record
 from lorascope.advice.recommend import Alternative, Choice, Ground, RecipeEvidence, Recommendation
 from lorascope.foreign_text import one_line, shell_word, shown

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.types import Check
 from lorascope.model.types import ModelMap, Role, Trace, Weight
 from lorascope.names import fold

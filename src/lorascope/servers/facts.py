@@ -6,7 +6,6 @@ release of vLLM for the table of modules.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import re
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 
 SERVERS = ("vllm", "sglang")

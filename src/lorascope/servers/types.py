@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
+
+from lorascope import light_dataclasses as dataclasses
 
 # Whether something works. depends: it does for some releases, models or flags, and the reason says for which.
 Verdict = Literal["yes", "no", "depends"]

@@ -7,10 +7,11 @@ compared in the tests with what that code did with saved adapters.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+
+from lorascope import light_dataclasses as dataclasses
 
 # taken: a module of the language model gets it; tower: one of a tower does if it is told to; fused: one of a fused expert
 # weight whose experts are served as such; apart: the same where experts are served one by one; dropped: no module asks

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import Dimensions, Module, Weight
 
 # Names under which configurations keep one figure, the most specific first.

@@ -7,9 +7,10 @@ told by the flags of the edge, so a layer of a language model is about a dozen n
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from typing import Literal
+
+from lorascope import light_dataclasses as dataclasses
 
 NodeKind = Literal["input", "table", "parameter", "weight", "convolution", "contraction", "sum", "choice"]
 

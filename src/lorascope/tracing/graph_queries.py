@@ -6,10 +6,10 @@ convolution, blocks read it, and a residual sum adds what they made of it. It is
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from functools import cached_property
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import Edge, Edges, Graph, Node
 
 STARTS = ("input", "table", "parameter", "convolution")

@@ -7,13 +7,13 @@ bound is met. It needs no torch.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.sandbox.watchdog import OverrunError, Watchdog
 

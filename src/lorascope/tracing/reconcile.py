@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.classify import assemble
 from lorascope.model.types import Confidence, ModelMap, Role, Trace, Weight
 from lorascope.tracing.classify.aggregate import Settled

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import Weight
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import as_parameter, peft_name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import re
@@ -10,6 +9,7 @@ import shlex
 import time
 from collections.abc import Iterator
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.gc_paused import no_collection
 from lorascope.model.types import LOADABLE, ModelMap

@@ -5,8 +5,9 @@ LLaMA-Factory 0.9.5, model_utils/visual.py, `_register_composite_model`. A word 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+
+from lorascope import light_dataclasses as dataclasses
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

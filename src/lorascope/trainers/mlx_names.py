@@ -5,7 +5,6 @@ The table was made by `tools/build_mlx_names.py`, which follows numbers through 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import re
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Weight
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from importlib.resources import files
+
+from lorascope import light_dataclasses as dataclasses
 
 # The model itself, which ms-swift writes as an empty path and never finds under it.
 _ITSELF = "."

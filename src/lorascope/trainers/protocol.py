@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.types import AdapterConfig, Resolution

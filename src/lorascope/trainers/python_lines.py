@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import keyword
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import comment, is_class_name, quoted
 

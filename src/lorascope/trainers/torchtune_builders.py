@@ -5,9 +5,9 @@ Sizes, parameters and defaults are compared with torchtune 0.6.1 itself in its t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Weight
 
 # What torchtune calls a layer of its attention: the part of it here.

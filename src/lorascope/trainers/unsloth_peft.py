@@ -6,8 +6,7 @@ that Gemma 4 wraps.
 
 from __future__ import annotations
 
-import dataclasses
-
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.matchers import ALL_LINEAR
 from lorascope.peft_rules.modules_to_save import names_before_matching

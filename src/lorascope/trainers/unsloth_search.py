@@ -5,11 +5,11 @@ Restated from Unsloth 2026.10.9, models/_utils.py and models/vision.py, and from
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.matchers import parameter_names
 from lorascope.peft_rules.name_patterns import Pattern, compiled

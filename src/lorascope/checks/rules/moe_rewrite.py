@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import Case, places
 from lorascope.checks.entries import MOST_SPELLED, Asked, counted, in_quotes, release_in
 from lorascope.checks.name_meanings import place_of_weights

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import Case
 from lorascope.checks.entries import (
     MOST_EXPLAINED,

@@ -6,11 +6,11 @@ warns of missing factors and leaves them as they are initialized, and all else t
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import Case
 from lorascope.checks.loaded_names import Arrival, arrivals
 from lorascope.findings import Finding, Severity

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import Case, places
 from lorascope.checks.entries import (
     MOST_EXPLAINED,

@@ -8,10 +8,10 @@ classes, the one whose own names fit decides.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.shapes import is_shape_of
 from lorascope.model.types import Module
 from lorascope.sources.checkpoint.layout_table import (

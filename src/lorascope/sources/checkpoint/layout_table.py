@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.sources.builtin import PREFERRED
 
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.

@@ -6,10 +6,11 @@ Nothing here reads. `folders` and `hub` say where bytes come from, `safetensors`
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+from lorascope import light_dataclasses as dataclasses
 
 # `Span`, `Tensor` and `Stored` are tuples, not dataclasses as everywhere else: a checkpoint can have 90,000 of each, and
 # a frozen dataclass takes three times as long to make.

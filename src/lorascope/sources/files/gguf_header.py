@@ -6,13 +6,13 @@ bytes arrive, in reads that grow, so nothing is parsed twice and no weight is re
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 import struct
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import is_printable, quoted
 from lorascope.sources.checkpoint.types import Files, Span

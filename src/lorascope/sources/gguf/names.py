@@ -6,7 +6,6 @@ own vocabulary still says what most tensors do (`gguf_role`).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.sources.checkpoint.types import Stored
 from lorascope.sources.files.gguf_header import Entry, Gguf

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import is_printable, quoted
 from lorascope.sources.modules.python_objects import (

@@ -7,11 +7,11 @@ needs no places among the tokens. Values are made for the shape, not for the sen
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.sources.modules.python_objects import attribute
 from lorascope.tracing.calls.audio import sound_calls

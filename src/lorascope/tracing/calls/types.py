@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.sources.modules.module_tree import modules_in
 from lorascope.sources.modules.python_objects import attribute

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.classify.annotations import Claim
 
 # The letters of fused parts in the order in which the field writes them.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from functools import cached_property
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import Edge, Edges, Flag, Node
 from lorascope.tracing.graph_queries import Reading
 

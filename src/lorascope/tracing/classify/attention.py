@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.classify.annotations import Board
 from lorascope.tracing.graph import Edge, Edges, Flag, Node, Piece
 from lorascope.tracing.graph_queries import Reading

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.classify.annotations import Board
 from lorascope.tracing.classify.mixers import is_unrolled
 from lorascope.tracing.graph import Edge, Flag

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import EXTREMES, Flag, Piece
 from lorascope.tracing.record import meta_execution
 from lorascope.tracing.record.graph_builder import Weaver

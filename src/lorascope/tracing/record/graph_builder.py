@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import Flag, Graph, Node, NodeKind, Piece
 from lorascope.tracing.limits import Meter
 from lorascope.tracing.record.provenance import (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import Edge, Edges, Flag, Piece
 
 # Where a value comes from: (node, piece of its output) to (what happened on some way, what happened on every way), as

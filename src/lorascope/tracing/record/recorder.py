@@ -6,7 +6,6 @@ kernel and `x @ self.w` are all a few matrix products there. What is known of ea
 
 from __future__ import annotations
 
-import dataclasses
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.sandbox.memory_bound import MemoryBound
 from lorascope.sandbox.torch_modes import TorchModes
 from lorascope.sandbox.watchdog import OverrunError

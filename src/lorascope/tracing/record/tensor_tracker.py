@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import Piece
 from lorascope.tracing.record.provenance import NOTHING, Value, union
 

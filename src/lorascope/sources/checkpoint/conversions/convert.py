@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.sources.checkpoint.conversions.names import Members, grouped
 from lorascope.sources.checkpoint.conversions.operations import (
     OPERATIONS,

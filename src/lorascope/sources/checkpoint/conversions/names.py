@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.sources.checkpoint.conversions.table import Rule
 
 

@@ -6,11 +6,11 @@ from the class of its name in `transformers/core_model_loading.py`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.sources.checkpoint.conversions.table import Rule
 
 Shape = tuple[int, ...]

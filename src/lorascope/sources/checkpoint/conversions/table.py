@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+from lorascope import light_dataclasses as dataclasses
 
 # A path, not importlib.resources, which takes a tenth of the time that a whole command does.
 _TABLE = Path(__file__).parents[3] / "data" / "conversions.json"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.sources.checkpoint.quantization.settings import Settings
 from lorascope.sources.checkpoint.types import Tensor
 
