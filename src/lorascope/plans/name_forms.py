@@ -68,13 +68,23 @@ def _endings_form(
     return {"target_modules": endings, **form} if endings else None
 
 
+def count_endings(names: Iterable[str]) -> Counter[str]:
+    """How many names have each dotted ending."""
+    return Counter(ending for name in names for ending in _endings(name))
+
+
 def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bool = True) -> tuple[str, ...] | None:
     """The shortest dotted endings that match all of `wanted` and nothing else of `names`, sorted.
 
     None if some name has no such ending without a number in it and `numbers` is off.
+
+    Args:
+        wanted: The names to match.
+        names: All names, or what `count_endings` makes of them, to be reused.
+        numbers: Endings may hold numbers.
     """
-    among = Counter(ending for name in names for ending in _endings(name))
-    among_wanted = Counter(ending for name in wanted for ending in _endings(name))
+    among = names if isinstance(names, Counter) else count_endings(names)
+    among_wanted = count_endings(wanted)
     chosen: set[str] = set()
     for name in wanted:
         for ending in _endings(name):
