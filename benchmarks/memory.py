@@ -55,10 +55,10 @@ class Setting:
         how = self.training
         words = [self.config["model_type"], self.rules, f"rank {self.rank}"]
         words += [f"dropout {self.dropout:g}"] if self.dropout else []
-        words += [f"{how.get('batch', 1)} × {how.get('length', 2048)}", how.get("dtype", "bf16")]
+        words += [f"{how.get('batch', 1)} × {how.get('seq_len', 2048)}", how.get("dtype", "bf16")]
         words += [how["quantization"]] if "quantization" in how else []
         words += [how.get("optimizer", "adamw")]
-        words += ["checkpointing"] if how.get("checkpointing") else []
+        words += ["checkpointing"] if how.get("gradient_checkpointing") else []
         return ", ".join(words)
 
 
@@ -98,34 +98,34 @@ _OPT = {
 }
 
 
-def _how(batch: int, length: int, dtype: str, **more: Any) -> dict[str, Any]:
-    return {"batch": batch, "length": length, "dtype": dtype, **more}
+def _training(batch: int, seq_len: int, dtype: str, **more: Any) -> dict[str, Any]:
+    return {"batch": batch, "seq_len": seq_len, "dtype": dtype, **more}
 
 
 CPU = (
-    Setting("LlamaForCausalLM", _LLAMA, training=_how(2, 192, "fp32")),
-    Setting("LlamaForCausalLM", _LLAMA, "qv", training=_how(1, 256, "fp32")),
-    Setting("LlamaForCausalLM", _LLAMA, training=_how(2, 256, "fp32", checkpointing=True)),
-    Setting("LlamaForCausalLM", _LLAMA, dropout=0.05, training=_how(2, 256, "bf16")),
-    Setting("LlamaForCausalLM", _LLAMA, "qv", training=_how(1, 1024, "bf16", checkpointing=True)),
-    Setting("LlamaForCausalLM", _LLAMA, rank=64, training=_how(1, 128, "fp32", optimizer="sgd")),
-    Setting("LlamaForCausalLM", _LLAMA, "ffn", rank=128, training=_how(1, 64, "fp32", optimizer="adafactor")),
-    Setting("LlamaForCausalLM", _LLAMA, rank=128, training=_how(1, 64, "fp32")),
-    Setting("Qwen3ForCausalLM", _QWEN3, training=_how(2, 128, "fp32")),
-    Setting("Qwen3ForCausalLM", _QWEN3, "attention", training=_how(1, 512, "bf16")),
-    Setting("GPT2LMHeadModel", _GPT2, dropout=0.05, training=_how(2, 128, "fp32")),
-    Setting("GPT2LMHeadModel", _GPT2, "qv", training=_how(1, 1024, "bf16")),
-    Setting("BertForMaskedLM", _BERT, "qv", training=_how(4, 96, "fp32")),
-    Setting("BertForMaskedLM", _BERT, training=_how(8, 96, "bf16")),
-    Setting("BertForSequenceClassification", _BERT, training=_how(8, 64, "fp32")),
-    Setting("T5ForConditionalGeneration", _T5, "qv", training=_how(2, 192, "fp32")),
-    Setting("T5ForConditionalGeneration", _T5, training=_how(2, 256, "fp32", checkpointing=True)),
-    Setting("MixtralForCausalLM", _MIXTRAL, "attention", training=_how(2, 128, "fp32")),
-    Setting("MixtralForCausalLM", _MIXTRAL, rank=4, training=_how(2, 256, "bf16", checkpointing=True)),
-    Setting("MixtralForCausalLM", _MIXTRAL, rank=4, training=_how(1, 128, "fp32")),
-    Setting("Gemma2ForCausalLM", _GEMMA2, "qv", training=_how(1, 256, "fp32")),
-    Setting("Phi3ForCausalLM", _PHI3, training=_how(2, 256, "fp32", checkpointing=True)),
-    Setting("OPTForCausalLM", _OPT, "attention", training=_how(4, 64, "fp32")),
+    Setting("LlamaForCausalLM", _LLAMA, training=_training(2, 192, "fp32")),
+    Setting("LlamaForCausalLM", _LLAMA, "qv", training=_training(1, 256, "fp32")),
+    Setting("LlamaForCausalLM", _LLAMA, training=_training(2, 256, "fp32", gradient_checkpointing=True)),
+    Setting("LlamaForCausalLM", _LLAMA, dropout=0.05, training=_training(2, 256, "bf16")),
+    Setting("LlamaForCausalLM", _LLAMA, "qv", training=_training(1, 1024, "bf16", gradient_checkpointing=True)),
+    Setting("LlamaForCausalLM", _LLAMA, rank=64, training=_training(1, 128, "fp32", optimizer="sgd")),
+    Setting("LlamaForCausalLM", _LLAMA, "ffn", rank=128, training=_training(1, 64, "fp32", optimizer="adafactor")),
+    Setting("LlamaForCausalLM", _LLAMA, rank=128, training=_training(1, 64, "fp32")),
+    Setting("Qwen3ForCausalLM", _QWEN3, training=_training(2, 128, "fp32")),
+    Setting("Qwen3ForCausalLM", _QWEN3, "attention", training=_training(1, 512, "bf16")),
+    Setting("GPT2LMHeadModel", _GPT2, dropout=0.05, training=_training(2, 128, "fp32")),
+    Setting("GPT2LMHeadModel", _GPT2, "qv", training=_training(1, 1024, "bf16")),
+    Setting("BertForMaskedLM", _BERT, "qv", training=_training(4, 96, "fp32")),
+    Setting("BertForMaskedLM", _BERT, training=_training(8, 96, "bf16")),
+    Setting("BertForSequenceClassification", _BERT, training=_training(8, 64, "fp32")),
+    Setting("T5ForConditionalGeneration", _T5, "qv", training=_training(2, 192, "fp32")),
+    Setting("T5ForConditionalGeneration", _T5, training=_training(2, 256, "fp32", gradient_checkpointing=True)),
+    Setting("MixtralForCausalLM", _MIXTRAL, "attention", training=_training(2, 128, "fp32")),
+    Setting("MixtralForCausalLM", _MIXTRAL, rank=4, training=_training(2, 256, "bf16", gradient_checkpointing=True)),
+    Setting("MixtralForCausalLM", _MIXTRAL, rank=4, training=_training(1, 128, "fp32")),
+    Setting("Gemma2ForCausalLM", _GEMMA2, "qv", training=_training(1, 256, "fp32")),
+    Setting("Phi3ForCausalLM", _PHI3, training=_training(2, 256, "fp32", gradient_checkpointing=True)),
+    Setting("OPTForCausalLM", _OPT, "attention", training=_training(4, 64, "fp32")),
 )
 
 _LLAMA_1B = {
@@ -167,23 +167,31 @@ _BERT_LARGE = {
 _T5_LARGE = {**_T5, "d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16}
 
 CUDA = (
-    Setting("LlamaForCausalLM", _LLAMA_1B, training=_how(4, 1024, "bf16")),
-    Setting("LlamaForCausalLM", _LLAMA_1B, "qv", training=_how(1, 4096, "bf16")),
-    Setting("LlamaForCausalLM", _LLAMA_1B, training=_how(8, 1024, "bf16", checkpointing=True)),
-    Setting("LlamaForCausalLM", _LLAMA_1B, training=_how(1, 2048, "fp32")),
-    Setting("LlamaForCausalLM", _LLAMA_8B, dropout=0.05, training=_how(1, 2048, "bf16")),
-    Setting("LlamaForCausalLM", _LLAMA_8B, training=_how(2, 2048, "bf16", checkpointing=True)),
-    Setting("LlamaForCausalLM", _LLAMA_8B, training=_how(1, 2048, "bf16", quantization="nf4", checkpointing=True)),
-    Setting("LlamaForCausalLM", _LLAMA_8B, "qv", training=_how(1, 2048, "bf16", quantization="8bit")),
-    Setting("LlamaForCausalLM", _LLAMA_8B, rank=256, training=_how(1, 512, "bf16", optimizer="adamw-8bit")),
-    Setting("Qwen3ForCausalLM", _QWEN3_4B, training=_how(2, 1024, "bf16")),
-    Setting("Qwen3ForCausalLM", _QWEN3_4B, "attention", training=_how(1, 4096, "bf16", checkpointing=True)),
-    Setting("MixtralForCausalLM", _MIXTRAL_5B, "attention", training=_how(1, 2048, "bf16")),
-    Setting("MixtralForCausalLM", _MIXTRAL_5B, rank=4, training=_how(1, 2048, "bf16", checkpointing=True)),
-    Setting("Gemma2ForCausalLM", _GEMMA2_2B, "qv", training=_how(1, 2048, "bf16")),
-    Setting("GPT2LMHeadModel", _GPT2_XL, training=_how(4, 512, "bf16")),
-    Setting("BertForMaskedLM", _BERT_LARGE, "qv", training=_how(32, 256, "bf16")),
-    Setting("T5ForConditionalGeneration", _T5_LARGE, "qv", training=_how(8, 256, "bf16")),
+    Setting("LlamaForCausalLM", _LLAMA_1B, training=_training(4, 1024, "bf16")),
+    Setting("LlamaForCausalLM", _LLAMA_1B, "qv", training=_training(1, 4096, "bf16")),
+    Setting("LlamaForCausalLM", _LLAMA_1B, training=_training(8, 1024, "bf16", gradient_checkpointing=True)),
+    Setting("LlamaForCausalLM", _LLAMA_1B, training=_training(1, 2048, "fp32")),
+    Setting("LlamaForCausalLM", _LLAMA_8B, dropout=0.05, training=_training(1, 2048, "bf16")),
+    Setting("LlamaForCausalLM", _LLAMA_8B, training=_training(2, 2048, "bf16", gradient_checkpointing=True)),
+    Setting(
+        "LlamaForCausalLM",
+        _LLAMA_8B,
+        training=_training(1, 2048, "bf16", quantization="nf4", gradient_checkpointing=True),
+    ),
+    Setting("LlamaForCausalLM", _LLAMA_8B, "qv", training=_training(1, 2048, "bf16", quantization="8bit")),
+    Setting("LlamaForCausalLM", _LLAMA_8B, rank=256, training=_training(1, 512, "bf16", optimizer="adamw-8bit")),
+    Setting("Qwen3ForCausalLM", _QWEN3_4B, training=_training(2, 1024, "bf16")),
+    Setting(
+        "Qwen3ForCausalLM", _QWEN3_4B, "attention", training=_training(1, 4096, "bf16", gradient_checkpointing=True)
+    ),
+    Setting("MixtralForCausalLM", _MIXTRAL_5B, "attention", training=_training(1, 2048, "bf16")),
+    Setting(
+        "MixtralForCausalLM", _MIXTRAL_5B, rank=4, training=_training(1, 2048, "bf16", gradient_checkpointing=True)
+    ),
+    Setting("Gemma2ForCausalLM", _GEMMA2_2B, "qv", training=_training(1, 2048, "bf16")),
+    Setting("GPT2LMHeadModel", _GPT2_XL, training=_training(4, 512, "bf16")),
+    Setting("BertForMaskedLM", _BERT_LARGE, "qv", training=_training(32, 256, "bf16")),
+    Setting("T5ForConditionalGeneration", _T5_LARGE, "qv", training=_training(8, 256, "bf16")),
 )
 SETTINGS = {"cpu": CPU, "cuda": CUDA}
 # What makes a small model of the same class, whose training loads the code that the measured one runs.
@@ -287,15 +295,15 @@ class Trainee:
         how = dict(setting.training)
         model = build(setting, small=small, device=device)
         self.plan = plan_of(setting, model)
-        if how.get("checkpointing"):
+        if how.get("gradient_checkpointing"):
             model.activation_checkpointing_enable()
         self.model: Any = peft.get_peft_model(model, self.plan.to_peft())
         self.model.train()
-        if how.get("checkpointing"):
+        if how.get("gradient_checkpointing"):
             self.model.enable_input_require_grads()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = optimizer_of(how.get("optimizer", "adamw"), trained)
-        batch, length = (2, 16) if small else (how["batch"], how["length"])
+        batch, length = (2, 16) if small else (how["batch"], how["seq_len"])
         words = torch.randint(5, 500, (batch, length), device=device)
         classifies = "Classification" in setting.architecture
         labels = torch.zeros(batch, dtype=torch.long, device=device) if classifies else words
@@ -346,7 +354,7 @@ def _warm_products(setting: Setting) -> None:
     """Multiplies as largely as the model will, because the library for that keeps the buffers that it once made."""
     import torch
 
-    tokens = setting.training["batch"] * setting.training["length"]
+    tokens = setting.training["batch"] * setting.training["seq_len"]
     for wide in (2816, setting.config.get("vocab_size", 32128)):
         torch.randn(tokens, 1024) @ torch.randn(1024, wide)
 

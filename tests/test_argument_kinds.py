@@ -19,11 +19,11 @@ CALLS: dict[str, tuple[Callable[[Any, Any], object], tuple[Any, ...], str]] = {
     "check revision": (lambda model, value: ls.check(model, "org/a", revision=value), (5, [], b"x"), "revision"),
     "verify peft": (lambda model, value: ls.verify(model, {"r": 8}, peft=value), (None, 5, []), "peft"),
     "plan exclude": (lambda model, value: ls.plan(model, exclude=value), (None, 5, [None], b"x", object), "exclude"),
-    "compare sides": (lambda model, value: ls.compare(model, value), (None, b"x", 5, [None]), "side"),
+    "compare rules": (lambda model, value: ls.compare(model, value), (None, b"x", 5, [None]), "rules"),
     "compare training": (lambda model, value: ls.compare(model, training=value), (5, "x", []), "training"),
-    "fitted_plan budget": (lambda model, value: ls.fitted_plan(model, budget=value), (None, 5, []), "budget"),
-    "fitted_plan training": (
-        lambda model, value: ls.fitted_plan(model, budget="20M", training=value),
+    "budgeted_plan budget": (lambda model, value: ls.budgeted_plan(model, [], value), (None, 5, []), "budget"),
+    "budgeted_plan training": (
+        lambda model, value: ls.budgeted_plan(model, [], "20M", training=value),
         (5, "x"),
         "training",
     ),
@@ -49,7 +49,7 @@ def test_what_is_right_is_still_taken() -> None:
     assert ls.plan(model, exclude=("attention.q",)).targets
     assert ls.plan(model, "all", exclude="attention.q").targets
     assert ls.plan(model, "all", exclude={"attention.q": 1}.keys()).targets  # type: ignore[arg-type]
-    assert ls.compare(model, "qv", ["attention.q", "ffn"], training=ls.Training()).sides
-    assert ls.fitted_plan(model, budget="20M").plan.targets
+    assert ls.compare(model, "qv", ["attention.q", "ffn"], training=ls.Training()).candidates
+    assert ls.budgeted_plan(model, [], "20M").plan.targets
     with pytest.raises(ls.LorascopeError, match="2 faults"):
         ls.check(model, "q_proj", peft=5, serve=5)  # type: ignore[arg-type]

@@ -87,7 +87,7 @@ def _kept(entry: Any) -> float:
     mask = torch.ones_like(words)
     mask[1, -5:] = 0
     real = _saved(adapted, {"input_ids": words, "labels": words, "attention_mask": mask})
-    how = Training(batch=2, length=length, dtype="fp32", device="cpu")
+    how = Training(batch=2, seq_len=length, dtype="fp32", device="cpu")
     return real / memory_estimate(plan, how, corrected=False).saved_before_backward()
 
 

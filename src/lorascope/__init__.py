@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lorascope.advice.recommend import recommend
     from lorascope.checks.check import check
-    from lorascope.costs.budget import fitted_plan
+    from lorascope.costs.budget import budgeted_plan
     from lorascope.costs.compare import compare
     from lorascope.costs.memory import training_memory
     from lorascope.costs.training_run import Training
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "advice.recommend": ("recommend",),
     "checks.check": ("check",),
-    "costs.budget": ("fitted_plan",),
+    "costs.budget": ("budgeted_plan",),
     "costs.compare": ("compare",),
     "costs.memory": ("training_memory",),
     "costs.training_run": ("Training",),
@@ -72,11 +72,11 @@ __all__ = [
     "Target",
     "Training",
     "Weight",
+    "budgeted_plan",
     "builtin_models",
     "check",
     "compare",
     "create_attention_lora_config",
-    "fitted_plan",
     "inspect",
     "list_trainable_modules",
     "load_plan",

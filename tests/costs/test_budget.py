@@ -1,4 +1,4 @@
-"""Budgets: what they are written as, the highest step that they pay for, and what is said where they pay for nothing."""
+"""Budgets: their forms, the highest ranks that fit, and errors for budgets that are too small."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def test_a_budget_is_read(text: str, kind: str, amount: float) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no budget"),
-        ("plenty", "is no budget"),
-        ("-3M", "is no budget"),
-        ("1e6", "is no budget"),
-        ("disk=3GB", "is no budget"),
-        ("memory=24", "'' is no unit of bytes"),
-        ("memory=24M", "'M' is no unit of bytes: B, KB, MB, GB"),
-        ("20MB", "'MB' is no unit of parameters: K, M, B"),
-        ("0%", "no share above 0"),
-        ("101%", "no share above 0"),
+        ("", "invalid budget"),
+        ("plenty", "invalid budget"),
+        ("-3M", "invalid budget"),
+        ("1e6", "invalid budget"),
+        ("disk=3GB", "invalid budget"),
+        ("memory=24", "a unit is missing; units of bytes: B, KB"),
+        ("memory=24M", "unknown unit 'M'; units of bytes: B, KB, MB, GB"),
+        ("20MB", "unknown unit 'MB'; units of parameters: K, M, B"),
+        ("0%", "is not above 0 and at most 100"),
+        ("101%", "is not above 0 and at most 100"),
         ("0", "less than one"),
         ("memory=0GB", "less than one"),
-        (None, "is no budget"),
-        (5, "is no budget"),
+        (None, "invalid budget"),
+        (5, "invalid budget"),
     ],
 )
 def test_what_is_no_budget_is_refused(text: Any, said: str) -> None:
@@ -65,95 +65,102 @@ def test_what_is_no_budget_is_refused(text: Any, said: str) -> None:
         parse_budget(text)
 
 
-def test_the_last_step_within_is_taken_and_the_next_is_over() -> None:
+def test_the_next_rank_is_over_budget() -> None:
     llama = sample("llama")
-    fitted = budgeted_plan(llama, "qv+ffn", budget="20M")
-    assert fitted.spent == fitted.plan.resolution.trainable <= 20_000_000 < (fitted.next_cost or 0)
-    assert [str(rule) for rule in fitted.plan.rules] == [f"attention.q,v={fitted.step}", f"ffn={fitted.step // 2}"]
-    assert fitted.left == 20_000_000 - fitted.spent
+    budgeted = budgeted_plan(llama, ["qv+ffn"], "20M")
+    assert budgeted.cost == budgeted.plan.resolution.trainable <= 20_000_000 < (budgeted.next_cost or 0)
+    assert [str(rule) for rule in budgeted.plan.rules] == [
+        f"attention.q,v={budgeted.max_rank}",
+        f"ffn={budgeted.max_rank // 2}",
+    ]
+    assert budgeted.remaining == 20_000_000 - budgeted.cost
 
 
 def test_a_share_is_of_the_models_own_parameters() -> None:
     llama = sample("llama")
-    fitted = budgeted_plan(llama, "all", budget="0.5%")
-    assert fitted.most == llama.dimensions.parameters // 200
+    budgeted = budgeted_plan(llama, ["all"], "0.5%")
+    assert budgeted.limit == llama.dimensions.parameters // 200
 
 
-def test_options_hold_for_a_fitted_plan() -> None:
-    fitted = budgeted_plan(
-        sample("llama"), "attention", budget="5M", dora=True, scale=2.0, layers="-4:", exclude=["attention.k"]
+def test_options_hold_for_a_budgeted_plan() -> None:
+    budgeted = budgeted_plan(
+        sample("llama"), ["attention"], "5M", dora=True, scale=2.0, layers="-4:", exclude=["attention.k"]
     )
-    assert fitted.plan.config.use_dora
-    assert {one.scale for one in fitted.plan.resolution.adapted} == {2.0}
-    assert {target.weight.layer for target in fitted.plan.targets} == {28, 29, 30, 31}
-    assert fitted.spent <= 5_000_000 < (fitted.next_cost or 0)
+    assert budgeted.plan.config.use_dora
+    assert {one.scale for one in budgeted.plan.resolution.adapted} == {2.0}
+    assert {target.weight.layer for target in budgeted.plan.targets} == {28, 29, 30, 31}
+    assert budgeted.cost <= 5_000_000 < (budgeted.next_cost or 0)
 
 
 def test_ranks_stop_at_the_smaller_side() -> None:
-    fitted = budgeted_plan(sample("gpt2"), "qv", budget="100%")
-    assert (fitted.step, fitted.next_cost, fitted.narrowest) == (768, None, "transformer.h.0.attn.c_attn")
+    budgeted = budgeted_plan(sample("gpt2"), ["qv"], "100%")
+    assert (budgeted.max_rank, budgeted.next_cost, budgeted.limiting_weight) == (
+        768,
+        None,
+        "transformer.h.0.attn.c_attn",
+    )
 
 
 def test_an_impossible_budget_names_the_smallest() -> None:
-    with fails("is less than the smallest that these rules can have: 262,144 trainable parameters at rank 1"):
-        budgeted_plan(sample("llama"), "attention.q", budget="1K")
-    with fails("bytes at rank 1"):
-        budgeted_plan(sample("llama"), "all", budget="adapter=1KB")
+    with fails("Budget 1K is too small: these rules need 262,144 trainable parameters at rank 1"):
+        budgeted_plan(sample("llama"), ["attention.q"], "1K")
+    with fails("Budget adapter=1KB is too small: these rules need ", " MB at rank 1"):
+        budgeted_plan(sample("llama"), ["all"], "adapter=1KB")
 
 
 def test_memory_below_the_frozen_weights_says_what_would_fit() -> None:
     llama = sample("llama")  # 7B: 13.5 GB in bf16
-    with fails("memory=12GB (12,000,000,000 bytes) is less than the smallest", "It would fit with", "--quantization"):
-        budgeted_plan(llama, "qv", budget="memory=12GB")
-    with fails("Nothing fits, not even --gradient-checkpointing --batch 1 --quantization nf4"):
-        budgeted_plan(llama, "qv", budget="memory=1GB", training=Training(batch=4))
+    with fails("Budget memory=12GB is too small: these rules need 15.72 GB at rank 1", "Fits with", "--quantization"):
+        budgeted_plan(llama, ["qv"], "memory=12GB")
+    with fails("Nothing fits even with --gradient-checkpointing --batch 1 --quantization nf4"):
+        budgeted_plan(llama, ["qv"], "memory=1GB", training=Training(batch=4))
 
 
 def test_what_would_fit_does() -> None:
     llama = sample("llama")
-    with fails("It would fit with --gradient-checkpointing --quantization 8bit ("):
-        budgeted_plan(llama, "qv", budget="memory=12GB")
-    training = Training(quantization="8bit", checkpointing=True)
-    fitted = budgeted_plan(llama, "qv", budget="memory=12GB", training=training)
-    assert fitted.spent == training_memory(fitted.plan, training).total <= 12 * 10**9
+    with fails("Fits with --gradient-checkpointing --quantization 8bit ("):
+        budgeted_plan(llama, ["qv"], "memory=12GB")
+    training = Training(quantization="8bit", gradient_checkpointing=True)
+    budgeted = budgeted_plan(llama, ["qv"], "memory=12GB", training=training)
+    assert budgeted.cost == training_memory(budgeted.plan, training).total <= 12 * 10**9
 
 
 def walk(pairs: list[tuple[str, str]]) -> dict[str, int]:
     """Asserts for every map, recipe and budget that the plan is within and the next step over; counts what came of them.
 
-    Costs are those of sketches; for one budget of each recipe it is asserted that the plan itself costs the same.
+    Costs are those of estimatees; for one budget of each recipe it is asserted that the plan itself costs the same.
     """
     counts = {"fitted": 0, "capped": 0, "impossible": 0, "no such plan": 0}
     for at, (model_type, head) in enumerate(pairs):
         model = load_builtin(model_type, head)
         for turn, recipe in enumerate(RECIPES, at):
-            ladder = ScaledRanks(model, (recipe,))
+            scaled = ScaledRanks(model, (recipe,))
             for budget in BUDGETS:
-                counts[came_of(ladder, budget, planned=budget == BUDGETS[turn % len(BUDGETS)])] += 1
+                counts[came_of(scaled, budget, planned=budget == BUDGETS[turn % len(BUDGETS)])] += 1
     return counts
 
 
-def came_of(ladder: ScaledRanks, budget: str, *, planned: bool) -> str:
-    where = (ladder.model.model, ladder.texts, budget)
+def came_of(scaled: ScaledRanks, budget: str, *, planned: bool) -> str:
+    where = (scaled.model.model, scaled.texts, budget)
     try:
-        fitted = fit_to_budget(ladder, parse_budget(budget), Training())
+        budgeted = fit_to_budget(scaled, parse_budget(budget), Training())
     except LorascopeError as error:
-        return "impossible" if "less than the smallest" in str(error) else "no such plan"
-    assert 0 <= fitted.spent <= fitted.most, where
+        return "impossible" if "is too small" in str(error) else "no such plan"
+    assert 0 <= budgeted.cost <= budgeted.limit, where
     if planned:
-        sketch = ladder.sketch(fitted.step)
-        assert fitted.plan.resolution == dataclasses.replace(
-            sketch.resolution, warnings=fitted.plan.resolution.warnings
+        estimate = scaled.estimate(budgeted.max_rank)
+        assert budgeted.plan.resolution == dataclasses.replace(
+            estimate.resolution, warnings=budgeted.plan.resolution.warnings
         )
-        assert adapter_file_size(fitted.plan) == adapter_file_size(sketch), where
-        assert training_memory(fitted.plan, Training()) == training_memory(sketch, Training()), where
-    if fitted.next_cost is None:
-        sides = {target.weight.name: min(target.weight.shape[-2:]) for target in fitted.ladder.first.targets}
-        ranks = fitted.ladder.ranks(fitted.step)
-        assert fitted.narrowest in sides, where
+        assert adapter_file_size(budgeted.plan) == adapter_file_size(estimate), where
+        assert training_memory(budgeted.plan, Training()) == training_memory(estimate, Training()), where
+    if budgeted.next_cost is None:
+        sides = {target.weight.name: min(target.weight.shape[-2:]) for target in budgeted.ranks.smallest.targets}
+        ranks = budgeted.ranks.ranks(budgeted.max_rank)
+        assert budgeted.limiting_weight in sides, where
         assert all(ranks[name] <= side for name, side in sides.items()), where
         return "capped"
-    assert fitted.next_cost > fitted.most, where
+    assert budgeted.next_cost > budgeted.limit, where
     return "fitted"
 
 

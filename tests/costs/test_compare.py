@@ -11,19 +11,21 @@ from lorascope.costs.adapter_file import adapter_file_size
 from lorascope.costs.compare import compare
 from lorascope.costs.memory import training_memory
 from lorascope.costs.training_run import Training
+from lorascope.costs.units import bytes_text
 from lorascope.errors import LorascopeError
 from lorascope.plans.planner import plan
 from lorascope.plans.recipes import RECIPES
-from lorascope.reports.tables import bytes_text
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample
 
 
 def test_a_side_is_its_plan() -> None:
-    training = Training(batch=2, length=512, quantization="nf4")
+    training = Training(batch=2, seq_len=512, quantization="nf4")
     found = compare(sample("mixtral"), "qv", "attention.q=8 ffn.expert=2", ["attention.o=4"], training=training)
-    assert [side.name for side in found.sides] == ["qv", "attention.q=8 ffn.expert=2", "attention.o=4"]
-    for side, rules in zip(found.sides, (["qv"], ["attention.q=8", "ffn.expert=2"], ["attention.o=4"]), strict=True):
+    assert [side.name for side in found.candidates] == ["qv", "attention.q=8 ffn.expert=2", "attention.o=4"]
+    for side, rules in zip(
+        found.candidates, (["qv"], ["attention.q=8", "ffn.expert=2"], ["attention.o=4"]), strict=True
+    ):
         made = plan(sample("mixtral"), *rules)
         assert side.plan is not None
         assert side.plan.resolution == made.resolution
@@ -32,26 +34,28 @@ def test_a_side_is_its_plan() -> None:
 
 
 def test_coverage_is_of_the_models_own_weights() -> None:
-    sides = {side.name: dict(side.coverage) for side in compare(sample("llava"), "attention", "ffn", "all", "qv").sides}
+    sides = {
+        side.name: dict(side.coverage) for side in compare(sample("llava"), "attention", "ffn", "all", "qv").candidates
+    }
     assert sides["attention"] == {"attention": 1, "ffn": 0}  # the language model's, not the tower's
     assert sides["ffn"] == {"attention": 0, "ffn": 1}
     assert sides["all"] == {"attention": 1, "ffn": 1}
     assert sides["qv"] == {"attention": 0.5, "ffn": 0}
-    (mamba,) = compare(sample("mamba2"), "mixer.in").sides  # PEFT would leave the others of a Mamba block dead
+    (mamba,) = compare(sample("mamba2"), "mixer.in").candidates  # PEFT would leave the others of a Mamba block dead
     weights = [w for w in sample("mamba2").weights if w.role.block == "mixer"]
     whole = sum(w.size for w in weights)
     assert dict(mamba.coverage) == {"mixer": sum(w.size for w in weights if w.role.part == "in") / whole}
 
 
 def test_every_recipe_is_compared_where_none_is_named() -> None:
-    assert [side.name for side in compare(sample("llama")).sides] == list(RECIPES)
+    assert [side.name for side in compare(sample("llama")).candidates] == list(RECIPES)
 
 
 def test_a_side_that_cannot_be_has_its_reason() -> None:
     found = compare(sample("mamba2"), "qv", "all")
-    assert found.sides[0].plan is None
-    assert "selects nothing" in found.sides[0].refusal
-    assert found.sides[1].plan is not None
+    assert found.candidates[0].plan is None
+    assert "selects nothing" in found.candidates[0].refusal
+    assert found.candidates[1].plan is not None
     with fails("qv: ", "selects nothing", "attention.z: ", "compare mamba2"):
         compare(sample("mamba2"), "qv", "attention.z")
 
@@ -59,7 +63,7 @@ def test_a_side_that_cannot_be_has_its_reason() -> None:
 def test_the_command_prints_the_sides(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "llama", "qv", "attention.q,v=8 ffn=4", "--batch", "2", "--seq-len", "512"]) == 0
     out = capsys.readouterr().out
-    assert "training: batch 2 × 512 tokens, weights bf16, adamw, no checkpointing" in out
+    assert "training: batch 2 × 512 tokens, weights bf16, adamw, no gradient checkpointing" in out
     lines = [line.split() for line in out.splitlines()]
     assert ["attention.q,v=8", "ffn=4", "9,994,240"] in [words[:3] for words in lines]
     assert main(["compare", "mamba2", "qv", "all"]) == 1
@@ -82,8 +86,8 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "said"),
     [
         (["--batch", "0"], "batch 0 is not a whole number"),
-        (["--seq-len", "x", "--optimizer", "adamv"], "length 'x' is not"),
-        (["--quantization", "int4"], "'int4' is none of none, 8bit, nf4"),
+        (["--seq-len", "x", "--optimizer", "adamv"], "seq_len 'x' is not"),
+        (["--quantization", "int4"], "'int4' is not one of none, 8bit, nf4"),
         (["--rank", "0"], "rank 0 is not a whole number"),
         (["nonsense"], "neither a recipe nor a rule"),
     ],
@@ -110,7 +114,7 @@ def test_every_built_in_model_can_be_compared() -> None:
             counts["no side"] += 1
             continue
         counts["compared"] += 1
-        for side in found.sides:
+        for side in found.candidates:
             counts["planned" if side.plan else "refused"] += 1
             assert bool(side.plan) != bool(side.refusal)
             assert all(0 <= part <= 1 for _, part in side.coverage)

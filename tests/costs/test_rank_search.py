@@ -1,4 +1,4 @@
-"""Each step of a ladder is sketched as the plan of that step turns out."""
+"""Estimates at growing ranks equal the plans themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODELS = (
     ("llava", ""),
     ("mamba2", ""),
 )
-SIDES: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+RULES: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     *(((name,), {}) for name in ("qv", "qv+ffn", "attention", "ffn", "all")),
     (("attention.q=8", "attention.v=3", "ffn"), {}),
     (("attention.q=16", "attention.v=8/4"), {"bias": "all"}),
@@ -33,27 +33,26 @@ SIDES: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )
 
 
-def test_a_sketch_is_the_plan() -> None:
+def test_an_estimate_is_the_plan() -> None:
     counts = {"same": 0, "none": 0}
-    for (model_type, head), (texts, options) in itertools.product(MODELS, SIDES):
-        ladder = ScaledRanks(sample(model_type, head), texts, options)
+    for (model_type, head), (texts, options) in itertools.product(MODELS, RULES):
+        ranks = ScaledRanks(sample(model_type, head), texts, options)
         try:
-            first = ladder.first
+            first = ranks.smallest
         except LorascopeError:
             counts["none"] += 1
             continue
-        for step in (1, 7, 20):
-            made, sketch = ladder.plan(step), ladder.sketch(step)
-            assert made.targets == sketch.targets
-            said = dataclasses.replace(sketch.resolution, warnings=made.resolution.warnings)
-            assert made.resolution == said
+        for max_rank in (1, 7, 20):
+            made, estimate = ranks.plan(max_rank), ranks.estimate(max_rank)
+            assert made.targets == estimate.targets
+            assert made.resolution == dataclasses.replace(estimate.resolution, warnings=made.resolution.warnings)
             counts["same"] += 1
-        assert first.resolution.trainable == ladder.sketch(1).resolution.trainable
+        assert first.resolution.trainable == ranks.estimate(1).resolution.trainable
     assert counts == {"same": 246, "none": 8}
 
 
 @pytest.mark.parametrize(
-    ("texts", "step", "rules"),
+    ("texts", "max_rank", "rules"),
     [
         (("qv",), 5, ["attention.q,v=5"]),
         (("qv+ffn",), 5, ["attention.q,v=5", "ffn=2"]),
@@ -63,13 +62,13 @@ def test_a_sketch_is_the_plan() -> None:
         (("qv", "ffn.down=2"), 1, ["attention.q,v=1", "ffn.down=1"]),
     ],
 )
-def test_ranks_keep_their_ratio(texts: tuple[str, ...], step: int, rules: list[str]) -> None:
-    assert [str(rule) for rule in ScaledRanks(sample("llama"), texts).plan(step).rules] == rules
+def test_ranks_keep_their_ratio(texts: tuple[str, ...], max_rank: int, rules: list[str]) -> None:
+    assert [str(rule) for rule in ScaledRanks(sample("llama"), texts).plan(max_rank).rules] == rules
 
 
-def test_the_highest_step_gives_no_weight_more_rank_than_its_smaller_side() -> None:
+def test_no_rank_exceeds_a_smaller_dimension() -> None:
     llama = ScaledRanks(sample("llama"), ("attention.q=8", "attention.v=4"))
-    ranks, more = llama.ranks(llama.highest), llama.ranks(llama.highest + 1)
-    sides = {t.weight.name: min(t.weight.shape) for t in llama.first.targets}
-    assert all(ranks[name] <= side for name, side in sides.items())
-    assert more[llama.narrowest] > sides[llama.narrowest]
+    ranks, more = llama.ranks(llama.rank_limit), llama.ranks(llama.rank_limit + 1)
+    limits = {t.weight.name: min(t.weight.shape) for t in llama.smallest.targets}
+    assert all(ranks[name] <= limit for name, limit in limits.items())
+    assert more[llama.limiting_weight] > limits[llama.limiting_weight]

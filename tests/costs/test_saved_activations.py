@@ -18,7 +18,11 @@ EXACT = ("llama", "qwen3", "gemma2", "phi3", "gpt2", "opt", "bert", "t5", "mixtr
 
 def training(dtype: str, *, masked: bool, checkpointing: bool = False) -> Training:
     return Training(
-        batch=2 if masked else 1, length=LENGTH, dtype=WIDTHS[dtype], checkpointing=checkpointing, device="cpu"
+        batch=2 if masked else 1,
+        seq_len=LENGTH,
+        dtype=WIDTHS[dtype],
+        gradient_checkpointing=checkpointing,
+        device="cpu",
     )
 
 

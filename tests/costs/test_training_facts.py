@@ -46,7 +46,7 @@ def test_a_text_model_stands_for_the_model_with_images() -> None:
 @pytest.mark.parametrize("model_type", ["diffllama", "doge", "nanochat", "mamba2"])
 def test_what_is_not_explained_is_counted_and_said(model_type: str) -> None:
     plan = ls.plan(sample(model_type), "all", rank=8, dropout=0.0)
-    how = Training(length=512)
+    how = Training(seq_len=512)
     share = measured_share("causal-lm", model_type)
     assert share is not None and share > 1.1
     plain, corrected = memory_estimate(plan, how, corrected=False), memory_estimate(plan, how)

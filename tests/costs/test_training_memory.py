@@ -14,12 +14,14 @@ from lorascope.plans.types import Plan
 from lorascope.sources.builtin import builtin_models
 from tests.helpers.samples import sample
 
-BASE = Training(batch=2, length=512)
+BASE = Training(batch=2, seq_len=512)
 TRAININGS = (
     BASE,
-    Training(batch=1, length=2048, dtype="fp32", optimizer="sgd"),
-    Training(batch=4, length=256, quantization="nf4", optimizer="adamw-8bit", checkpointing=True),
-    Training(batch=2, length=1024, dtype="fp16", quantization="8bit", optimizer="adafactor", checkpointing=True),
+    Training(batch=1, seq_len=2048, dtype="fp32", optimizer="sgd"),
+    Training(batch=4, seq_len=256, quantization="nf4", optimizer="adamw-8bit", gradient_checkpointing=True),
+    Training(
+        batch=2, seq_len=1024, dtype="fp16", quantization="8bit", optimizer="adafactor", gradient_checkpointing=True
+    ),
 )
 # PEFT cannot wrap these.
 REFUSED = ("pp_formulanet",)
@@ -48,12 +50,12 @@ def check(model_type: str) -> int:
         assert memory.moment
         for grown in (
             dataclasses.replace(how, batch=how.batch * 2),
-            dataclasses.replace(how, length=how.length * 2),
+            dataclasses.replace(how, seq_len=how.seq_len * 2),
         ):
             assert training_memory(plan, grown).total > memory.total, grown
         assert training_memory(larger, how).total > memory.total
-        full = dataclasses.replace(how, checkpointing=False)
-        assert training_memory(plan, dataclasses.replace(how, checkpointing=True)).total <= (
+        full = dataclasses.replace(how, gradient_checkpointing=False)
+        assert training_memory(plan, dataclasses.replace(how, gradient_checkpointing=True)).total <= (
             training_memory(plan, full).total
         )
         compared += 4
@@ -101,7 +103,7 @@ def test_layers_below_the_first_adapter_keep_nothing() -> None:
     kept = [said(training_memory(plan, Training()), "activations") for plan in (every, last)]
     assert 3.5 < kept[0] / kept[1] < 4.1
     # With checkpoints PEFT has the embeddings' output need a gradient, so that all layers are kept.
-    kept = [said(training_memory(plan, Training(checkpointing=True)), "activations") for plan in (every, last)]
+    kept = [said(training_memory(plan, Training(gradient_checkpointing=True)), "activations") for plan in (every, last)]
     assert kept[0] == kept[1]
 
 
@@ -146,12 +148,15 @@ def test_copies_of_adapted_experts_are_counted() -> None:
     experts = 2 * 32 * 8 * 3 * 4096 * 14336
     assert said(memory, "activations") > experts
     assert said(training_memory(planned("mixtral", "attention"), Training()), "activations") < experts / 4
-    assert said(training_memory(planned("mixtral", "all"), Training(checkpointing=True)), "activations") < experts / 20
+    assert (
+        said(training_memory(planned("mixtral", "all"), Training(gradient_checkpointing=True)), "activations")
+        < experts / 20
+    )
 
 
 def test_a_tower_is_given_its_own_positions() -> None:
     plan = ls.plan(sample("llava"), "vision.attention=8", dropout=0.0)
-    short, long = (said(training_memory(plan, Training(length=length)), "activations") for length in (512, 1024))
+    short, long = (said(training_memory(plan, Training(seq_len=length)), "activations") for length in (512, 1024))
     assert short < long < 2 * short  # 577 patches, whatever the text's length
     assert not any("unknown" in note for note in training_memory(plan, BASE).notes)
 

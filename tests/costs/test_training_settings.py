@@ -14,7 +14,7 @@ from tests.helpers.samples import fails
 def test_defaults_have_no_fault() -> None:
     assert training_faults() == ()
     assert Training().tokens == 2048
-    assert Training(batch=3, length=5).tokens == 15
+    assert Training(batch=3, seq_len=5).tokens == 15
     assert [Training(dtype=dtype).width for dtype in DTYPES] == [2, 2, 4]
 
 

@@ -11,7 +11,7 @@ from lorascope.advice.recommend import Prices, evidence_of_recipe, recommend
 from lorascope.advice.tasks import load_advice
 from lorascope.checks.check import check
 from lorascope.costs.adapter_file import adapter_file_size
-from lorascope.costs.budget import fitted_plan
+from lorascope.costs.budget import budgeted_plan
 from lorascope.costs.compare import compare
 from lorascope.costs.memory import training_memory
 from lorascope.costs.training_run import Training
@@ -23,7 +23,7 @@ from lorascope.plans.planner import plan
 from lorascope.plans.types import Plan
 from lorascope.reports.advice import advice_json, advice_text
 from lorascope.reports.check import check_text, serving_text
-from lorascope.reports.cost import comparison_json, comparison_text, fitted_json, fitted_text, memory_json, memory_text
+from lorascope.reports.cost import budget_json, budget_text, comparison_json, comparison_text, memory_json, memory_text
 from lorascope.reports.json import check_json, map_json, plan_json, serving_json
 from lorascope.reports.terminal import map_text, plan_text
 from lorascope.servers.check import serve
@@ -33,10 +33,10 @@ TOOLS = ("peft", "peft-python", "axolotl", "llamafactory", "trl", "ms-swift", "u
 BUDGETS = ("20M", "0.5%", "adapter=50MB", "memory=24GB", "1", "100%", "memory=1B", "999999999999999B")
 TRAININGS = (
     Training(),
-    Training(batch=4, length=512, quantization="nf4", checkpointing=True),
-    Training(batch=1_000_000, length=100_000_000, dtype="fp32", quantization="8bit", device="cpu", optimizer="sgd"),
+    Training(batch=4, seq_len=512, quantization="nf4", gradient_checkpointing=True),
+    Training(batch=1_000_000, seq_len=100_000_000, dtype="fp32", quantization="8bit", device="cpu", optimizer="sgd"),
     Training(optimizer="adafactor"),
-    Training(optimizer="adamw-8bit", checkpointing=True, dtype="fp16"),
+    Training(optimizer="adamw-8bit", gradient_checkpointing=True, dtype="fp16"),
 )
 PLANS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("qv",), {}),
@@ -137,9 +137,9 @@ def remembered(made: Plan, training: Training) -> None:
 
 def budgeted(model: ModelMap, budget: str, seed: int) -> None:
     rules = PLANS[seed % 3][0]
-    fitted = fitted_plan(model, *rules, budget=budget, training=TRAININGS[seed % len(TRAININGS)])
-    fitted_text(fitted)
-    strict_json(fitted_json(fitted))
+    plan = budgeted_plan(model, rules, budget, training=TRAININGS[seed % len(TRAININGS)])
+    budget_text(plan)
+    strict_json(budget_json(plan))
 
 
 def compared(model: ModelMap, seed: int) -> None:

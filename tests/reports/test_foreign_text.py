@@ -13,7 +13,7 @@ import pytest
 
 import lorascope as ls
 from lorascope.checks.types import Check
-from lorascope.costs.budget import fitted_plan
+from lorascope.costs.budget import budgeted_plan
 from lorascope.costs.memory import training_memory
 from lorascope.findings import Finding
 from lorascope.foreign_text import (
@@ -30,7 +30,7 @@ from lorascope.foreign_text import (
 from lorascope.model.types import ModelMap, Trace
 from lorascope.reports.advice import advice_text, choices_text
 from lorascope.reports.check import check_text, serving_text
-from lorascope.reports.cost import comparison_text, fitted_text, memory_text
+from lorascope.reports.cost import budget_text, comparison_text, memory_text
 from lorascope.reports.json import check_json, map_json, plan_json, serving_json
 from lorascope.reports.terminal import BY, map_text, plan_text
 from lorascope.servers.check import serve
@@ -99,8 +99,8 @@ def screens(model: ModelMap, text: str) -> Iterator[str]:
     yield plan_text(plan)
     yield memory_text(training_memory(plan, training), training)
     yield comparison_text(ls.compare(model, "qv"))
-    fitted = fitted_plan(model, "ffn.gate", budget="1M")
-    yield fitted_text(dataclasses.replace(fitted, next_cost=None, narrowest=text))
+    plan = budgeted_plan(model, ["ffn.gate"], "1M")
+    yield budget_text(dataclasses.replace(plan, next_cost=None, limiting_weight=text))
     advised = ls.recommend(model, "instruction")
     yield advice_text(advised, explain=True)
     yield choices_text(advised)

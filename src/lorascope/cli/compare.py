@@ -47,6 +47,6 @@ def run(options: argparse.Namespace) -> int:
             from lorascope.plans.recipes import RECIPES
             from lorascope.reports.advice import recipe_evidence_text
 
-            named = [side.name for side in comparison.sides if side.name in RECIPES]
+            named = [candidate.name for candidate in comparison.candidates if candidate.name in RECIPES]
             print_text("\n".join(["", *(recipe_evidence_text(evidence_of_recipe(name)) for name in named)]))
-    return 1 if any(side.plan is None for side in comparison.sides) else 0
+    return 1 if any(candidate.plan is None for candidate in comparison.candidates) else 0

@@ -35,7 +35,7 @@ def add_force(parser: argparse.ArgumentParser, meaning: str) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the training settings that memory depends on."""
     parser.add_argument("--batch", type=number, help="sequences per step and GPU (default: 1)")
-    parser.add_argument("--seq-len", type=number, dest="length", help="tokens per sequence (default: 2048)")
+    parser.add_argument("--seq-len", type=number, help="tokens per sequence (default: 2048)")
     parser.add_argument("--dtype", help="dtype of the base weights: bf16, fp16 or fp32 (default: bf16)")
     parser.add_argument("--quantization", help="quantization of the base weights: none, 8bit or nf4 (default: none)")
     parser.add_argument("--optimizer", help="adamw, adamw-8bit, sgd, adafactor, … (default: adamw)")
@@ -43,7 +43,6 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--gradient-checkpointing",
         action="store_true",
         default=None,
-        dest="checkpointing",
         help="recompute activations in the backward pass to save memory",
     )
 
@@ -103,7 +102,7 @@ def model_of(options: argparse.Namespace) -> ModelMap:
 
 def training_of(options: argparse.Namespace) -> Training | None:
     """The training settings, if `--memory` or any of them is given."""
-    names = ("batch", "length", "dtype", "quantization", "optimizer", "checkpointing")
+    names = ("batch", "seq_len", "dtype", "quantization", "optimizer", "gradient_checkpointing")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if not given and not options.memory:
         return None

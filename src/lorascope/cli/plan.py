@@ -159,14 +159,8 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, BudgetedPlan | None, Recom
         from lorascope.costs.budget import budgeted_plan
 
         settings.pop("rank", None)
-        budgeted = budgeted_plan(
-            model,
-            *rules,
-            budget=options.budget,
-            training=training_of(options),
-            at_most=advice.rank if advice else None,
-            **settings,
-        )
+        cap = advice.rank if advice else None
+        budgeted = budgeted_plan(model, rules, options.budget, training=training_of(options), rank_cap=cap, **settings)
         return budgeted.plan, budgeted, advice
     from lorascope.plans.planner import plan
 

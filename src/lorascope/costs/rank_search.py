@@ -9,11 +9,11 @@ from typing import TypedDict
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.types import Adapted
-from lorascope.plans.compiler import peft_name
 from lorascope.plans.planner import DEFAULT_RANK, alpha_of, means_recipe, plan, rules_at
 from lorascope.plans.rules import parse_rule
-from lorascope.plans.types import Plan, Rule, Target
+from lorascope.plans.types import Plan, Rule
 
 
 class PlanOptions(TypedDict, total=False):
@@ -95,7 +95,10 @@ class ScaledRanks:
         for rule in rules:
             rank = rule.rank or plain
             sizes.append((rank, alpha_of(rule, rank, options)))
-        targets = tuple(Target(t.weight, *sizes[t.rule], t.rule) for t in self.smallest.targets)
+        targets = tuple(
+            dataclasses.replace(target, rank=sizes[target.rule][0], alpha=sizes[target.rule][1])
+            for target in self.smallest.targets
+        )
         size_of = {name: sizes[rule] for name, rule in self._rule_of.items()}
         smallest = self.smallest.resolution
         adapted = tuple(self._rescaled(item, *size_of[item.name]) for item in smallest.adapted)

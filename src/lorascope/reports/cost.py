@@ -1,117 +1,131 @@
-"""What plans cost, as text for a terminal and as JSON: comparisons, budgets, memory by part."""
+"""Costs of plans as text and as JSON: comparisons, budgets, memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lorascope.costs.budget import BudgetedPlan
-from lorascope.costs.compare import Compared, Comparison
+from lorascope.costs.compare import Candidate, Comparison
 from lorascope.costs.memory import Memory
 from lorascope.costs.training_run import Training
+from lorascope.costs.units import bytes_column, bytes_text
 from lorascope.foreign_text import one_line, shell_word, shown
-from lorascope.reports.tables import bullets, bytes_text, percent, short, table
+from lorascope.reports.tables import bullets, percent, short, table
 from lorascope.reports.terminal import dimensions_text, heading
 
 Json = dict[str, Any]
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """The sides as rows, and what they say."""
-    blocks = list(dict.fromkeys(name for side in comparison.sides for name, _ in side.coverage))
-    head = ("rules", "trainable", "share", "adapter file", "training memory", *blocks)
-    rows = [_row(side, comparison, blocks) for side in comparison.sides]
+    """One row per recipe, then what holds for all and what was refused."""
+    planned = [candidate for candidate in comparison.candidates if candidate.plan is not None]
+    blocks = list(dict.fromkeys(name for candidate in planned for name, _ in candidate.coverage))
+    file_unit, files = bytes_column(candidate.file_size for candidate in planned)
+    memory_unit, memories = bytes_column(candidate.memory.total for candidate in planned if candidate.memory)
+    head = ("rules", "trainable", "share", f"adapter, {file_unit}", f"training, {memory_unit}", *blocks)
+    sizes = {candidate.name: row for candidate, *row in zip(planned, files, memories, strict=True)}
+    rows = [_row(candidate, comparison, sizes.get(candidate.name, ()), blocks) for candidate in comparison.candidates]
     parts = [
         heading(comparison.model),
         dimensions_text(comparison.model.dimensions),
         training_text(comparison.training),
         "",
+        table(head, rows, right=range(1, len(head))),
+        "",
+        bullets(_comparison_notes(comparison, planned)),
     ]
-    parts.append(table(head, rows, right=range(1, len(head))))
-    said = [f"{side.name}: {side.refusal}" for side in comparison.sides if side.plan is None]
-    planned = [side for side in comparison.sides if side.plan is not None]
-    notes = {
-        side.name: [*(side.plan.notes if side.plan else ()), *(side.memory.notes if side.memory else ())]
-        for side in planned
-    }
-    said += [note for note in notes[planned[0].name] if all(note in others for others in notes.values())]
-    if any(note not in said for others in notes.values() for note in others):
-        said.append(
-            f"what is to be said of one side alone: lorascope plan {shell_word(comparison.model.model)} RULES --memory"
-        )
-    said.append("attention, ffn and mixer: the part of those parameters that lies in adapted weights")
-    return shown("\n".join([*parts, "", bullets(said)]))
+    return shown("\n".join(parts))
+
+
+def _comparison_notes(comparison: Comparison, planned: list[Candidate]) -> Iterator[str]:
+    yield from (f"{item.name}: {item.refusal}" for item in comparison.candidates if item.plan is None)
+    notes = [[*(item.plan.notes if item.plan else ()), *(item.memory.notes if item.memory else ())] for item in planned]
+    shared = [note for note in notes[0] if all(note in others for others in notes)]
+    yield from shared
+    if any(note not in shared for own in notes for note in own):
+        yield f"Details for one recipe: lorascope plan {shell_word(comparison.model.model)} RECIPE --memory"
+    yield "attention, ffn, mixer: the adapted share of their parameters."
 
 
 def training_text(training: Training) -> str:
-    """How a training is run, in one line."""
-    base = training.dtype if training.quantization == "none" else f"{training.quantization}, the rest {training.dtype}"
-    kept = "gradient checkpointing" if training.checkpointing else "no checkpointing"
-    return f"training: batch {training.batch} × {training.length} tokens, weights {base}, {training.optimizer}, {kept}"
+    """Settings of a training in one line."""
+    base = training.dtype if training.quantization == "none" else f"{training.quantization}, rest {training.dtype}"
+    checkpointing = "gradient checkpointing" if training.gradient_checkpointing else "no gradient checkpointing"
+    return (
+        f"training: batch {training.batch} × {training.seq_len} tokens, weights {base}, "
+        f"{training.optimizer}, {checkpointing}"
+    )
 
 
 def memory_text(memory: Memory, training: Training) -> str:
-    """The memory of a training by part, with its formulas."""
-    rows = [(part.name, bytes_text(part.size), part.formula) for part in memory.parts if part.size]
-    rows.append(("at the peak", bytes_text(memory.total), ""))
-    said = bullets(memory.notes)
-    body = table(("part", "size", "formula"), rows, right=(1,))
-    return shown("\n".join([training_text(training), body, *(["", said] if said else [])]))
+    """Memory of a training by part, with formulas."""
+    parts = [part for part in memory.parts if part.size]
+    unit, sizes = bytes_column([*(part.size for part in parts), memory.total])
+    formulas = [*(part.formula for part in parts), f"during {memory.moment}"]
+    names = [*(part.name for part in parts), "peak"]
+    body = table(("part", unit, "formula"), list(zip(names, sizes, formulas, strict=True)), right=(1,))
+    notes = bullets(memory.notes)
+    return shown("\n".join([training_text(training), body, *(["", notes] if notes else [])]))
 
 
-def budget_text(fitted: BudgetedPlan) -> str:
-    """What a budget pays for, what is left of it and what the next step would cost."""
-    amount = bytes_text if fitted.budget.unit == "bytes" else short
-    unit = "" if fitted.budget.unit == "bytes" else " trainable parameters"
+def budget_text(budgeted: BudgetedPlan) -> str:
+    """Cost of a budgeted plan, the rest of the budget, and the next rank's cost."""
+    in_bytes = budgeted.budget.unit == "bytes"
+    amount = bytes_text if in_bytes else short
+    unit = "" if in_bytes else " trainable parameters"
     lines = [
-        f"budget {one_line(fitted.budget.text)}: {amount(fitted.spent)} of {amount(fitted.most)}{unit} spent, "
-        f"{amount(fitted.left)} left ({percent(fitted.left, fitted.most)})"
+        f"budget {one_line(budgeted.budget.text)}: {amount(budgeted.cost)} of {amount(budgeted.limit)}{unit} used, "
+        f"{amount(budgeted.remaining)} left ({percent(budgeted.remaining, budgeted.limit)})",
+        _next_rank_text(budgeted, bytes_text if in_bytes else lambda count: f"{count:,} parameters"),
     ]
-    if fitted.next_cost is None and not fitted.narrowest:
-        lines.append(
-            f"the task asks for no more than rank {fitted.step}: for more, write the rules instead of the task"
-        )
-    elif fitted.next_cost is None:
-        lines.append(
-            f"the ranks are as high as they can be: {one_line(fitted.narrowest)} would get more rank than its smaller side. "
-            "Give it a rule of its own, or exclude it, to let the others grow"
-        )
-    else:
-        over = fitted.next_cost - fitted.most
-        lines.append(
-            f"the next step up, rank {fitted.step + 1}, would take {amount(fitted.next_cost)}: {amount(over)} too many"
-        )
     return shown("\n".join(lines))
 
 
+def _next_rank_text(budgeted: BudgetedPlan, amount: Callable[[int], str]) -> str:
+    ranks, rank = budgeted.ranks, budgeted.max_rank
+    if budgeted.next_cost is not None:
+        over = budgeted.next_cost - budgeted.limit
+        return f"Rank {rank + 1} would need {amount(budgeted.next_cost)}, {amount(over)} over budget."
+    if budgeted.limiting_weight:
+        return (
+            f"Rank limit reached: {one_line(budgeted.limiting_weight)} cannot exceed its smaller dimension. "
+            "To let the others grow, give it a rule of its own or exclude it."
+        )
+    words = [ranks.model.model, *ranks.texts, "--rank", str(min(4 * rank, ranks.rank_limit))]
+    command = f"lorascope plan {' '.join(map(shell_word, words))}"
+    return f"Rank stays at {rank}: no evidence that this task needs more. To go higher: {command}"
+
+
 def comparison_json(comparison: Comparison) -> Json:
-    """The sides, `null` where there is no plan."""
+    """`compare --json`: every candidate, with `null` where there is no plan."""
     return {
         "training": training_json(comparison.training),
         "sides": [
             {
-                "rules": side.name,
-                "refusal": side.refusal or None,
-                "trainable": side.plan.resolution.trainable if side.plan else None,
+                "rules": candidate.name,
+                "refusal": candidate.refusal or None,
+                "trainable": candidate.plan.resolution.trainable if candidate.plan else None,
                 "total": comparison.model.dimensions.parameters,
-                "adapter_bytes": side.file_size if side.plan else None,
-                "memory": memory_json(side.memory) if side.memory else None,
-                "coverage": dict(side.coverage),
-                "notes": list(side.plan.notes) if side.plan else [],
+                "adapter_bytes": candidate.file_size if candidate.plan else None,
+                "memory": memory_json(candidate.memory) if candidate.memory else None,
+                "coverage": dict(candidate.coverage),
+                "notes": list(candidate.plan.notes) if candidate.plan else [],
             }
-            for side in comparison.sides
+            for candidate in comparison.candidates
         ],
     }
 
 
 def training_json(training: Training) -> Json:
-    """How a training is run."""
+    """Settings of a training."""
     return {
         "batch": training.batch,
-        "length": training.length,
+        "length": training.seq_len,
         "dtype": training.dtype,
         "quantization": training.quantization,
         "optimizer": training.optimizer,
-        "gradient_checkpointing": training.checkpointing,
+        "gradient_checkpointing": training.gradient_checkpointing,
     }
 
 
@@ -124,35 +138,35 @@ def memory_json(memory: Memory) -> Json:
     }
 
 
-def budget_json(fitted: BudgetedPlan) -> Json:
-    """A budget, in its own unit."""
+def budget_json(budgeted: BudgetedPlan) -> Json:
+    """A budget and its use, in its own unit."""
+    next_rank = {"rank": budgeted.max_rank + 1, "cost": budgeted.next_cost}
     return {
-        "budget": fitted.budget.text,
-        "unit": fitted.budget.unit,
-        "most": fitted.most,
-        "spent": fitted.spent,
-        "left": fitted.left,
-        "rank": fitted.step,
-        "next": None if fitted.next_cost is None else {"rank": fitted.step + 1, "cost": fitted.next_cost},
-        "narrowest": fitted.narrowest or None,
+        "budget": budgeted.budget.text,
+        "unit": budgeted.budget.unit,
+        "most": budgeted.limit,
+        "spent": budgeted.cost,
+        "left": budgeted.remaining,
+        "rank": budgeted.max_rank,
+        "next": None if budgeted.next_cost is None else next_rank,
+        "narrowest": budgeted.limiting_weight or None,
     }
 
 
-def _row(side: Compared, comparison: Comparison, blocks: list[str]) -> tuple[str, ...]:
-    if side.plan is None or side.memory is None:
-        return (side.name, *["–"] * (4 + len(blocks)))
-    trainable = side.plan.resolution.trainable
-    covered = dict(side.coverage)
+def _row(candidate: Candidate, comparison: Comparison, sizes: Sequence[str], blocks: list[str]) -> tuple[str, ...]:
+    if candidate.plan is None:
+        return (candidate.name, *["–"] * (4 + len(blocks)))
+    trainable = candidate.plan.resolution.trainable
+    coverage = dict(candidate.coverage)
     return (
-        side.name,
+        candidate.name,
         f"{trainable:,}",
         percent(trainable, comparison.model.dimensions.parameters),
-        bytes_text(side.file_size),
-        bytes_text(side.memory.total),
-        *(_covered(covered[name]) if name in covered else "–" for name in blocks),
+        *sizes,
+        *(_coverage_text(coverage[name]) if name in coverage else "–" for name in blocks),
     )
 
 
-def _covered(part: float) -> str:
-    """A part in percent, of which 0% and 100% are exact."""
-    return f"{part:.0%}" if part in (0, 1) else f"{min(max(100 * part, 0.1), 99.9):.1f}%"
+def _coverage_text(share: float) -> str:
+    """A share in percent; 0% and 100% are exact."""
+    return f"{share:.0%}" if share in (0, 1) else f"{min(max(100 * share, 0.1), 99.9):.1f}%"

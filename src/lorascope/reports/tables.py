@@ -22,20 +22,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 
 def short(count: int) -> str:
     """A count as people say it: 812, 4.2K, 20.0M, 7.24B."""
-    return _scaled(count, ("T", "B", "M", "K", ""))
-
-
-def bytes_text(count: int) -> str:
-    """Bytes in powers of ten: 812 B, 4.2 kB, 24.00 GB."""
-    return _scaled(count, (" TB", " GB", " MB", " kB", " B"))
-
-
-def _scaled(count: int, units: tuple[str, str, str, str, str]) -> str:
-    """A count in the largest unit that it reaches: trillions, billions, millions, thousands, or ones."""
-    for (size, digits), unit in zip(((10**12, 2), (10**9, 2), (10**6, 1), (10**3, 1)), units, strict=False):
+    for size, digits, unit in ((10**12, 2, "T"), (10**9, 2, "B"), (10**6, 1, "M"), (10**3, 1, "K")):
         if count >= size:
             return f"{count / size:.{digits}f}{unit}"
-    return f"{count}{units[-1]}"
+    return str(count)
 
 
 def percent(part: int, whole: int) -> str:
