@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterable
 
@@ -64,6 +63,8 @@ def alike(word: str, candidates: Iterable[str], count: int, cutoff: float) -> li
         for one in sorted(candidates)
         if len(one) <= _LONGEST_WORD and 2 * min(len(one), len(word)) >= cutoff * (len(one) + len(word))
     )
+    import difflib  # not needed where nothing is misspelt
+
     return difflib.get_close_matches(word, itertools.islice(within, _MOST_CANDIDATES), n=count, cutoff=cutoff)
 
 

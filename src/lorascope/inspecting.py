@@ -14,7 +14,6 @@ from lorascope.gc_paused import no_collection
 from lorascope.model.json import FORMAT, map_from_json
 from lorascope.model.types import Head, ModelMap
 from lorascope.sources.builtin import PREFERRED, load_builtin
-from lorascope.sources.checkpoint.types import Files
 from lorascope.sources.files.plain import require_reachable
 from lorascope.sources.modules.python_objects import (
     attribute,
@@ -26,20 +25,14 @@ from lorascope.sources.modules.python_objects import (
     path_text,
     unwrapped,
 )
-from lorascope.sources.transformers.config import (
-    MODEL_TYPE,
-    checked_config,
-    configuration,
-    is_hub_id,
-    names_builtin_model,
-    read_json,
-    transformers_library,
-)
+from lorascope.sources.source_kinds import MODEL_TYPE, is_hub_id, names_builtin_model
 
 if TYPE_CHECKING:
     import inspect as introspection
 
     import torch
+
+    from lorascope.sources.checkpoint.types import Files
 
 PLAN_FORMAT = "lorascope.plan/2"
 
@@ -231,6 +224,8 @@ def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool
         recorded = _of_text(text, head)
         if recorded is not None:
             return _default(text, recorded)
+        from lorascope.sources.transformers.config import configuration
+
         return _of_config(
             configuration(text, revision=revision, trust_remote_code=trust_remote_code), text, head, trust_remote_code
         )
@@ -255,6 +250,7 @@ def _of_module(module: torch.nn.Module, head: str) -> tuple[torch.nn.Module, Mod
 
 def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, ModelMap]:
     """The model of transformers' default configuration of a built-in model."""
+    from lorascope.sources.transformers.config import configuration, transformers_library
     from lorascope.sources.transformers.meta_model import build_for_head, map_module
 
     transformers_library()
@@ -299,6 +295,8 @@ def _of_text(source: str, head: str) -> ModelMap | None:
             hint=f"Give the folder: lorascope inspect {shell_word(str(path.parent))}",
         )
     if path.is_file() and path.name != "config.json":
+        from lorascope.sources.transformers.config import read_json
+
         data = read_json(path)
         found = data.get("format") if isinstance(data, dict) else None
         if found == FORMAT:
@@ -354,6 +352,7 @@ def _of_weights(
     from lorascope.sources.checkpoint.quantization.unpack import unpack
     from lorascope.sources.checkpoint.safetensors import open_checkpoint
     from lorascope.sources.checkpoint.to_model_map import has_head, map_checkpoint
+    from lorascope.sources.transformers.config import checked_config
 
     checkpoint = open_checkpoint(files)
     config = checked_config(checkpoint.config, f"{files.where}: config.json", typed=False)

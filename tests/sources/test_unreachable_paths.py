@@ -12,7 +12,8 @@ import pytest
 import lorascope as ls
 from lorascope.sources.adapters import read_adapter
 from lorascope.sources.files import hub
-from lorascope.sources.transformers.config import configuration, is_hub_id
+from lorascope.sources.source_kinds import is_hub_id
+from lorascope.sources.transformers.config import configuration
 from tests.helpers.samples import fails, sample
 
 ENDINGS = (".json", ".yaml", ".yml", ".py", ".sh", ".safetensors", ".gguf", ".ipynb", ".JSON")

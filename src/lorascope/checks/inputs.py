@@ -15,7 +15,7 @@ from lorascope.plans.task_types import task_type
 from lorascope.sources.adapters import read_adapter
 from lorascope.sources.checkpoint.types import Tensor
 from lorascope.sources.files.plain import require_reachable
-from lorascope.sources.transformers.config import is_hub_id
+from lorascope.sources.source_kinds import is_hub_id
 
 if TYPE_CHECKING:
     from lorascope.trainers.detect import TrainerFile

@@ -435,7 +435,10 @@ def _is_shape(sizes: list[Any]) -> bool:
 
 
 def _is_role(role: Role) -> bool:
-    return all(not word or (word.isascii() and word.isprintable()) for word in dataclasses.astuple(role))
+    return all(
+        not word or (word.isascii() and word.isprintable())
+        for word in (role.component, role.stack, role.block, role.variant, role.part)
+    )
 
 
 def _is_name(word: str) -> bool:

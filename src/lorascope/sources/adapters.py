@@ -16,7 +16,7 @@ from lorascope.sources.checkpoint.types import Files, Span, Tensor
 from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.json_text import parse_json
 from lorascope.sources.files.plain import require_reachable
-from lorascope.sources.transformers.config import is_hub_id
+from lorascope.sources.source_kinds import is_hub_id
 
 # What PEFT calls them (`utils/constants.py`). It writes one file of tensors, and reads no index of several.
 CONFIG = "adapter_config.json"

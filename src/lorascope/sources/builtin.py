@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from lorascope.errors import LorascopeError, did_you_mean
+from lorascope.foreign_text import is_model_type
 from lorascope.model.json import map_from_json
 from lorascope.model.types import Head, ModelMap
 
@@ -29,6 +30,11 @@ def builtin_models() -> dict[str, tuple[str, ...]]:
     return {name: tuple(found) for name, found in sorted(heads.items())}
 
 
+def is_builtin(model_type: str) -> bool:
+    """Whether a built-in model has this type."""
+    return is_model_type(model_type) and any((_BUILTIN / head / f"{model_type}.json").is_file() for head in PREFERRED)
+
+
 def load_builtin(model_type: str, head: str = "") -> ModelMap:
     """The recorded map of a model type.
 
@@ -40,8 +46,9 @@ def load_builtin(model_type: str, head: str = "") -> ModelMap:
         LorascopeError: There is no such built-in model, or not with this head.
     """
     for candidate in (head,) if head else PREFERRED:
-        if model_type in _names(candidate):
-            return map_from_json(json.loads((_BUILTIN / candidate / f"{model_type}.json").read_text(encoding="utf-8")))
+        path = _BUILTIN / candidate / f"{model_type}.json"
+        if candidate in PREFERRED and is_model_type(model_type) and path.is_file():
+            return map_from_json(json.loads(path.read_text(encoding="utf-8")))
     known = builtin_models()
     if model_type in known:
         raise LorascopeError(

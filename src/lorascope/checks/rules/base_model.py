@@ -14,7 +14,7 @@ from lorascope.names import listed
 from lorascope.peft_rules.releases import NEWEST, OLDEST, parsed_version
 from lorascope.peft_rules.resolve import resolve
 from lorascope.sources.checkpoint.types import Tensor
-from lorascope.sources.transformers.config import HUB_ID
+from lorascope.sources.source_kinds import HUB_ID
 
 _MOST_NAMED = 6
 # An owner and a name of at most 96 characters, as huggingface_hub has it.

@@ -11,11 +11,11 @@ from typing import Any
 from lorascope.errors import LorascopeError, did_you_mean, error_text
 from lorascope.foreign_text import is_class_name, is_model_type, quoted
 from lorascope.sandbox.hub_library import hub_part
-from lorascope.sources.builtin import builtin_models
 from lorascope.sources.checkpoint.types import Files, Span
 from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.json_text import first_faults, parse_json
 from lorascope.sources.files.plain import MOST_BYTES, read_plain
+from lorascope.sources.source_kinds import is_hub_id, names_builtin_model
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 
 # The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
@@ -26,10 +26,6 @@ _LAYERS = re.compile(
     r"|layer_types|layers_block_type|attention_types|inner_group_num"
 )
 _OTHER_COUNTS = re.compile(r"(num|n|moe_num)_(\w+_)?(experts|labels|heads|codebooks)")
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-MODEL_TYPE = re.compile(r"[\w.-]+")
-# What is named like one of these is a file that is missing, never a repository to ask for.
-_FILE = re.compile(r".*\.(?:json|jsonl|ya?ml|toml|txt|py|ipynb|sh|safetensors|gguf)", re.IGNORECASE | re.DOTALL)
 
 
 def configuration(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -49,18 +45,6 @@ def configuration(source: str, *, revision: str | None = None, trust_remote_code
         return _hub_config(source, revision, trust_remote_code)
     raise LorascopeError(
         "has no configuration to build a model from", where=source, hint="Give a folder, a config.json or a Hub id."
-    )
-
-
-def is_hub_id(text: str) -> bool:
-    """A text that may name a repository on the Hub, and is not named like a file that is read here."""
-    return HUB_ID.fullmatch(text) is not None and _FILE.fullmatch(text) is None
-
-
-def names_builtin_model(source: str) -> bool:
-    """A model type, unless a folder of that name holds a model."""
-    return (
-        bool(MODEL_TYPE.fullmatch(source)) and source in builtin_models() and not Path(source, "config.json").exists()
     )
 
 
