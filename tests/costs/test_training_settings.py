@@ -34,11 +34,11 @@ def test_optimizers_are_those_of_transformers() -> None:
 def test_all_faults_at_once() -> None:
     wrong: dict[str, Any] = {
         "batch": 0,
-        "length": "x",
+        "seq_len": "x",
         "dtype": "bf61",
         "quantization": "nf3",
         "optimizer": "adam",
-        "checkpointing": "yes",
+        "gradient_checkpointing": "yes",
         "device": "gpu",
     }
     assert set(wrong) == {field.name for field in dataclasses.fields(Training)}
@@ -46,12 +46,12 @@ def test_all_faults_at_once() -> None:
     with fails(
         "training: 7 faults",
         "batch 0 is not a whole number from 1",
-        "length 'x' is not a whole number",
-        "dtype 'bf61' is none of bf16, fp16, fp32",
+        "seq_len 'x' is not a whole number",
+        "dtype 'bf61' is not one of bf16, fp16, fp32",
         'Did you mean "nf4"?',
         'Did you mean "adamw"',
-        "checkpointing 'yes' is neither true nor false",
-        "device 'gpu' is none of cuda, cpu",
+        "gradient_checkpointing 'yes' is neither true nor false",
+        "device 'gpu' is not one of cuda, cpu",
         "→ The defaults are batch 1",
     ):
         Training(**wrong)

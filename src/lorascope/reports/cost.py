@@ -42,7 +42,7 @@ def _comparison_notes(comparison: Comparison, planned: list[Candidate]) -> Itera
     yield from (f"{item.name}: {item.refusal}" for item in comparison.candidates if item.plan is None)
     notes = [[*(item.plan.notes if item.plan else ()), *(item.memory.notes if item.memory else ())] for item in planned]
     shared = [note for note in notes[0] if all(note in others for others in notes)]
-    yield from shared
+    yield from map(str, shared)
     if any(note not in shared for own in notes for note in own):
         yield f"Details for one recipe: lorascope plan {shell_word(comparison.model.model)} RECIPE --memory"
     yield "attention, ffn, mixer: the adapted share of their parameters."
@@ -92,8 +92,8 @@ def _next_rank_text(budgeted: BudgetedPlan, amount: Callable[[int], str]) -> str
             f"Rank limit reached: {one_line(budgeted.limiting_weight)} cannot exceed its smaller dimension. "
             "To let the others grow, give it a rule of its own or exclude it."
         )
-    words = [ranks.model.model, *ranks.texts, "--rank", str(min(4 * rank, ranks.rank_limit))]
-    command = f"lorascope plan {' '.join(map(shell_word, words))}"
+    words = " ".join(map(shell_word, (ranks.model.model, *ranks.texts)))
+    command = f"lorascope plan {words} --rank {min(4 * rank, ranks.rank_limit)}"
     return f"Rank stays at {rank}: no evidence that this task needs more. To go higher: {command}"
 
 
@@ -110,7 +110,7 @@ def comparison_json(comparison: Comparison) -> Json:
                 "adapter_bytes": candidate.file_size if candidate.plan else None,
                 "memory": memory_json(candidate.memory) if candidate.memory else None,
                 "coverage": dict(candidate.coverage),
-                "notes": list(candidate.plan.notes) if candidate.plan else [],
+                "notes": [str(note) for note in candidate.plan.notes] if candidate.plan else [],
             }
             for candidate in comparison.candidates
         ],
