@@ -12,7 +12,7 @@ from torch import nn
 from lorascope.sources.transformers.meta_model import module_kind
 
 # What hands a model its inputs may read its configuration: that is no knowledge of what a weight does.
-_MAY_READ = tuple(f"lorascope.tracing.{room}" for room in ("inputs", "calling", "images", "sounds"))
+_MAY_READ = tuple(f"lorascope.tracing.calls.{room}" for room in ("inputs", "types", "images", "audio"))
 _VOWELS, _CONSONANTS = "aiou", "bdfgjlmnrtvz"
 
 
