@@ -111,7 +111,7 @@ def test_figures_that_a_configuration_leaves_to_the_code() -> None:
         ("/no/such/folder", ["neither a model type"]),
         ("a/b/c", ["neither a model type"]),
         ("nowhere/config.json", ["'nowhere/config.json': neither a model type, a file"]),
-        ("config.json", ['"config.json" is no model type']),
+        ("config.json", ['"config.json" is not a built-in model']),
         ("/dev/null", ["/dev/null: has no configuration to build a model from", "Hub id"]),
     ],
     ids=lambda value: repr(value)[:30],

@@ -75,7 +75,7 @@ def test_any_source_will_do(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:
-    with fails('"lama" is no model type', 'Did you mean "llama"'):
+    with fails('"lama" is not a built-in model', 'Did you mean "llama"'):
         ls.list_trainable_modules("lama")
     assert capsys.readouterr().out == ""
 

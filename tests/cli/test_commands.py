@@ -130,8 +130,8 @@ def test_output_is_written_and_told_on_stderr(tmp_path: Path, capsys: pytest.Cap
 HINT = "  → "
 BAD: list[tuple[list[str], list[str]]] = [
     (["inspect"], ["no source is given", "lorascope inspect mistral"]),
-    (["inspect", "lama"], ['"lama" is no model type', 'Did you mean "llama"']),
-    (["plan", "lama"], ['"lama" is no model type', 'Did you mean "llama"']),
+    (["inspect", "lama"], ['"lama" is not a built-in model', 'Did you mean "llama"']),
+    (["plan", "lama"], ['"lama" is not a built-in model', 'Did you mean "llama"']),
     (["inspect", ""], ["'' is no source", "mistral"]),
     (["inspect", "empty"], ["empty: the folder has no config.json; it has nothing", "mistral"]),
     (["inspect", "note.txt"], ["note.txt: is not JSON", "config.json"]),

@@ -130,7 +130,7 @@ def small(name: str) -> dict[str, Any]:
     return map_to_json(traced(map_from_json(json.loads(data))))
 
 
-@pytest.mark.parametrize("data", [None, 5, "text", [], {}, {"format": 1}, {"format": "lorascope.map/2"}], ids=repr)
+@pytest.mark.parametrize("data", [None, 5, "text", [], {}, {"format": 1}, {"format": "lorascope.map/1"}], ids=repr)
 def test_what_is_no_map(data: object) -> None:
     with fails("not a saved model map: format is", "not 'lorascope.map/2'", "lorascope inspect"):
         map_from_json(data)
@@ -143,7 +143,7 @@ def test_what_is_no_map(data: object) -> None:
     [
         (["model"], 5, "model: must be a text"),
         (["head"], "foot", "head: 'foot' is none of"),
-        (["dimensions"], [], "figures: must be an object"),
+        (["dimensions"], [], "dimensions: must be an object"),
         (["dimensions", "layers"], "32", "figures: values must be whole numbers"),
         (["dimensions", "layers"], -1, "figures: values must be whole numbers"),
         (["dimensions", "toes"], 10, "figures: unknown ['toes']"),

@@ -305,8 +305,8 @@ def test_from_a_thread_and_without_a_standard_input() -> None:
         "for number in (0, 1, 2) if sys.argv[1] == 'closed' else ():\n"
         "    os.close(number)\n"
         "from lorascope.peft_rules.name_patterns import compiled, PatternLimitError\n"
-        "from lorascope.peft_rules import patterns\n"
-        "patterns.MOST_SECONDS = 0.2\n"
+        "from lorascope.peft_rules import name_patterns\n"
+        "name_patterns.MOST_SECONDS = 0.2\n"
         "found = []\n"
         "def work():\n"
         "    found.append(compiled(r'(\\w+\\.)*q').fullmatch('a.b.q') is not None)\n"
@@ -317,9 +317,9 @@ def test_from_a_thread_and_without_a_standard_input() -> None:
         "threads = [threading.Thread(target=work) for _ in range(3)]\n"
         "[thread.start() for thread in threads]\n"
         "[thread.join() for thread in threads]\n"
-        "process = patterns._process()._process\n"
+        "process = name_patterns._process()._process\n"
         "last = compiled(r'(\\w+\\.)+q').fullmatch('a.q') is not None\n"
-        "open(sys.argv[2], 'w').write(f'{found} {last} {patterns._process()._process.pid}')\n"
+        "open(sys.argv[2], 'w').write(f'{found} {last} {name_patterns._process()._process.pid}')\n"
     )
     for mode in ("open", "closed"):
         target = Path(os.environ.get("TMPDIR", "/tmp")) / f"lorascope-threads-{os.getpid()}-{mode}"

@@ -269,7 +269,7 @@ def test_what_is_no_name(name: str, hub: Server) -> None:
         "lorascope.inspect('org/name')",
         "lorascope.sandbox.seal._install()",
         "lorascope.sources.transformers.config.transformers_library()",
-        "lorascope.plans.verify.to_peft(lorascope.AdapterConfig(target_modules=('q_proj',)))",
+        "lorascope.peft_rules.lora_config.to_peft(lorascope.AdapterConfig(target_modules=('q_proj',)))",
     ],
 )
 def test_an_environment_that_huggingface_hub_cannot_use(name: str, value: str, use: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from lorascope.cli.options import SERVE, SOURCE, add_source, model_of, number
+from lorascope.cli.options import SERVE, SOURCE, add_source, model_of, number_or_text
 from lorascope.cli.output import print_json, print_text
 
 EXAMPLES = """examples:
@@ -32,8 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--as", default="", dest="trainer", metavar="TRAINER", help="whose configuration it is (default: detected)"
     )
     parser.add_argument("--peft", default="", help="PEFT release whose rules apply: 0.18 to 0.21 (default: the newest)")
-    parser.add_argument("--rank", type=number, default=8, help="rank for target modules given by name (default: 8)")
-    parser.add_argument("--alpha", type=number, default=16, help="alpha for target modules given by name (default: 16)")
+    parser.add_argument(
+        "--rank", type=number_or_text, default=8, help="rank for target modules given by name (default: 8)"
+    )
+    parser.add_argument(
+        "--alpha", type=number_or_text, default=16, help="alpha for target modules given by name (default: 16)"
+    )
     parser.add_argument("--serve", default="", metavar="SERVER", help=SERVE)
     add_source(parser)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lorascope.cli.options import RANK, SOURCE, add_source, add_training, model_of, number, training_of
+from lorascope.cli.options import RANK, SOURCE, add_source, add_training, model_of, number_or_text, training_of
 from lorascope.cli.output import print_json, print_text
 
 EXAMPLES = """examples:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RECIPE|RULES",
         help="recipes, or several rules quoted as one argument (default: every recipe)",
     )
-    parser.add_argument("--rank", type=number, default=8, help=RANK)
+    parser.add_argument("--rank", type=number_or_text, default=8, help=RANK)
     parser.add_argument("--explain", action="store_true", help="print the evidence for and against each recipe")
     add_training(parser)
     add_source(parser)

@@ -17,7 +17,7 @@ RANK = "rank of recipes, and of rules without a rank (default: 8)"
 SERVE = "check that a server supports the adapter: vllm, sglang, or a release such as vllm==0.20.2"
 
 
-def number(text: str) -> int | float | str:
+def number_or_text(text: str) -> int | float | str:
     """A number, or else the text itself, to be refused with all other faults."""
     for kind in (int, float):
         try:
@@ -34,8 +34,8 @@ def add_force(parser: argparse.ArgumentParser, meaning: str) -> None:
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the training settings that memory depends on."""
-    parser.add_argument("--batch", type=number, help="sequences per step and GPU (default: 1)")
-    parser.add_argument("--seq-len", type=number, help="tokens per sequence (default: 2048)")
+    parser.add_argument("--batch", type=number_or_text, help="sequences per step and GPU (default: 1)")
+    parser.add_argument("--seq-len", type=number_or_text, help="tokens per sequence (default: 2048)")
     parser.add_argument("--dtype", help="dtype of the base weights: bf16, fp16 or fp32 (default: bf16)")
     parser.add_argument("--quantization", help="quantization of the base weights: none, 8bit or nf4 (default: none)")
     parser.add_argument("--optimizer", help="adamw, adamw-8bit, sgd, adafactor, … (default: adamw)")

@@ -14,7 +14,6 @@ from lorascope.cli.options import (
     add_source,
     add_training,
     model_of,
-    number,
     training_of,
 )
 from lorascope.cli.output import print_json, print_text, remark
@@ -48,10 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="", help="plan for a task by the evidence, instead of recipes and rules")
     parser.add_argument("--budget", default="", help="fit ranks to a budget: 20M, 0.5%%, adapter=50MB, memory=24GB")
     parser.add_argument("--memory", action="store_true", help="estimate training memory, part by part")
-    parser.add_argument("--rank", type=number, help=RANK)
-    parser.add_argument("--alpha", type=number, help="one alpha for all modules (default: 16)")
-    parser.add_argument("--scale", type=number, help="one scale for all modules instead: alpha = scale * rank")
-    parser.add_argument("--dropout", type=number, help="LoRA dropout (default: 0.05, or 0 if PEFT cannot apply it)")
+    parser.add_argument("--rank", type=number_or_text, help=RANK)
+    parser.add_argument("--alpha", type=number_or_text, help="one alpha for all modules (default: 16)")
+    parser.add_argument("--scale", type=number_or_text, help="one scale for all modules instead: alpha = scale * rank")
+    parser.add_argument(
+        "--dropout", type=number_or_text, help="LoRA dropout (default: 0.05, or 0 if PEFT cannot apply it)"
+    )
     parser.add_argument("--bias", default="none", help="biases to train: none, all or lora_only (default: none)")
     parser.add_argument("--rslora", action="store_true", help="rsLoRA: scale by alpha / sqrt(rank)")
     parser.add_argument("--dora", action="store_true", help="DoRA: also train a magnitude per output")
