@@ -14,6 +14,7 @@ from lorascope.cli.options import (
     add_source,
     add_training,
     model_of,
+    number_or_text,
     training_of,
 )
 from lorascope.cli.output import print_json, print_text, remark
