@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from lorascope.sources.checkpoint.types import Files
 
-PLAN_FORMAT = "lorascope.plan/2"
+PLAN_FORMAT = "lorascope.plan/3"
 
 # What of a folder or repository is read: its configuration, through transformers' code; the headers of its weights;
 # or the latter where there are any.

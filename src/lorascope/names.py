@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.errors import LorascopeError
@@ -55,6 +56,19 @@ def numbers_apart(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
 def filled(pieces: Sequence[str], fillings: Sequence[str]) -> str:
     """The pieces with one filling between each two."""
     return "".join(part for pair in itertools.zip_longest(pieces, fillings, fillvalue="") for part in pair)
+
+
+def endings(name: str) -> Iterator[str]:
+    """The dotted endings of a name, shortest first, the name itself last."""
+    at = len(name)
+    while (at := name.rfind(".", 0, at)) >= 0:
+        yield name[at + 1 :]
+    yield name
+
+
+def count_endings(names: Iterable[str]) -> Counter[str]:
+    """How many names have each dotted ending."""
+    return Counter(ending for name in names for ending in endings(name))
 
 
 def unfold(folded: str) -> list[str]:

@@ -10,6 +10,7 @@ from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.plans.planner import DEFAULT_DROPOUT, option_faults, plan
 from lorascope.plans.rules import parse_rule, select
+from lorascope.plans.types import Options
 
 
 def list_trainable_modules(model_name: Any) -> dict[str, list[str]]:
@@ -51,7 +52,7 @@ def create_attention_lora_config(rank: int = 8, alpha: float = 16, model: Any = 
     Raises:
         LorascopeError: As `lorascope.inspect` and `lorascope.plan`.
     """
-    for fault in option_faults(rank, alpha, None, None, "none", ""):
+    for fault in option_faults(Options(rank=rank, alpha=alpha)):
         raise fault
     if model is None:
         return {

@@ -14,10 +14,9 @@ from architectures import Entry
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import peft_name
-from lorascope.peft_rules.releases import NEWEST
+from lorascope.peft_rules.releases import NEWEST, SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.compiler import unfit_releases
 from lorascope.plans.planner import plan
 from lorascope.plans.rules import holds, own_components, parse_rule
 from lorascope.plans.task_types import task_type
@@ -70,7 +69,7 @@ def measure_plans(
             continue
         asked = {peft_name(model, target.weight): (target.rank, float(target.alpha)) for target in made.targets}
         config = made.config
-        if peft in unfit_releases(model, config):  # which the plan says
+        if peft in SUPPORTED_PEFT and peft not in made.releases:  # which the plan says
             config = dataclasses.replace(config, task_type=None)
         with restored(module):
             try:

@@ -22,9 +22,9 @@ from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.releases import SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.compiler import compile_targets, size_difference, unfit_releases
+from lorascope.plans.compiler import compile_targets, size_difference
 from lorascope.plans.planner import plan
-from lorascope.plans.types import Options, Plan, Target
+from lorascope.plans.types import Assignment, Options, Plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample
 
@@ -160,9 +160,8 @@ def sizes(made: Plan) -> dict[str, tuple[int, float]]:
 def differences(made: Plan, config: AdapterConfig) -> list[str]:
     """What any supported PEFT makes of the configuration that is not the plan's."""
     found = []
-    unfit = unfit_releases(made.model, config)
     for peft in SUPPORTED_PEFT:
-        tried = dataclasses.replace(config, task_type=None) if peft in unfit else config
+        tried = config if peft in made.releases else dataclasses.replace(config, task_type=None)
         resolution = resolve(made.model, tried, peft)
         found.append(resolution.error or size_difference(resolution, sizes(made), peft))
     return [difference for difference in found if difference]
@@ -215,7 +214,8 @@ def test_pattern_keys_are_disjoint(model: str, rules: list[str]) -> None:
 
 def test_the_order_of_targets_is_irrelevant() -> None:
     made = plan(sample("llama"), "attention=8", "ffn[::3]=4", "attention.q[5]=2")
-    backwards = compile_targets(made.model, made.targets[::-1], made.options)
+    assignments = [Assignment(t.weight, t.rank, t.alpha, t.rule) for t in reversed(made.targets)]
+    backwards = compile_targets(made.model, assignments, made.options).config
     assert json.dumps(peft_arguments(backwards)) == json.dumps(peft_arguments(made.config))
 
 
@@ -267,8 +267,8 @@ def test_what_cannot_be_exact_is_refused() -> None:
     renamed = dataclasses.replace(
         weight, name="model.layers.0.self_attn.out_proj", module="model.layers.0.self_attn.out_proj"
     )
-    with fails("llama: PEFT cannot adapt exactly these 1 weights: PEFT 0.19.1: PEFT refuses", "--exclude"):
-        compile_targets(guarded, [Target(renamed, 8, 16, 0)], Options())
+    with fails("llama: PEFT cannot adapt exactly these 1 weights: PEFT 0.21.2: PEFT refuses", "--exclude"):
+        compile_targets(guarded, [Assignment(renamed, 8, 16, 0)], Options())
 
 
 # Hostile names: a module may be called nearly anything.
@@ -281,9 +281,9 @@ def test_odd_names(chosen: tuple[int, ...]) -> None:
     model = odd_map()
     picked = {weight.name for index, weight in enumerate(model.weights) if index % len(ODD_NAMES) in chosen}
     targets = [
-        Target(weight, 2 + index % 2, 4, 0) for index, weight in enumerate(model.weights) if weight.name in picked
+        Assignment(weight, 2 + index % 2, 4, 0) for index, weight in enumerate(model.weights) if weight.name in picked
     ]
-    config = compile_targets(model, targets, Options())
+    config = compile_targets(model, targets, Options()).config
     adapted = resolve(model, config).adapted
     assert {(one.name, one.rank) for one in adapted} == {(target.weight.name, target.rank) for target in targets}
 

@@ -137,7 +137,7 @@ def test_a_name_that_no_file_has(path: str, tmp_path: Path) -> None:
         (b'{"format": "lorascope.map/9"}', "neither a model map nor a plan"),
         (b'{"format": ["lorascope.map/2"]}', "neither a model map nor a plan"),
         (b'{"format": "lorascope.map/2"}', "model: must be a text"),
-        (b'{"format": "lorascope.plan/2"}', "not a saved model map"),
+        (b'{"format": "lorascope.plan/3"}', "not a saved model map"),
     ],
     ids=lambda value: repr(value[:20]) if isinstance(value, bytes) else None,
 )

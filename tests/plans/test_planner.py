@@ -24,7 +24,7 @@ def sizes(made: Plan) -> dict[str, set[tuple[int, float]]]:
 
 
 def notes(made: Plan) -> str:
-    return "\n".join(made.notes)
+    return "\n".join(map(str, made.notes))
 
 
 # Rules.

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from lorascope.model.types import ModelMap
+from lorascope.plans.notes import Note
 from lorascope.plans.recipes import RECIPES, recipe_rules
 from lorascope.plans.rules import parse_rule
 from tests.helpers.samples import fails, sample
@@ -59,12 +60,14 @@ def test_routed_experts_share_the_rank(model: str, active: int, name: str, rank:
     found, notes = recipe_rules(name, mapped, rank)
     assert [str(rule) for rule in found] == rules
     if any("expert" in rule for rule in rules):
-        own = rules[-2].rpartition("=")[2]
-        each = rules[-1].rpartition("=")[2]
-        assert notes == (
-            f"routed experts get rank {each} each, {own} // {active} active experts; "
-            f"write {rules[-1].partition('=')[0]}={own} after the recipe for rank {own} per expert",
-        )
+        selector, _, each = rules[-1].partition("=")
+        values = {
+            "rank": int(rules[-2].rpartition("=")[2]),
+            "each": int(each),
+            "active": active,
+            "selector": selector,
+        }
+        assert notes == (Note("expert-rank", values),)
     else:
         assert notes == ()
 

@@ -11,10 +11,11 @@ from typing import Any
 import peft
 import pytest
 
+from lorascope.peft_rules.lora_config import to_peft
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.files import save_plan
 from lorascope.plans.planner import plan
-from lorascope.plans.verify import adapter_config, to_peft, verify
+from lorascope.plans.verify import adapter_config, verify
 from tests.helpers.samples import fails, sample
 
 RULES = ("attention.q,v=8", "ffn.down[0]=4/2")

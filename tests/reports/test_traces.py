@@ -102,7 +102,7 @@ def test_a_component_shows_its_own_traces() -> None:
 
 def test_a_plan_says_what_no_forward_pass_confirms() -> None:
     model = traced("llama")
-    notes = plan(model, "attention.q,k,v,o=8").notes
+    notes = [*map(str, plan(model, "attention.q,k,v,o=8").notes)]
     said = [note for note in notes if "names and dataflow disagree" in note or "no forward pass" in note]
     assert said == [
         "attention.self.k (32 weights, such as model.layers.0.self_attn.k_proj): names and dataflow disagree: "

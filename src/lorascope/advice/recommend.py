@@ -17,7 +17,7 @@ from lorascope.foreign_text import shell_word
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import peft_name
 from lorascope.plans.arguments import require_map
-from lorascope.plans.notes import EXPERTS_DOMINATE
+from lorascope.plans.plan_notes import EXPERTS_DOMINATE
 from lorascope.plans.planner import plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.types import Plan, Target

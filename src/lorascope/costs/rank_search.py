@@ -9,11 +9,10 @@ from typing import TypedDict
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
-from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.types import Adapted
 from lorascope.plans.planner import DEFAULT_RANK, alpha_of, means_recipe, plan, rules_at
 from lorascope.plans.rules import parse_rule
-from lorascope.plans.types import Plan, Rule
+from lorascope.plans.types import Plan, Rule, Target
 
 
 class PlanOptions(TypedDict, total=False):
@@ -95,28 +94,20 @@ class ScaledRanks:
         for rule in rules:
             rank = rule.rank or plain
             sizes.append((rank, alpha_of(rule, rank, options)))
-        targets = tuple(
-            dataclasses.replace(target, rank=sizes[target.rule][0], alpha=sizes[target.rule][1])
-            for target in self.smallest.targets
-        )
-        size_of = {name: sizes[rule] for name, rule in self._rule_of.items()}
+        targets = tuple(self._resized(target, *sizes[target.rule]) for target in self.smallest.targets)
         smallest = self.smallest.resolution
-        adapted = tuple(self._rescaled(item, *size_of[item.name]) for item in smallest.adapted)
+        adapted = tuple(sorted((target.adapted for target in targets), key=lambda item: item.name))
         growth = sum(item.trainable for item in adapted) - sum(item.trainable for item in smallest.adapted)
         resolution = dataclasses.replace(smallest, adapted=adapted, trainable=smallest.trainable + growth)
         return dataclasses.replace(self.smallest, targets=targets, resolution=resolution)
 
-    def _rescaled(self, adapted: Adapted, rank: int, alpha: float) -> Adapted:
+    def _resized(self, target: Target, rank: int, alpha: float) -> Target:
         # Parameters grow with the rank, DoRA's magnitudes do not.
+        adapted = target.adapted
         fixed = self._magnitudes.get(adapted.name, 0)
         trainable = fixed + (adapted.trainable - fixed) // adapted.rank * rank
         scale = alpha / (math.sqrt(rank) if self.smallest.options.rslora else rank)
-        return Adapted(adapted.name, rank, alpha, scale, trainable)
-
-    @cached_property
-    def _rule_of(self) -> dict[str, int]:
-        """PEFT's name of each target to the rule that chose it."""
-        return {peft_name(self.model, target.weight): target.rule for target in self.smallest.targets}
+        return Target(target.weight, rank, alpha, target.rule, Adapted(adapted.name, rank, alpha, scale, trainable))
 
     @cached_property
     def _magnitudes(self) -> dict[str, int]:

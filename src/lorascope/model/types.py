@@ -7,11 +7,13 @@ expert weight.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
 from lorascope import light_dataclasses as dataclasses
+from lorascope.names import count_endings
 from lorascope.texts import text_of
 
 Head = Literal["causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "sequence-classification", "unknown"]
@@ -223,3 +225,13 @@ class ModelMap:
     def module_by_name(self) -> Mapping[str, Module]:
         """Module name to module."""
         return {module.name: module for module in self.modules}
+
+    @cached_property
+    def module_endings(self) -> Counter[str]:
+        """Number of modules whose names have each dotted ending."""
+        return count_endings(module.name for module in self.modules)
+
+    @cached_property
+    def parameter_endings(self) -> Counter[str]:
+        """Number of modules' parameters whose names have each dotted ending."""
+        return count_endings(f"{module.name}.{name}" for module in self.modules for name, _ in module.parameters)

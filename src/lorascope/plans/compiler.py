@@ -16,86 +16,114 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import as_parameter, peft_name
+from lorascope.peft_rules.agreement import releases_agree
 from lorascope.peft_rules.releases import NEWEST, SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
-from lorascope.plans.name_forms import all_parameters, full_match, module_forms, shortest_endings
+from lorascope.plans.name_forms import full_match, module_forms, shortest_endings
 from lorascope.plans.task_types import task_type, unsaved_heads
-from lorascope.plans.types import Options, Target
+from lorascope.plans.types import Assignment, Options
 
 Size = tuple[int, float]
 
 
-def unfit_releases(model: ModelMap, config: AdapterConfig) -> dict[str, str]:
-    """The supported releases of PEFT that cannot wrap this model with this task type at all, each with the reason.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Compiled:
+    """A configuration, and what the supported releases of PEFT do with it.
 
-    That is a matter of their wrapper class for the task, not of what is adapted; the newest release is never among
-    them.
+    Attributes:
+        config: It.
+        resolution: What the newest release does.
+        refusals: The releases whose wrapper for the task type does not fit the model's class, each with its reason.
     """
-    if config.task_type != "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
-        return {}
-    bare = dataclasses.replace(config, task_type=None)
-    found = {}
-    for peft in SUPPORTED_PEFT[:-1]:
-        error = resolve(model, config, peft).error
-        if error and not resolve(model, bare, peft).error:
-            found[peft] = error
-    return found
+
+    config: AdapterConfig
+    resolution: Resolution
+    refusals: Mapping[str, str]
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The supported releases that take it, oldest first."""
+        return tuple(release for release in SUPPORTED_PEFT if release not in self.refusals)
 
 
-def compile_targets(model: ModelMap, targets: Sequence[Target], options: Options) -> AdapterConfig:
-    """The adapter configuration of targets.
+def compile_targets(model: ModelMap, assignments: Sequence[Assignment], options: Options) -> Compiled:
+    """Find the shortest configuration that adapts exactly some weights.
+
+    Args:
+        model: The map.
+        assignments: The weights, at least one, with their ranks and alphas.
+        options: The plan's settings.
 
     Raises:
-        LorascopeError: PEFT cannot adapt exactly these targets, with the reason.
+        LorascopeError: PEFT cannot adapt exactly these weights, with the reason.
     """
     if model.refusal:
         raise LorascopeError(f"PEFT cannot wrap {model.architecture}: {model.refusal}")
-    sizes: dict[str, Size] = {peft_name(model, t.weight): (t.rank, t.alpha) for t in targets}
-    first = min(target.rule for target in targets)
-    headline = Counter((target.rank, target.alpha) for target in targets if target.rule == first).most_common(1)[0][0]
-    modules = {t.weight.name for t in targets if not as_parameter(model, t.weight)}
-    parameters = sorted(peft_name(model, t.weight) for t in targets if as_parameter(model, t.weight))
-    heads = unsaved_heads(model)
-    asked = any(t.weight.module == head or t.weight.module.startswith(f"{head}.") for t in targets for head in heads)
-    base = _with_sizes(
-        AdapterConfig(
-            lora_dropout=options.dropout,
-            bias=options.bias,
-            use_rslora=options.rslora,
-            use_dora=options.dora,
-            # Conv1D stores (in, out). PEFT finds out by itself, with a warning for each.
-            fan_in_fan_out=all(target.weight.kind == "conv1d" for target in targets),
-            task_type=task_type(model),
-            modules_to_save=None if asked else heads or None,
-            target_parameters=shortest_endings(parameters, all_parameters(model)) if parameters else None,
-        ),
-        sizes,
-        headline,
-    )
-    reasons: list[str] = []
+    sizes: dict[str, Size] = {peft_name(model, item.weight): (item.rank, item.alpha) for item in assignments}
+    base = _base_config(model, assignments, options, sizes)
+    modules = {item.weight.name for item in assignments if not as_parameter(model, item.weight)}
+    reason = "nothing to adapt"
     for form in module_forms(model, modules):
-        config = dataclasses.replace(base, **form)
-        reasons = [reason for peft in SUPPORTED_PEFT if (reason := _difference(model, config, sizes, peft))]
-        if not reasons:
-            return config
+        attempt = _attempt(model, dataclasses.replace(base, **form), sizes)
+        if isinstance(attempt, Compiled):
+            return attempt
+        reason = attempt
     raise LorascopeError(
-        f"PEFT cannot adapt exactly these {len(targets)} weights: {reasons[0] if reasons else 'nothing to adapt'}",
+        f"PEFT cannot adapt exactly these {len(assignments)} weights: {reason}",
         where=model.model,
         hint="Take the weights that it names out of the plan, with --exclude or a narrower rule.",
     )
 
 
-def _difference(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size], peft: str) -> str:
-    """How what PEFT does differs from the sizes that were asked for; empty if it does not."""
-    if peft != NEWEST and config.task_type == "SEQ_2_SEQ_LM":
-        # Some older releases cannot wrap any model of a newer transformers for this task (see unfit_releases), which
-        # says nothing about the form.
-        config = dataclasses.replace(config, task_type=None)
-    resolution = resolve(model, config, peft)
-    if resolution.error:
-        return f"PEFT {peft}: {resolution.error}"
-    return size_difference(resolution, sizes, peft)
+def _base_config(
+    model: ModelMap, assignments: Sequence[Assignment], options: Options, sizes: Mapping[str, Size]
+) -> AdapterConfig:
+    """The configuration without its modules."""
+    first = min(item.rule for item in assignments)
+    headline = Counter((item.rank, item.alpha) for item in assignments if item.rule == first).most_common(1)[0][0]
+    parameters = sorted(peft_name(model, item.weight) for item in assignments if as_parameter(model, item.weight))
+    heads = unsaved_heads(model)
+    adapted = [item.weight.module for item in assignments]
+    heads_adapted = any(name == head or name.startswith(f"{head}.") for name in adapted for head in heads)
+    return _with_sizes(
+        AdapterConfig(
+            lora_dropout=options.dropout or 0.0,
+            bias=options.bias,
+            use_rslora=options.rslora,
+            use_dora=options.dora,
+            # Conv1D stores (in, out). PEFT finds out by itself, with a warning for each.
+            fan_in_fan_out=all(item.weight.kind == "conv1d" for item in assignments),
+            task_type=task_type(model),
+            modules_to_save=None if heads_adapted else heads or None,
+            target_parameters=shortest_endings(parameters, model.parameter_endings) if parameters else None,
+        ),
+        sizes,
+        headline,
+    )
+
+
+def _attempt(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size]) -> Compiled | str:
+    """The configuration with what PEFT does, or how that differs from the sizes."""
+    resolution = resolve(model, config, NEWEST)
+    if difference := _difference(resolution, sizes, NEWEST):
+        return difference
+    refusals: dict[str, str] = {}
+    for release in () if releases_agree(model, config) else SUPPORTED_PEFT[:-1]:
+        other = resolve(model, config, release)
+        if other.error and config.task_type == "SEQ_2_SEQ_LM":  # the only task whose wrapper changed
+            bare = resolve(model, dataclasses.replace(config, task_type=None), release)
+            if not bare.error:
+                refusals[release] = other.error
+            other = bare
+        if difference := _difference(other, sizes, release):
+            return difference
+    return Compiled(config, resolution, refusals)
+
+
+def _difference(resolution: Resolution, sizes: Mapping[str, Size], release: str) -> str:
+    """How a release's resolution differs from the sizes; empty if it does not."""
+    return f"PEFT {release}: {resolution.error}" if resolution.error else size_difference(resolution, sizes, release)
 
 
 def size_difference(resolution: Resolution, sizes: Mapping[str, Size], peft: str = NEWEST) -> str:

@@ -16,14 +16,15 @@ from lorascope.model.json import FORMAT, map_from_json, map_to_json
 from lorascope.model.types import LOADABLE, ModelMap
 from lorascope.names import fold, unfold_all
 from lorascope.outputs import checked_place, file_objection, sealed_file, seals, write_files
-from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.adaptability import obstacle
 from lorascope.peft_rules.lora_config import peft_arguments
-from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.plans.arguments import require_map, require_plan
 from lorascope.plans.compiler import compile_targets
-from lorascope.plans.planner import option_faults
+from lorascope.plans.notes import Note, Value
+from lorascope.plans.planner import assemble, option_faults
 from lorascope.plans.rules import parse_rule
-from lorascope.plans.types import Options, Plan, Rule, Target
+from lorascope.plans.types import Assignment, Options, Plan, Rule, Target
 from lorascope.sources.files.plain import MOST_BYTES
 from lorascope.sources.modules.python_objects import path_text
 from lorascope.sources.transformers.config import read_json
@@ -46,7 +47,6 @@ def plan_to_json(plan: Plan) -> Json:
     groups: dict[tuple[int, float, int], list[Target]] = {}
     for target in plan.targets:
         groups.setdefault((target.rank, target.alpha, target.rule), []).append(target)
-    trainable = {adapted.name: adapted.trainable for adapted in plan.resolution.adapted}
     return {
         "format": PLAN_FORMAT,
         "rules": [str(rule) for rule in plan.rules],
@@ -56,7 +56,7 @@ def plan_to_json(plan: Plan) -> Json:
                 "rank": rank,
                 "alpha": alpha,
                 "rule": rule,
-                "trainable": sum(trainable[peft_name(plan.model, target.weight)] for target in targets),
+                "trainable": sum(target.adapted.trainable for target in targets),
                 "names": fold(target.weight.name for target in targets),
             }
             for (rank, alpha, rule), targets in groups.items()
@@ -64,10 +64,15 @@ def plan_to_json(plan: Plan) -> Json:
         "trainable": plan.resolution.trainable,
         "parameters": plan.model.dimensions.parameters,
         "unreachable": [{"name": weight.name, "reason": reason} for weight, reason in plan.unreachable],
-        "notes": list(plan.notes),
+        "notes": [_note_to_json(note) for note in plan.notes],
         "adapter_config": peft_arguments(plan.config),
         "map": map_to_json(plan.model),
     }
+
+
+def _note_to_json(note: Note) -> Json:
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in note.values.items()}
+    return {"code": note.code, "text": str(note), "values": values}
 
 
 def plan_from_json(data: object) -> Plan:
@@ -84,51 +89,67 @@ def plan_from_json(data: object) -> Plan:
         rules = tuple(parse_rule(text) for text in data["rules"])
         exclude = tuple(parse_rule(text) for text in data["options"]["exclude"])
         options = _options(data["options"], exclude)
-        targets = _targets(data["targets"], model)
-        unreachable = tuple((model.weight_by_name[item["name"]], str(item["reason"])) for item in data["unreachable"])
-        notes = tuple(str(note) for note in data["notes"])
-        if not targets or any(not 0 <= target.rule < len(rules) for target in targets.values()):
+        assignments = _assignments(data["targets"], model)
+        weights = [model.weight_by_name[item["name"]] for item in data["unreachable"]]
+        notes = tuple(_notes(data["notes"]))
+        if not assignments or any(not 0 <= item.rule < len(rules) for item in assignments.values()):
             raise LorascopeError("its targets are empty, or of no rule", where="saved plan", hint=_AGAIN)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, LorascopeError):
             raise
-        said = str(error) if len(str(error)) <= _LONGEST else quoted(str(error))
+        message = str(error) if len(str(error)) <= _LONGEST else quoted(str(error))
         raise LorascopeError(
-            f"it is broken: {type(error).__name__}: {said}", where="saved plan", hint=_AGAIN
+            f"it is broken: {type(error).__name__}: {message}", where="saved plan", hint=_AGAIN
         ) from error
-    ordered = tuple(targets[weight.name] for weight in model.weights if weight.name in targets)
-    config = compile_targets(model, ordered, options)
-    return Plan(model, rules, options, ordered, config, resolve(model, config), unreachable, notes)
+    ordered = tuple(assignments[weight.name] for weight in model.weights if weight.name in assignments)
+    unreachable = tuple((weight, reason) for weight in weights if (reason := obstacle(model, weight, NEWEST)))
+    return assemble(model, rules, options, ordered, unreachable, compile_targets(model, ordered, options), notes)
 
 
-def _targets(groups: Sequence[Json], model: ModelMap) -> dict[str, Target]:
-    """The targets by the weights' names, each of which stands there once.
+def _assignments(groups: Sequence[Json], model: ModelMap) -> dict[str, Assignment]:
+    """The ranks and alphas by the weights' names, each of which stands there once.
 
     Raises:
         LorascopeError: They stand for more than the model has, or have more sizes than can be compiled.
     """
-    targets: dict[str, Target] = {}
+    assignments: dict[str, Assignment] = {}
     sizes: set[tuple[int, float]] = set()
     for group in groups:
         (rank, alpha), rule = _size(group), _whole(group["rule"])
         sizes.add((rank, alpha))
-        for name in unfold_all(group["names"], len(model.weights) - len(targets)):
-            if name in targets:
+        for name in unfold_all(group["names"], len(model.weights) - len(assignments)):
+            if name in assignments:
                 raise LorascopeError(f"{quoted(name)} is a target twice", where="saved plan: targets", hint=_AGAIN)
-            targets[name] = Target(model.weight_by_name[name], rank, alpha, rule)
-    if len(sizes) > 1 and len(sizes) * len(targets) > _MOST_WORK:
-        fault = f"{len(targets)} targets have {len(sizes)} ranks and alphas, more than can be compiled"
+            assignments[name] = Assignment(model.weight_by_name[name], rank, alpha, rule)
+    if len(sizes) > 1 and len(sizes) * len(assignments) > _MOST_WORK:
+        fault = f"{len(assignments)} targets have {len(sizes)} ranks and alphas, more than can be compiled"
         raise LorascopeError(fault, where="saved plan: targets", hint=_AGAIN)
-    return targets
+    return assignments
+
+
+def _notes(items: Sequence[Json]) -> Iterator[Note]:
+    """The notes on the rules and options, which nothing else in the file tells; the others are found again."""
+    for item in items:
+        if item["code"] == "expert-rank":
+            values = item["values"]
+            numbers: dict[str, Value] = {name: _whole(values[name]) for name in ("rank", "each", "active")}
+            yield Note("expert-rank", {**numbers, "selector": str(parse_rule(values["selector"]))})
+        elif item["code"] == "no-dropout":
+            values = item["values"]
+            dropout = float(values["dropout"])
+            yield Note(
+                "no-dropout", {"count": _whole(values["count"]), "example": str(values["example"]), "dropout": dropout}
+            )
 
 
 def _options(data: Json, exclude: tuple[Rule, ...]) -> Options:
     options = Options(**{**data, "exclude": exclude})
-    checked = (options.rank, options.alpha, options.scale, options.dropout, options.bias, options.layers)
-    for fault in option_faults(*checked):
+    for fault in option_faults(options):
         raise LorascopeError(*fault.faults, where="saved plan", hint=_AGAIN)
     if options.alpha is None and options.scale is None:
         raise LorascopeError("neither alpha nor scale is given", where="saved plan", hint=_AGAIN)
+    if options.dropout is None:
+        raise LorascopeError("no dropout is given", where="saved plan", hint=_AGAIN)
     if not (type(options.rslora) is bool and type(options.dora) is bool and isinstance(options.recipe, str)):
         raise LorascopeError("rslora, dora or recipe is of a wrong type", where="saved plan", hint=_AGAIN)
     return options
@@ -137,7 +158,7 @@ def _options(data: Json, exclude: tuple[Rule, ...]) -> Options:
 def _size(group: Json) -> tuple[int, float]:
     """The rank and alpha of a group of targets, within what a plan can have."""
     rank, alpha = group["rank"], group["alpha"]
-    for fault in option_faults(rank, alpha, None, None, "none", ""):
+    for fault in option_faults(Options(rank=rank, alpha=alpha)):
         raise LorascopeError(*fault.faults, where="saved plan: targets", hint=_AGAIN)
     return rank, float(alpha)
 

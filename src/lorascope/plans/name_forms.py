@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lorascope.model.types import ModelMap
-from lorascope.names import NUMBER, filled, numbers_apart
+from lorascope.names import NUMBER, count_endings, endings, filled, numbers_apart
 from lorascope.peft_rules.matchers import LayerFilter
 from lorascope.peft_rules.releases import NEWEST, release_of
 
@@ -32,45 +32,40 @@ def module_forms(
         # An empty list keeps PEFT from adding its default targets to the parameters.
         yield {"target_modules": ()}
         return
-    names = [module.name for module in model.modules]
     layer_of = LayerFilter((0,), None, release_of(NEWEST)).index
     for layered in (False, True) if layers else (False,):
         for excluding in (False, True) if excludes else (False,):
-            form = _endings_form(names, modules, layer_of if layered else None, excluding)
+            form = _endings_form(model, modules, layer_of if layered else None, excluding)
             if form is not None:
                 yield form
     if regex:
-        yield {"target_modules": full_match(modules, names)}
+        yield {"target_modules": full_match(modules, (module.name for module in model.modules))}
     yield {"target_modules": tuple(sorted(modules))}
 
 
 def _endings_form(
-    names: Sequence[str], modules: set[str], layer_of: Callable[[str], int | None] | None, excluding: bool
+    model: ModelMap, modules: set[str], layer_of: Callable[[str], int | None] | None, excluding: bool
 ) -> dict[str, Any] | None:
-    """Name endings, restricted to the layers of the targets and to outside of target-free branches if so asked."""
+    """Name endings; with the layers of the modules, or without branches that hold none, if so asked."""
     form: dict[str, Any] = {}
-    considered: Iterable[str] = names
+    names = [module.name for module in model.modules]
     if layer_of is not None:
         layers = {layer_of(name) for name in modules}
         if None in layers or layers >= {layer for name in names if (layer := layer_of(name)) is not None}:
             return None
         form["layers_to_transform"] = tuple(sorted(layer for layer in layers if layer is not None))
-        considered = [name for name in considered if layer_of(name) in layers]
+        names = [name for name in names if layer_of(name) in layers]
     if excluding:
         leaves = {name.rpartition(".")[2] for name in modules}
-        rivals = [name for name in considered if name not in modules and name.rpartition(".")[2] in leaves]
+        rivals = [name for name in names if name not in modules and name.rpartition(".")[2] in leaves]
         branches = _target_free_branches(rivals, modules)
         if not branches:
             return None
         form["exclude_modules"] = _either(sorted(branches)) + r"\..*"
-        considered = [name for name in considered if not any(name.startswith(f"{branch}.") for branch in branches)]
-    endings = shortest_endings(sorted(modules), considered, numbers=False)
-    return {"target_modules": endings, **form} if endings else None
-
-
-def count_endings(names: Iterable[str]) -> Counter[str]:
-    """How many names have each dotted ending."""
-    return Counter(ending for name in names for ending in _endings(name))
+        names = [name for name in names if not any(name.startswith(f"{branch}.") for branch in branches)]
+    among = count_endings(names) if form else model.module_endings
+    targets = shortest_endings(sorted(modules), among, numbers=False)
+    return {"target_modules": targets, **form} if targets else None
 
 
 def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bool = True) -> tuple[str, ...] | None:
@@ -87,7 +82,7 @@ def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bo
     among_wanted = count_endings(wanted)
     chosen: set[str] = set()
     for name in wanted:
-        for ending in _endings(name):
+        for ending in endings(name):
             if not numbers and NUMBER.search(ending):
                 return None
             if ending in _SAYS_NOTHING or (ending != name and NUMBER.match(ending)):
@@ -98,13 +93,6 @@ def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bo
         else:
             return None
     return tuple(sorted(chosen))
-
-
-def _endings(name: str) -> Iterator[str]:
-    at = len(name)
-    while (at := name.rfind(".", 0, at)) >= 0:
-        yield name[at + 1 :]
-    yield name
 
 
 def _target_free_branches(rivals: Iterable[str], modules: set[str]) -> set[str]:
@@ -122,11 +110,6 @@ def _dots(name: str) -> Iterator[int]:
     return (match.start() for match in re.finditer(r"\.", name))
 
 
-def all_parameters(model: ModelMap) -> list[str]:
-    """Every parameter of the modules, by its dotted name."""
-    return [f"{module.name}.{name}" for module in model.modules for name, _ in module.parameters]
-
-
 def full_match(wanted: Iterable[str], names: Iterable[str]) -> str:
     """One regular expression whose full matches among `names` are `wanted`."""
     numbers_of = _numbers_by_pieces(names)
@@ -140,8 +123,8 @@ def full_match(wanted: Iterable[str], names: Iterable[str]) -> str:
     for stem, leaves in leaves_of.items():
         stems_of.setdefault(tuple(sorted(set(leaves))), []).append(stem)
     branches: list[str] = []
-    for endings, stems in stems_of.items():
-        ending = _group(endings)
+    for ends, stems in stems_of.items():
+        ending = _group(ends)
         branches.extend(f"{stem}\\.{ending}" if stem else ending for stem in sorted(stems))
     return "|".join(sorted(branches))
 

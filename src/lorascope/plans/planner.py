@@ -1,4 +1,4 @@
-"""From rules to a plan: which weights get which rank and alpha, and what must be said about that."""
+"""Turns rules into a plan."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.adaptability import obstacle
-from lorascope.peft_rules.addresses import as_parameter
+from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.releases import NEWEST
-from lorascope.peft_rules.resolve import resolve
 from lorascope.plans.arguments import require_map, require_texts
-from lorascope.plans.compiler import compile_targets
-from lorascope.plans.notes import remarks
+from lorascope.plans.compiler import Compiled, compile_targets
+from lorascope.plans.notes import Note
+from lorascope.plans.plan_notes import omissions, plan_notes
 from lorascope.plans.recipes import DEFAULT, RECIPES, recipe_rules
 from lorascope.plans.rules import FACT_OF, check_layers, parse_rule, select
-from lorascope.plans.types import Options, Plan, Rule, Target
+from lorascope.plans.types import Assignment, Options, Plan, Rule, Target
 
 DEFAULT_RANK = 8
 DEFAULT_ALPHA = 16.0
@@ -68,35 +68,82 @@ def plan(
     """
     require_map(model, "plan")
     require_texts("plan", "exclude", exclude)
-    faults = option_faults(rank, alpha, scale, dropout, bias, layers)
-    parsed, names, notes = _rules(model, rules or (DEFAULT,), rank if type(rank) is int else DEFAULT_RANK, faults)
-    excluded = _exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)
-    _raise_all(faults)
-    options = Options(
-        recipe="+".join(names),
-        rank=rank,
-        alpha=None if scale is not None else float(DEFAULT_ALPHA if alpha is None else alpha),
-        scale=scale,
-        dropout=DEFAULT_DROPOUT if dropout is None else dropout,
-        bias=bias,
-        rslora=rslora,
-        dora=dora,
-        layers=layers,
-        exclude=excluded,
+    faults: list[LorascopeError] = []
+    excluded = parse_exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)
+    options = Options("", rank, alpha, scale, dropout, bias, rslora, dora, layers, excluded)
+    return _plan(model, rules, options, faults)
+
+
+def plan_with(model: ModelMap, texts: Sequence[str], options: Options) -> Plan:
+    """Plan recipes and rules under some options.
+
+    Args:
+        model: The map.
+        texts: Recipes and rules, in order; the recipe `qv` if there is none.
+        options: Settings of the plan; its recipe is set here.
+
+    Raises:
+        LorascopeError: As `plan` does.
+    """
+    return _plan(model, texts, options, [])
+
+
+@in_matching_time
+def _plan(model: ModelMap, texts: Sequence[str], options: Options, exclusion_faults: list[LorascopeError]) -> Plan:
+    faults = option_faults(options)
+    expansion = _expand(model, texts or (DEFAULT,), options.rank if type(options.rank) is int else DEFAULT_RANK, faults)
+    _raise_all([*faults, *exclusion_faults])
+    if options.alpha is None and options.scale is None:
+        options = dataclasses.replace(options, alpha=DEFAULT_ALPHA)
+    elif options.alpha is not None:
+        options = dataclasses.replace(options, alpha=float(options.alpha))
+    options = dataclasses.replace(options, recipe="+".join(expansion.recipes))
+    assignments, unreachable = _assign(model, expansion.rules, options)
+    options, dropout_notes = _settle_dropout(model, assignments, options)
+    compiled = compile_targets(model, assignments, options)
+    return assemble(
+        model, expansion.rules, options, assignments, unreachable, compiled, (*expansion.notes, *dropout_notes)
     )
-    targets, unreachable = _targets(model, parsed, options)
-    options, dropout_notes = _dropout(model, targets, options, asked=dropout is not None)
-    config = compile_targets(model, targets, options)
-    drafted = Plan(
+
+
+def assemble(
+    model: ModelMap,
+    rules: tuple[Rule, ...],
+    options: Options,
+    assignments: Sequence[Assignment],
+    unreachable: tuple[tuple[Weight, str], ...],
+    compiled: Compiled,
+    notes: Sequence[Note],
+) -> Plan:
+    """Put a plan together from its compiled parts.
+
+    Args:
+        model: The map.
+        rules: The rules.
+        options: Settings of the whole plan.
+        assignments: What is adapted, in the map's order.
+        unreachable: What the rules select and PEFT cannot adapt.
+        compiled: The configuration of the assignments.
+        notes: Notes on the rules and options, before those on the plan.
+    """
+    adapted = {item.name: item for item in compiled.resolution.adapted}
+    targets = tuple(
+        Target(item.weight, item.rank, item.alpha, item.rule, adapted[peft_name(model, item.weight)])
+        for item in assignments
+    )
+    left_out = tuple(omissions(model, targets, unreachable))
+    return Plan(
         model=model,
-        rules=parsed,
+        rules=rules,
         options=options,
         targets=targets,
-        config=config,
-        resolution=resolve(model, config, NEWEST),
+        config=compiled.config,
+        resolution=compiled.resolution,
+        releases=compiled.releases,
         unreachable=unreachable,
+        left_out=left_out,
+        notes=(*notes, *plan_notes(model, rules, targets, unreachable, left_out, compiled)),
     )
-    return dataclasses.replace(drafted, notes=(*notes, *dropout_notes, *remarks(drafted)))
 
 
 def rules_at(model: ModelMap, texts: Sequence[str], rank: int) -> tuple[Rule, ...]:
@@ -106,9 +153,9 @@ def rules_at(model: ModelMap, texts: Sequence[str], rank: int) -> tuple[Rule, ..
         LorascopeError: With the faults of all texts.
     """
     faults: list[LorascopeError] = []
-    rules, _, _ = _rules(model, texts, rank, faults)
+    expansion = _expand(model, texts, rank, faults)
     _raise_all(faults)
-    return rules
+    return expansion.rules
 
 
 def means_recipe(text: str) -> bool:
@@ -125,28 +172,32 @@ def means_recipe(text: str) -> bool:
     return not set(".,=[") & set(text) and text.strip() not in FACT_OF
 
 
-def option_faults(
-    rank: object, alpha: object, scale: object, dropout: object, bias: object, layers: object
-) -> list[LorascopeError]:
-    """Everything that is wrong with the options of a plan, whatever the rules and the model."""
-    faults: list[str] = []
-    if type(rank) is not int or not 1 <= rank <= _MOST_RANK:
-        faults.append(f"rank {quoted(rank)} is not a whole number from 1 to {_MOST_RANK}")
-    for name, value in (("alpha", alpha), ("scale", scale)):
-        if value is not None and not (_is_number(value) and 0 < value <= _MOST_ALPHA):
-            faults.append(f"{name} {quoted(value)} is not a number above 0 and up to {_MOST_ALPHA}")
-    if alpha is not None and scale is not None:
+def option_faults(options: Options) -> list[LorascopeError]:
+    """Everything wrong with the options of a plan, whatever the rules and the model."""
+    faults = _number_faults(options)
+    if options.alpha is not None and options.scale is not None:
         faults.append("alpha and scale are both given, and each decides the other: leave one out")
-    if dropout is not None and not (_is_number(dropout) and 0 <= dropout < 1):
-        faults.append(f"dropout {quoted(dropout)} is not a number from 0 up to, but not including, 1")
-    if bias not in _BIASES:
-        faults.append(f"bias {quoted(bias)} is none of {', '.join(_BIASES)}")
+    if options.bias not in _BIASES:
+        faults.append(f"bias {quoted(options.bias)} is none of {', '.join(_BIASES)}")
+    layers: object = options.layers
     if not isinstance(layers, str):
         faults.append(f"layers {quoted(layers)} is not a text such as -8: or 0,3")
     elif layers:
         check_layers(layers.replace(" ", ""), faults)
     defaults = f"The defaults are rank {DEFAULT_RANK}, alpha {DEFAULT_ALPHA:g}, dropout {DEFAULT_DROPOUT:g}, bias none."
     return [LorascopeError(*faults, where="options", hint=defaults)] if faults else []
+
+
+def _number_faults(options: Options) -> list[str]:
+    faults = []
+    if type(options.rank) is not int or not 1 <= options.rank <= _MOST_RANK:
+        faults.append(f"rank {quoted(options.rank)} is not a whole number from 1 to {_MOST_RANK}")
+    for name, value in (("alpha", options.alpha), ("scale", options.scale)):
+        if value is not None and not (_is_number(value) and 0 < value <= _MOST_ALPHA):
+            faults.append(f"{name} {quoted(value)} is not a number above 0 and up to {_MOST_ALPHA}")
+    if options.dropout is not None and not (_is_number(options.dropout) and 0 <= options.dropout < 1):
+        faults.append(f"dropout {quoted(options.dropout)} is not a number from 0 up to, but not including, 1")
+    return faults
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -162,28 +213,35 @@ def _raise_all(faults: Sequence[LorascopeError]) -> None:
         raise LorascopeError(*faults)
 
 
-def _rules(
-    model: ModelMap, texts: Sequence[str], rank: int, faults: list[LorascopeError]
-) -> tuple[tuple[Rule, ...], list[str], list[str]]:
-    """The rules of all texts, the names of the recipes among them, and what the recipes say."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Expansion:
+    """The rules of some recipes and rules, the recipes' names, and the notes on them."""
+
+    rules: tuple[Rule, ...]
+    recipes: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+
+def _expand(model: ModelMap, texts: Sequence[str], rank: int, faults: list[LorascopeError]) -> _Expansion:
     rules: list[Rule] = []
-    names: list[str] = []
-    notes: list[str] = []
+    recipes: list[str] = []
+    notes: list[Note] = []
     for text in texts:
         try:
             if means_recipe(text):
-                added, said = recipe_rules(text, model, rank)
-                names.append(text)
+                added, remarks = recipe_rules(text, model, rank)
+                recipes.append(text)
                 rules.extend(added)
-                notes.extend(said)
+                notes.extend(remarks)
             else:
                 rules.append(parse_rule(text))
         except LorascopeError as error:
             faults.append(error)
-    return tuple(rules), names, notes
+    return _Expansion(tuple(rules), tuple(recipes), tuple(notes))
 
 
-def _exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tuple[Rule, ...]:
+def parse_exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tuple[Rule, ...]:
+    """The rules of exclusions; what is wrong with them is added to the faults."""
     rules: list[Rule] = []
     for text in texts:
         try:
@@ -198,34 +256,42 @@ def _exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tuple[Rul
     return tuple(rules)
 
 
-def _targets(
+def _assign(
     model: ModelMap, rules: Sequence[Rule], options: Options
-) -> tuple[tuple[Target, ...], tuple[tuple[Weight, str], ...]]:
-    chosen: dict[str, Target] = {}
-    faults: list[LorascopeError] = []
-    for index, rule in enumerate(rules):
-        if options.layers and not rule.layers:
-            rule = dataclasses.replace(rule, layers=options.layers.replace(" ", ""))
-        rank = options.rank if rule.rank is None else rule.rank
-        for weight in _selected(model, rule, faults):
-            chosen[weight.name] = Target(weight, rank, alpha_of(rule, rank, options), index)
-    for rule in options.exclude:
-        for weight in _selected(model, rule, faults):
-            chosen.pop(weight.name, None)
-    _raise_all(faults)
+) -> tuple[tuple[Assignment, ...], tuple[tuple[Weight, str], ...]]:
+    """What the rules give the weights that PEFT can adapt, and the other weights with the reason."""
+    chosen = _chosen(model, rules, options)
     if not chosen:
         raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
-    blocked = {name: reason for name, target in chosen.items() if (reason := obstacle(model, target.weight, NEWEST))}
-    reachable = chosen.keys() - blocked.keys()
-    reached = tuple(chosen[weight.name] for weight in model.weights if weight.name in reachable)
-    if not reached:
+    blocked = {name: reason for name, item in chosen.items() if (reason := obstacle(model, item.weight, NEWEST))}
+    reachable = tuple(
+        chosen[weight.name] for weight in model.weights if weight.name in chosen and weight.name not in blocked
+    )
+    if not reachable:
         reasons = sorted(set(blocked.values()))
         raise LorascopeError(
             *(f"PEFT cannot adapt what the rules select: {reason}" for reason in reasons),
             where=model.model,
             hint="See what PEFT can adapt with: lorascope inspect",
         )
-    return reached, tuple((chosen[name].weight, reason) for name, reason in blocked.items())
+    return reachable, tuple((chosen[name].weight, reason) for name, reason in blocked.items())
+
+
+def _chosen(model: ModelMap, rules: Sequence[Rule], options: Options) -> dict[str, Assignment]:
+    """What the rules give the weights that they select, in the order in which they were first selected."""
+    chosen: dict[str, Assignment] = {}
+    faults: list[LorascopeError] = []
+    for index, rule in enumerate(rules):
+        if options.layers and not rule.layers:
+            rule = dataclasses.replace(rule, layers=options.layers.replace(" ", ""))
+        rank = options.rank if rule.rank is None else rule.rank
+        for weight in _selected(model, rule, faults):
+            chosen[weight.name] = Assignment(weight, rank, alpha_of(rule, rank, options), index)
+    for rule in options.exclude:
+        for weight in _selected(model, rule, faults):
+            chosen.pop(weight.name, None)
+    _raise_all(faults)
+    return chosen
 
 
 def _selected(model: ModelMap, rule: Rule, faults: list[LorascopeError]) -> tuple[Weight, ...]:
@@ -246,25 +312,28 @@ def alpha_of(rule: Rule, rank: int, options: Options) -> float:
     return options.scale * (math.sqrt(rank) if options.rslora else rank)
 
 
-def _dropout(
-    model: ModelMap, targets: Sequence[Target], options: Options, *, asked: bool
-) -> tuple[Options, tuple[str, ...]]:
-    """Dropout and DoRA give way to, or stand in the way of, weights that PEFT reaches as parameters."""
-    bare = [target.weight for target in targets if as_parameter(model, target.weight)]
+def _settle_dropout(
+    model: ModelMap, assignments: Sequence[Assignment], options: Options
+) -> tuple[Options, tuple[Note, ...]]:
+    """The options with a dropout that PEFT can apply to all weights; DoRA must be possible too."""
+    bare = [item.weight for item in assignments if as_parameter(model, item.weight)]
+    dropout = DEFAULT_DROPOUT if options.dropout is None else options.dropout
     if not bare:
-        return options, ()
+        return dataclasses.replace(options, dropout=dropout), ()
     example = f"{len(bare)} of them, such as {bare[0].name}, are reached as parameters"
     if options.dora:
         raise LorascopeError(
             f"DoRA is not possible for these weights: {example}, where PEFT has none",
             hint="Leave out --dora, or take them out of the plan (--exclude ffn.expert).",
         )
-    if options.dropout == 0:
-        return options, ()
-    if asked:
+    if options.dropout:
         raise LorascopeError(
-            f"dropout {options.dropout:g} is not possible for these weights: {example}, where PEFT has none",
+            f"dropout {dropout:g} is not possible for these weights: {example}, where PEFT has none",
             hint="Set --dropout 0, or take them out of the plan (--exclude ffn.expert).",
         )
-    note = f"dropout is 0, not {options.dropout:g}: {example}, where PEFT has no dropout"
-    return dataclasses.replace(options, dropout=0.0), (note,)
+    notes = () if options.dropout == 0 else (_no_dropout(bare),)
+    return dataclasses.replace(options, dropout=0.0), notes
+
+
+def _no_dropout(bare: Sequence[Weight]) -> Note:
+    return Note("no-dropout", {"count": len(bare), "example": bare[0].name, "dropout": DEFAULT_DROPOUT})

@@ -1,12 +1,13 @@
-"""A plan and what it is made of: rules, options and targets."""
+"""A plan and its parts: rules, options, targets."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Weight
-from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
+from lorascope.plans.notes import Note
 from lorascope.texts import text_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a plan: which weights, in which layers, at what rank and alpha.
+    """One line of a plan: weights, layers, rank and alpha.
 
     Attributes:
         facts: Alternatives per fact, all of which must hold: `attention.q,v` is `(("attention",), ("q", "v"))`.
@@ -42,14 +43,44 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """A weight with the rank (per expert) and alpha that a plan gives it.
+class Options:
+    """Settings of a whole plan.
 
     Attributes:
-        weight: What is adapted.
-        rank: Its rank.
+        recipe: Names of the recipes that the rules come from, joined by `+`; set by the planner.
+        rank: Rank of rules that name none.
+        alpha: Alpha of rules that name none, the same for every rank; None where `scale` decides. The default is 16.
+        scale: Effective scale of every weight whatever its rank; None where `alpha` decides.
+        dropout: Dropout on the adapters' inputs. None stands for 0.05, or 0 where PEFT cannot apply any; a plan has the
+            number.
+        bias: Which biases are trained: `none`, `all` or `lora_only`.
+        rslora: Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA, arXiv 2312.03732).
+        dora: Train a magnitude per output too (DoRA, arXiv 2402.09353).
+        layers: Layers of rules that name none.
+        exclude: Selectors whose weights are taken out at the end.
+    """
+
+    recipe: str = ""
+    rank: int = 8
+    alpha: float | None = None
+    scale: float | None = None
+    dropout: float | None = None
+    bias: str = "none"
+    rslora: bool = False
+    dora: bool = False
+    layers: str = ""
+    exclude: tuple[Rule, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Assignment:
+    """The rank and alpha that a rule gives a weight.
+
+    Attributes:
+        weight: What is to be adapted.
+        rank: Its rank, per expert where several are stacked in it.
         alpha: Its alpha.
-        rule: Index of the rule that chose it, in `Plan.rules`.
+        rule: Index of the rule, in `Plan.rules`.
     """
 
     weight: Weight
@@ -59,47 +90,56 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Options:
-    """What holds for a plan as a whole.
+class Target:
+    """An assignment, with the adapter that PEFT makes of it.
 
     Attributes:
-        recipe: Name of the recipe that the rules come from, or empty.
-        rank: Rank of rules that name none.
-        alpha: The alpha of rules that name none, the same for every rank; None where `scale` decides.
-        scale: The effective scale that every weight gets whatever its rank; None where `alpha` decides.
-        dropout: Dropout on the adapters' inputs.
-        bias: Which biases are trained: `none`, `all` or `lora_only`.
-        rslora: Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA, arXiv 2312.03732).
-        dora: Train a magnitude per output beside the product (DoRA, arXiv 2402.09353).
-        layers: Layers of rules that name none.
-        exclude: Selectors whose weights are taken out at the end.
+        weight: What is adapted.
+        rank: Its rank, per expert where several are stacked in it.
+        alpha: Its alpha.
+        rule: Index of the rule that chose it, in `Plan.rules`.
+        adapted: PEFT's name for it, its scale and its trainable parameters.
     """
 
-    recipe: str = ""
-    rank: int = 8
-    alpha: float | None = 16
-    scale: float | None = None
-    dropout: float = 0.05
-    bias: str = "none"
-    rslora: bool = False
-    dora: bool = False
-    layers: str = ""
-    exclude: tuple[Rule, ...] = ()
+    weight: Weight
+    rank: int
+    alpha: float
+    rule: int
+    adapted: Adapted
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Weights of a planned block that the plan leaves out.
+
+    Attributes:
+        block: The block; with its component, unless that is the language model.
+        weights: The weights, in the map's order.
+        parameters: Their parameters.
+        share: Their part of the block's parameters, from 0 to 1.
+    """
+
+    block: str
+    weights: tuple[Weight, ...]
+    parameters: int
+    share: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The targets of a model, the rules that chose them, and what must be said about them.
+    """The targets of a model, their configuration, and notes on both.
 
     Attributes:
         model: The map that it was made for.
         rules: The rules, in order; a later one wins, weight by weight.
-        options: What holds for all of it.
+        options: Settings of the whole plan.
         targets: What is adapted, in the map's order.
-        config: The adapter configuration that adapts exactly them.
+        config: The adapter configuration that adapts exactly the targets.
         resolution: What PEFT does with that configuration.
+        releases: The supported releases of PEFT that take it, oldest first.
         unreachable: Weights that the rules select and PEFT cannot adapt, with the reason.
-        notes: What else the reader should know.
+        left_out: Weights of the planned blocks that are not planned, block by block.
+        notes: Side effects, omissions and costs, the most consequential first.
     """
 
     model: ModelMap
@@ -108,8 +148,10 @@ class Plan:
     targets: tuple[Target, ...]
     config: AdapterConfig
     resolution: Resolution
+    releases: tuple[str, ...]
     unreachable: tuple[tuple[Weight, str], ...] = ()
-    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def __str__(self) -> str:
         return text_of(self)

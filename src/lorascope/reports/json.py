@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
@@ -13,11 +12,9 @@ from lorascope.checks.types import Check
 from lorascope.model.types import ModelMap, Role, Trace, Weight
 from lorascope.names import fold
 from lorascope.peft_rules.adaptability import obstacle
-from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.types import Adapted
-from lorascope.plans.notes import left_out
-from lorascope.plans.types import Plan
+from lorascope.plans.types import LeftOut, Plan
 from lorascope.servers.types import Serving
 
 Json = dict[str, Any]
@@ -34,18 +31,15 @@ def map_json(model: ModelMap) -> Json:
 
 def plan_json(plan: Plan) -> Json:
     """`plan --json`: targets by the names that `inspect --json` gives, totals, what is left out, and PEFT's arguments."""
-    adapted = {one.name: one for one in plan.resolution.adapted}
     return {
         "model": model_json(plan.model),
         "rules": [str(rule) for rule in plan.rules],
-        "targets": [
-            _target(adapted[peft_name(plan.model, target.weight)], target.weight.name) for target in plan.targets
-        ],
+        "targets": [_target(target.adapted, target.weight.name) for target in plan.targets],
         "trainable": plan.resolution.trainable,
         "total": plan.model.dimensions.parameters,
-        "left_out": [_group(weights) for _, weights in left_out(plan)],
+        "left_out": [_omission(omission) for omission in plan.left_out],
         "unreachable": [{"name": weight.name, "reason": reason} for weight, reason in plan.unreachable],
-        "notes": list(plan.notes),
+        "notes": [str(note) for note in plan.notes],
         "peft": peft_arguments(plan.config),
     }
 
@@ -145,11 +139,10 @@ def _target(adapted: Adapted, name: str) -> Json:
     }
 
 
-def _group(weights: Iterable[Weight]) -> Json:
-    weights = list(weights)
+def _omission(omission: LeftOut) -> Json:
     return {
-        "roles": list(dict.fromkeys(str(weight.role) for weight in weights)),
-        "names": fold(weight.name for weight in weights),
-        "weights": len(weights),
-        "parameters": sum(weight.size for weight in weights),
+        "roles": list(dict.fromkeys(str(weight.role) for weight in omission.weights)),
+        "names": fold(weight.name for weight in omission.weights),
+        "weights": len(omission.weights),
+        "parameters": omission.parameters,
     }

@@ -9,12 +9,11 @@ from lorascope.foreign_text import one_line, shown
 from lorascope.model.types import Dimensions, ModelMap, Weight
 from lorascope.names import fold, listed, spans
 from lorascope.peft_rules.adaptability import obstacle
-from lorascope.peft_rules.addresses import as_parameter, peft_name
+from lorascope.peft_rules.addresses import as_parameter
 from lorascope.peft_rules.lora_config import peft_arguments
-from lorascope.peft_rules.releases import SUPPORTED_PEFT
-from lorascope.plans.compiler import unfit_releases
-from lorascope.plans.notes import label, quantized
-from lorascope.plans.types import Plan
+from lorascope.plans.notes import label
+from lorascope.plans.plan_notes import quantization_notes
+from lorascope.plans.types import Plan, Target
 from lorascope.reports.tables import bullets, percent, short, table
 from lorascope.reports.traces import traces_text
 
@@ -47,7 +46,7 @@ def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
         parts.append(_notes([f"PEFT cannot adapt this model: {model.refusal}"]))
     elif obstacles:
         parts.append(_notes([f"{', '.join(fold(names))}: {reason}" for reason, names in obstacles.items()]))
-    stored = list(quantized(weight for weight in weights if weight.role.block != "other"))
+    stored = list(map(str, quantization_notes(model, (w for w in weights if w.role.block != "other"))))
     if stored:
         parts.append(_notes(stored))
     guesses = [weight.name for weight in weights if weight.guess]
@@ -84,12 +83,11 @@ def plan_text(plan: Plan) -> str:
     parts.append("")
     parts.append(f"{resolution.trainable:,} trainable parameters, {total} of {short(plan.model.dimensions.parameters)}")
     if plan.notes:
-        parts.append(_notes(plan.notes))
+        parts.append(_notes(map(str, plan.notes)))
     parts += ["", "adapter configuration:"]
     parts += [f"  {key} = {value!r}" for key, value in peft_arguments(plan.config).items()]
-    fit = [peft for peft in SUPPORTED_PEFT if peft not in unfit_releases(plan.model, plan.config)]
-    verb = "adapts" if len(fit) == 1 else "adapt"
-    checked = f"PEFT {', '.join(fit)} {verb} exactly these {len(plan.targets)} weights"
+    verb = "adapts" if len(plan.releases) == 1 else "adapt"
+    checked = f"PEFT {', '.join(plan.releases)} {verb} exactly these {len(plan.targets)} weights"
     parts += ["", f"checked against PEFT's rules: {checked} (run PEFT itself with --prove)"]
     return shown("\n".join(parts))
 
@@ -118,17 +116,18 @@ def _policy(plan: Plan) -> str:
 
 
 def _targets(plan: Plan) -> str:
-    adapted = {one.name: one for one in plan.resolution.adapted}
-    groups: dict[tuple[str, int, float], list[Weight]] = {}
+    groups: dict[tuple[str, int, float], list[Target]] = {}
     for target in plan.targets:
-        groups.setdefault((label(target.weight), target.rank, target.alpha), []).append(target.weight)
+        groups.setdefault((label(target.weight), target.rank, target.alpha), []).append(target)
     rows = []
-    for (role, rank, alpha), weights in groups.items():
-        ones = [adapted[peft_name(plan.model, weight)] for weight in weights]
-        per = " each" if weights[0].experts > 1 else ""
-        cost = sum(one.trainable for one in ones)
-        names = ", ".join(fold(weight.name for weight in weights))
-        rows.append((role, str(len(weights)), f"{rank}{per}", f"{alpha:g}", f"{ones[0].scale:g}", f"{cost:,}", names))
+    for (role, rank, alpha), targets in groups.items():
+        first = targets[0]
+        per = " each" if first.weight.experts > 1 else ""
+        cost = sum(target.adapted.trainable for target in targets)
+        names = ", ".join(fold(target.weight.name for target in targets))
+        rows.append(
+            (role, str(len(targets)), f"{rank}{per}", f"{alpha:g}", f"{first.adapted.scale:g}", f"{cost:,}", names)
+        )
     return table(("role", "weights", "rank", "alpha", "scale", "trainable", "names"), rows, right=(1, 2, 3, 4, 5))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lorascope.model.types import ModelMap, Trace, Weight
 from lorascope.names import listed
-from lorascope.plans.notes import label, said_of
+from lorascope.plans.notes import describe_trace, label
 from lorascope.reports.tables import bullets, table
 
 BOTH, FLOW = "by both", "only by dataflow"
@@ -63,7 +63,7 @@ def traces_text(model: ModelMap, weights: Sequence[Weight]) -> str:
         for same in _grouped(standings[one], lambda trace: (trace.named, trace.guess, trace.flow, trace.evidence)):
             names = listed((trace.weight for trace in same), _MOST_NAMES)
             kept = f"; listed as {label(chosen[same[0].weight])}" if one == DISAGREE else ""
-            doubts.append(f"{names} ({len(same)}): {said_of(same[0])}{kept}: {same[0].evidence}")
+            doubts.append(f"{names} ({len(same)}): {describe_trace(same[0])}{kept}: {same[0].evidence}")
         if doubts:
             parts += ["", heading, bullets(doubts)]
     return "\n".join(parts)

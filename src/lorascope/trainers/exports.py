@@ -175,7 +175,7 @@ def plan_command(plan: Plan) -> str:
         words += ["--scale", _number(options.scale)]
     elif options.alpha is not None:
         words += ["--alpha", _number(options.alpha)]
-    words += ["--dropout", _number(options.dropout)]
+    words += ["--dropout", _number(plan.config.lora_dropout)]
     words += [f"--{name}" for name in ("rslora", "dora") if getattr(options, name)]
     words += ["--bias", options.bias] if options.bias != "none" else []
     words += [f"--layers={options.layers}"] if options.layers else []

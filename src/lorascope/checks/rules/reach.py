@@ -19,8 +19,9 @@ from lorascope.peft_rules.adaptability import obstacle
 from lorascope.peft_rules.addresses import peft_name, weight_of
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.plans.compiler import compile_targets
-from lorascope.plans.notes import quantized, said_of
-from lorascope.plans.types import Options, Target
+from lorascope.plans.notes import describe_trace
+from lorascope.plans.plan_notes import quantization_notes
+from lorascope.plans.types import Assignment, Options
 
 _PLANNED = ("attention", "ffn", "mixer")
 _MOST_BRANCHES = 6
@@ -225,14 +226,14 @@ def _written(case: Case, sizes: Mapping[str, tuple[int, float]]) -> str:
     """Other targets that adapt exactly some weights at their sizes, as far as they can be told in a line."""
     weights = {name: weight_of(case.model, name) for name in sizes}
     targets = [
-        Target(weight, rank, alpha, 0) for name, (rank, alpha) in sizes.items() if (weight := weights[name]) is not None
+        Assignment(weight, rank, alpha, 0) for name, (rank, alpha) in sizes.items() if (weight := weights[name]) is not None
     ]
     config = case.config
     options = Options(dropout=config.lora_dropout, bias=config.bias, rslora=config.use_rslora, dora=config.use_dora)
     if len(targets) != len(sizes):
         return ""
     try:
-        arguments = peft_arguments(compile_targets(case.model, targets, options))
+        arguments = peft_arguments(compile_targets(case.model, targets, options).config)
     except LorascopeError:
         return ""
     given = peft_arguments(config)
@@ -321,7 +322,7 @@ def _ties(case: Case) -> Iterator[Finding]:
 
 def _map_doubts(case: Case) -> Iterator[Finding]:
     model = case.model
-    for need in quantized(case.hit):
+    for need in map(str, quantization_notes(case.model, case.hit)):
         yield Finding("quantized", "note", "the base model", need, "Install what it names before training.")
     if model.basis == "names":
         message = (
@@ -336,7 +337,7 @@ def _map_doubts(case: Case) -> Iterator[Finding]:
         trace = traces.get(weight.name)
         if trace is not None and (trace.disagrees or trace.status != "executed"):
             kind = "names and dataflow disagree" if trace.disagrees else "no forward pass confirms what they do"
-            doubts.setdefault(f"{kind}: {said_of(trace)}: {trace.evidence}", []).append(weight)
+            doubts.setdefault(f"{kind}: {describe_trace(trace)}: {trace.evidence}", []).append(weight)
     for doubt, weights in doubts.items():
         fix = "Look at the modeling code before you trust the role."
         yield Finding("traced-doubt", "note", places(weights), f"{len(weights)} weights: {doubt}", fix)
