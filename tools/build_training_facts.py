@@ -58,7 +58,7 @@ def _kept(entry: Any) -> float:
     import transformers
 
     import lorascope
-    from lorascope.costs.memory import memory_estimate
+    from lorascope.costs.memory_estimate import MemoryEstimate
     from lorascope.costs.training_run import Training
     from lorascope.sources.transformers.meta_model import map_module
     from tests.helpers.small_configs import shrunk
@@ -88,7 +88,7 @@ def _kept(entry: Any) -> float:
     mask[1, -5:] = 0
     real = _saved(adapted, {"input_ids": words, "labels": words, "attention_mask": mask})
     how = Training(batch=2, seq_len=length, dtype="fp32", device="cpu")
-    return real / memory_estimate(plan, how, corrected=False).saved_before_backward()
+    return real / MemoryEstimate(plan, how, corrected=False).saved_before_backward()
 
 
 def _saved(model: Any, inputs: dict[str, Any]) -> int:

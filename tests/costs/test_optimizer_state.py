@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lorascope.costs.optimizer_state import Trained, optimizer_bytes, step_bytes
+from lorascope.costs.optimizer_state import TrainedTensor, optimizer_bytes, step_bytes
 
 SHAPES = ((100, 300), (64, 64), (8, 16), (700,), (5000,), (4, 32, 48))
 
@@ -38,7 +38,7 @@ def test_states_are_those_of_the_optimizer(name: str) -> None:
         # Counters, and the table of values that all 8-bit states share.
         if torch.is_tensor(value) and value.dim() and not key.startswith("qmap")
     )
-    trained: list[Trained] = [(shape, 4) for shape in SHAPES]
+    trained: list[TrainedTensor] = [(shape, 4) for shape in SHAPES]
     assert optimizer_bytes(name, trained) == real
     assert (real > 0) == (name != "sgd")
 
@@ -53,6 +53,6 @@ def test_states_of_bf16_parameters_are_bf16() -> None:
 
 
 def test_only_adafactor_needs_more_for_a_moment() -> None:
-    trained: list[Trained] = [((10, 20), 4), ((5,), 4)]
+    trained: list[TrainedTensor] = [((10, 20), 4), ((5,), 4)]
     assert step_bytes("adafactor", trained) == 3 * 4 * 200
     assert step_bytes("adamw", trained) == step_bytes("sgd", trained) == step_bytes("adamw-8bit", []) == 0

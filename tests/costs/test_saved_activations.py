@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from lorascope.costs.memory import memory_estimate
+from lorascope.costs.memory_estimate import MemoryEstimate
 from lorascope.costs.training_run import Training
 from tests.helpers.saved_tensors import LENGTH, Saved, saved_by
 
@@ -30,7 +30,7 @@ def middle_layers(saved: Saved, how: Training) -> list[tuple[int, int]]:
     """Said and real bytes of the second layer of each stack."""
     return [
         (sum(kept.values()), saved.below(place))
-        for place, kept in memory_estimate(saved.plan, how).saved_by_place()
+        for place, kept in MemoryEstimate(saved.plan, how).saved_by_place()
         if place.split(".")[-1] == "1"
     ]
 
@@ -84,7 +84,7 @@ def test_others_are_near(name: str, dtype: str, least: float, most: float) -> No
 def whole(name: str, rules: str, dtype: str, checkpointing: bool) -> float:
     saved = saved_by(name, rules, dtype, checkpointing=checkpointing)
     how = training(dtype, masked=True, checkpointing=checkpointing)
-    return memory_estimate(saved.plan, how).saved_before_backward() / saved.total
+    return MemoryEstimate(saved.plan, how).saved_before_backward() / saved.total
 
 
 @pytest.mark.slow

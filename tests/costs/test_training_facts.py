@@ -9,7 +9,8 @@ import pytest
 
 import lorascope as ls
 from lorascope.costs.activations import measured_share, training_facts
-from lorascope.costs.memory import memory_estimate, training_memory
+from lorascope.costs.memory import training_memory
+from lorascope.costs.memory_estimate import MemoryEstimate
 from lorascope.costs.training_run import Training
 from tests.helpers.samples import sample
 
@@ -44,17 +45,17 @@ def test_a_text_model_stands_for_the_model_with_images() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["diffllama", "doge", "nanochat", "mamba2"])
-def test_what_is_not_explained_is_counted_and_said(model_type: str) -> None:
+def test_unexplained_activations_are_counted_and_noted(model_type: str) -> None:
     plan = ls.plan(sample(model_type), "all", rank=8, dropout=0.0)
     how = Training(seq_len=512)
     share = measured_share("causal-lm", model_type)
     assert share is not None and share > 1.1
-    plain, corrected = memory_estimate(plan, how, corrected=False), memory_estimate(plan, how)
+    plain, corrected = MemoryEstimate(plan, how, corrected=False), MemoryEstimate(plan, how)
     bytes_of = [sum(sum(kept.values()) for _, kept in one.saved_by_place()) for one in (plain, corrected)]
     assert bytes_of[1] / bytes_of[0] == pytest.approx(share, rel=1e-6)
-    assert sum("explained in part" in note for note in training_memory(plan, how).notes) == 1
+    assert sum(f"Activations scaled by {share:.2f}" in note for note in training_memory(plan, how).notes) == 1
 
 
-def test_what_was_never_compared_says_so() -> None:
+def test_an_architecture_without_a_measurement_is_noted() -> None:
     notes = training_memory(ls.plan(sample("llava"), "all", dropout=0.0), Training()).notes
-    assert sum("was not compared with a real model" in note for note in notes) == 1
+    assert sum("were not measured on this architecture" in note for note in notes) == 1

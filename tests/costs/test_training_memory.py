@@ -123,14 +123,14 @@ def test_optimizers_differ_by_their_states() -> None:
     ("model_type", "training", "expected"),
     [
         ("llama", BASE, "CUDA context"),
-        ("llama", BASE, "with gradient accumulation"),
+        ("llama", BASE, "Gradient accumulation adds "),
         ("llama", Training(quantization="nf4"), "prepare_model_for_kbit_training"),
-        ("mixtral", Training(quantization="nf4"), "experts are fused parameters"),
-        ("mixtral", BASE, "adds an adapter of fused experts to the weights"),
-        ("mamba", BASE, "mixers and linear attention are an estimate of lower certainty"),
-        ("qwen3_next", BASE, "mixers and linear attention are an estimate of lower certainty"),
-        ("t5", BASE, "encoder and decoder are both given 512 tokens"),
-        ("gemma2", BASE, "keeps its scores"),
+        ("mixtral", Training(quantization="nf4"), "does not quantize fused experts"),
+        ("mixtral", BASE, "adds the adapters of fused experts to the weights"),
+        ("mamba", BASE, "Mixers and linear attention are a rough estimate"),
+        ("qwen3_next", BASE, "Mixers and linear attention are a rough estimate"),
+        ("t5", BASE, "Encoder and decoder get 512 tokens each"),
+        ("gemma2", BASE, "keeps its scores in this class"),
     ],
 )
 def test_weak_spots_are_said(model_type: str, training: Training, expected: str) -> None:

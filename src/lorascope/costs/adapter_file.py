@@ -1,4 +1,4 @@
-"""The size of the file that PEFT saves of an adapter, to the byte."""
+"""Size of a saved adapter, to the byte."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ _TYPES = {"fp32": ("F32", 4), "bf16": ("BF16", 2), "fp16": ("F16", 2)}
 def adapter_file_size(plan: Plan, dtype: str = "bf16") -> int:
     """Bytes of `adapter_model.safetensors`.
 
-    Its form is that of safetensors (github.com/huggingface/safetensors, README, "Format"): eight bytes, a header of JSON
-    padded to a multiple of eight, the tensors. Buffers of modules that are saved whole are left out, as a map does not
-    know them.
+    The format is safetensors (github.com/huggingface/safetensors, README, "Format"): eight bytes, a JSON header padded
+    to a multiple of eight, the tensors. Buffers of modules that are saved whole are left out: a map does not know them.
 
     Args:
         plan: The plan.
-        dtype: What the model is trained in: `bf16`, `fp16` or `fp32`.
+        dtype: Dtype of the model: `bf16`, `fp16` or `fp32`.
     """
-    found = saved_tensors(plan.model, plan.config, plan.resolution).tensors.values()
+    tensors = saved_tensors(plan.model, plan.config, plan.resolution).tensors.values()
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    typed = [(*_TYPES[dtype if tensor.part in _OF_THE_MODEL else "fp32"], tensor) for tensor in found]
+    typed = [(*_TYPES[dtype if tensor.part in _OF_THE_MODEL else "fp32"], tensor) for tensor in tensors]
     # Wider types come first, then names decide.
-    for name, size, tensor in sorted(typed, key=lambda one: (-one[1], one[2].name)):
+    for name, size, tensor in sorted(typed, key=lambda row: (-row[1], row[2].name)):
         end = offset + math.prod(tensor.shape) * size
         header[tensor.name] = {"dtype": name, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end

@@ -1,4 +1,4 @@
-"""What the frozen weights take, by how bitsandbytes stores them.
+"""Bytes of the base weights, quantized as bitsandbytes does it.
 
 `nf4` with double quantization (QLoRA, arXiv 2305.14314, section 3; bitsandbytes `functional.quantize_4bit`): half a byte per
 weight, one byte per block of 64 for its scale, and 4 bytes per 256 scales for theirs. `8bit` (LLM.int8(), arXiv 2208.07339): one
@@ -22,7 +22,7 @@ _NESTED_BLOCK = 256
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BaseWeights:
-    """The frozen weights.
+    """Sizes of the base weights.
 
     Attributes:
         size: Their bytes.
@@ -101,5 +101,5 @@ def _is_quantized(module: Module | None, name: str, kept_whole: frozenset[str]) 
 
 def _stored_bits(quantization: str) -> float:
     """Bits per weight of a checkpoint's own quantization; a sixteenth more for its scales."""
-    found = re.search(r"(\d+) bit", quantization)
-    return (int(found[1]) if found else 8) * 17 / 16
+    match = re.search(r"(\d+) bit", quantization)
+    return (int(match[1]) if match else 8) * 17 / 16

@@ -1,4 +1,4 @@
-"""A model as the layers that a training step runs through: which weights and small modules each of them has."""
+"""Layers of a model in the order of a training step."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ from collections.abc import Mapping, Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Module, Weight
 
-# No model runs a layer more often, whatever its figures say.
-_MOST_RUNS = 1_000
-# The order in which a step runs through the components of a model, and through the stacks of one.
+# No model runs a layer more often, whatever its configuration says.
+_MAX_RUNS = 1_000
+# Order of a model's components in a step, and of the stacks in a component.
 _COMPONENTS = ("vision", "audio", "connector")
 _STACKS = ("encoder", "", "decoder")
-# And through the blocks of a layer: what stands in the first row runs first.
-_STAGES = (("attention", "self"), ("attention", "cross"), ("ffn", ""))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Submodule:
-    """The weights of one module: an attention, a feed-forward network, the experts of a layer.
+    """Weights of an attention, a feed-forward network or a layer's experts.
 
     Attributes:
         parent: The module's name.
         block: Their block.
         variant: Their variant.
         weights: Part to weight; the first where a part occurs more than once.
-        copies: How many such modules are run as one: the experts of a layer that are modules of their own.
-        classes: The classes of all modules in it.
+        copies: Number of such modules that run as one: experts that are modules of their own.
+        classes: Classes of all modules in it.
     """
 
     parent: str
@@ -38,7 +36,7 @@ class Submodule:
 
     @property
     def stage(self) -> int:
-        """Its place in the layer."""
+        """Place in the layer."""
         if self.block == "attention":
             return 1 if self.variant == "cross" else 0
         return 2 if self.block in ("ffn", "router") else 0
@@ -53,18 +51,18 @@ class Layer:
         component: Its component.
         stack: Its stack.
         index: Its number within them.
-        groups: What it consists of.
+        submodules: Its weights by submodule.
         norms: Its normalizations.
         dropouts: Its modules called `Dropout`.
         width: Width of its hidden states.
-        repeats: How often it is run, where layers share their weights (ALBERT).
+        repeats: Number of runs, where layers share their weights (ALBERT).
     """
 
     place: str
     component: str
     stack: str
     index: int
-    groups: tuple[Submodule, ...]
+    submodules: tuple[Submodule, ...]
     norms: tuple[Module, ...]
     dropouts: tuple[Module, ...]
     width: int
@@ -73,7 +71,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class ModelLayers:
-    """A model's layers in the order in which a step runs through them, and what lies outside of them.
+    """Layers of a model in the order of a step, and what lies outside of them.
 
     Attributes:
         layers: The layers.
@@ -99,7 +97,7 @@ class ModelLayers:
 
 
 def model_layers(model: ModelMap) -> ModelLayers:
-    """The layers of a model."""
+    """Group a model's weights and modules by layer."""
     prefixes: dict[str, tuple[str, str, int]] = {}
     inside: dict[tuple[str, str, int], list[Weight]] = {}
     outside: list[Weight] = []
@@ -143,7 +141,7 @@ def model_layers(model: ModelMap) -> ModelLayers:
 
 
 def layer_order(weight: Weight) -> tuple[int, int, int]:
-    """Where a weight's layer stands in the order of a step."""
+    """Place of a weight's layer in the order of a step."""
     return _order((weight.role.component, weight.role.stack, -1 if weight.layer is None else weight.layer))
 
 
@@ -154,7 +152,7 @@ def _order(key: tuple[str, str, int]) -> tuple[int, int, int]:
 
 
 def _prefix(name: str, layer: int) -> str:
-    """The name up to the layer's number: the first number that is it, or else the first number."""
+    """Name up to the layer's number: the first number that is it, or else the first number."""
     pieces = name.split(".")
     numbers = [at for at, piece in enumerate(pieces) if piece.isdecimal()]
     if not numbers:
@@ -164,7 +162,7 @@ def _prefix(name: str, layer: int) -> str:
 
 
 def _place(name: str, prefixes: Mapping[str, tuple[str, str, int]]) -> tuple[str, str, int] | None:
-    """The layer that a module lies in, the innermost."""
+    """Innermost layer that a module lies in."""
     while name:
         if name in prefixes:
             return prefixes[name]
@@ -177,7 +175,7 @@ def _is_norm(module: Module) -> bool:
 
 
 def _is_rotary(model: ModelMap) -> bool:
-    """Some module rotates, or the text has no embedding of positions, so that something else must tell them."""
+    """Whether positions are rotary: a module rotates, or the text has no embedding of positions."""
     if any("Rotary" in module.class_name or "RoPE" in module.class_name for module in model.modules):
         return True
     return not any(weight.role.block == "embedding" and weight.role.part == "position" for weight in model.weights)
@@ -187,38 +185,40 @@ def _layer(
     key: tuple[str, str, int], weights: Sequence[Weight], modules: Sequence[Module], model: ModelMap, count: int
 ) -> Layer:
     component, stack, index = key
-    groups = _groups(weights, modules)
-    width = _width(groups, model)
-    said = min(model.dimensions.layers or 0, _MOST_RUNS)
+    submodules = _submodules(weights, modules)
+    width = _width(submodules, model)
+    runs = min(model.dimensions.layers or 0, _MAX_RUNS)
     return Layer(
         place=_prefix(weights[0].name, index),
         component=component,
         stack=stack,
         index=index,
-        groups=groups,
+        submodules=submodules,
         norms=tuple(module for module in modules if _is_norm(module)),
         dropouts=tuple(module for module in modules if module.class_name == "Dropout"),
         width=width,
-        repeats=said // count if count == 1 and component not in _COMPONENTS and said > 1 else 1,
+        repeats=runs // count if count == 1 and component not in _COMPONENTS and runs > 1 else 1,
     )
 
 
-def _groups(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[Submodule, ...]:
-    found: dict[tuple[str, str, str], dict[str, Weight]] = {}
+def _submodules(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[Submodule, ...]:
+    parts_of: dict[tuple[str, str, str], dict[str, Weight]] = {}
     copies: dict[tuple[str, str, str], set[str]] = {}
     for weight in weights:
         role = weight.role
         parent = weight.module if weight.kind == "parameter" else weight.module.rpartition(".")[0]
         if role.block == "attention" and role.part in ("o", "o_a", "o_b"):
             # An output projection may lie beside the module that holds the others (BERT's attention.output).
-            near = [key for key in found if key[1] == "attention" and key[2] == role.variant]
+            near = [key for key in parts_of if key[1] == "attention" and key[2] == role.variant]
             parent = near[-1][0] if near else parent
         elif role.block == "ffn" and role.variant != "expert" and role.part == "down":
-            near = [key for key in found if key[1] == "ffn" and key[2] == role.variant and "down" not in found[key]]
+            near = [
+                key for key in parts_of if key[1] == "ffn" and key[2] == role.variant and "down" not in parts_of[key]
+            ]
             parent = near[-1][0] if near else parent
         numbered = role.variant == "expert" and weight.kind != "parameter"
         key = (parent.rstrip("0123456789") if numbered else parent, role.block, role.variant)
-        found.setdefault(key, {}).setdefault(role.part, weight)
+        parts_of.setdefault(key, {}).setdefault(role.part, weight)
         copies.setdefault(key, set()).add(parent)
     return tuple(
         Submodule(
@@ -229,20 +229,20 @@ def _groups(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[Submo
             len(copies[parent, block, variant]) if variant == "expert" else 1,
             frozenset(module.class_name for module in modules if module.name.startswith(parent)),
         )
-        for (parent, block, variant), parts in found.items()
+        for (parent, block, variant), parts in parts_of.items()
     )
 
 
-def _width(groups: Sequence[Submodule], model: ModelMap) -> int:
-    for group in groups:
+def _width(submodules: Sequence[Submodule], model: ModelMap) -> int:
+    for submodule in submodules:
         for part in ("down", "o", "out"):
-            if part in group.weights:
-                return fan_in_out(group.weights[part])[1]
+            if part in submodule.weights:
+                return fan_in_out(submodule.weights[part])[1]
     return model.dimensions.hidden_size or 1
 
 
 def fan_in_out(weight: Weight) -> tuple[int, int]:
-    """What a weight reads and what it makes, per token."""
+    """Input and output width of a weight, per token."""
     if len(weight.shape) < 2:
         return weight.shape[0], weight.shape[0]
     return weight.shape[-1], weight.shape[-2]

@@ -1,4 +1,4 @@
-"""What an optimizer keeps for the parameters that it trains.
+"""Bytes of an optimizer's states.
 
 AdamW keeps two numbers of the parameter's dtype for each. bitsandbytes' 8-bit AdamW (arXiv 2110.02861;
 `optim/optimizer.py`, `get_state_buffer`) keeps two bytes and 4 bytes per block of 256 for the scale of each of the two, and
@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-# (shape, bytes of a number) of each trained tensor.
-Trained = tuple[tuple[int, ...], int]
+# Shape and bytes per element of a trained tensor.
+TrainedTensor = tuple[tuple[int, ...], int]
 _SMALL = 4096
 _BLOCK = 256
 
 
-def optimizer_bytes(optimizer: str, tensors: Iterable[Trained]) -> int:
-    """Bytes of an optimizer's states (see `training.OPTIMIZERS`); counters of steps are left out."""
+def optimizer_bytes(optimizer: str, tensors: Iterable[TrainedTensor]) -> int:
+    """Bytes of an optimizer's states (see `OPTIMIZERS`), without counters of steps."""
     return sum(_state(optimizer, shape, width) for shape, width in tensors)
 
 
@@ -36,8 +36,8 @@ def _state(optimizer: str, shape: tuple[int, ...], width: int) -> int:
     return 2 * (count + 4 * -(-count // _BLOCK))
 
 
-def step_bytes(optimizer: str, tensors: Iterable[Trained]) -> int:
-    """What a step of the optimizer needs for a moment: Adafactor makes an update of each tensor, and its square."""
+def step_bytes(optimizer: str, tensors: Iterable[TrainedTensor]) -> int:
+    """Bytes of temporary tensors in the optimizer's step: Adafactor makes an update of each tensor, and its square."""
     if optimizer != "adafactor":
         return 0  # torch's fused AdamW, bitsandbytes' kernels and SGD write where the parameters are
     return max((3 * 4 * math.prod(shape) for shape, _ in tensors), default=0)
