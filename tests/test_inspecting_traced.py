@@ -45,13 +45,13 @@ class Strict(Home):
         return super().forward(x) * mask
 
 
-Seen = list[tuple[Any, ModelMap, Mapping[str, Any] | None]]
+Observation = list[tuple[Any, ModelMap, Mapping[str, Any] | None]]
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Observation:
     """What would have been traced."""
-    calls: Seen = []
+    calls: Observation = []
 
     def trace_roles(
         module: torch.nn.Module,
@@ -79,7 +79,7 @@ def written(path: Path, **fields: Any) -> Path:
 # What can be traced.
 
 
-def test_every_form_of_a_source_is_traced(tmp_path: Path, seen: Seen) -> None:
+def test_every_form_of_a_source_is_traced(tmp_path: Path, seen: Observation) -> None:
     made = written(tmp_path / "model")
     config = transformers.LlamaConfig(**LLAMA)
     module = transformers.LlamaForCausalLM(config)
@@ -93,7 +93,7 @@ def test_every_form_of_a_source_is_traced(tmp_path: Path, seen: Seen) -> None:
     assert [inputs for _, _, inputs in seen] == [None] * 5
 
 
-def test_weights_beside_a_configuration_do_not_matter(tmp_path: Path, seen: Seen) -> None:
+def test_weights_beside_a_configuration_do_not_matter(tmp_path: Path, seen: Observation) -> None:
     config = transformers.LlamaConfig(**LLAMA)
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     assert inspect(tmp_path).source == "headers"
@@ -104,7 +104,7 @@ def test_weights_beside_a_configuration_do_not_matter(tmp_path: Path, seen: Seen
 @pytest.mark.parametrize(
     ("name", "head"), [("gpt2", ""), ("bert", ""), ("bert", "sequence-classification"), ("t5", "")]
 )
-def test_a_model_type_is_its_default_configuration(name: str, head: str, seen: Seen) -> None:
+def test_a_model_type_is_its_default_configuration(name: str, head: str, seen: Observation) -> None:
     found, recorded = inspect(name, head=head, trace=True), sample(name, head)
     assert (found.weights, found.head, found.model) == (recorded.weights, recorded.head, name)
     assert (found.source, recorded.source) == ("default config", "built-in")
@@ -112,7 +112,7 @@ def test_a_model_type_is_its_default_configuration(name: str, head: str, seen: S
     assert all(one.is_meta for one in module.parameters())
 
 
-def test_a_home_made_module_with_inputs(seen: Seen) -> None:
+def test_a_home_made_module_with_inputs(seen: Observation) -> None:
     home = Home()
     inputs = {"x": torch.ones(2, 4)}
     assert inspect(home, trace=True, inputs=inputs).weights == inspect(home).weights
@@ -120,13 +120,13 @@ def test_a_home_made_module_with_inputs(seen: Seen) -> None:
     assert seen[0][2] is inputs
 
 
-def test_inputs_of_a_transformers_model_may_be_given(seen: Seen) -> None:
+def test_inputs_of_a_transformers_model_may_be_given(seen: Observation) -> None:
     inputs = {"input_ids": torch.tensor([[1, 2, 3]])}
     inspect(transformers.LlamaConfig(**LLAMA), trace=True, inputs=inputs)
     assert seen[0][2] is inputs
 
 
-def test_progress_is_the_tracers(seen: Seen) -> None:
+def test_progress_is_the_tracers(seen: Observation) -> None:
     told: list[tuple[int, int]] = []
     inspect(transformers.LlamaConfig(**LLAMA), trace=True, progress=lambda done, of: told.append((done, of)))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -151,7 +151,7 @@ class Mine(transformers.PreTrainedModel):
 
 
 def test_trusted_code_is_traced_and_untrusted_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Observation
 ) -> None:
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
@@ -191,13 +191,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_has_no_code(source: Any, said: str, files: Path, seen: Seen) -> None:
+def test_what_has_no_code(source: Any, said: str, files: Path, seen: Observation) -> None:
     with fails(said, "→", "lorascope inspect "):
         inspect(source, trace=True)
     assert seen == []
 
 
-def test_headers_are_not_traced(seen: Seen) -> None:
+def test_headers_are_not_traced(seen: Observation) -> None:
     with fails("headers have no code to run, and tracing runs the model", "--source config"):
         inspect("someone/model", read="headers", trace=True)
 
@@ -221,19 +221,19 @@ def test_headers_are_not_traced(seen: Seen) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_how_a_module_is_called(module: torch.nn.Module, inputs: Any, said: str, seen: Seen) -> None:
+def test_how_a_module_is_called(module: torch.nn.Module, inputs: Any, said: str, seen: Observation) -> None:
     with fails(said):
         inspect(module, trace=True, inputs=inputs)
     assert seen == []
 
 
-def test_inputs_that_a_built_model_does_not_take(seen: Seen) -> None:
+def test_inputs_that_a_built_model_does_not_take(seen: Observation) -> None:
     config = transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=16, architectures=["GPT2Model"])
     with fails("inputs must map names of arguments to values, not be a str"):
         inspect(config, trace=True, inputs="hello")  # type: ignore[arg-type]
 
 
-def test_all_faults_at_once(files: Path, seen: Seen) -> None:
+def test_all_faults_at_once(files: Path, seen: Observation) -> None:
     with fails(
         *("4 faults", "'foot' is no head", "trust_remote_code goes with config only", "headers have no code to run"),
         *("a GGUF file has no code", "The heads are", "can be read is", "--source config", "--trace"),
@@ -252,13 +252,13 @@ def test_all_faults_at_once(files: Path, seen: Seen) -> None:
         ("gemma4_assistant", "transformers' default configuration of gemma4_assistant: "),
     ],
 )
-def test_a_default_that_cannot_be_built(name: str, said: str, seen: Seen) -> None:
+def test_a_default_that_cannot_be_built(name: str, said: str, seen: Observation) -> None:
     with fails(said, "Give a released model of this type"):
         inspect(name, trace=True)
 
 
 @pytest.mark.slow
-def test_all_but_24_defaults_can_be_built(seen: Seen) -> None:
+def test_all_but_24_defaults_can_be_built(seen: Observation) -> None:
     """What docs/sources.md says; and what is built is what the built-in models shows."""
     refused = []
     for name in builtin_models():
@@ -288,7 +288,7 @@ def test_what_is_no_source_is_told_as_ever(name: str, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["plan"], ["check"]], ids=" ".join)
-def test_every_command_traces(command: list[str], tmp_path: Path, seen: Seen) -> None:
+def test_every_command_traces(command: list[str], tmp_path: Path, seen: Observation) -> None:
     made = written(tmp_path / "model")
     save_plan(plan(ls.inspect(made)), tmp_path / "adapter")
     more = [str(tmp_path / "adapter")] if command == ["check"] else []
@@ -296,14 +296,14 @@ def test_every_command_traces(command: list[str], tmp_path: Path, seen: Seen) ->
     assert len(seen) == 1
 
 
-def test_a_plan_of_a_traced_model_type_names_no_checkpoint(tmp_path: Path, seen: Seen) -> None:
+def test_a_plan_of_a_traced_model_type_names_no_checkpoint(tmp_path: Path, seen: Observation) -> None:
     assert main(["plan", "gpt2", "--trace", "-o", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert written["base_model_name_or_path"] is None
 
 
 def test_progress_is_shown_on_a_terminal_alone(
-    tmp_path: Path, seen: Seen, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, seen: Observation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = str(written(tmp_path / "model"))
     assert main(["inspect", made, "--trace"]) == 0
@@ -392,7 +392,7 @@ def test_names_and_dataflow_agree_on_a_llama(tmp_path: Path, capsys: pytest.Capt
     assert main(["inspect", str(tmp_path / "map.json")]) == 0
     assert summary in capsys.readouterr().out
     assert main(["plan", made, "--trace", "--prove", "-o", str(tmp_path / "plan")]) == 0
-    assert "adapts 4 weights" in capsys.readouterr().err
+    assert "adapts 4 modules" in capsys.readouterr().err
     assert {trace.confidence for trace in ls.load_plan(tmp_path / "plan").model.traces} == {"high"}
 
 

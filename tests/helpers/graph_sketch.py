@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from lorascope.tracing.classify.classify import decide
+from lorascope.tracing.classify.classify import classify_uses
 from lorascope.tracing.graph import Edge, Edges, Flag, Graph, Node, NodeKind
 
 ROWS, WIDTH = 100, 8  # of the vocabulary, and of a stream
@@ -125,7 +125,7 @@ def union(*values: Edges) -> Edges:
 def roles(graph: Graph, *, features: bool = False) -> dict[str, str]:
     """Parameter name to the roles that its uses show, as text; several of one parameter are joined by a plus."""
     found: dict[str, set[str]] = {}
-    for claim in decide(graph, features=features):
+    for claim in classify_uses(graph, features=features):
         text = ".".join(word for word in (claim.block, claim.variant, claim.part) if word)
         found.setdefault(claim.name, set()).add(text)
     return {name: " + ".join(sorted(texts)) for name, texts in found.items()}

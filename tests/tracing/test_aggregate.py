@@ -6,18 +6,18 @@ import itertools
 
 import pytest
 
-from lorascope.tracing.classify.aggregate import part_of, settle
-from lorascope.tracing.classify.annotations import Claim
+from lorascope.tracing.classify.aggregate import aggregate, part_of
+from lorascope.tracing.classify.annotations import Annotation
 
 
-def claim(text: str, why: str = "seen", node: int = 0) -> Claim:
+def annotation(text: str, why: str = "seen", node: int = 0) -> Annotation:
     block, variant, part = (*text.split("."), "", "")[:3]
-    return Claim("w", node, block, variant, part, why)
+    return Annotation("w", node, block, variant, part, why)
 
 
-def settled(*texts: str) -> str:
+def role_text(*texts: str) -> str:
     """The role that uses with these roles come to, as `block.variant.part` with empty facts."""
-    found = settle({"w": [claim(text) for text in texts]})["w"]
+    found = aggregate({"w": [annotation(text) for text in texts]})["w"]
     return ".".join((found.block, found.variant, found.part))
 
 
@@ -75,45 +75,53 @@ def test_blocks_whose_parts_are_no_contradiction(block: str) -> None:
 
 
 def test_equal_uses_are_one_role_with_their_number_in_the_evidence() -> None:
-    found = settle({"w": [claim("router", "it decides", 1), claim("router", "it decides", 2), claim("router", "once")]})
+    found = aggregate(
+        {
+            "w": [
+                annotation("router", "it decides", 1),
+                annotation("router", "it decides", 2),
+                annotation("router", "once"),
+            ]
+        }
+    )
     assert found["w"].why == "it decides (2 times); once"
-    assert (found["w"].block, found["w"].doubt) == ("router", "")
+    assert (found["w"].block, found["w"].ambiguity) == ("router", "")
 
 
 def test_parts_of_several_uses_are_joined() -> None:
-    assert settled("attention.self.q", "attention.self.k", "attention.self.v") == "attention.self.qkv"
+    assert role_text("attention.self.q", "attention.self.k", "attention.self.v") == "attention.self.qkv"
 
 
 def test_a_variant_that_differs_from_use_to_use_is_left_open() -> None:
-    assert settled("attention.self.q", "attention.cross.q") == "attention..q"
-    assert settled("ffn.dense.up", "ffn.expert.up") == "ffn..up"
-    assert settled("attention..q", "attention.self.q") == "attention.self.q"
+    assert role_text("attention.self.q", "attention.cross.q") == "attention..q"
+    assert role_text("ffn.dense.up", "ffn.expert.up") == "ffn..up"
+    assert role_text("attention..q", "attention.self.q") == "attention.self.q"
 
 
 def test_different_blocks_are_a_contradiction() -> None:
-    found = settle({"w": [claim("attention.self.q"), claim("ffn.dense.up")]})["w"]
+    found = aggregate({"w": [annotation("attention.self.q"), annotation("ffn.dense.up")]})["w"]
     assert (found.block, found.variant, found.part) == ("", "", "")
-    assert found.doubt == "its uses belong to different blocks: attention, ffn"
+    assert found.ambiguity == "its uses belong to different blocks: attention, ffn"
     assert found.why == "seen (2 times)"
 
 
 def test_parts_that_exclude_each_other_are_a_contradiction() -> None:
-    found = settle({"w": [claim("attention.self.q"), claim("attention.self.o")]})["w"]
-    assert (found.block, found.doubt) == ("", "its uses show different parts: o, q")
+    found = aggregate({"w": [annotation("attention.self.q"), annotation("attention.self.o")]})["w"]
+    assert (found.block, found.ambiguity) == ("", "its uses show different parts: o, q")
 
 
 def test_a_table_at_both_ends_is_an_embedding() -> None:
-    assert settled("embedding..token", "head..lm") == "embedding..token"
+    assert role_text("embedding..token", "head..lm") == "embedding..token"
 
 
 def test_being_data_besides_says_nothing() -> None:
-    assert settled("other", "ffn.dense.up") == "ffn.dense.up"
-    assert settled("other", "other") == "other.."
+    assert role_text("other", "ffn.dense.up") == "ffn.dense.up"
+    assert role_text("other", "other") == "other.."
 
 
 def test_weights_without_claims_have_no_role() -> None:
-    assert settle({"w": []}) == {}
-    assert settle({}) == {}
+    assert aggregate({"w": []}) == {}
+    assert aggregate({}) == {}
 
 
 def test_every_subset_of_queries_keys_values_and_output_is_spelled_in_their_order_or_refused() -> None:

@@ -209,18 +209,18 @@ def test_a_softmax_of_scores_that_weighs_no_product_is_no_attention() -> None:
 
 
 def test_evidence_is_a_clause_on_the_weight() -> None:
-    from lorascope.tracing.classify.classify import decide
+    from lorascope.tracing.classify.classify import classify_uses
 
     draw = Sketch()
     x = draw.table()
     q, k, v = (draw.weight(name, x) for name in "qkv")
     out = draw.weight("o", draw.attend(q, k, v))
-    claims = decide(draw.graph(draw.weight("head", draw.add(x, out))))
-    assert {claim.name: claim.why for claim in claims if claim.block == "attention"} == {
+    annotations = classify_uses(draw.graph(draw.weight("head", draw.add(x, out))))
+    assert {annotation.name: annotation.why for annotation in annotations if annotation.block == "attention"} == {
         "q": "its output is a factor of an attention's scores",
         "k": "its output is the factor of an attention's scores whose positions the softmax runs over",
         "v": "its output is what an attention's softmax weighs",
         "o": "it reads an attention's output",
     }
-    assert [claim.node for claim in claims if claim.name == "o"] == [at(out)]
-    assert {claim.name for claim in claims if claim.is_lookup} == {"tokens"}
+    assert [annotation.node for annotation in annotations if annotation.name == "o"] == [at(out)]
+    assert {annotation.name for annotation in annotations if annotation.is_lookup} == {"tokens"}

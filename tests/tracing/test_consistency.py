@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from architectures import Entry
 
-from lorascope.tracing.classify.aggregate import Settled
-from lorascope.tracing.classify.classify import decide
-from lorascope.tracing.classify.consistency import doubts, unlike_their_layers
+from lorascope.tracing.classify.aggregate import Aggregate
+from lorascope.tracing.classify.classify import classify_uses
+from lorascope.tracing.classify.consistency import inconsistencies, unlike_their_layers
 from lorascope.tracing.graph import Edges, Graph
 from tests.conformance.traces import trace
 from tests.helpers.families import entry_of, expected
@@ -17,7 +17,7 @@ from tests.helpers.trace_verdicts import verdict
 
 def doubted(graph: Graph) -> dict[str, str]:
     """Parameter name to why its role is in doubt."""
-    return {graph.nodes[node].name: why for node, why in doubts(graph, decide(graph)).items()}
+    return {graph.nodes[node].name: why for node, why in inconsistencies(graph, classify_uses(graph)).items()}
 
 
 def network(draw: Sketch, stream: Edges, written: Edges) -> Graph:
@@ -30,7 +30,7 @@ def test_a_whole_attention_and_a_feed_forward_pass() -> None:
     mixed = draw.attend(draw.weight("q", x), draw.weight("k", x), draw.weight("v", x))
     stream = draw.add(x, draw.weight("o", mixed))
     graph = network(draw, stream, draw.weight("down", activated(draw.weight("up", stream, 16)), columns=16))
-    assert len(decide(graph)) == 8
+    assert len(classify_uses(graph)) == 8
     assert doubted(graph) == {}
 
 
@@ -68,7 +68,7 @@ def test_a_learned_query_needs_no_weight() -> None:
     x = draw.table()
     mixed = draw.attend(draw.parameter("query"), draw.weight("k", x), draw.weight("v", x))
     graph = network(draw, x, draw.weight("o", mixed))
-    assert "k" in {claim.name for claim in decide(graph)}
+    assert "k" in {annotation.name for annotation in classify_uses(graph)}
     assert doubted(graph) == {}
 
 
@@ -80,7 +80,11 @@ def test_a_pair_of_low_rank_narrows(rank: int, refused: bool) -> None:
     narrow = draw.weight("narrow", x, rank, 12)
     queries = union(draw.weight("wide", narrow, 8, rank), draw.weight("wider", narrow, 16, rank))
     graph = network(draw, x, draw.weight("o", draw.attend(queries, draw.weight("k", x), draw.weight("v", x))))
-    parts = {claim.name: claim.part for claim in decide(graph) if claim.part.endswith(("_a", "_b"))}
+    parts = {
+        annotation.name: annotation.part
+        for annotation in classify_uses(graph)
+        if annotation.part.endswith(("_a", "_b"))
+    }
     assert parts == {"narrow": "q_a", "wide": "q_b", "wider": "q_b"}
     found = doubted(graph)
     assert found.keys() == ({"narrow", "wide"} if refused else set())
@@ -105,36 +109,36 @@ def test_one_weight_whose_pieces_are_queries_and_keys_is_not_joined() -> None:
     assert doubted(network(draw, x, draw.weight("o", draw.attend(queries, keys, draw.weight("v", x))))) == {}
 
 
-def layers(*texts: str) -> dict[str, Settled]:
+def layers(*texts: str) -> dict[str, Aggregate]:
     """One weight in each of several layers: `block.part`, or nothing where none is settled."""
     pairs = [(*text.split("."), "")[:2] for text in texts]
-    return {f"layers.{place}.w": Settled(block, "", part, "seen") for place, (block, part) in enumerate(pairs)}
+    return {f"layers.{place}.w": Aggregate(block, "", part, "seen") for place, (block, part) in enumerate(pairs)}
 
 
 def test_layers_that_agree_pass() -> None:
-    settled = layers(*["attention.q"] * 4)
-    assert unlike_their_layers(settled, [list(settled)]) == {}
-    assert unlike_their_layers(settled, [["unknown", *settled]]) == {}
+    aggregates = layers(*["attention.q"] * 4)
+    assert unlike_their_layers(aggregates, [list(aggregates)]) == {}
+    assert unlike_their_layers(aggregates, [["unknown", *aggregates]]) == {}
 
 
 def test_a_layer_unlike_the_others_is_refused_and_the_others_stay() -> None:
-    settled = layers(*["attention.q"] * 3, "ffn.up")
-    assert unlike_their_layers(settled, [list(settled)]) == {
+    aggregates = layers(*["attention.q"] * 3, "ffn.up")
+    assert unlike_their_layers(aggregates, [list(aggregates)]) == {
         "layers.3.w": "3 of 4 weights like it in other layers show attention.q"
     }
 
 
 def test_layers_without_a_majority_are_all_refused() -> None:
-    settled = layers("attention.q", "attention.q", "ffn.up", "ffn.up", "")
-    found = unlike_their_layers(settled, [list(settled)])
+    aggregates = layers("attention.q", "attention.q", "ffn.up", "ffn.up", "")
+    found = unlike_their_layers(aggregates, [list(aggregates)])
     assert found.keys() == {f"layers.{place}.w" for place in range(4)}  # the fifth has no role to refuse
     assert set(found.values()) == {"5 weights like it in other layers show different roles"}
 
 
 def test_layers_of_other_groups_have_no_say() -> None:
-    settled = layers("attention.q", "attention.q", "ffn.up", "ffn.up")
-    names = list(settled)
-    assert unlike_their_layers(settled, [names[:2], names[2:]]) == {}
+    aggregates = layers("attention.q", "attention.q", "ffn.up", "ffn.up")
+    names = list(aggregates)
+    assert unlike_their_layers(aggregates, [names[:2], names[2:]]) == {}
 
 
 # What the first study of roles by dataflow found wrong with confidence, and why.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lorascope.tracing.graph import Edge, Flag, Graph
-from lorascope.tracing.graph_queries import Reader, Reading
+from lorascope.tracing.graph_queries import GraphQueries, Reader
 from tests.helpers.graph_sketch import Sketch, activated, at, softmax, union
 
 
 def streams(graph: Graph) -> set[int]:
-    return {index for index, found in enumerate(Reading(graph).is_stream) if found}
+    return {index for index, found in enumerate(GraphQueries(graph).is_stream) if found}
 
 
 def test_readers_are_all_operands_that_read_a_node() -> None:
@@ -16,12 +16,12 @@ def test_readers_are_all_operands_that_read_a_node() -> None:
     stream = draw.table()
     one = draw.weight("one", stream)
     both = draw.times(one, activated(one))
-    reading = Reading(draw.graph(both))
-    assert reading.readers[at(stream)] == (Reader(at(one), 0, Edge(0)),)
+    queries = GraphQueries(draw.graph(both))
+    assert queries.readers[at(stream)] == (Reader(at(one), 0, Edge(0)),)
     flagged = Edge(1, None, Flag.ACTIVATION, Flag.ACTIVATION)
-    assert reading.readers[at(one)] == (Reader(at(both), 0, Edge(1)), Reader(at(both), 1, flagged))
-    assert reading.readers[at(both)] == ()
-    assert reading.is_output == (False, False, True)
+    assert queries.readers[at(one)] == (Reader(at(both), 0, Edge(1)), Reader(at(both), 1, flagged))
+    assert queries.readers[at(both)] == ()
+    assert queries.is_output == (False, False, True)
 
 
 def test_residual_sums_of_what_starts_a_stream_are_streams() -> None:
@@ -71,12 +71,12 @@ def test_origins_look_through_sums_that_are_no_streams_and_keep_the_flags() -> N
     two = draw.weight("two", one)
     inner = draw.add(activated(one), two)
     carried = draw.add(start, draw.weight("out", start))
-    reading = Reading(draw.graph(draw.weight("head", carried)))
-    origins = {edge.source: edge for edge in reading.origins(softmax(inner))}
+    queries = GraphQueries(draw.graph(draw.weight("head", carried)))
+    origins = {edge.source: edge for edge in queries.origins(softmax(inner))}
     assert origins.keys() == {at(one), at(two)}
     assert origins[at(one)].every == Flag.ACTIVATION | Flag.SOFTMAX
     assert origins[at(two)].every == Flag.SOFTMAX
-    assert reading.origins(carried) == carried  # a stream is an origin itself
+    assert queries.origins(carried) == carried  # a stream is an origin itself
 
 
 def test_an_origin_by_two_ways_has_what_happened_on_some_and_on_every_one() -> None:
@@ -85,8 +85,8 @@ def test_an_origin_by_two_ways_has_what_happened_on_some_and_on_every_one() -> N
     one = draw.weight("one", start)
     inner = draw.add(activated(one), draw.weight("two", one))
     draw.weight("head", draw.add(start, inner))
-    reading = Reading(draw.graph())
-    (edge,) = [edge for edge in reading.origins((*inner, *one)) if edge.source == at(one)]
+    queries = GraphQueries(draw.graph())
+    (edge,) = [edge for edge in queries.origins((*inner, *one)) if edge.source == at(one)]
     assert (edge.some, edge.every) == (Flag.ACTIVATION, Flag.NONE)
 
 
@@ -94,8 +94,8 @@ def test_only_origins_of_the_kinds_asked_for() -> None:
     draw = Sketch()
     start = draw.table()
     value = union(draw.weight("one", start), draw.parameter("data"), draw.times(start, start))
-    reading = Reading(draw.graph())
-    assert [reading.nodes[edge.source].kind for edge in reading.of_kind(value, "weight", "contraction")] == [
+    queries = GraphQueries(draw.graph())
+    assert [queries.nodes[edge.source].kind for edge in queries.of_kind(value, "weight", "contraction")] == [
         "weight",
         "contraction",
     ]
@@ -107,13 +107,13 @@ def test_roots_tell_an_encoder_from_a_decoder() -> None:
     memory = draw.add(encoder, draw.weight("encode", encoder))
     state = draw.add(decoder, draw.weight("decode", decoder))
     both = draw.times(draw.weight("q", state), draw.weight("k", memory))
-    roots = Reading(draw.graph(both)).roots
+    roots = GraphQueries(draw.graph(both)).roots
     assert roots[at(memory)] == {at(encoder)}
     assert roots[at(state)] == {at(decoder)}
     assert roots[at(both)] == {at(encoder), at(decoder)}
     # A sum carries on its first operand; that it writes what another stream was read for changes nothing.
     crossed = draw.add(state, draw.weight("o", both))
-    assert Reading(draw.graph(crossed)).roots[at(crossed)] == {at(decoder)}
+    assert GraphQueries(draw.graph(crossed)).roots[at(crossed)] == {at(decoder)}
 
 
 def test_what_a_weight_writes_to_and_who_reads_it_go_past_inner_sums() -> None:
@@ -123,11 +123,11 @@ def test_what_a_weight_writes_to_and_who_reads_it_go_past_inner_sums() -> None:
     inner = draw.add(one, draw.weight("adapter", one))
     out = draw.add(start, inner)
     head = draw.weight("head", out)
-    reading = Reading(draw.graph(head))
-    assert reading.writes_to(at(one)) == [at(out)]
-    assert at(out) in {reader.node for reader in reading.read_by(at(one))}
-    assert at(inner) not in {reader.node for reader in reading.read_by(at(one))}
-    assert reading.writes_to(at(head)) == []
+    queries = GraphQueries(draw.graph(head))
+    assert queries.writes_to(at(one)) == [at(out)]
+    assert at(out) in {reader.node for reader in queries.read_by(at(one))}
+    assert at(inner) not in {reader.node for reader in queries.read_by(at(one))}
+    assert queries.writes_to(at(head)) == []
 
 
 def test_a_weight_reads_a_stream_or_the_output_of_another() -> None:
@@ -135,9 +135,9 @@ def test_a_weight_reads_a_stream_or_the_output_of_another() -> None:
     start = draw.table()
     first = draw.weight("first", start)
     second = draw.weight("second", activated(first))
-    reading = Reading(draw.graph(draw.weight("head", draw.add(start, second))))
-    assert reading.reads_stream(reading.nodes[at(first)])
-    assert not reading.reads_stream(reading.nodes[at(second)])
+    queries = GraphQueries(draw.graph(draw.weight("head", draw.add(start, second))))
+    assert queries.reads_stream(queries.nodes[at(first)])
+    assert not queries.reads_stream(queries.nodes[at(second)])
 
 
 def test_a_gate_of_a_stream_is_a_stream_too() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from lorascope.model.classify import parse_role
 from lorascope.model.types import Dimensions, ModelMap, Module, Role, Trace, Weight
-from lorascope.tracing.classify.aggregate import Settled
-from lorascope.tracing.reconcile import Seen, compatible, merge, with_siblings
+from lorascope.tracing.classify.aggregate import Aggregate
+from lorascope.tracing.reconcile import Observation, compatible, reconcile, with_siblings
 
 WHY = "no call reached it"
 
@@ -28,21 +28,21 @@ def named(**weights: str) -> ModelMap:
     return ModelMap("m", "", "M", "unknown", "module", {}, Dimensions(), modules, found)
 
 
-def seen(text: str, component: str = "") -> Seen:
+def observed(text: str, component: str = "") -> Observation:
     found = parse_role(text)
-    return Seen(Settled(found.block, found.variant, found.part, "it was seen"), component)
+    return Observation(Aggregate(found.block, found.variant, found.part, "it was seen"), component)
 
 
-def merged(name: str, flow: Seen | None, *, audited: bool = False) -> tuple[Weight, Trace]:
+def merged(name: str, flow: Observation | None, *, audited: bool = False) -> tuple[Weight, Trace]:
     """A weight whose name and dataflow say these roles, after both were set beside each other."""
-    model = merge(named(w=name), {} if flow is None else {"layers.3.w": flow}, WHY, audited=audited)
+    model = reconcile(named(w=name), {} if flow is None else {"layers.3.w": flow}, WHY, audited=audited)
     (weight,), (trace,) = model.weights, model.traces
     return weight, trace
 
 
 @pytest.mark.parametrize("audited", [True, False])
 def test_both_agree(audited: bool) -> None:
-    weight, trace = merged("attention.self.q", seen("attention.self.q"), audited=audited)
+    weight, trace = merged("attention.self.q", observed("attention.self.q"), audited=audited)
     assert (str(weight.role), weight.guess) == ("text.attention.self.q", False)
     assert trace == Trace(
         "layers.3.w",
@@ -66,7 +66,7 @@ def test_both_agree(audited: bool) -> None:
     ],
 )
 def test_both_agree_and_one_says_more(name: str, flow: str, stands: str) -> None:
-    weight, trace = merged(name, seen(flow))
+    weight, trace = merged(name, observed(flow))
     assert (str(weight.role), trace.disagrees, trace.confidence) == (f"text.{stands}", False, "high")
     assert trace.flow == role(flow)
 
@@ -74,7 +74,7 @@ def test_both_agree_and_one_says_more(name: str, flow: str, stands: str) -> None
 @pytest.mark.parametrize(("audited", "stands"), [(True, "text.ffn.dense.gate"), (False, "text.attention.self.gate")])
 def test_they_contradict_each_other(audited: bool, stands: str) -> None:
     """Names stand where reading the code decided them, dataflow anywhere else; the trace has both."""
-    weight, trace = merged("ffn.dense.gate", seen("attention.self.gate"), audited=audited)
+    weight, trace = merged("ffn.dense.gate", observed("attention.self.gate"), audited=audited)
     assert (str(weight.role), weight.guess) == (stands, False)
     assert (str(trace.named), str(trace.flow)) == ("text.ffn.dense.gate", "text.attention.self.gate")
     assert (trace.status, trace.confidence, trace.disagrees) == ("executed", "low", True)
@@ -82,7 +82,7 @@ def test_they_contradict_each_other(audited: bool, stands: str) -> None:
 
 @pytest.mark.parametrize("audited", [True, False])
 def test_a_guess_from_an_unknown_name_gives_way(audited: bool) -> None:
-    weight, trace = merged("other?", seen("ffn.dense.up"), audited=audited)
+    weight, trace = merged("other?", observed("ffn.dense.up"), audited=audited)
     assert (str(weight.role), weight.guess) == ("text.ffn.dense.up", False)
     assert (trace.guess, trace.confidence, trace.disagrees) == (True, "medium", False)
     assert trace.named == role("other")
@@ -98,7 +98,7 @@ def test_nothing_ran(name: str, confidence: str) -> None:
 
 @pytest.mark.parametrize(("name", "confidence"), [("router", "medium"), ("other?", "low")])
 def test_it_ran_and_its_role_is_in_doubt(name: str, confidence: str) -> None:
-    doubted = Seen(Settled("", "", "", "it was seen", "that cannot be"))
+    doubted = Observation(Aggregate("", "", "", "it was seen", "that cannot be"))
     weight, trace = merged(name, doubted)
     assert weight.role == role(name.rstrip("?"))
     assert (trace.flow, trace.status, trace.evidence) == (None, "ambiguous", "that cannot be (it was seen)")
@@ -106,26 +106,26 @@ def test_it_ran_and_its_role_is_in_doubt(name: str, confidence: str) -> None:
 
 
 def test_it_ran_and_showed_nothing() -> None:
-    _, trace = merged("router", Seen(None))
+    _, trace = merged("router", Observation(None))
     assert (trace.status, trace.evidence) == ("ambiguous", "it ran, and its place in the computation fits no role")
 
 
 def test_a_layer_number_follows_the_role_that_stands() -> None:
     assert merged("ffn.dense.up", None)[0].layer == 3
-    assert merged("ffn.dense.up", seen("embedding.projection"))[0].layer is None
-    assert merged("other?", seen("ffn.dense.up"))[0].layer == 3
+    assert merged("ffn.dense.up", observed("embedding.projection"))[0].layer is None
+    assert merged("other?", observed("ffn.dense.up"))[0].layer == 3
 
 
 def test_the_part_of_the_model_that_ran_stands_in_the_role() -> None:
-    _, trace = merged("other?", seen("ffn.dense.up", "vision"))
+    _, trace = merged("other?", observed("ffn.dense.up", "vision"))
     assert str(trace.flow) == "vision.ffn.dense.up"
-    _, trace = merged("ffn.dense.up", seen("ffn.dense.up", "vision"))
+    _, trace = merged("ffn.dense.up", observed("ffn.dense.up", "vision"))
     assert trace.disagrees  # a text model's weight ran inside of a tower
 
 
 def test_the_rest_of_the_map_is_as_it_was_and_traces_are_in_the_order_of_the_weights() -> None:
     before = dataclasses.replace(named(a="router", b="other?", c="ffn.dense.up"), notes=("a note",))
-    after = merge(before, {"layers.3.b": seen("head.lm")}, WHY, audited=False)
+    after = reconcile(before, {"layers.3.b": observed("head.lm")}, WHY, audited=False)
     assert [trace.weight for trace in after.traces] == [weight.name for weight in before.weights]
     assert dataclasses.replace(after, weights=before.weights, traces=()) == before
     assert [weight.role for weight in after.weights] == [role("router"), role("head.lm"), role("ffn.dense.up")]
@@ -155,19 +155,19 @@ def test_roles_that_can_be_of_one_weight(one: str, other: str, expected: bool) -
 
 
 def test_what_did_not_run_is_as_its_siblings_that_did() -> None:
-    ran = {"experts.0": seen("ffn.expert.up"), "experts.1": seen("ffn.expert.up"), "alone": seen("router")}
+    ran = {"experts.0": observed("ffn.expert.up"), "experts.1": observed("ffn.expert.up"), "alone": observed("router")}
     found = with_siblings(ran, [["experts.0", "experts.1", "experts.2", "experts.3"], ["alone"]])
     assert found.keys() == {*ran, "experts.2", "experts.3"}
     assert found["experts.2"] == dataclasses.replace(ran["experts.0"], siblings=2)
     assert {name: found[name] for name in ran} == ran
     model = named(w="ffn.expert.up")
-    (trace,) = merge(model, {"layers.3.w": found["experts.2"]}, WHY, audited=False).traces
+    (trace,) = reconcile(model, {"layers.3.w": found["experts.2"]}, WHY, audited=False).traces
     assert (trace.status, trace.evidence) == ("executed", "as 2 like it that ran: it was seen")
 
 
 def test_siblings_that_differ_or_show_nothing_say_nothing() -> None:
-    different = {"a.0": seen("ffn.expert.up"), "a.1": seen("ffn.dense.up")}
+    different = {"a.0": observed("ffn.expert.up"), "a.1": observed("ffn.dense.up")}
     assert with_siblings(different, [["a.0", "a.1", "a.2"]]) == different
-    silent = {"a.0": seen("ffn.expert.up"), "a.1": Seen(None)}
+    silent = {"a.0": observed("ffn.expert.up"), "a.1": Observation(None)}
     assert with_siblings(silent, [["a.0", "a.1", "a.2"]]) == silent
     assert with_siblings({}, [["a.0", "a.1"]]) == {}

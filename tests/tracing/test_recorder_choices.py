@@ -179,5 +179,5 @@ def test_integers_of_arguments_and_buffers_are_not_changed() -> None:
 def test_numbers_that_depend_on_weights_or_on_float_arguments_are_unknown(function: Callable[[Any, Any], Any]) -> None:
     graph = record(Expression(function, w=nn.Linear(8, 8)), "forward", {"x": NUMBERS})
     assert graph.failure.endswith(f"line {function.__code__.co_firstlineno})")
-    assert "test_recording_choices.py" in graph.failure
+    assert "test_recorder_choices.py" in graph.failure
     assert graph.outputs == ()

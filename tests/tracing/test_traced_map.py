@@ -102,7 +102,7 @@ class FailsAtOnce(Network):
 def test_a_call_that_fails_before_any_weight_is_an_error_with_its_place() -> None:
     with pytest.raises(LorascopeError) as caught:
         traced(FailsAtOnce())
-    assert "KeyError: 'nothing to see' (test_tracer.py, line " in caught.value.faults[0]
+    assert "KeyError: 'nothing to see' (test_traced_map.py, line " in caught.value.faults[0]
 
 
 class FailsMidway(Network):
@@ -139,7 +139,7 @@ def test_what_ran_before_a_call_ended_keeps_its_role_and_the_rest_says_why(cls: 
     assert {name: str(traces[name].flow) for name in ran} == ran
     for name in ("inner.2.a", "inner.2.e", "last"):
         assert (traces[name].status, traces[name].flow) == ("unexecuted", None)
-        assert reason in traces[name].evidence and "test_tracer.py, line " in traces[name].evidence
+        assert reason in traces[name].evidence and "test_traced_map.py, line " in traces[name].evidence
         assert traces[name].named == named.weight_by_name[name].role
     (note,) = traced(cls()).notes
     assert note.startswith("A call was not traced to its end. the inputs given: ")

@@ -1,1 +1,1 @@
-"""Roles by dataflow: what one forward pass without weights shows of every weight."""
+"""Roles by dataflow: one forward pass without weights."""

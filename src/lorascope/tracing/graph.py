@@ -1,4 +1,4 @@
-"""What a forward pass did, as a graph of weight uses. It knows nothing of roles.
+"""Dataflow graph of a forward pass, without roles.
 
 Only what stops a value's identity is a node: a weight that multiplies it, a product of two values, a table that it is
 read from, a sum that carries it on. Everything between two nodes (views, norms, activations, rotary embeddings) is
@@ -16,7 +16,7 @@ NodeKind = Literal["input", "table", "parameter", "weight", "convolution", "cont
 
 
 class Flag(enum.IntFlag):
-    """What happened to a value on its way from one node to the next."""
+    """Operations on a value's path between two nodes."""
 
     NONE = 0
     ACTIVATION = 1  # an elementwise non-linear function
@@ -39,7 +39,7 @@ Piece = tuple[int, tuple[int, ...], tuple[int, ...]] | None
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Edge:
-    """A value that reaches an operand.
+    """A path by which a value reaches an operand.
 
     Attributes:
         source: Index of the node that it comes from.
@@ -54,7 +54,7 @@ class Edge:
     every: Flag = Flag.NONE
 
     def then(self, later: Edge) -> Edge:
-        """The same origin after what happened on a later edge too."""
+        """The same origin, followed by a later edge."""
         return dataclasses.replace(self, some=self.some | later.some, every=self.every | later.every)
 
 
@@ -63,7 +63,7 @@ Edges = tuple[Edge, ...]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Node:
-    """One thing that gives a value an identity of its own.
+    """A point of the graph where a value gets a new identity.
 
     Attributes:
         kind: `input` is an argument of the call. `table` is a look-up of rows by integers. `parameter` is a parameter
@@ -98,7 +98,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Graph:
-    """The nodes of one call, in the order in which they ran: every edge comes from an earlier node.
+    """Nodes of one call; every edge comes from an earlier node.
 
     Attributes:
         nodes: The nodes.

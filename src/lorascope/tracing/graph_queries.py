@@ -1,4 +1,4 @@
-"""What the classifier asks of a graph: who reads a node, where a value comes from, which values are streams.
+"""Queries on a graph: readers, origins, streams.
 
 A stream is what a network carries from block to block: it starts from a table, an input, a parameter or a
 convolution, blocks read it, and a residual sum adds what they made of it. It is found by that alone.
@@ -17,15 +17,15 @@ STARTS = ("input", "table", "parameter", "convolution")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reader:
-    """One operand that reads a node: whose, which of its operands, and by which edge."""
+    """An operand that reads a node."""
 
     node: int
     operand: int
     edge: Edge
 
 
-class Reading:
-    """A graph with the answers to those questions; each is worked out once."""
+class GraphQueries:
+    """A graph with its queries; each is answered once."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -34,23 +34,23 @@ class Reading:
 
     @cached_property
     def readers(self) -> tuple[tuple[Reader, ...], ...]:
-        """Per node, the operands that read it."""
-        found: list[list[Reader]] = [[] for _ in self.nodes]
+        """Operands that read each node."""
+        readers: list[list[Reader]] = [[] for _ in self.nodes]
         for index, node in enumerate(self.nodes):
             for operand, edges in enumerate(node.operands):
                 for edge in edges:
-                    found[edge.source].append(Reader(index, operand, edge))
-        return tuple(tuple(readers) for readers in found)
+                    readers[edge.source].append(Reader(index, operand, edge))
+        return tuple(tuple(operands) for operands in readers)
 
     @cached_property
     def is_output(self) -> tuple[bool, ...]:
-        """Per node, whether the call returns it."""
+        """Whether the call returns each node."""
         returned = {edge.source for edge in self.graph.outputs}
         return tuple(index in returned for index in range(len(self.nodes)))
 
     @cached_property
     def is_stream(self) -> tuple[bool, ...]:
-        """Per node, whether it is a stream: see the module."""
+        """Whether each node is a stream: see the module."""
         carried = {edge.source for node in self.nodes if node.kind == "sum" for edge in node.operands[0]}
         # Whether a weight, a convolution or the caller reads it, if only as part of a later sum.
         read = [False] * len(self.nodes)
@@ -73,7 +73,7 @@ class Reading:
                 before.append(index not in carried and all(before[source] for source in sources))
                 streams.append(True)
             elif node.kind == "weight":
-                before.append(bool(sources) and all(before[one] and one not in carried for one in sources))
+                before.append(bool(sources) and all(before[source] and source not in carried for source in sources))
                 streams.append(index in carried and before[index])
             elif node.kind == "sum":
                 before.append(False)
@@ -84,18 +84,18 @@ class Reading:
         return tuple(streams)
 
     def origins(self, edges: Iterable[Edge]) -> Edges:
-        """The edges with every sum that is no stream replaced by what it is a sum of."""
-        found: dict[tuple[int, object], Edge] = {}
+        """The edges, with sums that are no streams replaced by their operands."""
+        merged: dict[tuple[int, object], Edge] = {}
         for edge in edges:
             for origin in self._through(edge):
                 key = (origin.source, origin.piece)
-                old = found.get(key)
-                found[key] = (
+                old = merged.get(key)
+                merged[key] = (
                     origin
                     if old is None
                     else dataclasses.replace(old, some=old.some | origin.some, every=old.every & origin.every)
                 )
-        return tuple(found.values())
+        return tuple(merged.values())
 
     def _through(self, edge: Edge) -> Edges:
         node = self.nodes[edge.source]
@@ -107,42 +107,42 @@ class Reading:
         return tuple(inner.then(edge) for inner in self._origins[edge.source])
 
     def of_kind(self, edges: Iterable[Edge], *kinds: str) -> list[Edge]:
-        """The origins that are of one of the kinds."""
+        """Origins of some kinds."""
         return [edge for edge in self.origins(edges) if self.nodes[edge.source].kind in kinds]
 
     def reads_stream(self, node: Node) -> bool:
-        """Whether a weight's operand is a stream, or comes from one with nothing but a look-up or a choice between."""
+        """A weight reads a stream, perhaps through a look-up or choice."""
         return any(self.is_stream[edge.source] for edge in self.origins(node.operands[0]))
 
     @cached_property
     def roots(self) -> tuple[frozenset[int], ...]:
-        """Per node, the starts of the streams that it comes from."""
-        found: list[frozenset[int]] = []
+        """Starts of the streams that each node comes from."""
+        roots: list[frozenset[int]] = []
         for index, node in enumerate(self.nodes):
             if node.kind in STARTS or (node.kind == "weight" and self.is_stream[index]):
-                found.append(frozenset({index}))
+                roots.append(frozenset({index}))
             else:
                 operands = node.operands[:1] if node.kind == "sum" else node.operands
-                found.append(frozenset[int]().union(*(found[edge.source] for edges in operands for edge in edges)))
-        return tuple(found)
+                roots.append(frozenset[int]().union(*(roots[edge.source] for edges in operands for edge in edges)))
+        return tuple(roots)
 
     def writes_to(self, index: int) -> list[int]:
-        """The stream sums that a node's output is added to, perhaps through sums that are no streams."""
-        found = []
+        """Stream sums that a node is added to."""
+        sums = []
         for reader in self.readers[index]:
             if self.nodes[reader.node].kind == "sum":
                 if self.is_stream[reader.node]:
-                    found.append(reader.node)
+                    sums.append(reader.node)
                 else:
-                    found += self.writes_to(reader.node)
-        return found
+                    sums += self.writes_to(reader.node)
+        return sums
 
     def read_by(self, index: int) -> list[Reader]:
-        """The operands that read a node, past sums that are no streams."""
-        found: list[Reader] = []
+        """Operands that read a node, past sums that are no streams."""
+        readers: list[Reader] = []
         for reader in self.readers[index]:
             if self.nodes[reader.node].kind == "sum" and not self.is_stream[reader.node]:
-                found += self.read_by(reader.node)
+                readers += self.read_by(reader.node)
             else:
-                found.append(reader)
-        return found
+                readers.append(reader)
+        return readers

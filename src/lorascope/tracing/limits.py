@@ -1,4 +1,4 @@
-"""Bounds on a trace: time, operations, the graph's size, and memory of the numbers that stay known.
+"""Limits of a trace: time, operations, nodes, memory.
 
 A model's own code is run, which may loop or allocate without end. `Meter` counts while it runs, and ends it where a
 bound is met. It needs no torch.
@@ -27,7 +27,7 @@ _EVERY = 64
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """What one trace may take. Every architecture that is traced in `tests/conformance` stays within.
+    """Limits of one trace. Every architecture of `tests/conformance` stays within.
 
     Attributes:
         seconds: Of the processor, in the thread that traces.
@@ -50,11 +50,11 @@ LIMITS = Limits()
 
 
 class LimitMet(BaseException):  # no fault of the code that it ends, which must not catch it
-    """A bound is met."""
+    """A limit is exceeded."""
 
 
 class Meter:
-    """What a trace has taken so far."""
+    """Counts what a trace has used so far."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or LIMITS
@@ -75,7 +75,7 @@ class Meter:
             self.check_time()
 
     def start_graph(self) -> None:
-        """Begin the graph of another call."""
+        """Start counting the graph of another call."""
         self._edges = 0
 
     def node(self, index: int, edges: int) -> None:
@@ -88,7 +88,7 @@ class Meter:
             )
 
     def numbers(self, size: int) -> None:
-        """Count bytes of a tensor that is computed with its numbers."""
+        """Count bytes of a tensor with known numbers."""
         self._known += size
         if self._known > self.limits.known:
             raise LimitMet(f"positions, masks and indices take more than {self.limits.known / 2**30:.0f} GiB")
@@ -101,13 +101,13 @@ class Meter:
             raise LimitMet(reason)
 
     def waited(self) -> str:
-        """What is to be said once too much time has gone by; empty before."""
+        """The message once too much time has passed; empty before."""
         over = time.monotonic() - self._started > self.limits.waiting
         return f"it takes more than {self.limits.waiting:g} seconds" if over else ""
 
     @contextlib.contextmanager
     def armed(self) -> Iterator[None]:
-        """Where the clock may end the block between any two instructions; elsewhere it ends at an operation."""
+        """Lets the clock end this block at any instruction."""
         try:
             self._armed = True
             yield
@@ -115,24 +115,24 @@ class Meter:
             self._armed = False
 
     def tick(self, number: int, frame: object) -> None:
-        """Look at the time, as the handler of a signal."""
+        """Check the time; the handler of a signal."""
         if self._armed:
             self.check_time()
 
 
 class Clock:
-    """Has a meter look at the time four times a second. Only the main thread can, and only if no other timer is set."""
+    """Makes a meter check the time four times a second."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._before: Any = None
-        mine = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-        if mine and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0):
+        possible = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+        if possible and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0):
             self._before = signal.getsignal(signal.SIGALRM)
 
     @property
     def runs(self) -> bool:
-        """It can be started here."""
+        """It can run here."""
         return self._before is not None
 
     def start(self) -> None:
@@ -142,14 +142,14 @@ class Clock:
             signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
 
     def stop(self) -> None:
-        """Stop it; it does no harm to do so twice."""
+        """Stop it; calling it twice is harmless."""
         if self._before is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._before)
 
 
 def within_limits(limits: Limits | None, where: str, run: Callable[[Meter], _Result]) -> _Result:
-    """The result of a function that counts what it takes.
+    """Result of a function that counts what it uses.
 
     Raises:
         LorascopeError: A bound is met: which one, and what to do.

@@ -1,4 +1,4 @@
-"""From a model to its map with roles by dataflow: calls it, records, decides, and sets the result beside the names."""
+"""Maps a model with roles by dataflow."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from lorascope.model.types import ModelMap, Weight
 from lorascope.names import NUMBER
 from lorascope.sources.builtin import builtin_models
 from lorascope.tracing.calls.inputs import Call, calls
-from lorascope.tracing.classify.aggregate import settle
-from lorascope.tracing.classify.annotations import Claim
-from lorascope.tracing.classify.classify import decide
-from lorascope.tracing.classify.consistency import doubts, unlike_their_layers
+from lorascope.tracing.classify.aggregate import aggregate
+from lorascope.tracing.classify.annotations import Annotation
+from lorascope.tracing.classify.classify import classify_uses
+from lorascope.tracing.classify.consistency import inconsistencies, unlike_their_layers
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.limits import Limits, Meter, within_limits
-from lorascope.tracing.reconcile import Seen, merge, with_siblings
+from lorascope.tracing.reconcile import Observation, reconcile, with_siblings
 from lorascope.tracing.record.recorder import record
 
 if TYPE_CHECKING:
     import torch
 
-# Prompts of so many tokens, the later ones only while something of the model has not run: a sparse attention that
-# compresses 128 positions to one shows itself on a longer prompt only.
+# Tokens per prompt. The longer one is tried only while weights have not run: a sparse attention that compresses 128
+# positions to one needs it.
 LENGTHS = (11, 160)
 
 _ELEMENTWISE = "it is no matrix: it multiplies values one by one"
@@ -39,21 +39,20 @@ def trace_roles(
     progress: Callable[[int, int], None] | None = None,
     limits: Limits | None = None,
 ) -> ModelMap:
-    """The map with roles by dataflow beside those by name.
+    """The map with roles by dataflow.
 
     Nothing of the module is changed and no parameter's numbers are read. Its code is run.
 
     Args:
         module: The model, on any device.
         named: Its map with roles by name.
-        inputs: The keyword arguments of one call of the model; without them, calls are made for a model of
-            transformers.
+        inputs: Keyword arguments of one call. Without them calls are made up, for models of transformers.
         progress: Called with the number of calls made and of all.
-        limits: What it may take.
+        limits: Bounds on time, operations and memory.
 
     Raises:
-        LorascopeError: There is nothing to call it with, the only call fails before it reaches a weight, or it takes
-            too long or too much memory.
+        LorascopeError: There is nothing to call it with, no call reaches a weight, or it takes too long or too much
+            memory.
     """
     return within_limits(limits, named.model, lambda meter: _traced(module, named, inputs, progress, meter))
 
@@ -89,66 +88,67 @@ def _traced(
 
 
 def traced(named: ModelMap, graphs: Sequence[tuple[Call, Graph]]) -> ModelMap:
-    """The map with roles by dataflow beside those by name, from what was recorded of the calls.
+    """The map with roles by dataflow, from recorded calls.
 
     Args:
         named: The map with roles by name.
-        graphs: The calls with their graphs, which a part of this package or a test recorded.
+        graphs: The calls with their graphs.
     """
     owners = _owners(named)
-    claims: dict[str, list[Claim]] = {}
+    annotations: dict[str, list[Annotation]] = {}
     components: dict[str, str] = {}
-    doubted: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for call, graph in graphs:
-        decided = decide(graph, features=bool(call.component))
-        in_doubt = doubts(graph, decided)
-        for claim in decided:
-            for weight in _weights_of(claim.is_lookup, claim.name, owners):
-                claims.setdefault(weight.name, []).append(claim)
+        uses = classify_uses(graph, features=bool(call.component))
+        inconsistent = inconsistencies(graph, uses)
+        for use in uses:
+            for weight in _weights_of(use.is_lookup, use.name, owners):
+                annotations.setdefault(weight.name, []).append(use)
                 components.setdefault(weight.name, call.component)
-                if claim.node in in_doubt:
-                    doubted.setdefault(weight.name, in_doubt[claim.node])
+                if use.node in inconsistent:
+                    reasons.setdefault(weight.name, inconsistent[use.node])
         for name in graph.elementwise:
             for weight in owners.get(name, ()):
-                claims.setdefault(weight.name, []).append(Claim(name, -1, "other", "", "", _ELEMENTWISE))
-    settled = settle(claims)
-    doubted |= unlike_their_layers(settled, _layers(named))
-    for name, why in doubted.items():
-        if settled[name].block:
-            settled[name] = dataclasses.replace(settled[name], block="", variant="", part="", doubt=why)
-    seen = {name: Seen(settled.get(name), components.get(name, "")) for name in _executed(graphs, owners)}
-    seen = with_siblings(seen, _equal_modules(named))
+                annotations.setdefault(weight.name, []).append(Annotation(name, -1, "other", "", "", _ELEMENTWISE))
+    aggregates = aggregate(annotations)
+    reasons |= unlike_their_layers(aggregates, _layers(named))
+    for name, reason in reasons.items():
+        if aggregates[name].block:
+            aggregates[name] = dataclasses.replace(aggregates[name], block="", variant="", part="", ambiguity=reason)
+    observations = {
+        name: Observation(aggregates.get(name), components.get(name, "")) for name in _executed(graphs, owners)
+    }
+    observations = with_siblings(observations, _equal_modules(named))
     failures = tuple(dict.fromkeys(f"{call.about}: {graph.failure}" for call, graph in graphs if graph.failure))
-    why = "; ".join(("no call reached it", *failures))
+    unexecuted = "; ".join(("no call reached it", *failures))
     notes = tuple(f"A call was not traced to its end. {failure}" for failure in failures)
-    return merge(
-        dataclasses.replace(named, notes=named.notes + notes), seen, why, audited=named.model_type in builtin_models()
-    )
+    named = dataclasses.replace(named, notes=named.notes + notes)
+    return reconcile(named, observations, unexecuted, audited=named.model_type in builtin_models())
 
 
 def _layers(named: ModelMap) -> list[list[str]]:
-    """Names of weights that differ in the number of their layer only, by the class of their module and by shape."""
+    """Groups of weights that differ only in the number of their layer."""
     groups: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
     for weight in named.weights:
         number = NUMBER.search(weight.name)
         if number is None or number.end() == len(weight.name):
             continue
         owner = weight.module if weight.kind == "parameter" else weight.module.rpartition(".")[0]
-        known = named.module_by_name.get(owner)
+        module = named.module_by_name.get(owner)
         place = f"{weight.name[: number.start()]}#{weight.name[number.end() :]}"
-        key = (place, known.class_name if known is not None else "", weight.shape)
+        key = (place, module.class_name if module is not None else "", weight.shape)
         groups.setdefault(key, []).append(weight.name)
     return [group for group in groups.values() if len(group) > 2]
 
 
 def _executed(graphs: Iterable[tuple[Call, Graph]], owners: Mapping[str, tuple[Weight, ...]]) -> set[str]:
-    used = {(node.name, node.kind == "table") for _, graph in graphs for node in graph.nodes if node.name in owners}
-    found = {weight.name for name, is_lookup in used for weight in _weights_of(is_lookup, name, owners)}
-    return found | {weight.name for _, graph in graphs for name in graph.elementwise for weight in owners.get(name, ())}
+    uses = {(node.name, node.kind == "table") for _, graph in graphs for node in graph.nodes if node.name in owners}
+    names = {weight.name for name, is_lookup in uses for weight in _weights_of(is_lookup, name, owners)}
+    return names | {weight.name for _, graph in graphs for name in graph.elementwise for weight in owners.get(name, ())}
 
 
 def _owners(named: ModelMap) -> dict[str, tuple[Weight, ...]]:
-    """Parameter name to the weights that it is the matrix of; those that share one tensor are one parameter."""
+    """Weights by the parameter that is their matrix."""
     owners: dict[str, list[Weight]] = {}
     for weight in named.weights:
         if weight.kind == "parameter":
@@ -166,7 +166,7 @@ def _owners(named: ModelMap) -> dict[str, tuple[Weight, ...]]:
 
 
 def _weights_of(is_lookup: bool, name: str, owners: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
-    """The weights that a use of a parameter is of: of a tied one, the tables if it was looked up, else the matrices."""
+    """Weights of a use: a tied table if looked up, else matrices."""
     weights = owners.get(name, ())
     if len(weights) == 1:
         return weights
@@ -180,7 +180,7 @@ _MEMBER = re.compile(r"(.*?)\d+")
 
 
 def _equal_modules(named: ModelMap) -> list[list[str]]:
-    """Names of weights that differ in the innermost number only: one matrix of all experts of a layer."""
+    """Groups of weights that differ only in the innermost number."""
     groups: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
     for weight in named.weights:
         words = weight.name.split(".")

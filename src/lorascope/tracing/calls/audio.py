@@ -1,4 +1,4 @@
-"""The calls that run what a model hears with: its tower for sounds, with what leads into the text."""
+"""Calls that run a model's audio tower."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _METHOD = "get_audio_features"
 
 
 def sound_calls(model: torch.nn.Module) -> Iterator[Call]:
-    """The calls for sounds, by the method that transformers' models have for them."""
+    """Calls for audio, by the method that transformers' models have for it."""
     apart = _APART.get(getattr(getattr(model, "config", None), "model_type", ""))
     if apart is not None:
         yield from apart(model)
@@ -29,7 +29,7 @@ def sound_calls(model: torch.nn.Module) -> Iterator[Call]:
 
 
 def audio_config(config: Any) -> Any:
-    """The configuration of what a model hears with, or None."""
+    """The configuration of the audio tower, or None."""
     for key in ("audio_config", "encoder_config", "acoustic_tokenizer_encoder_config"):
         if getattr(config, key, None) is not None:
             return getattr(config, key)
@@ -37,7 +37,7 @@ def audio_config(config: Any) -> Any:
 
 
 def _frames(where: Site) -> tuple[int, int]:
-    """Frequencies and frames of a sound."""
+    """Mel bins and frames of a sound."""
     config = audio_config(where.config)
     keys = ("num_mel_bins", "feature_size", "input_feat_size", "input_dim", "input_size")
     mels = number(config, *keys, default=0) or number(getattr(config, "asr_config", None), *keys, default=80)
@@ -45,7 +45,7 @@ def _frames(where: Site) -> tuple[int, int]:
 
 
 def _spectrogram(where: Site, *, last: bool = False, boolean: bool = False) -> Call:
-    """A call with frequencies before frames (or last), and as many masks as the method names."""
+    """A call with a spectrogram and every mask that the method takes."""
     import torch
 
     mels, frames = _frames(where)

@@ -1,4 +1,4 @@
-"""The calls that run what a model sees with: its towers for images and videos, with what leads into the text.
+"""Calls that run a model's vision towers.
 
 How a picture is handed over is told by the names of the arguments that go with it (a grid, positions, sizes); what is
 left over stands in a table by model type.
@@ -19,7 +19,7 @@ _Made = tuple[dict[str, Any], str]
 
 
 def image_calls(model: torch.nn.Module) -> Iterator[Call]:
-    """The calls for images and for videos, by the methods that transformers' models have for them."""
+    """Calls for images and videos, by transformers' methods for them."""
     apart = _APART.get(getattr(getattr(model, "config", None), "model_type", ""))
     if apart is not None:
         yield from apart(model)
@@ -40,7 +40,7 @@ def image_calls(model: torch.nn.Module) -> Iterator[Call]:
 
 
 def vision_config(config: Any) -> Any:
-    """The configuration of what a model sees with, or None."""
+    """The configuration of the vision tower, or None."""
     for key in ("vision_config", "vq_config"):
         if getattr(config, key, None) is not None:
             return getattr(config, key)
@@ -60,7 +60,7 @@ def pixels(config: Any, *lead: int) -> torch.Tensor:
 
 
 def image_size(vision: Any) -> int:
-    """The side length of the images of a tower, in pixels."""
+    """Side length of a tower's images, in pixels."""
     size = number(vision, "image_size", "img_size", default=0)
     for name in ("model_args", *getattr(vision, "sub_configs", ())):
         part = getattr(vision, name, None)
@@ -76,7 +76,7 @@ def image_size(vision: Any) -> int:
 
 
 def _sizes(where: Site) -> tuple[int, int, int]:
-    """Channels, patch size and the number of patches that are merged, per side."""
+    """Channels, patch size, and patches merged per side."""
     vision = vision_config(where.config)
     return (
         number(vision, "num_channels", "in_channels", "in_chans", default=3),
@@ -89,23 +89,23 @@ def _sizes(where: Site) -> tuple[int, int, int]:
 def _grid(where: Site, modality: str) -> _Made:
     import torch
 
-    channels, patch, merge = _sizes(where)
+    channels, patch, reconcile = _sizes(where)
     vision = vision_config(where.config)
     depth = number(vision, "temporal_patch_size", "patch_temporal", default=1)
     kind = where.config.model_type
     frames = 2 if modality == "video" and kind != "kimi_k25" else 1  # that one joins the frames
-    height, width = 2 * merge, 4 * merge
+    height, width = 2 * reconcile, 4 * reconcile
     count = frames * height * width
     if kind in ("kimi_k25", "paddleocr_vl"):  # patches keep their shape
-        made = ones(count, channels, patch, patch)
+        patches = ones(count, channels, patch, patch)
     elif kind == "inkling2":  # of merged patches, channels last; the grid counts those
         height, width = 2, 4
-        made = ones(frames * height * width, merge * patch, merge * patch, channels)
+        patches = ones(frames * height * width, reconcile * patch, reconcile * patch, channels)
     else:
-        made = ones(count, channels * depth * patch * patch)
-    arguments = {"pixels": made, f"{modality}_grid_thw": torch.tensor([[frames, height, width]])}
+        patches = ones(count, channels * depth * patch * patch)
+    arguments = {"pixels": patches, f"{modality}_grid_thw": torch.tensor([[frames, height, width]])}
     if f"{modality}_merge_sizes" in where.names:
-        arguments[f"{modality}_merge_sizes"] = torch.tensor([merge])
+        arguments[f"{modality}_merge_sizes"] = torch.tensor([reconcile])
     shape = f"{height} × {width}" if frames == 1 else f"{frames} × {height} × {width}"
     return arguments, f"{_article(modality)} of {shape} patches"
 
@@ -135,8 +135,8 @@ def _sized(where: Site, modality: str) -> _Made:
         sizes = torch.tensor([[height, width]])
         return {"pixels": pixels(where.config, 1, tiles), "image_sizes": sizes}, f"an image of {tiles} tiles"
     if getattr(vision, "model_type", "") == "pixtral" or "image_sizes" in where.needed:  # of any size
-        channels, patch, merge = _sizes(where)
-        height, width = 2 * merge * patch, 3 * merge * patch
+        channels, patch, reconcile = _sizes(where)
+        height, width = 2 * reconcile * patch, 3 * reconcile * patch
         return {
             "pixels": ones(1, channels, height, width),
             "image_sizes": torch.tensor([[height, width]]),
@@ -147,8 +147,8 @@ def _sized(where: Site, modality: str) -> _Made:
 def _row(where: Site, modality: str) -> _Made:
     import torch
 
-    channels, patch, merge = _sizes(where)
-    height, width = 2 * merge, 4 * merge
+    channels, patch, reconcile = _sizes(where)
+    height, width = 2 * reconcile, 4 * reconcile
     return {
         "pixels": ones(1, height * width, channels * patch * patch),
         "spatial_shapes": torch.tensor([[height, width]]),
@@ -199,19 +199,19 @@ def _pooled(where: Site, modality: str) -> _Made:
 
 
 def _square(where: Site, modality: str) -> _Made:
-    made = pixels(where.config, 1, 2) if modality == "video" else pixels(where.config)
-    arguments: dict[str, Any] = {"pixels": made}
+    image = pixels(where.config, 1, 2) if modality == "video" else pixels(where.config)
+    arguments: dict[str, Any] = {"pixels": image}
     if "qformer_input_ids" in where.needed:
         arguments["qformer_input_ids"] = question_ids(where.module)
     if "high_res_pixel_values" in where.needed:
         high = where.config.high_res_vision_config
         size = image_size(high)
         arguments["high_res_pixel_values"] = ones(1, number(high, "num_channels", default=3), size, size)
-    return arguments, f"{_article(modality)} of {made.shape[-2]} × {made.shape[-1]}"
+    return arguments, f"{_article(modality)} of {image.shape[-2]} × {image.shape[-1]}"
 
 
 def question_ids(module: Any) -> torch.Tensor:
-    """Token ids for a query transformer that reads the instruction along with the image."""
+    """Token ids of the instruction that a query transformer reads."""
     return token_ids(module, 3, size=number(module.config.qformer_config, "vocab_size", default=100))
 
 
@@ -241,13 +241,13 @@ def _tower(where: Site, modality: str) -> Iterator[Call]:
     import torch
 
     vision = where.config.vision_config
-    made = pixels(where.config)
-    side = made.shape[-1] // number(vision, "patch_size", default=14)
+    image = pixels(where.config)
+    side = image.shape[-1] // number(vision, "patch_size", default=14)
     yield Call(
         where.method("vision_model"),
-        {"pixel_values": made, "patch_attention_mask": integers(1, side, side, dtype=torch.bool)},
+        {"pixel_values": image, "patch_attention_mask": integers(1, side, side, dtype=torch.bool)},
         "vision",
-        f"an image of {made.shape[-2]} × {made.shape[-1]}",
+        f"an image of {image.shape[-2]} × {image.shape[-1]}",
     )
     side = 2 * number(where.config, "pixel_shuffle_factor", "scale_factor", default=2)
     arguments = {"image_hidden_states": ones(1, side * side, width(vision))}
@@ -273,18 +273,18 @@ def _aria(where: Site, modality: str) -> Iterator[Call]:
 
 
 def _tiled(where: Site, modality: str) -> Iterator[Call]:
-    made = pixels(where.config, 1, 1)
-    about = f"an image of {made.shape[-2]} × {made.shape[-1]}"
-    yield Call(where.method("get_image_features"), {"pixel_values": made}, "vision", about)
+    image = pixels(where.config, 1, 1)
+    about = f"an image of {image.shape[-2]} × {image.shape[-1]}"
+    yield Call(where.method("get_image_features"), {"pixel_values": image}, "vision", about)
 
 
 def _docling(where: Site, modality: str) -> Iterator[Call]:
     import torch
 
-    one = integers(1, 1, dtype=torch.bool)
-    arguments = {"pixel_values": pixels(where.config, 1, 1), "pixel_attention_mask": one}
+    tile = integers(1, 1, dtype=torch.bool)
+    arguments = {"pixel_values": pixels(where.config, 1, 1), "pixel_attention_mask": tile}
     yield Call(where.method("get_image_features"), arguments, "vision", "an image of one tile")
-    fine = {**arguments, "tile_fine_mask": one}
+    fine = {**arguments, "tile_fine_mask": tile}
     yield Call(where.method("get_image_features"), fine, "vision", "an image of one fine tile")
 
 
@@ -309,8 +309,8 @@ def _frames(where: Site, modality: str) -> Iterator[Call]:
         arguments, about = _packed(where, modality)
         arguments = {"pixel_values": arguments.pop("pixels"), **arguments}
     else:
-        made = pixels(where.config, 2)
-        arguments, about = {"pixel_values_videos": made}, f"2 images of {made.shape[-2]} × {made.shape[-1]}"
+        images = pixels(where.config, 2)
+        arguments, about = {"pixel_values_videos": images}, f"2 images of {images.shape[-2]} × {images.shape[-1]}"
     yield Call(where.method(f"get_{modality}_features"), arguments, "vision", about)
 
 
@@ -331,12 +331,12 @@ def _quantizer(where: Site, modality: str) -> Iterator[Call]:
 def _pooling(where: Site, modality: str) -> Iterator[Call]:
     # The default configuration has fewer patches than the projector is to pool them to.
     vision = where.config.vision_config
-    made = pixels(where.config)
-    about = f"an image of {made.shape[-2]} × {made.shape[-1]}"
+    image = pixels(where.config)
+    about = f"an image of {image.shape[-2]} × {image.shape[-1]}"
     side = image_size(vision) // number(vision, "patch_size", default=14)
     whole = math.isqrt(number(where.config, "mm_tokens_per_image", default=1)) <= side
     name = "get_image_features" if whole else "vision_tower"
-    yield Call(where.method(name), {"pixel_values": made}, "vision", about)
+    yield Call(where.method(name), {"pixel_values": image}, "vision", about)
 
 
 def _windowed(where: Site, modality: str) -> Iterator[Call]:
@@ -349,9 +349,9 @@ def _windowed(where: Site, modality: str) -> Iterator[Call]:
         arguments = {"pixel_values": arguments.pop("pixels"), **arguments}
         yield Call(where.method("get_image_features"), arguments, "vision", about)
     else:
-        made = pixels(where.config)
-        about = f"an image of {made.shape[-2]} × {made.shape[-1]}"
-        yield Call(where.method("vision_tower"), {"pixel_values": made}, "vision", about)
+        image = pixels(where.config)
+        about = f"an image of {image.shape[-2]} × {image.shape[-1]}"
+        yield Call(where.method("vision_tower"), {"pixel_values": image}, "vision", about)
 
 
 def _adapted(where: Site, modality: str) -> Iterator[Call]:
@@ -367,11 +367,11 @@ def _adapted(where: Site, modality: str) -> Iterator[Call]:
 def _generator(where: Site, modality: str) -> Iterator[Call]:
     import torch
 
-    made = pixels(where.config)
-    about = f"an image of {made.shape[-2]} × {made.shape[-1]}"
-    yield Call(where.method("get_image_features"), {"pixel_values": made}, "vision", about)
+    image = pixels(where.config)
+    about = f"an image of {image.shape[-2]} × {image.shape[-1]}"
+    yield Call(where.method("get_image_features"), {"pixel_values": image}, "vision", about)
     quantizer = where.config.vq_config
-    yield Call(where.method("vqmodel"), {"pixel_values": made}, "codec", about)
+    yield Call(where.method("vqmodel"), {"pixel_values": image}, "codec", about)
     codes = torch.arange(6).unsqueeze(0)
     yield Call(where.method("generation_embeddings"), {"input": codes}, "connector", "6 codes of an image")
     size = number(quantizer, "embed_dim", default=1)
@@ -385,9 +385,9 @@ def _tiles(model: Any) -> Iterator[Call]:
 
     vision = model.config.vision_config
     tiles = number(vision, "max_num_tiles", default=1)
-    made = pixels(model.config, 1, 1, tiles)
+    images = pixels(model.config, 1, 1, tiles)
     arguments = {
-        "pixel_values": made,
+        "pixel_values": images,
         "aspect_ratio_ids": integers(1, 1),
         "aspect_ratio_mask": integers(1, 1, tiles),
     }
@@ -401,18 +401,18 @@ def _cropped(model: Any) -> Iterator[Call]:
     import torch
 
     vision = model.config.vision_config
-    made = pixels(model.config, 1, 2)
-    patches = made.shape[-1] // number(vision, "patch_size", default=14)
-    side, crop = -(-patches // 2), number(vision, "crop_size", default=made.shape[-1])
+    images = pixels(model.config, 1, 2)
+    patches = images.shape[-1] // number(vision, "patch_size", default=14)
+    side, crop = -(-patches // 2), number(vision, "crop_size", default=images.shape[-1])
     count = 2 * side * (side + 1) + 1
     arguments = {
         "input_ids": integers(1, count, value=int(vision.image_token_id)),
         "inputs_embeds": ones(1, count, width(model.config)),
-        "image_pixel_values": made,
+        "image_pixel_values": images,
         "image_sizes": torch.tensor([[crop, crop]]),
         "image_attention_mask": integers(1, 2, patches, patches),
     }
-    about = f"an image of {made.shape[-2]} × {made.shape[-1]} and a crop"
+    about = f"an image of {images.shape[-2]} × {images.shape[-1]} and a crop"
     yield Call("model.embed_tokens_extend.image_embed", arguments, "vision", about)
 
 

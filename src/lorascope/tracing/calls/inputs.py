@@ -1,4 +1,4 @@
-"""The calls that run every part of a model once: what to hand to which method, from signatures and configurations.
+"""Calls that together run every part of a model.
 
 A model is called by its forward with token ids, and by its methods for images, videos and sounds, so that a picture
 needs no places among the tokens. Values are made for the shape, not for the sense: nobody looks at the result.
@@ -38,7 +38,7 @@ _DECODER, _ENCODER = 7, 5
 
 
 def calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
-    """The calls that together run every weight of a model that can be run.
+    """The calls that together run as many weights as possible.
 
     Args:
         module: Any model; its configuration says the sizes where it is one of transformers.
@@ -62,7 +62,7 @@ def _made(part: Iterator[Call]) -> Iterator[Call]:
 
 
 def _is_whole(module: Any, call: Call) -> bool:
-    """Whether a call has something to compute with, and lacks nothing that its method insists on."""
+    """The call has arguments, and all that its method requires."""
     try:
         method = attrgetter(call.method)(module)
     except Exception:  # a property of somebody's own raises whatever it likes
@@ -278,8 +278,8 @@ def _assistant(module: Any, arguments: dict[str, Any]) -> None:
     arguments["position_ids"] = torch.arange(length).unsqueeze(0)
     shared = {}
     for layer, kind in enumerate(text.layer_types):
-        one = text.per_layer_config[layer]
-        shared[kind] = (ones(1, one.num_key_value_heads, length, one.head_dim),) * 2
+        settings = text.per_layer_config[layer]
+        shared[kind] = (ones(1, settings.num_key_value_heads, length, settings.head_dim),) * 2
     arguments["shared_kv_states"] = shared
     arguments["output_hidden_states"] = True  # else the last layers see the last token only
 

@@ -1,4 +1,4 @@
-"""What one call of a model is, and what signatures and configurations say about its arguments."""
+"""One call of a model, and the facts that shape its arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Site:
-    """A module inside a model that is called by itself.
+    """A module inside a model that is called on its own.
 
     Attributes:
         path: Its name in the model; empty for the model.
@@ -60,12 +60,12 @@ class Site:
         return getattr(self.module, "config", None)
 
     def method(self, name: str) -> str:
-        """The dotted name of one of its attributes, as seen from the model."""
+        """Dotted name of one of its attributes, as seen from the model."""
         return f"{self.path}.{name}" if self.path else name
 
 
 def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool]) -> Site | None:
-    """The module that has a method; of several the one that names most parameters, and the innermost of equals.
+    """The innermost module that has a method and names most parameters.
 
     Wrappers only pass on what they get, and often under no name.
 
@@ -74,14 +74,17 @@ def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool])
         method: The name of the method.
         configured: Whether a configuration says something about what the method takes; others are no candidates.
     """
-    found = [
+    candidates = [
         Site(path, part, parameters(getattr(part, method)), required(getattr(part, method)))
         for path, part in modules_in(model).items()
         if callable(attribute(part, method)) and configured(_config(part))
     ]
     return max(
-        found,
-        key=lambda one: (len(one.names - {"args", "kwargs"}), len(one.path.split(".")) if one.path else 0),
+        candidates,
+        key=lambda candidate: (
+            len(candidate.names - {"args", "kwargs"}),
+            len(candidate.path.split(".")) if candidate.path else 0,
+        ),
         default=None,
     )
 
@@ -94,15 +97,17 @@ def _config(part: Any) -> Any:
 
 
 def parameters(method: Any) -> frozenset[str]:
-    """The names of a method's parameters, `self` left out."""
+    """Names of a method's parameters, without `self`."""
     return frozenset(_parameters(method)) - {"self"}
 
 
 def required(method: Any) -> frozenset[str]:
-    """The names of the parameters that a call cannot leave out."""
+    """Names of parameters without a default."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found = _parameters(method).items()
-    return frozenset(name for name, one in found if one.default is one.empty and one.kind not in kinds) - {"self"}
+    signature = _parameters(method).items()
+    return frozenset(
+        name for name, parameter in signature if parameter.default is parameter.empty and parameter.kind not in kinds
+    ) - {"self"}
 
 
 def _parameters(method: Any) -> Mapping[str, inspect.Parameter]:
@@ -113,7 +118,7 @@ def _parameters(method: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def too_large(what: str) -> LorascopeError:
-    """The error of a call whose arguments are too large to be made."""
+    """The error for arguments that are too large to be made."""
     return LorascopeError(
         f"tracing was stopped: {what}, which is more than a call is made with",
         hint="Correct the sizes in the configuration, or give one small call in Python: "
@@ -122,7 +127,7 @@ def too_large(what: str) -> LorascopeError:
 
 
 def ones(*shape: int) -> torch.Tensor:
-    """Ones of a shape, which take the memory of one.
+    """Ones of a shape, in the memory of a single one.
 
     Raises:
         LorascopeError: They are too many.
@@ -133,7 +138,7 @@ def ones(*shape: int) -> torch.Tensor:
 
 
 def integers(*shape: int, value: int = 1, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """One integer or truth value at all places of a shape.
+    """One integer or truth value, repeated over a shape.
 
     Raises:
         LorascopeError: They are too many.
@@ -144,7 +149,7 @@ def integers(*shape: int, value: int = 1, dtype: torch.dtype | None = None) -> t
 
 
 def count_up(size: int, start: int = 0) -> torch.Tensor:
-    """So many integers from `start` on.
+    """Consecutive integers from `start` on.
 
     Raises:
         LorascopeError: They are too many.
@@ -161,7 +166,7 @@ def _checked(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
 
 
 def language_config(config: Any) -> Any:
-    """The configuration of the language model (the decoder's, where there are two), or what was given."""
+    """The configuration of the language model or its decoder."""
     try:
         return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     except Exception:  # of one that names several, or of a class of somebody's own
@@ -169,7 +174,7 @@ def language_config(config: Any) -> Any:
 
 
 def number(config: Any, *keys: str, default: int) -> int:
-    """The first of some keys of a configuration that is a positive integer (the first of a list of them)."""
+    """First configuration key that holds a positive integer."""
     for key in keys:
         try:
             value = getattr(config, key, None)
@@ -183,12 +188,12 @@ def number(config: Any, *keys: str, default: int) -> int:
 
 
 def width(config: Any) -> int:
-    """The hidden size that a configuration states."""
+    """Hidden size by the configuration."""
     return number(config, "hidden_size", "d_model", "n_embd", "embed_dim", "dim", default=1)
 
 
 def token_ids(model: torch.nn.Module, length: int, *, size: int = 0) -> torch.Tensor:
-    """Token ids that stand for ordinary text: unlike each other, none with a meaning of its own, but for a final end.
+    """Distinct token ids of ordinary text.
 
     Args:
         model: The model that they are for.

@@ -1,4 +1,4 @@
-"""From what single uses show of a weight to one role of it, or to why there is none."""
+"""Aggregates the annotations of a weight's uses into one role."""
 
 from __future__ import annotations
 
@@ -6,78 +6,83 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.tracing.classify.annotations import Claim
+from lorascope.tracing.classify.annotations import Annotation
 
-# The letters of fused parts in the order in which the field writes them.
+# Letters of fused parts, in the customary order.
 _LETTERS = ("q", "k", "v", "o")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Settled:
-    """What all uses of one weight show together.
+class Aggregate:
+    """The role that all uses of a weight imply together.
 
     Attributes:
-        block: The block, or empty where the uses contradict each other or show nothing.
-        variant: The variant, or empty where it does not show.
-        part: The part, or empty where it does not show.
-        why: The clauses of the claims that it rests on, the weight being their subject.
-        doubt: Why there is no role, or empty.
+        block: The block; empty where the uses contradict each other or imply none.
+        variant: The variant; empty where the uses leave it open.
+        part: The part; empty where the uses leave it open.
+        why: The evidence of all annotations, with the weight as its subject.
+        ambiguity: Why there is no role; empty where there is one.
     """
 
     block: str
     variant: str
     part: str
     why: str
-    doubt: str = ""
+    ambiguity: str = ""
 
 
-def settle(claims: Mapping[str, Sequence[Claim]]) -> dict[str, Settled]:
-    """The role of every weight that has claims.
+def aggregate(annotations: Mapping[str, Sequence[Annotation]]) -> dict[str, Aggregate]:
+    """The role of every annotated weight.
 
     Args:
-        claims: Weight name to what its uses in all calls show.
+        annotations: Weight name to the annotations of its uses in all calls.
     """
-    return {name: _settled(mine) for name, mine in claims.items() if mine}
+    return {name: _aggregate(uses) for name, uses in annotations.items() if uses}
 
 
-def _settled(claims: Sequence[Claim]) -> Settled:
-    counted = Counter(claim.why for claim in claims)
-    why = "; ".join(clause if times == 1 else f"{clause} ({times} times)" for clause, times in counted.items())
-    claims = [claim for claim in claims if claim.block != "other"] or claims  # being data besides says nothing
-    blocks = {claim.block for claim in claims}
+def _aggregate(annotations: Sequence[Annotation]) -> Aggregate:
+    counts = Counter(annotation.why for annotation in annotations)
+    why = "; ".join(clause if times == 1 else f"{clause} ({times} times)" for clause, times in counts.items())
+    # Being used as data as well implies nothing.
+    annotations = [annotation for annotation in annotations if annotation.block != "other"] or annotations
+    blocks = {annotation.block for annotation in annotations}
     if blocks == {"embedding", "head"}:  # one table for both ends
-        claims, blocks = [claim for claim in claims if claim.block == "embedding"], {"embedding"}
+        blocks = {"embedding"}
+        annotations = [annotation for annotation in annotations if annotation.block == "embedding"]
     if len(blocks) > 1:
-        return Settled("", "", "", why, f"its uses belong to different blocks: {', '.join(sorted(blocks))}")
+        return Aggregate("", "", "", why, f"its uses belong to different blocks: {', '.join(sorted(blocks))}")
     block = blocks.pop()
-    variants = {claim.variant for claim in claims if claim.variant}
-    part = part_of({claim.part for claim in claims}, block)
+    variants = {annotation.variant for annotation in annotations if annotation.variant}
+    part = part_of({annotation.part for annotation in annotations}, block)
     if part is None:
-        parts = ", ".join(sorted({claim.part for claim in claims}))
-        return Settled("", "", "", why, f"its uses show different parts: {parts}")
-    return Settled(block, variants.pop() if len(variants) == 1 else "", part, why)
+        parts = ", ".join(sorted({annotation.part for annotation in annotations}))
+        return Aggregate("", "", "", why, f"its uses show different parts: {parts}")
+    return Aggregate(block, variants.pop() if len(variants) == 1 else "", part, why)
 
 
 def part_of(parts: Iterable[str], block: str) -> str | None:
-    """The part that a weight is whose output plays several: `qkv` for q, k and v. None where no such part exists.
+    """The joined part of several: `qkv` for q, k and v.
 
     Args:
         parts: Parts of single uses; those of low rank end in `_a` (narrows) or `_b` (widens).
         block: The block that they belong to.
+
+    Returns:
+        The joined part; None where no such part exists.
     """
-    found = {part for part in parts if part}
+    known = {part for part in parts if part}
     if block == "attention":
-        return _attention_part(found)
-    if block == "ffn" and found == {"gate", "up"}:
+        return _attention_part(known)
+    if block == "ffn" and known == {"gate", "up"}:
         return "gate_up"
-    if block in ("indexer", "mixer", "embedding") and len(found) > 1:
+    if block in ("indexer", "mixer", "embedding") and len(known) > 1:
         return ""
-    return next(iter(found), "") if len(found) < 2 else None
+    return next(iter(known), "") if len(known) < 2 else None
 
 
-def _attention_part(found: set[str]) -> str | None:
-    halves = {part[-2:] for part in found if part.endswith(("_a", "_b"))}
-    letters = {part[:-2] if part.endswith(("_a", "_b")) else part for part in found}
+def _attention_part(parts: set[str]) -> str | None:
+    halves = {part[-2:] for part in parts if part.endswith(("_a", "_b"))}
+    letters = {part[:-2] if part.endswith(("_a", "_b")) else part for part in parts}
     half = "_b" if "_b" in halves else "_a" if halves else ""
     if "position" in letters and len(letters) > 1:
         letters.discard("position")  # the weight of the queries or keys projects the positions too

@@ -1,33 +1,33 @@
-"""From a graph of weight uses to what every weight does: a pure classifier that reads no name.
+"""Classifies every use of a parameter by the graph, without names.
 
-The order is that of certainty. Attentions are found by their softmax between two products of values; routers and
-indexers by the choice that they feed; feed-forward blocks by the non-linearity between two weights; what reads a
-product of values without a softmax is a mixer; what remains is a head, an embedding's projection, or unknown.
+The most certain classifiers run first. An attention is a softmax between two products of values; routers and indexers
+feed a choice; a feed-forward block has a non-linearity between two weights; a product of values without a softmax is a
+mixer. What remains is a head, the projection of an embedding, or unknown.
 """
 
 from __future__ import annotations
 
-from lorascope.tracing.classify.annotations import Board, Claim
-from lorascope.tracing.classify.attention import claim_attentions
-from lorascope.tracing.classify.embeddings_heads import claim_ends
-from lorascope.tracing.classify.feed_forward import claim_feed_forward
-from lorascope.tracing.classify.mixers import claim_mixers
-from lorascope.tracing.classify.routers import claim_choices
+from lorascope.tracing.classify.annotations import Annotation, Annotations
+from lorascope.tracing.classify.attention import annotate_attentions
+from lorascope.tracing.classify.embeddings_heads import annotate_embeddings_heads
+from lorascope.tracing.classify.feed_forward import annotate_feed_forward
+from lorascope.tracing.classify.mixers import annotate_mixers
+from lorascope.tracing.classify.routers import annotate_routers
 from lorascope.tracing.graph import Graph
-from lorascope.tracing.graph_queries import Reading
+from lorascope.tracing.graph_queries import GraphQueries
 
 
-def decide(graph: Graph, *, features: bool = False) -> tuple[Claim, ...]:
-    """What every use of a parameter shows; a use that shows nothing is not in it.
+def classify_uses(graph: Graph, *, features: bool = False) -> tuple[Annotation, ...]:
+    """Annotations of all uses that imply a role.
 
     Args:
         graph: Of one call.
-        features: The call returns what another part of the model reads, not predictions.
+        features: The call returns features for another part of the model, not predictions.
     """
-    board = Board(Reading(graph), features=features)
-    claim_attentions(board)
-    claim_choices(board)
-    claim_feed_forward(board)
-    claim_mixers(board)
-    claim_ends(board)
-    return tuple(claim for index in board.claimed() for claim in board.of(index))
+    annotations = Annotations(GraphQueries(graph), features=features)
+    annotate_attentions(annotations)
+    annotate_routers(annotations)
+    annotate_feed_forward(annotations)
+    annotate_mixers(annotations)
+    annotate_embeddings_heads(annotations)
+    return tuple(annotation for index in annotations.annotated() for annotation in annotations.of(index))

@@ -1,4 +1,4 @@
-"""What each ATen operation makes of its operands: a use of a weight, a product of values, or the same values changed."""
+"""Effect of each ATen operation on the graph."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import EXTREMES, Flag, Piece
 from lorascope.tracing.record import meta_execution
-from lorascope.tracing.record.graph_builder import Weaver
-from lorascope.tracing.record.provenance import NOTHING, Labels, Value, controls, flagged, nodes_of, of_node, union
+from lorascope.tracing.record.graph_builder import GraphBuilder
+from lorascope.tracing.record.provenance import NOTHING, Labels, Provenance, controls, flagged, nodes_of, of_node, union
 
 _words = str.split  # a row of names is read more easily as one text
 
@@ -67,7 +67,7 @@ class Operation:
         name: Its name without the namespace and overload.
         args: Its positional arguments.
         tensors: All tensors among its arguments.
-        values: What is known of each.
+        provenances: Of each of them.
         results: The tensors that it gave.
     """
 
@@ -75,37 +75,37 @@ class Operation:
     name: str
     args: Sequence[Any]
     tensors: Sequence[torch.Tensor]
-    values: Sequence[Value]
+    provenances: Sequence[Provenance]
     results: Sequence[torch.Tensor]
 
 
-def label_results(weaver: Weaver, operation: Operation) -> list[Value]:
-    """What is known of each result.
+def label_results(builder: GraphBuilder, operation: Operation) -> list[Provenance]:
+    """Provenance of each result.
 
     Args:
-        weaver: The graph so far; uses, products, sums and choices are added to it.
+        builder: The graph so far; uses, products, sums and choices are added to it.
         operation: What ran.
     """
     name, results = operation.name, operation.results
-    value = _handler(name)(weaver, operation)
-    if name in meta_execution.CHOICES and value.labels and meta_execution.is_exact(results[-1]):
-        return _chosen(weaver, name, value, results)
+    provenance = _handler(name)(builder, operation)
+    if name in meta_execution.CHOICES and provenance.labels and meta_execution.is_exact(results[-1]):
+        return _chosen(builder, name, provenance, results)
     if name in meta_execution.CHOICES:
-        value = dataclasses.replace(value, labels=flagged(value.labels, Flag.REDUCED), as_given=False)
+        provenance = dataclasses.replace(provenance, labels=flagged(provenance.labels, Flag.REDUCED), as_given=False)
     narrows = name in _COPIES_PIECES or meta_execution.is_view(operation.func)
-    made = []
+    labelled = []
     for place, tensor in enumerate(results):
-        mine = value
-        if meta_execution.is_exact(tensor) and value.labels:
-            mine = Value({}, control=value.control, ids=value.ids)
-        elif value.labels and narrows and tensor.numel() < operation.tensors[0].numel():
+        own = provenance
+        if meta_execution.is_exact(tensor) and provenance.labels:
+            own = Provenance({}, control=provenance.control, ids=provenance.ids)
+        elif provenance.labels and narrows and tensor.numel() < operation.tensors[0].numel():
             offset = place if name in _COPIES_PIECES else tensor.storage_offset()
-            mine = weaver.piece(value, (offset, tuple(tensor.shape), tuple(tensor.stride())))
-        made.append(mine)
-    return made
+            own = builder.piece(provenance, (offset, tuple(tensor.shape), tuple(tensor.stride())))
+        labelled.append(own)
+    return labelled
 
 
-def _handler(name: str) -> Callable[[Weaver, Operation], Value]:
+def _handler(name: str) -> Callable[[GraphBuilder, Operation], Provenance]:
     if name in _HANDLERS:
         return _HANDLERS[name]
     if name.startswith("_scaled_dot_product"):
@@ -115,171 +115,177 @@ def _handler(name: str) -> Callable[[Weaver, Operation], Value]:
     return _elementwise
 
 
-def _of_a_shape(weaver: Weaver, operation: Operation) -> Value:
-    """A new tensor has the shape of another, and nothing else of it."""
+def _of_a_shape(builder: GraphBuilder, operation: Operation) -> Provenance:
+    """A new tensor that shares only a shape."""
     return NOTHING
 
 
-def _chosen(weaver: Weaver, name: str, value: Value, results: Sequence[torch.Tensor]) -> list[Value]:
-    choice = weaver.node("choice", name, [value.labels])
+def _chosen(
+    builder: GraphBuilder, name: str, provenance: Provenance, results: Sequence[torch.Tensor]
+) -> list[Provenance]:
+    choice = builder.node("choice", name, [provenance.labels])
     # The largest of a row is as often taken for a stable softmax as to choose by.
     flag = Flag.REDUCED if name in EXTREMES else Flag.CHOSEN
-    integers = Value({}, control=value.control | {choice})
-    picked = Value(flagged(value.labels, flag), control=value.control)
+    integers = Provenance({}, control=provenance.control | {choice})
+    picked = Provenance(flagged(provenance.labels, flag), control=provenance.control)
     return [integers if meta_execution.is_exact(tensor) else picked for tensor in results]
 
 
-def _data_of(weaver: Weaver, value: Value) -> Labels:
-    """The labels of a value that is data, be it a parameter."""
-    return value.labels or (weaver.as_data(value.parameters) if value.parameters else {})
+def _data_of(builder: GraphBuilder, provenance: Provenance) -> Labels:
+    """Labels of an operand used as data, parameters included."""
+    return provenance.labels or (builder.as_data(provenance.parameters) if provenance.parameters else {})
 
 
-def _matrix_product(weaver: Weaver, operation: Operation) -> Value:
+def _matrix_product(builder: GraphBuilder, operation: Operation) -> Provenance:
     start = 1 if operation.name in _WITH_ADDEND else 0
-    left, right = operation.values[start], operation.values[start + 1]
+    left, right = operation.provenances[start], operation.provenances[start + 1]
     first, second = operation.tensors[start], operation.tensors[start + 1]
     if operation.name == "linear" and second.dim() > 1:
         second = second.transpose(-1, -2)
     # Parameters as data: whatever chose their rows, they are what they are.
-    mine = [one for one in operation.values[start:] if one.labels or one is not left or not right.parameters]
-    control = controls(mine)
-    ids = frozenset[str]().union(*(one.ids for one in mine))
-    if weaver.is_matrix(right):
+    operands = [
+        operand
+        for operand in operation.provenances[start:]
+        if operand.labels or operand is not left or not right.parameters
+    ]
+    control = controls(operands)
+    ids = frozenset[str]().union(*(operand.ids for operand in operands))
+    if builder.is_matrix(right):
         rows, columns = second.shape[-1], second.shape[-2] if second.dim() > 1 else 1
-        made = weaver.use(right, _data_of(weaver, left), rows=rows, columns=columns, control=control, ids=ids)
-    elif weaver.is_matrix(left) and right.labels:
+        product = builder.use(right, _data_of(builder, left), rows=rows, columns=columns, control=control, ids=ids)
+    elif builder.is_matrix(left) and right.labels:
         rows, columns = first.shape[-2], first.shape[-1]
-        made = weaver.use(left, right.labels, rows=rows, columns=columns, control=control, ids=ids)
+        product = builder.use(left, right.labels, rows=rows, columns=columns, control=control, ids=ids)
     elif left.labels and right.labels:
-        made = weaver.multiply(left, right, control, rows=first.shape[-2], columns=second.shape[-1])
+        product = builder.multiply(left, right, control, rows=first.shape[-2], columns=second.shape[-1])
     else:  # a constant matrix: a sum, a shift or a mask
-        made = union([left, right], Flag.REDUCED)
-    addend = operation.values[0] if start else NOTHING
-    return weaver.combine([addend, made]) if addend.labels or addend.parameters else made
+        product = union([left, right], Flag.REDUCED)
+    addend = operation.provenances[0] if start else NOTHING
+    return builder.combine([addend, product]) if addend.labels or addend.parameters else product
 
 
-def _attention(weaver: Weaver, operation: Operation) -> Value:
+def _attention(builder: GraphBuilder, operation: Operation) -> Provenance:
     """An attention in one operation: scores, softmax and weighted sum."""
-    query, key, value, *biases = operation.values
+    query, key, value, *biases = operation.provenances
     queries, keys = (tensor.shape[-2] for tensor in operation.tensors[:2])
-    scores = weaver.node("contraction", operands=[query.labels, key.labels], rows=queries, columns=keys)
-    weaver.score(scores, keys, innermost=True)
+    scores = builder.node("contraction", operands=[query.labels, key.labels], rows=queries, columns=keys)
+    builder.score(scores, keys, innermost=True)
     weights: Labels = {(scores, None): (int(Flag.SOFTMAX), int(Flag.SOFTMAX))}
     for bias in biases:
         weights |= flagged(bias.labels, Flag.SOFTMAX)
     width = operation.tensors[2].shape[-1]
-    return of_node(weaver.node("contraction", operands=[weights, value.labels], rows=queries, columns=width))
+    return of_node(builder.node("contraction", operands=[weights, value.labels], rows=queries, columns=width))
 
 
-def _gated(weaver: Weaver, operation: Operation) -> Value:
-    """A gated linear unit in one operation: one half of a value times the sigmoid of the other."""
-    value = operation.values[0]
+def _gated(builder: GraphBuilder, operation: Operation) -> Provenance:
+    """A gated linear unit in one operation."""
+    provenance = operation.provenances[0]
     half, gate = int(Flag.PRODUCT), int(Flag.PRODUCT | Flag.ACTIVATION)
     first: Piece = (0, (), ())
     second: Piece = (1, (), ())
     labels: Labels = {}
-    for (node, _), (some, every) in value.labels.items():
+    for (node, _), (some, every) in provenance.labels.items():
         labels[node, first] = (some | half, every | half)
         labels[node, second] = (some | gate, every | gate)
-    return Value(labels, control=value.control)
+    return Provenance(labels, control=provenance.control)
 
 
-def _convolution(weaver: Weaver, operation: Operation) -> Value:
-    data, weight = operation.values[:2]
+def _convolution(builder: GraphBuilder, operation: Operation) -> Provenance:
+    data, weight = operation.provenances[:2]
     shape = operation.tensors[1].shape
     # The last of its arguments that is a plain number: (…, transposed, output_padding, groups).
-    numbers = [one for one in operation.args if isinstance(one, int) and not isinstance(one, bool)]
+    numbers = [number for number in operation.args if isinstance(number, int) and not isinstance(number, bool)]
     groups = numbers[-1] if numbers else 1
     if not weight.parameters:
-        return weaver.combine([data, weight], Flag.CONVOLUTION)
-    labels = _data_of(weaver, data)
+        return builder.combine([data, weight], Flag.CONVOLUTION)
+    labels = _data_of(builder, data)
     if not labels:
         return NOTHING
     rows, columns = shape[0], shape[1] * groups
     if set(shape[2:]) == {1}:
         control = data.control if data.labels else frozenset[int]()
-        return weaver.use(weight, labels, rows=rows, columns=columns, control=control)
-    name = weaver.largest(weight.parameters)
+        return builder.use(weight, labels, rows=rows, columns=columns, control=control)
+    name = builder.largest(weight.parameters)
     if groups > 1 and shape[1] == 1:
-        weaver.elementwise.add(name)
+        builder.elementwise.add(name)
         return dataclasses.replace(data, labels=flagged(labels, Flag.CONVOLUTION), parameters=())
-    return of_node(weaver.node("convolution", name, [labels], rows=rows, columns=columns))
+    return of_node(builder.node("convolution", name, [labels], rows=rows, columns=columns))
 
 
-def _lookup(weaver: Weaver, operation: Operation) -> Value:
-    source, *indices = operation.values
-    control = controls(operation.values)
-    ids = frozenset[str]().union(*(value.ids for value in indices))
+def _lookup(builder: GraphBuilder, operation: Operation) -> Provenance:
+    source, *indices = operation.provenances
+    control = controls(operation.provenances)
+    ids = frozenset[str]().union(*(provenance.ids for provenance in indices))
     if source.parameters:
         is_table = ids or operation.name in ("embedding", "embedding_bag")
-        if control or weaver.is_stack(source) or not is_table:
+        if control or builder.is_stack(source) or not is_table:
             return dataclasses.replace(source, control=control, ids=ids)
-        given = all(value.as_given for value in indices if value.ids)
+        given = all(provenance.as_given for provenance in indices if provenance.ids)
         shape = operation.tensors[0].shape
         names = tuple(sorted(ids)) if given else ()
-        table = weaver.largest(source.parameters)
-        return of_node(weaver.node("table", table, rows=shape[0], columns=shape[-1], ids=names))
+        table = builder.largest(source.parameters)
+        return of_node(builder.node("table", table, rows=shape[0], columns=shape[-1], ids=names))
     if source.labels:
         chosen = controls(indices)
         labels = flagged(source.labels, Flag.CHOSEN) if chosen else source.labels
-        mine = nodes_of(source.labels)
-        if any(edge.source in mine for one in chosen for edge in weaver.nodes[one].operands[0]):
+        sources = nodes_of(source.labels)
+        if any(edge.source in sources for choice in chosen for edge in builder.nodes[choice].operands[0]):
             control = source.control  # the scores of what was chosen: they decide how much, not which
-        return Value(labels, control=control, ids=ids)
-    return Value({}, control=control, ids=ids | source.ids, as_given=source.as_given)
+        return Provenance(labels, control=control, ids=ids)
+    return Provenance({}, control=control, ids=ids | source.ids, as_given=source.as_given)
 
 
-def _elementwise(weaver: Weaver, operation: Operation) -> Value:
-    name, values = operation.name, list(operation.values)
+def _elementwise(builder: GraphBuilder, operation: Operation) -> Provenance:
+    name, provenances = operation.name, list(operation.provenances)
     flag = _FLAGS.get(name, Flag.NONE)
     mixed = _MIXES.get(name, Flag.NONE)
-    if name in _OVER_A_DIMENSION and values[0].labels and len(operation.args) > 1:
-        _note_scored(weaver, operation.tensors[0], values[0], operation.args[1])
+    if name in _OVER_A_DIMENSION and provenances[0].labels and len(operation.args) > 1:
+        _note_scored(builder, operation.tensors[0], provenances[0], operation.args[1])
     if flag is Flag.REDUCED:
-        values = values[:1]  # a norm's own weight and bias are vectors
+        provenances = provenances[:1]  # a norm's own weight and bias are vectors
     if name in ("masked_fill", "masked_fill_"):
-        values = [values[0], *(Value({}, control=value.control) for value in values[1:])]
-    if mixed is Flag.PRODUCT and len(values) == 2:
-        values = _without_scale(operation.tensors, values)
+        provenances = [provenances[0], *(Provenance({}, control=provenance.control) for provenance in provenances[1:])]
+    if mixed is Flag.PRODUCT and len(provenances) == 2:
+        provenances = _without_scale(operation.tensors, provenances)
     if name in _POOLS or (flag is Flag.REDUCED and _loses_positions(operation)):
         flag |= Flag.POOLED
-    value = weaver.combine(values, flag, mixed)
+    provenance = builder.combine(provenances, flag, mixed)
     if name in _WRITES_BACK:
-        value = dataclasses.replace(value, control=frozenset())
-    if value.ids and (name not in _KEEPS_INTEGERS or not value.as_given):
-        value = dataclasses.replace(value, as_given=False)
-    return value
+        provenance = dataclasses.replace(provenance, control=frozenset())
+    if provenance.ids and (name not in _KEEPS_INTEGERS or not provenance.as_given):
+        provenance = dataclasses.replace(provenance, as_given=False)
+    return provenance
 
 
 def _loses_positions(operation: Operation) -> bool:
-    """A reduction that keeps the features of each position, and has fewer positions."""
+    """A reduction over positions that keeps the features."""
     before, after = operation.tensors[0], operation.results[0]
     same = bool(after.shape[-1:] == before.shape[-1:] != (1,))
     return same and before.dim() > 1 and after.numel() < before.numel()
 
 
-def _without_scale(tensors: Sequence[torch.Tensor], values: list[Value]) -> list[Value]:
-    """The factors of a product without the one number per row that a norm of another value gives."""
+def _without_scale(tensors: Sequence[torch.Tensor], provenances: list[Provenance]) -> list[Provenance]:
+    """Factors of a product, without a norm's number per row."""
     for place, other in ((0, 1), (1, 0)):
-        mine, others = values[place].labels, values[other].labels
-        reduced = bool(mine) and all(every & int(Flag.REDUCED) for _, every in mine.values())
+        labels, others = provenances[place].labels, provenances[other].labels
+        reduced = bool(labels) and all(every & int(Flag.REDUCED) for _, every in labels.values())
         single = tensors[place].dim() and tensors[place].shape[-1] == 1 and tensors[other].shape[-1:] != (1,)
-        if reduced and single and others and nodes_of(others) != nodes_of(mine):
-            return [values[other]]
-    return values
+        if reduced and single and others and nodes_of(others) != nodes_of(labels):
+            return [provenances[other]]
+    return provenances
 
 
-def _note_scored(weaver: Weaver, tensor: torch.Tensor, value: Value, dims: Any) -> None:
-    """Which operand's positions a softmax runs over: the second's are the innermost of a matrix product's result."""
+def _note_scored(builder: GraphBuilder, tensor: torch.Tensor, provenance: Provenance, dims: Any) -> None:
+    """Note which operand's positions a softmax runs over: the second's are innermost."""
     dim = dims[0] if isinstance(dims, list | tuple) and len(dims) == 1 else dims
     if not isinstance(dim, int) or not tensor.dim():
         return
     strides = [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
-    for node in nodes_of(value.labels):
-        weaver.score(node, tensor.shape[dim], innermost=tensor.stride(dim) == min(strides, default=0))
+    for node in nodes_of(provenance.labels):
+        builder.score(node, tensor.shape[dim], innermost=tensor.stride(dim) == min(strides, default=0))
 
 
-_HANDLERS: dict[str, Callable[[Weaver, Operation], Value]] = {
+_HANDLERS: dict[str, Callable[[GraphBuilder, Operation], Provenance]] = {
     **dict.fromkeys(_words("mm addmm addmm_ bmm baddbmm baddbmm_ matmul linear _grouped_mm addbmm"), _matrix_product),
     **dict.fromkeys(_words("convolution _convolution convolution_overrideable"), _convolution),
     **dict.fromkeys(

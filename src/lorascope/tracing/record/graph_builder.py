@@ -1,4 +1,4 @@
-"""Builds the graph of a call node by node, and knows of every node what it was computed from. It needs no torch."""
+"""Builds the dataflow graph of one call; needs no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lorascope.tracing.limits import Meter
 from lorascope.tracing.record.provenance import (
     NOTHING,
     Labels,
-    Value,
-    both_ways,
+    Provenance,
+    both_paths,
     controls,
     edges_of,
     flagged,
@@ -22,17 +22,17 @@ from lorascope.tracing.record.provenance import (
     union,
 )
 
-# A loop over positions reads one piece of an output per position. After so many, one more tells nothing new.
+# A loop over positions reads one piece of an output per position; further pieces are not told apart.
 _MOST_PIECES = 12
 _ONE_OF_MANY: Piece = (-1, (), ())
 
 
-class Weaver:
+class GraphBuilder:
     """The graph so far.
 
     Attributes:
         nodes: Its nodes.
-        elementwise: Parameters that multiplied a value elementwise.
+        elementwise: Parameters that multiplied a tensor elementwise.
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], meter: Meter | None = None) -> None:
@@ -48,7 +48,7 @@ class Weaver:
         self.elementwise: set[str] = set()
         self._dimensions = {name: len(shape) for name, shape in shapes.items()}
         self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-        # Per node, as bits: all nodes that it was computed from, and (of a sum) itself with all that it carries on.
+        # Per node, as bits: its ancestors, and itself with everything that it carries on as a sum.
         self._before: list[int] = []
         self._carried: list[int] = []
         self._as_data: dict[str, int] = {}
@@ -56,7 +56,7 @@ class Weaver:
         self._pieces: dict[int, set[Piece]] = {}
 
     def graph(self, outputs: Labels, failure: str, operations: int) -> Graph:
-        """The graph as it is now."""
+        """The graph so far."""
         nodes = tuple(
             dataclasses.replace(node, scored=self._scored[index]) if index in self._scored else node
             for index, node in enumerate(self.nodes)
@@ -65,7 +65,7 @@ class Weaver:
         return Graph(nodes, edges_of(outputs), frozenset(self.elementwise - matrices), failure, operations)
 
     def node(self, kind: NodeKind, name: str = "", operands: Sequence[Labels] = (), **facts: Any) -> int:
-        """Add a node; the index is returned."""
+        """Add a node and return its index."""
         index = len(self.nodes)
         self._meter.node(index, sum(map(len, operands)))
         self.nodes.append(Node(kind, name, tuple(edges_of(labels) for labels in operands), **facts))
@@ -82,36 +82,36 @@ class Weaver:
         return index
 
     def score(self, index: int, size: int, *, innermost: bool) -> None:
-        """Note over which operand's positions a softmax of a product runs; the first that does counts.
+        """Note which operand's positions a softmax of a product runs over.
 
         Args:
             index: The product.
-            size: How many there are in the dimension that the softmax runs over.
+            size: Length of the dimension that the softmax runs over.
             innermost: That dimension is the innermost in memory, as the second operand's positions are.
         """
         node = self.nodes[index]
         if node.kind == "contraction":
             sizes = (node.rows, node.columns)
-            # A dimension of one has any place in memory.
+            # A dimension of length one may lie anywhere in memory.
             by_size = 1 in sizes and sizes.count(size) == 1
             self._scored.setdefault(index, sizes.index(size) if by_size else int(innermost))
 
     # Parameters
 
     def largest(self, names: Sequence[str]) -> str:
-        """Of several parameters that one value was made from, the matrix."""
+        """The matrix among the parameters that a tensor was made from."""
         return max(names, key=lambda name: (self._dimensions[name] >= 2, self._sizes[name]))
 
-    def is_matrix(self, value: Value) -> bool:
-        """A value was made from parameters, one of which has rows and columns."""
-        return bool(value.parameters) and self._dimensions[self.largest(value.parameters)] >= 2
+    def is_matrix(self, provenance: Provenance) -> bool:
+        """One of its parameters has rows and columns."""
+        return bool(provenance.parameters) and self._dimensions[self.largest(provenance.parameters)] >= 2
 
-    def is_stack(self, value: Value) -> bool:
-        """A value was made from parameters, one of which is several matrices."""
-        return bool(value.parameters) and self._dimensions[self.largest(value.parameters)] > 2
+    def is_stack(self, provenance: Provenance) -> bool:
+        """One of its parameters is a stack of matrices."""
+        return bool(provenance.parameters) and self._dimensions[self.largest(provenance.parameters)] > 2
 
     def as_data(self, names: Sequence[str]) -> Labels:
-        """The labels of parameters that are used as data: vectors have none."""
+        """Labels of parameters used as data; vectors have none."""
         labels: Labels = {}
         for name in names:
             if self._dimensions[name] >= 2:
@@ -121,16 +121,23 @@ class Weaver:
         return labels
 
     def use(
-        self, weight: Value, data: Labels, *, rows: int, columns: int, control: Iterable[int], ids: Iterable[str] = ()
-    ) -> Value:
-        """A weight multiplies data.
+        self,
+        weight: Provenance,
+        data: Labels,
+        *,
+        rows: int,
+        columns: int,
+        control: Iterable[int],
+        ids: Iterable[str] = (),
+    ) -> Provenance:
+        """Add the use of a weight.
 
         Args:
-            weight: Made from parameters. Several are one matrix where they were joined, or one scales another.
-            data: What it multiplies.
+            weight: Made from parameters; several are one matrix where they were joined, or where one scales another.
+            data: Labels of the operand that it multiplies.
             rows: Output features.
             columns: Input features.
-            control: The choices that have a say in it.
+            control: The choices that select it or its rows.
             ids: The integer arguments that choose among the matrices of a stack.
         """
         stacked = self.is_stack(weight)
@@ -150,50 +157,53 @@ class Weaver:
             labels[index, None] = (0, 0)
         used = {self.nodes[index].name for index, _ in labels}
         self.elementwise |= {name for name in weight.parameters if name not in used and self._dimensions[name] >= 2}
-        return Value(labels)
+        return Provenance(labels)
 
-    # Values of several
+    # Several operands
 
-    def piece(self, value: Value, piece: Piece) -> Value:
-        """A part of a value; a part of a part counts as the part."""
+    def piece(self, provenance: Provenance, piece: Piece) -> Provenance:
+        """Provenance of a view."""
         labels: Labels = {}
-        for (node, old), flags in value.labels.items():
+        for (node, old), flags in provenance.labels.items():
             if old is None:
                 old = piece
                 pieces = self._pieces.setdefault(node, set())
                 if piece not in pieces and len(pieces) >= _MOST_PIECES:
                     old = _ONE_OF_MANY
                 pieces.add(old)
-            labels[node, old] = both_ways(labels[node, old], flags) if (node, old) in labels else flags
-        return dataclasses.replace(value, labels=labels)
+            labels[node, old] = both_paths(labels[node, old], flags) if (node, old) in labels else flags
+        return dataclasses.replace(provenance, labels=labels)
 
-    def combine(self, values: Sequence[Value], flag: Flag = Flag.NONE, mixed: Flag = Flag.NONE) -> Value:
-        """One value of several: a residual sum where one of them was computed from the other, else all their labels.
+    def combine(self, provenances: Sequence[Provenance], flag: Flag = Flag.NONE, mixed: Flag = Flag.NONE) -> Provenance:
+        """Combine operands into a residual sum or a union.
 
         Args:
-            values: Of the operands.
-            flag: What happens to all of them.
-            mixed: What it is called where values of different origins meet.
+            provenances: Of the operands.
+            flag: Added to all of them.
+            mixed: Added where operands of different origins meet.
         """
-        data = [value for value in values if value.labels]
+        data = [provenance for provenance in provenances if provenance.labels]
         if not data:
-            return _without_data(values)
-        for value in values:
-            if value.labels or not self.is_matrix(value):
+            return _without_data(provenances)
+        for provenance in provenances:
+            if provenance.labels or not self.is_matrix(provenance):
                 continue
             if mixed is Flag.PRODUCT:
-                self.elementwise.add(self.largest(value.parameters))
-            else:  # rows of a codebook, say, whatever chose them
-                data.append(Value(self.as_data(value.parameters)))
-        found = data[0]
-        for value in data[1:]:
-            found = self._sum(found, value, mixed) or union([found, value], mixed)
-        control = found.control | controls(value for value in values if not value.labels)
-        labels = flagged(found.labels, flag) if flag else found.labels
-        return found if labels is found.labels and control == found.control else Value(labels, control=control)
+                self.elementwise.add(self.largest(provenance.parameters))
+            else:  # such as rows of a codebook
+                data.append(Provenance(self.as_data(provenance.parameters)))
+        combined = data[0]
+        for provenance in data[1:]:
+            combined = self._sum(combined, provenance, mixed) or union([combined, provenance], mixed)
+        control = combined.control | controls(provenance for provenance in provenances if not provenance.labels)
+        labels = flagged(combined.labels, flag) if flag else combined.labels
+        same = labels is combined.labels and control == combined.control
+        return combined if same else Provenance(labels, control=control)
 
-    def multiply(self, left: Value, right: Value, control: Iterable[int], *, rows: int, columns: int) -> Value:
-        """A matrix product of two values, of so many rows of the first and columns of the second."""
+    def multiply(
+        self, left: Provenance, right: Provenance, control: Iterable[int], *, rows: int, columns: int
+    ) -> Provenance:
+        """Add a matrix product; `rows` and `columns` are those of the result."""
         for kept, written in ((left, right), (right, left)):
             if self._mixes_streams(kept.labels, written.labels):
                 return of_node(self.node("sum", operands=[kept.labels, written.labels], how=Flag.PRODUCT))
@@ -207,19 +217,19 @@ class Weaver:
             )
         )
 
-    def _sum(self, one: Value, other: Value, mixed: Flag) -> Value | None:
-        """The residual sum of two values, or None where neither was computed from the other."""
-        if nodes_of(one.labels) & nodes_of(other.labels):
+    def _sum(self, first: Provenance, second: Provenance, mixed: Flag) -> Provenance | None:
+        """Add a residual sum; None where neither operand carries the other."""
+        if nodes_of(first.labels) & nodes_of(second.labels):
             return None
-        for kept, written in ((one, other), (other, one)):
+        for kept, written in ((first, second), (second, first)):
             if self._carries(kept.labels, written.labels, mixed):
                 return of_node(self.node("sum", operands=[kept.labels, written.labels], how=mixed))
         return None
 
     def _mixes_streams(self, kept: Labels, written: Labels) -> bool:
-        """Streams mixed by a matrix that weights computed from them: they are carried on, as hyper-connections do.
+        """Streams are mixed by a matrix computed from them.
 
-        Hyper-connections: arXiv 2409.19606, section 2.
+        As in hyper-connections: arXiv 2409.19606, section 2.
         """
         changed = any(some & ~int(Flag.REDUCED) for some, _ in kept.values())
         return (
@@ -230,7 +240,7 @@ class Weaver:
         )
 
     def _carries(self, kept: Labels, written: Labels, mixed: Flag) -> bool:
-        """Every origin of the first is an ancestor of the second, or carries one on."""
+        """Every origin of `kept` is an ancestor of `written`, or carries one."""
         before = 0
         for node, _ in written:
             before |= self._before[node]
@@ -238,17 +248,17 @@ class Weaver:
             if not self._carried[node] & before:
                 return False
             kind = self.nodes[node].kind
-            # A product or a concatenation with what was computed from it is a gate or a pair, but of a stream.
+            # Multiplied or joined with its own result it is a gate or a pair, unless it is a stream.
             if kind in ("contraction", "choice") or (mixed and kind in ("weight", "convolution")):
                 return False
         return True
 
 
-def _without_data(values: Sequence[Value]) -> Value:
-    """What was made from parameters, integers and constants alone."""
-    parameters = tuple(dict.fromkeys(name for value in values for name in value.parameters))
-    control = controls(values)
-    with_ids = [value for value in values if value.ids]
-    ids = frozenset[str]().union(*(value.ids for value in with_ids))
-    as_given = bool(with_ids) and all(value.as_given for value in with_ids)
-    return Value({}, parameters, control, ids, as_given) if parameters or control or ids else NOTHING
+def _without_data(provenances: Sequence[Provenance]) -> Provenance:
+    """Provenance of a tensor made from parameters, integers and constants alone."""
+    parameters = tuple(dict.fromkeys(name for provenance in provenances for name in provenance.parameters))
+    control = controls(provenances)
+    with_ids = [provenance for provenance in provenances if provenance.ids]
+    ids = frozenset[str]().union(*(provenance.ids for provenance in with_ids))
+    as_given = bool(with_ids) and all(provenance.as_given for provenance in with_ids)
+    return Provenance({}, parameters, control, ids, as_given) if parameters or control or ids else NOTHING

@@ -1,4 +1,4 @@
-"""Runs one tensor operation without weights: what is known stays real, the rest has a shape and nothing else.
+"""Runs a tensor operation without weights; known numbers stay real.
 
 Integers, masks and positions do not depend on weights. They are kept on the CPU, so that modeling code can read them
 (`.item()`, `nonzero`, a list of expert sizes); whatever depends on a weight lives on the meta device. Where code asks
@@ -77,22 +77,22 @@ CHOICES = {
 
 
 class UntraceableError(Exception):
-    """The code asks for a number that depends on the weights, or uses an operation that has no meaning without them."""
+    """The code needs a number that depends on weights."""
 
 
 def tensors_in(values: Any) -> list[torch.Tensor]:
-    """The tensors among arguments or results, in order, those in lists included."""
-    found: list[torch.Tensor] = []
+    """Tensors among arguments or results, in order, lists included."""
+    tensors: list[torch.Tensor] = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, list | tuple):
-            found += tensors_in(value)
-    return found
+            tensors += tensors_in(value)
+    return tensors
 
 
 def with_tensors(values: Any, change: Callable[[torch.Tensor], Any]) -> list[Any]:
-    """The same arguments with every tensor changed, those in lists included."""
+    """Arguments with every tensor changed, lists included."""
     changed: list[Any] = []
     for value in values:
         if isinstance(value, torch.Tensor):
@@ -105,7 +105,7 @@ def with_tensors(values: Any, change: Callable[[torch.Tensor], Any]) -> list[Any
 
 
 def to_meta(tensor: torch.Tensor, *, dense: bool = False) -> torch.Tensor:
-    """A tensor of the same shape and type on the meta device, and of the same strides unless it is to be dense."""
+    """The tensor on the meta device, with its strides unless dense."""
     if tensor.is_meta and not dense:
         return tensor
     if dense or tensor.layout != torch.strided:
@@ -120,12 +120,12 @@ def is_exact(tensor: torch.Tensor) -> bool:
 
 @cache
 def is_view(func: Any) -> bool:
-    """An operation gives another view of its operand's memory, and writes nothing."""
-    return not func._schema.is_mutable and any(one.alias_info is not None for one in func._schema.returns)
+    """The operation returns a view of its operand and writes nothing."""
+    return not func._schema.is_mutable and any(result.alias_info is not None for result in func._schema.returns)
 
 
 def stand_in_of_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
-    """A tensor that takes a buffer's place, as code may write to it.
+    """A tensor that takes a buffer's place; code may write to it.
 
     It has the buffer's own numbers. Where these are not there, positions count up, masks let through, other integers
     are zero, and what is no integer stays unknown.
@@ -151,7 +151,7 @@ def run(
     shapes: Shapes,
     meter: Meter | None = None,
 ) -> Any:
-    """The result of one ATen operation.
+    """Result of one ATen operation.
 
     Args:
         func: The overload.
@@ -183,7 +183,7 @@ def _changed(kwargs: Mapping[str, Any], change: Callable[[torch.Tensor], Any]) -
 
 
 def _counted(result: Any, meter: Meter | None) -> Any:
-    """The same, with the bytes of what has numbers counted."""
+    """The result, with the bytes of its real tensors counted."""
     if meter is not None:
         for tensor in tensors_in(result if isinstance(result, tuple | list) else [result]):
             if not tensor.is_meta:
@@ -193,14 +193,14 @@ def _counted(result: Any, meter: Meter | None) -> Any:
 
 
 def _all_let_through(mask: torch.Tensor) -> torch.Tensor:
-    """A mask of that shape that lets everything through."""
+    """A mask of that shape that is true everywhere."""
     if mask.numel() > LARGEST_KNOWN:
         raise UntraceableError("its code asks which of too many unknown numbers are not zero")
     return torch.ones(mask.shape, dtype=torch.bool)
 
 
 def _unknown(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
-    """The result of an operation on tensors one of which is unknown."""
+    """Result of an operation with at least one unknown tensor."""
     if name in ("_local_scalar_dense", "equal", "is_nonzero"):
         raise UntraceableError("its code asks for a number that depends on the weights")
     if func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not args[0].is_meta:
@@ -220,33 +220,33 @@ def _unknown(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
 
 
 def _shaped(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
-    """The result of an operation on the meta device, from memory where one on such operands ran before.
+    """Result on the meta device, remembered by its operands.
 
     Layers repeat each other, and working out a shape takes torch some fifty times as long as looking it up.
     """
     returns = func._schema.returns
-    aliases = any(one.alias_info is not None for one in returns)
+    aliases = any(tensor.alias_info is not None for tensor in returns)
     in_place = aliases and func._schema.is_mutable and len(returns) == 1
     key = None if aliases and not in_place else _signature(func, args, kwargs)
     if key is not None and key in shapes:
         if in_place:
             return args[0]
-        found = [torch.empty_strided(size, stride, dtype=dtype, device=META) for size, stride, dtype in shapes[key]]
-        return found[0] if len(returns) == 1 else tuple(found)
+        tensors = [torch.empty_strided(size, stride, dtype=dtype, device=META) for size, stride, dtype in shapes[key]]
+        return tensors[0] if len(returns) == 1 else tuple(tensors)
     try:
         result = func(*with_tensors(args, to_meta), **_changed(kwargs, to_meta))
     except NotImplementedError as error:
         raise UntraceableError(f"the operation {name} has no form without numbers") from error
     results = [result] if len(returns) == 1 else result
-    if key is not None and all(isinstance(one, torch.Tensor) for one in results):
+    if key is not None and all(isinstance(tensor, torch.Tensor) for tensor in results):
         if len(shapes) >= _MOST_SHAPES:
             shapes.clear()
-        shapes[key] = tuple((tuple(one.shape), one.stride(), one.dtype) for one in results)
+        shapes[key] = tuple((tuple(tensor.shape), tensor.stride(), tensor.dtype) for tensor in results)
     return result
 
 
 def _signature(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What the shape of a result depends on, or None where it cannot be told."""
+    """Key of a result's shape; None where it has none."""
     key = (func, _described(args), _described(kwargs.values()), tuple(kwargs))
     try:
         hash(key)
@@ -256,26 +256,26 @@ def _signature(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any
 
 
 def _described(values: Iterable[Any]) -> tuple[Any, ...]:
-    found: list[Any] = []
+    described: list[Any] = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            found.append((tuple(value.shape), value.stride(), value.dtype))
+            described.append((tuple(value.shape), value.stride(), value.dtype))
         elif isinstance(value, list | tuple):
-            found.append(_described(value))
+            described.append(_described(value))
         else:
-            found.append((type(value), value))  # 1, 1.0 and True are equal, and not the same
-    return tuple(found)
+            described.append((type(value), value))  # 1, 1.0 and True are equal, and not the same
+    return tuple(described)
 
 
 def _known(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The real result of an operation on known tensors."""
+    """Real result of an operation on known tensors."""
     if name == "histc" and is_exact(args[0]):  # which the CPU has for other numbers only
         return func(args[0].double(), *args[1:], **kwargs).to(args[0].dtype)
     return func(*args, **kwargs)
 
 
 def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
-    """A new tensor, or a copy to a device: on the CPU if it is one of integers or of known numbers."""
+    """A new tensor or copy, on the CPU if known."""
     device = kwargs.get("device")
     here = {**kwargs, "device": CPU} if device is not None else kwargs
     tensors = tensors_in([*args, *kwargs.values()])
@@ -300,7 +300,7 @@ def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], 
 
 
 def device_type(device: Any) -> str:
-    """The type of a device, however it is written."""
+    """The type of a device, in any notation."""
     return str(torch.device(device).type)
 
 
@@ -316,30 +316,30 @@ def _factory_on_meta(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[
 
 
 def _makes_tensors(func: Any) -> bool:
-    """It is a factory, which takes a device; an operation on plain numbers alone gives one number."""
+    """A factory of tensors: it takes a device."""
     return any(argument.name == "device" for argument in func._schema.arguments)
 
 
 def _is_small_factory(name: str, args: Sequence[Any]) -> bool:
-    """Sizes, which are plain integers, multiply to what is kept anyway."""
+    """The sizes, plain integers, multiply to few enough elements."""
     return name in _PLAIN_FACTORIES and _product(args) <= LARGEST_KNOWN
 
 
 def _product(values: Iterable[Any]) -> int:
-    """The product of all integers among arguments, those in lists included."""
-    found = 1
+    """Product of all integers among arguments, lists included."""
+    product = 1
     for value in values:
         if isinstance(value, list | tuple):
-            found *= _product(value)
+            product *= _product(value)
         elif isinstance(value, int) and value:
-            found *= abs(value)
-        if found > _MOST_WORK:
-            return found
-    return found
+            product *= abs(value)
+        if product > _MOST_WORK:
+            return product
+    return product
 
 
 def _room(tensor: torch.Tensor) -> int:
-    """How many elements the memory of a tensor has, those between its own included."""
+    """Elements in the memory of a tensor, gaps included."""
     if tensor.layout != torch.strided:
         return int(tensor.numel())
     return int(tensor.untyped_storage().nbytes() // max(1, tensor.element_size()))
@@ -353,7 +353,7 @@ def _is_too_large(
     tensors: Sequence[torch.Tensor],
     shapes: Shapes,
 ) -> bool:
-    """Whether an operation on known tensors would take more memory or time than their numbers are worth."""
+    """An operation on known tensors takes more memory or time than allowed."""
     if is_view(func):
         return False
     sizes = [tensor.numel() for tensor in tensors]
@@ -380,12 +380,12 @@ def _is_too_large(
         result = _shaped(func, name, args, kwargs, shapes)
     except (UntraceableError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
         return _product([*sizes, *args]) > LARGEST_KNOWN
-    found = tensors_in(result if isinstance(result, tuple | list) else [result])
-    return any(tensor.numel() > LARGEST_KNOWN for tensor in found)
+    results = tensors_in(result if isinstance(result, tuple | list) else [result])
+    return any(tensor.numel() > LARGEST_KNOWN for tensor in results)
 
 
 def _whole_numbers(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """Indices without masks: a mask is told by the positions that it lets through, an unknown one lets all through."""
+    """Indices with masks replaced by positions; an unknown mask is true everywhere."""
     whole: list[torch.Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
@@ -397,7 +397,7 @@ def _whole_numbers(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor 
 
 
 def _chosen(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:
-    """The result of a choice with made-up integers: each row goes on where the one before ended, and begins anew."""
+    """Result of a choice with made-up integers."""
     results = list(result) if isinstance(result, tuple | list) else [result]
     place = CHOICES[name]
     if len(results) <= place or not is_exact(results[place]) or results[place].numel() > LARGEST_KNOWN:
@@ -422,7 +422,7 @@ def _chosen(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _argument(func: Any, wanted: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The value of an operation's argument by its name, its default included; None where it has none."""
+    """An operation's argument by name, or its default."""
     for place, argument in enumerate(func._schema.arguments):
         if argument.name == wanted:
             return args[place] if place < len(args) else kwargs.get(wanted, argument.default_value)

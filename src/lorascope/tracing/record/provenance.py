@@ -1,4 +1,4 @@
-"""What is known of a value while a call is recorded: where it comes from, and what happened to it on the way."""
+"""Provenance of tensors: the nodes and operations that they come from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable, Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import Edge, Edges, Flag, Piece
 
-# Where a value comes from: (node, piece of its output) to (what happened on some way, what happened on every way), as
-# plain integers: they are joined millions of times.
+# (node, piece of its output) to (flags on some path, flags on every path). The flags are plain integers, because they are
+# joined millions of times.
 Labels = dict[tuple[int, Piece], tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Value:
-    """What is known of a tensor; many tensors share one.
+class Provenance:
+    """Provenance of a tensor; many tensors share one.
 
     Attributes:
-        labels: Where it comes from; empty for constants and for what was made from parameters alone.
-        parameters: The parameters that it was made from, where it was made from nothing else.
-        control: The choices that decided which of its elements are there.
+        labels: The nodes that it comes from; none for constants and for tensors made from parameters alone.
+        parameters: The parameters that it was made from, if from nothing else.
+        control: The choices that selected its elements.
         ids: The integer arguments that it was computed from.
         as_given: It holds those arguments' own numbers.
     """
@@ -31,54 +31,54 @@ class Value:
     as_given: bool = False
 
 
-NOTHING = Value({})
+NOTHING = Provenance({})
 
 
-def of_node(index: int) -> Value:
-    """The output of a node, as it is."""
-    return Value({(index, None): (0, 0)})
+def of_node(index: int) -> Provenance:
+    """Provenance of a node's output."""
+    return Provenance({(index, None): (0, 0)})
 
 
 def nodes_of(labels: Labels) -> set[int]:
-    """The nodes that a value comes from."""
+    """Nodes that labels name."""
     return {node for node, _ in labels}
 
 
 def edges_of(labels: Labels) -> Edges:
-    """Labels as the edges of a graph."""
+    """Labels as edges of a graph."""
     return tuple(Edge(node, piece, Flag(some), Flag(every)) for (node, piece), (some, every) in labels.items())
 
 
 def flagged(labels: Labels, flag: Flag) -> Labels:
-    """The same labels after something happened to the value."""
+    """Labels with a flag added on every path."""
     bits = int(flag)
     return {key: (some | bits, every | bits) for key, (some, every) in labels.items()}
 
 
-def controls(values: Iterable[Value]) -> frozenset[int]:
-    """The choices that have a say in any of the values."""
-    return frozenset[int]().union(*(value.control for value in values))
+def controls(provenances: Iterable[Provenance]) -> frozenset[int]:
+    """Choices that select elements of any of the tensors."""
+    return frozenset[int]().union(*(provenance.control for provenance in provenances))
 
 
-def both_ways(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """What happened to a value that came by two ways."""
-    return one[0] | other[0], one[1] & other[1]
+def both_paths(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    """Flags of a value that came by two paths."""
+    return first[0] | second[0], first[1] & second[1]
 
 
-def union(values: Sequence[Value], mixed: Flag = Flag.NONE) -> Value:
-    """All labels of several values; `mixed` marks them where their origins differ."""
-    data = [value for value in values if value.labels]
-    control = controls(values)
+def union(provenances: Sequence[Provenance], mixed: Flag = Flag.NONE) -> Provenance:
+    """Labels of several tensors together; `mixed` is added where their origins differ."""
+    data = [provenance for provenance in provenances if provenance.labels]
+    control = controls(provenances)
     if not data:
-        return next((value for value in values if value is not NOTHING), NOTHING)
+        return next((provenance for provenance in provenances if provenance is not NOTHING), NOTHING)
     first = data[0].labels
-    if all(value.labels is first for value in data):
-        return Value(first, control=control)
-    different = any(value.labels.keys() != first.keys() for value in data)
+    if all(provenance.labels is first for provenance in data):
+        return Provenance(first, control=control)
+    different = any(provenance.labels.keys() != first.keys() for provenance in data)
     bits = int(mixed) if different else 0
     labels = {key: (some | bits, every | bits) for key, (some, every) in first.items()} if bits else dict(first)
-    for value in data[1:]:
-        for key, (some, every) in value.labels.items():
+    for provenance in data[1:]:
+        for key, (some, every) in provenance.labels.items():
             flags = (some | bits, every | bits)
-            labels[key] = both_ways(labels[key], flags) if key in labels else flags
-    return Value(labels, control=control)
+            labels[key] = both_paths(labels[key], flags) if key in labels else flags
+    return Provenance(labels, control=control)

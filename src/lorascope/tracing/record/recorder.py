@@ -1,4 +1,4 @@
-"""From one call of a module to the graph of its weight uses, without weights: every ATen operation is looked at once.
+"""Records one call of a module as a graph, without weights.
 
 A `TorchDispatchMode` sees what really runs, below autograd and every wrapper: a linear layer, an einsum, an attention
 kernel and `x @ self.w` are all a few matrix products there. What is known of each tensor is kept beside it.
@@ -26,9 +26,9 @@ from lorascope.tracing.graph import Graph
 from lorascope.tracing.limits import LimitMet, Meter
 from lorascope.tracing.record import meta_execution
 from lorascope.tracing.record.aten_ops import Operation, label_results
-from lorascope.tracing.record.graph_builder import Weaver
-from lorascope.tracing.record.provenance import NOTHING, Labels, Value, of_node
-from lorascope.tracing.record.tensor_tracker import Holder
+from lorascope.tracing.record.graph_builder import GraphBuilder
+from lorascope.tracing.record.provenance import NOTHING, Labels, Provenance, of_node
+from lorascope.tracing.record.tensor_tracker import TensorTracker
 
 _LONGEST_REASON = 300
 _MOST_OUTPUTS = 10_000
@@ -38,7 +38,7 @@ _DEEPEST_INPUT = 50
 
 
 def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *, meter: Meter | None = None) -> Graph:
-    """The graph of one call; the module, its parameters and its device are left as they are.
+    """The graph of one call; the module is left as it was.
 
     Args:
         module: The model, on any device; no parameter's numbers are read.
@@ -81,7 +81,7 @@ def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *
 
 
 class _Settings:
-    """What a call changes beside the graph, as it is when this is made.
+    """Settings that a recorded call changes, as they were before.
 
     There is no dropout, no attention in one operation that hides it, no look at whether parameters of distributions are
     valid. Afterwards all is as before: buffers that the model's code replaced, modes of torch that an interrupt left on.
@@ -105,7 +105,7 @@ class _Settings:
         torch.distributions.Distribution.set_default_validate_args(False)
 
     def restore(self) -> None:
-        """Put everything back; it does no harm to do so twice."""
+        """Put everything back; calling it twice is harmless."""
         self._memory.stop()
         self._modes.restore()
         torch.distributions.Distribution.set_default_validate_args(self._validates)
@@ -113,13 +113,13 @@ class _Settings:
         for part in self._training:
             namespace(part)["training"] = True
         for buffers, before in self._buffers:
-            if len(buffers) != len(before) or any(buffers.get(name) is not one for name, one in before.items()):
+            if len(buffers) != len(before) or any(buffers.get(name) is not buffer for name, buffer in before.items()):
                 buffers.clear()
                 buffers.update(before)
 
 
 class _Numbers(TorchFunctionMode):  # type: ignore[misc]  # torch does not say what it is
-    """Numbers that code writes down stay known: on the meta device they would be lost before any operation."""
+    """Keeps numbers known that code writes down."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -131,7 +131,7 @@ class _Numbers(TorchFunctionMode):  # type: ignore[misc]  # torch does not say w
 
 
 def _reason(error: BaseException) -> str:
-    """Why a call ended early, with the line of the model's own code."""
+    """Why a call ended early, with the line of the model's code."""
     here = Path(__file__).parent
     frames = [
         frame
@@ -151,8 +151,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         super().__init__()
         parameters = dict(named_parameters(module))
         self._meter = meter
-        self._weaver = Weaver({name: shape_of(parameter) or () for name, parameter in parameters.items()}, meter)
-        self._holder = Holder(self._weaver.piece)
+        self._builder = GraphBuilder({name: shape_of(parameter) or () for name, parameter in parameters.items()}, meter)
+        self._tracker = TensorTracker(self._builder.piece)
         self._stand_ins: dict[int, torch.Tensor] = {}
         self._shapes: meta_execution.Shapes = {}
         self._operations = 0
@@ -161,7 +161,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             stand_in = _without_numbers(parameter)
             self._stand_ins[id(parameter)] = stand_in
             for tensor in (parameter, stand_in):
-                self._holder.hold(tensor, Value({}, (name,)))
+                self._tracker.set(tensor, Provenance({}, (name,)))
         # A model may replace a buffer while it runs; the old one must live, or its id would mean another tensor.
         self._buffers = dict(_named_buffers(module))
         for name, buffer in self._buffers.items():
@@ -173,7 +173,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
                 meter.numbers(stand_in.numel() * stand_in.element_size())
 
     def given(self, name: str, value: Any, depth: int = 0) -> Any:
-        """An argument of the call, as the call gets it.
+        """An argument as the call receives it.
 
         Raises:
             LorascopeError: It is too large.
@@ -185,27 +185,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             unknown = meta_execution.to_meta(
                 value.detach(), dense=value.layout == torch.strided and 0 in value.stride()
             )
-            self._holder.hold(unknown, of_node(self._weaver.node("input", name)))
+            self._tracker.set(unknown, of_node(self._builder.node("input", name)))
             return unknown
         if isinstance(value, torch.Tensor):
             if value.numel() > meta_execution.LARGEST_KNOWN:
                 raise too_large(f"the input {name} has {value.numel()} integers")
             copy = value.detach().to("cpu", copy=True)
             if not _counts_up(copy):  # such numbers are positions
-                self._holder.hold(copy, Value({}, ids=frozenset({name}), as_given=True))
+                self._tracker.set(copy, Provenance({}, ids=frozenset({name}), as_given=True))
             return copy
         if type(value) in (list, tuple):
-            return type(value)(self.given(name, one, depth + 1) for one in value)
+            return type(value)(self.given(name, inner, depth + 1) for inner in value)
         if type(value) is dict:
-            return {key: self.given(name, one, depth + 1) for key, one in value.items()}
+            return {key: self.given(name, inner, depth + 1) for key, inner in value.items()}
         return value
 
     def graph(self, outputs: Any, failure: str) -> Graph:
         """What was recorded."""
-        found: Labels = {}
+        labels: Labels = {}
         for tensor in _leaves(outputs):
-            found |= self._holder.value(tensor).labels
-        return self._weaver.graph(found, failure, self._operations)
+            labels |= self._tracker.current(tensor).labels
+        return self._builder.graph(labels, failure, self._operations)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -217,21 +217,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         tensors = meta_execution.tensors_in([*args, *kwargs.values()])
         is_view = meta_execution.is_view(func)
         # What was written to a view's memory is its own matter: perhaps it lies beside it.
-        values = [(self._holder.own if is_view else self._holder.value)(tensor) for tensor in tensors]
+        provenances = [(self._tracker.initial if is_view else self._tracker.current)(tensor) for tensor in tensors]
         real_args = meta_execution.with_tensors(args, self._stand_in)
         real_kwargs = dict(zip(kwargs, meta_execution.with_tensors(kwargs.values(), self._stand_in), strict=True))
         result = meta_execution.run(func, name, real_args, real_kwargs, self._shapes, self._meter)
         results = meta_execution.tensors_in(result if isinstance(result, tuple | list) else [result])
-        if not results or all(value is NOTHING for value in values):
+        if not results or all(provenance is NOTHING for provenance in provenances):
             return result
-        made = label_results(self._weaver, Operation(func, name, args, tensors, values, results))
-        for tensor, value in zip(results, made, strict=True):
+        new = label_results(self._builder, Operation(func, name, args, tensors, provenances, results))
+        for tensor, provenance in zip(results, new, strict=True):
             if is_view:
-                self._holder.hold_view(tensor, value, tensors[0])
+                self._tracker.set_view(tensor, provenance, tensors[0])
             else:
-                self._holder.hold(tensor, value, self._operations)
+                self._tracker.set(tensor, provenance, self._operations)
         if func._schema.is_mutable:
-            self._holder.write(tensors[0], made[0], self._operations)
+            self._tracker.write(tensors[0], new[0], self._operations)
             if not tensors[0].is_meta and any(tensor.is_meta for tensor in meta_execution.tensors_in(real_args)):
                 self._stand_ins[id(tensors[0])] = meta_execution.to_meta(tensors[0])  # its numbers no longer hold
             if isinstance(result, torch.Tensor):
@@ -243,7 +243,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
 
 
 def _counts_up(numbers: torch.Tensor) -> bool:
-    """The numbers of the last dimension are 0, 1, 2 and so on."""
+    """The last dimension holds 0, 1, 2 and so on."""
     if numbers.dtype == torch.bool:
         return False
     size = numbers.shape[-1] if numbers.dim() else 0
@@ -265,19 +265,19 @@ def _named_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]
 
 
 def _leaves(value: Any) -> list[torch.Tensor]:
-    """The tensors of a model's output, whatever holds them, ten thousand of them at most."""
-    found: list[torch.Tensor] = []
+    """Tensors of a model's output, at any depth; at most ten thousand."""
+    tensors: list[torch.Tensor] = []
     seen = 0
     waiting = [value]
     while waiting and seen < _MOST_OUTPUTS:
-        one = waiting.pop()
+        node = waiting.pop()
         seen += 1
-        if isinstance(one, torch.Tensor):
-            found.append(one)
-        elif isinstance(one, dict):
-            waiting += reversed(list(one.values()))
-        elif isinstance(one, list | tuple):
-            waiting += reversed(one)
-        elif dataclasses.is_dataclass(one) and not isinstance(one, type):
-            waiting += reversed([attribute(one, field.name) for field in dataclasses.fields(one)])
-    return found
+        if isinstance(node, torch.Tensor):
+            tensors.append(node)
+        elif isinstance(node, dict):
+            waiting += reversed(list(node.values()))
+        elif isinstance(node, list | tuple):
+            waiting += reversed(node)
+        elif dataclasses.is_dataclass(node) and not isinstance(node, type):
+            waiting += reversed([attribute(node, field.name) for field in dataclasses.fields(node)])
+    return tensors

@@ -1,4 +1,4 @@
-"""What each tensor of a call is known to hold; an operation in place changes it for every view of the same memory."""
+"""Tracks the provenance of each tensor, through writes in place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.graph import Piece
-from lorascope.tracing.record.provenance import NOTHING, Value, union
+from lorascope.tracing.record.provenance import NOTHING, Provenance, union
 
 # Offset, sizes and strides of a view within its memory.
 _Place = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -18,85 +18,86 @@ _MOST_PLACES = 64
 
 @dataclasses.dataclass(slots=True)
 class _Write:
-    """What operations in place have put into some places of a memory.
+    """Operations in place on some places of a memory.
 
     Attributes:
         at: Number of the last such operation.
         places: Where.
-        value: What is known of what they put there.
+        provenance: Of what they wrote.
     """
 
     at: int
     places: list[_Place]
-    value: Value
+    provenance: Provenance
 
 
-class Holder:
-    """Tensors with what is known of them."""
+class TensorTracker:
+    """Tensors with their provenance."""
 
-    def __init__(self, piece: Callable[[Value, Piece], Value]) -> None:
-        """Know nothing.
+    def __init__(self, piece: Callable[[Provenance, Piece], Provenance]) -> None:
+        """Start without tensors.
 
         Args:
-            piece: Makes the value of a part of a value.
+            piece: Makes the provenance of a part of a tensor.
         """
         self._piece = piece
-        self._values: dict[int, Value] = {}
+        self._provenances: dict[int, Provenance] = {}
         self._made_at: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # an id is unique as long as its object lives
         self._writes: dict[int, list[_Write]] = {}
 
-    def hold(self, tensor: torch.Tensor, value: Value, at: int = -1) -> None:
-        """Note what a tensor holds.
+    def set(self, tensor: torch.Tensor, provenance: Provenance, at: int = -1) -> None:
+        """Set the provenance of a tensor.
 
         Args:
             tensor: It is kept alive.
-            value: What is known of it; nothing is noted of what nothing is known of.
+            provenance: `NOTHING` is not stored.
             at: Number of the operation that made it.
         """
-        if value is not NOTHING:
-            self._values[id(tensor)] = value
+        if provenance is not NOTHING:
+            self._provenances[id(tensor)] = provenance
             self._made_at[id(tensor)] = at
             self._alive.append(tensor)
 
-    def own(self, tensor: torch.Tensor) -> Value:
-        """What a tensor was made as, whatever was written to its memory since."""
-        return self._values.get(id(tensor), NOTHING)
+    def initial(self, tensor: torch.Tensor) -> Provenance:
+        """Provenance of a tensor when it was made, before later writes."""
+        return self._provenances.get(id(tensor), NOTHING)
 
-    def value(self, tensor: torch.Tensor) -> Value:
-        """What a tensor holds now."""
-        mine = self.own(tensor)
+    def current(self, tensor: torch.Tensor) -> Provenance:
+        """Provenance of a tensor now, writes included."""
+        initial = self.initial(tensor)
         writes = self._writes.get(tensor.untyped_storage()._cdata) if self._writes else None
         if not writes:
-            return mine
-        made, here = self._made_at.get(id(tensor), -1), _place(tensor)
+            return initial
+        made_at, here = self._made_at.get(id(tensor), -1), _place(tensor)
         newer = []
-        for one in writes:
-            if one.at > made and any(_overlap(here, place) for place in one.places):
-                inside = all(_covers(here, place) for place in one.places)
-                newer.append(one.value if inside else self._piece(one.value, here))
-        return union([mine, *newer]) if newer else mine
+        for write in writes:
+            if write.at > made_at and any(_overlap(here, place) for place in write.places):
+                inside = all(_covers(here, place) for place in write.places)
+                newer.append(write.provenance if inside else self._piece(write.provenance, here))
+        return union([initial, *newer]) if newer else initial
 
-    def hold_view(self, view: torch.Tensor, value: Value, source: torch.Tensor) -> None:
-        """Note what a view holds by itself; what was written to the memory of its source is found when it is asked for."""
-        self.hold(view, value, self._made_at.get(id(source), -1))
+    def set_view(self, view: torch.Tensor, provenance: Provenance, source: torch.Tensor) -> None:
+        """Set the provenance of a view."""
+        self.set(view, provenance, self._made_at.get(id(source), -1))
 
-    def write(self, target: torch.Tensor, value: Value, at: int) -> None:
-        """An operation in place: every view of the same memory that overlaps holds the new value too."""
-        self.hold(target, value, at)
-        if value is NOTHING:
+    def write(self, target: torch.Tensor, provenance: Provenance, at: int) -> None:
+        """Record an operation in place, which overlapping views share."""
+        self.set(target, provenance, at)
+        if provenance is NOTHING:
             return
         here = _place(target)
         writes = self._writes.setdefault(target.untyped_storage()._cdata, [])
-        for one in writes:
-            if value.labels.keys() <= one.value.labels.keys() and value.control <= one.value.control:
-                one.at = at
-                if here not in one.places:
-                    one.places.append(here)
-                if len(one.places) > _MOST_PLACES:
-                    one.places = [_stretch(one.places)]
+        for write in writes:
+            known = write.provenance
+            if provenance.labels.keys() <= known.labels.keys() and provenance.control <= known.control:
+                write.at = at
+                if here not in write.places:
+                    write.places.append(here)
+                if len(write.places) > _MOST_PLACES:
+                    write.places = [_stretch(write.places)]
                 return
-        writes.append(_Write(at, [here], value))
+        writes.append(_Write(at, [here], provenance))
 
 
 def _place(tensor: torch.Tensor) -> _Place:
@@ -117,17 +118,17 @@ def _stretch(places: list[_Place]) -> _Place:
 
 
 def _covers(outer: _Place, inner: _Place) -> bool:
-    """Every element of the second lies between the first and last of the first."""
+    """The first place spans the whole second one."""
     (low, high), (first, last) = _extent(outer), _extent(inner)
     return low <= first and last <= high
 
 
-def _overlap(one: _Place, other: _Place) -> bool:
-    """Whether two views share elements; where that is not plain to see, they do."""
-    (low, high), (first, last) = _extent(one), _extent(other)
+def _overlap(first_place: _Place, second_place: _Place) -> bool:
+    """Two views may share elements."""
+    (low, high), (first, last) = _extent(first_place), _extent(second_place)
     if low > last or first > high:
         return False
-    boxes = [_box(place) for place in (one, other)]
+    boxes = [_box(place) for place in (first_place, second_place)]
     if boxes[0] is None or boxes[1] is None or boxes[0].keys() != boxes[1].keys():
         return True
     pairs = [(boxes[0][stride], boxes[1][stride]) for stride in boxes[0]]
@@ -135,13 +136,13 @@ def _overlap(one: _Place, other: _Place) -> bool:
 
 
 def _box(place: _Place) -> dict[int, tuple[int, int]] | None:
-    """Stride to first index and size, of a view that is a box of a larger array; None of any other."""
+    """First index and size per stride, if the view is a box."""
     offset, sizes, strides = place
-    found: dict[int, tuple[int, int]] = {}
+    box: dict[int, tuple[int, int]] = {}
     rest = offset
     for stride, size in sorted(zip(strides, sizes, strict=True), reverse=True):
-        if stride <= 0 or stride in found:
+        if stride <= 0 or stride in box:
             return None
         start, rest = divmod(rest, stride)
-        found[stride] = (start, size)
-    return found if rest == 0 else None
+        box[stride] = (start, size)
+    return box if rest == 0 else None
