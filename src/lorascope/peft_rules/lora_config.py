@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.sandbox.hub_library import hub_part
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -37,6 +36,8 @@ def to_peft(config: AdapterConfig) -> LoraConfig:
     Raises:
         LorascopeError: peft is not installed, or stops at a value of the environment.
     """
+    from lorascope.sandbox.hub_library import hub_part
+
     try:
         hub_part("constants")  # which peft loads
         import peft
