@@ -21,12 +21,10 @@ CALLS: dict[str, tuple[Callable[[Any, Any], object], tuple[Any, ...], str]] = {
     "plan exclude": (lambda model, value: ls.plan(model, exclude=value), (None, 5, [None], b"x", object), "exclude"),
     "compare rules": (lambda model, value: ls.compare(model, value), (None, b"x", 5, [None]), "rules"),
     "compare training": (lambda model, value: ls.compare(model, training=value), (5, "x", []), "training"),
-    "budgeted_plan budget": (lambda model, value: ls.budgeted_plan(model, [], value), (None, 5, []), "budget"),
-    "budgeted_plan training": (
-        lambda model, value: ls.budgeted_plan(model, [], "20M", training=value),
-        (5, "x"),
-        "training",
-    ),
+    "plan budget": (lambda model, value: ls.plan(model, budget=value), (5, []), "budget"),
+    "plan training": (lambda model, value: ls.plan(model, budget="20M", training=value), (5, "x"), "training"),
+    "plan rank_cap": (lambda model, value: ls.plan(model, budget="20M", rank_cap=value), ("8", 1.5), "rank_cap"),
+    "plan training without budget": (lambda model, value: ls.plan(model, training=value), (ls.Training(),), "budget"),
     "training_memory": (lambda model, value: ls.training_memory(ls.plan(model), value), (None, 5, {}), "training"),
     "load_plan": (lambda model, value: ls.load_plan(value), (None, b"x", 5, [], object()), "path"),
     "export": (lambda model, value: export(ls.plan(model), value), (None, 5, []), "is no trainer"),
@@ -50,6 +48,6 @@ def test_what_is_right_is_still_taken() -> None:
     assert ls.plan(model, "all", exclude="attention.q").targets
     assert ls.plan(model, "all", exclude={"attention.q": 1}.keys()).targets  # type: ignore[arg-type]
     assert ls.compare(model, "qv", ["attention.q", "ffn"], training=ls.Training()).candidates
-    assert ls.budgeted_plan(model, [], "20M").plan.targets
+    assert ls.plan(model, budget="20M").plan.targets
     with pytest.raises(ls.LorascopeError, match="2 faults"):
         ls.check(model, "q_proj", peft=5, serve=5)  # type: ignore[arg-type]

@@ -96,18 +96,18 @@ def test_figures_that_a_configuration_leaves_to_the_code() -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("", ["'' is no source", "mistral"]),
-        ("  ", ["'  ' is no source"]),
-        ("x" * 5000, ["is no source"]),
-        ("x" * 300, ["is no source"]),
-        ("a\0b", ["is no source"]),
-        (5, ["a int is no source", "Give a name, a path, a configuration or a module"]),
-        (None, ["a NoneType is no source"]),
+        ("", ["cannot inspect ''", "mistral"]),
+        ("  ", ["cannot inspect '  '"]),
+        ("x" * 5000, ["cannot inspect"]),
+        ("x" * 300, ["cannot inspect"]),
+        ("a\0b", ["cannot inspect"]),
+        (5, ["cannot inspect an int", "Give a name, a path, a configuration or a module"]),
+        (None, ["cannot inspect a NoneType"]),
         ("lama", ['"lama" is not a built-in model (328 types)', 'Did you mean "llama"']),
         ("LLAMA", ['Did you mean "llama"']),
         ("qwen3-moe", ['Did you mean "qwen3_moe"']),
         ("zzzzzz", ["Give a model type such as llama, a folder, a config.json or a Hub id"]),
-        ("../nowhere", ["'../nowhere': neither a model type, a file, a folder nor a Hub id", "--list"]),
+        ("../nowhere", ["'../nowhere': no model type, file, folder or Hub id of this name", "--list"]),
         ("/no/such/folder", ["neither a model type"]),
         ("a/b/c", ["neither a model type"]),
         ("nowhere/config.json", ["'nowhere/config.json': neither a model type, a file"]),
@@ -124,7 +124,7 @@ def test_what_is_no_source(source: Any, said: list[str], tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("head", ["foot", "causal_lm", "CAUSAL_LM", "unknown"])
 def test_an_unknown_head(head: str) -> None:
-    with fails(f"{head!r} is no head", "The heads are image-text-to-text, seq2seq-lm"):
+    with fails(f"unknown head {head!r}", "The heads are image-text-to-text, seq2seq-lm"):
         inspect("llama", head=head)
 
 

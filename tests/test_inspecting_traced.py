@@ -18,8 +18,8 @@ from lorascope.cli.main import main
 from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
 from lorascope.model.types import ModelMap
+from lorascope.plan_door import plan
 from lorascope.plans.files import save_map, save_plan
-from lorascope.plans.planner import plan
 from lorascope.sources.builtin import builtin_models
 from lorascope.tracing import traced_map
 from tests.helpers.samples import TINY_LLAMA, fails, sample
@@ -45,13 +45,13 @@ class Strict(Home):
         return super().forward(x) * mask
 
 
-Observation = list[tuple[Any, ModelMap, Mapping[str, Any] | None]]
+Traced = list[tuple[Any, ModelMap, Mapping[str, Any] | None]]
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Observation:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Traced:
     """What would have been traced."""
-    calls: Observation = []
+    calls: Traced = []
 
     def trace_roles(
         module: torch.nn.Module,
@@ -79,7 +79,7 @@ def written(path: Path, **fields: Any) -> Path:
 # What can be traced.
 
 
-def test_every_form_of_a_source_is_traced(tmp_path: Path, seen: Observation) -> None:
+def test_every_form_of_a_source_is_traced(tmp_path: Path, seen: Traced) -> None:
     made = written(tmp_path / "model")
     config = transformers.LlamaConfig(**LLAMA)
     module = transformers.LlamaForCausalLM(config)
@@ -93,7 +93,7 @@ def test_every_form_of_a_source_is_traced(tmp_path: Path, seen: Observation) -> 
     assert [inputs for _, _, inputs in seen] == [None] * 5
 
 
-def test_weights_beside_a_configuration_do_not_matter(tmp_path: Path, seen: Observation) -> None:
+def test_weights_beside_a_configuration_do_not_matter(tmp_path: Path, seen: Traced) -> None:
     config = transformers.LlamaConfig(**LLAMA)
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     assert inspect(tmp_path).source == "headers"
@@ -104,7 +104,7 @@ def test_weights_beside_a_configuration_do_not_matter(tmp_path: Path, seen: Obse
 @pytest.mark.parametrize(
     ("name", "head"), [("gpt2", ""), ("bert", ""), ("bert", "sequence-classification"), ("t5", "")]
 )
-def test_a_model_type_is_its_default_configuration(name: str, head: str, seen: Observation) -> None:
+def test_a_model_type_is_its_default_configuration(name: str, head: str, seen: Traced) -> None:
     found, recorded = inspect(name, head=head, trace=True), sample(name, head)
     assert (found.weights, found.head, found.model) == (recorded.weights, recorded.head, name)
     assert (found.source, recorded.source) == ("default config", "built-in")
@@ -112,7 +112,7 @@ def test_a_model_type_is_its_default_configuration(name: str, head: str, seen: O
     assert all(one.is_meta for one in module.parameters())
 
 
-def test_a_home_made_module_with_inputs(seen: Observation) -> None:
+def test_a_home_made_module_with_inputs(seen: Traced) -> None:
     home = Home()
     inputs = {"x": torch.ones(2, 4)}
     assert inspect(home, trace=True, inputs=inputs).weights == inspect(home).weights
@@ -120,13 +120,13 @@ def test_a_home_made_module_with_inputs(seen: Observation) -> None:
     assert seen[0][2] is inputs
 
 
-def test_inputs_of_a_transformers_model_may_be_given(seen: Observation) -> None:
+def test_inputs_of_a_transformers_model_may_be_given(seen: Traced) -> None:
     inputs = {"input_ids": torch.tensor([[1, 2, 3]])}
     inspect(transformers.LlamaConfig(**LLAMA), trace=True, inputs=inputs)
     assert seen[0][2] is inputs
 
 
-def test_progress_is_the_tracers(seen: Observation) -> None:
+def test_progress_is_the_tracers(seen: Traced) -> None:
     told: list[tuple[int, int]] = []
     inspect(transformers.LlamaConfig(**LLAMA), trace=True, progress=lambda done, of: told.append((done, of)))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -151,7 +151,7 @@ class Mine(transformers.PreTrainedModel):
 
 
 def test_trusted_code_is_traced_and_untrusted_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Observation
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Traced
 ) -> None:
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
@@ -183,22 +183,22 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("map.json", "a saved map or plan has no code to run"),
-        ("plan/plan.json", "a saved map or plan has no code to run"),
-        ("m.gguf", "a GGUF file has no code to run"),
-        (sample("gpt2"), "a saved map or plan has no code to run"),
+        ("map.json", "a saved map or plan has no code to trace"),
+        ("plan/plan.json", "a saved map or plan has no code to trace"),
+        ("m.gguf", "a GGUF file has no code to trace"),
+        (sample("gpt2"), "a saved map or plan has no code to trace"),
         ("m.safetensors", "one file of a checkpoint is not read by itself"),
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_has_no_code(source: Any, said: str, files: Path, seen: Observation) -> None:
+def test_what_has_no_code(source: Any, said: str, files: Path, seen: Traced) -> None:
     with fails(said, "→", "lorascope inspect "):
         inspect(source, trace=True)
     assert seen == []
 
 
-def test_headers_are_not_traced(seen: Observation) -> None:
-    with fails("headers have no code to run, and tracing runs the model", "--source config"):
+def test_headers_are_not_traced(seen: Traced) -> None:
+    with fails("headers have no code to trace", "--source config"):
         inspect("someone/model", read="headers", trace=True)
 
 
@@ -208,40 +208,45 @@ def test_headers_are_not_traced(seen: Observation) -> None:
         (
             Home(),
             None,
-            "Home has no configuration that would say how it is called\n  → Give the keyword arguments of one call of "
+            "Home has no configuration to make up inputs from\n  → Give the keyword arguments of one call of "
             "forward(x, *rest, scale=1.0, **more): inputs={'x': …}.",
         ),
         (Strict(), None, "call of forward(x, mask): inputs={'x': …, 'mask': …}."),
         (Strict(), {"x": 1}, "Strict.forward cannot be called with the inputs: missing a required argument: 'mask'"),
         (Strict(), {"y": 1}, "Strict.forward cannot be called with the inputs: missing a required argument: 'x'"),
         (Strict(), {"x": 1, "mask": 1, "z": 1}, "cannot be called with the inputs: got an unexpected keyword argument"),
-        (Home(), [1], "inputs must map names of arguments to values, not be a list"),
-        (Home(), {1: 2}, "inputs must map names of arguments to values"),
+        (Home(), [1], "inputs must map argument names to values, not be a list"),
+        (Home(), {1: 2}, "inputs must map argument names to values"),
         (torch.nn.Module(), None, "Module has no configuration"),
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_how_a_module_is_called(module: torch.nn.Module, inputs: Any, said: str, seen: Observation) -> None:
+def test_how_a_module_is_called(module: torch.nn.Module, inputs: Any, said: str, seen: Traced) -> None:
     with fails(said):
         inspect(module, trace=True, inputs=inputs)
     assert seen == []
 
 
-def test_inputs_that_a_built_model_does_not_take(seen: Observation) -> None:
+def test_inputs_that_a_built_model_does_not_take(seen: Traced) -> None:
     config = transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=16, architectures=["GPT2Model"])
-    with fails("inputs must map names of arguments to values, not be a str"):
+    with fails("inputs must map argument names to values, not be a str"):
         inspect(config, trace=True, inputs="hello")  # type: ignore[arg-type]
 
 
-def test_all_faults_at_once(files: Path, seen: Observation) -> None:
+def test_all_faults_at_once(files: Path, seen: Traced) -> None:
     with fails(
-        *("4 faults", "'foot' is no head", "trust_remote_code goes with config only", "headers have no code to run"),
-        *("a GGUF file has no code", "The heads are", "can be read is", "--source config", "--trace"),
+        *(
+            "4 faults",
+            "unknown head 'foot'",
+            "trust_remote_code has no effect with read=",
+            "headers have no code to trace",
+        ),
+        *("a GGUF file has no code", "The heads are", "Use read=", "--source config", "--trace"),
     ):
         inspect("m.gguf", head="foot", read="headers", trust_remote_code=True, trace=True)
-    with fails("2 faults", "a int is no source", "inputs are given, and nothing is traced", "Pass trace=True too."):
+    with fails("2 faults", "cannot inspect an int", "inputs have no effect without tracing", "Pass trace=True too."):
         inspect(5, inputs={})
-    with fails("2 faults", "Home has no configuration", "'foot' is no head"):
+    with fails("2 faults", "Home has no configuration", "unknown head 'foot'"):
         inspect(Home(), head="foot", trace=True)
 
 
@@ -252,13 +257,13 @@ def test_all_faults_at_once(files: Path, seen: Observation) -> None:
         ("gemma4_assistant", "transformers' default configuration of gemma4_assistant: "),
     ],
 )
-def test_a_default_that_cannot_be_built(name: str, said: str, seen: Observation) -> None:
+def test_a_default_that_cannot_be_built(name: str, said: str, seen: Traced) -> None:
     with fails(said, "Give a released model of this type"):
         inspect(name, trace=True)
 
 
 @pytest.mark.slow
-def test_all_but_24_defaults_can_be_built(seen: Observation) -> None:
+def test_all_but_24_defaults_can_be_built(seen: Traced) -> None:
     """What docs/sources.md says; and what is built is what the built-in models shows."""
     refused = []
     for name in builtin_models():
@@ -288,7 +293,7 @@ def test_what_is_no_source_is_told_as_ever(name: str, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["plan"], ["check"]], ids=" ".join)
-def test_every_command_traces(command: list[str], tmp_path: Path, seen: Observation) -> None:
+def test_every_command_traces(command: list[str], tmp_path: Path, seen: Traced) -> None:
     made = written(tmp_path / "model")
     save_plan(plan(ls.inspect(made)), tmp_path / "adapter")
     more = [str(tmp_path / "adapter")] if command == ["check"] else []
@@ -296,14 +301,14 @@ def test_every_command_traces(command: list[str], tmp_path: Path, seen: Observat
     assert len(seen) == 1
 
 
-def test_a_plan_of_a_traced_model_type_names_no_checkpoint(tmp_path: Path, seen: Observation) -> None:
+def test_a_plan_of_a_traced_model_type_names_no_checkpoint(tmp_path: Path, seen: Traced) -> None:
     assert main(["plan", "gpt2", "--trace", "-o", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert written["base_model_name_or_path"] is None
 
 
 def test_progress_is_shown_on_a_terminal_alone(
-    tmp_path: Path, seen: Observation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, seen: Traced, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = str(written(tmp_path / "model"))
     assert main(["inspect", made, "--trace"]) == 0

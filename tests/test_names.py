@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorascope.names import (
-    filled,
+    count_written,
     fold,
-    numbers_apart,
+    interleave,
     parse_intervals,
     parse_spans,
     spans,
+    split_numbers,
     template,
     unfold,
     unfold_all,
-    written,
 )
 from tests.helpers.samples import fails, sample
 
@@ -40,9 +40,9 @@ def test_unfold_undoes_fold(names: set[str]) -> None:
 @settings(derandomize=True)
 @given(NAMES)
 def test_a_name_is_put_together_again(name: str) -> None:
-    pieces, numbers = numbers_apart(name)
+    pieces, numbers = split_numbers(name)
     assert len(pieces) == len(numbers) + 1
-    assert filled(pieces, [str(number) for number in numbers]) == name
+    assert interleave(pieces, [str(number) for number in numbers]) == name
 
 
 @settings(derandomize=True)
@@ -120,7 +120,7 @@ def test_hostile_braces_are_refused_at_once(folded: str, said: str) -> None:
 @pytest.mark.parametrize("text", ["0-9", "8-12", "98-101,5", "0", "999999999999999998-999999999999999999", "0-123456"])
 def test_ranges_are_counted_as_they_are_written(text: str) -> None:
     numbers = [number for low, high in parse_intervals(text) for number in range(low, high + 1)]
-    assert written(parse_intervals(text)) == (len(numbers), sum(len(str(number)) for number in numbers))
+    assert count_written(parse_intervals(text)) == (len(numbers), sum(len(str(number)) for number in numbers))
 
 
 def test_names_are_counted_together_before_one_is_made() -> None:

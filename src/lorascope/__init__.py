@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from lorascope.advice.recommend import recommend
     from lorascope.checks.check import check
-    from lorascope.costs.budget import budgeted_plan
     from lorascope.costs.compare import compare
     from lorascope.costs.memory import training_memory
     from lorascope.costs.training_run import Training
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from lorascope.inspecting import inspect
     from lorascope.model.types import ModelMap, Role, Weight
     from lorascope.peft_rules.types import AdapterConfig, Resolution
+    from lorascope.plan_door import plan
     from lorascope.plans.files import load_plan, save_map, save_plan
-    from lorascope.plans.planner import plan
     from lorascope.plans.prove import prove
     from lorascope.plans.types import Plan, Rule, Target
     from lorascope.plans.verify import verify
@@ -37,13 +36,12 @@ if TYPE_CHECKING:
 _ROOMS = {
     "advice.recommend": ("recommend",),
     "checks.check": ("check",),
-    "costs.budget": ("budgeted_plan",),
     "costs.compare": ("compare",),
     "costs.memory": ("training_memory",),
     "costs.training_run": ("Training",),
     "errors": ("LorascopeError",),
     "inspecting": ("inspect",),
-    "plans.planner": ("plan",),
+    "plan_door": ("plan",),
     "plans.prove": ("prove",),
     "model.types": ("ModelMap", "Role", "Weight"),
     "peft_rules.types": ("AdapterConfig", "Resolution"),
@@ -72,7 +70,6 @@ __all__ = [
     "Target",
     "Training",
     "Weight",
-    "budgeted_plan",
     "builtin_models",
     "check",
     "compare",

@@ -8,7 +8,7 @@ from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.lora_config import peft_arguments
-from lorascope.plans.planner import DEFAULT_DROPOUT, option_faults, plan
+from lorascope.plans.planner import DEFAULT_DROPOUT, option_faults, plan_with
 from lorascope.plans.rules import parse_rule, select
 from lorascope.plans.types import Options
 
@@ -52,7 +52,8 @@ def create_attention_lora_config(rank: int = 8, alpha: float = 16, model: Any = 
     Raises:
         LorascopeError: As `lorascope.inspect` and `lorascope.plan`.
     """
-    for fault in option_faults(Options(rank=rank, alpha=alpha)):
+    options = Options(rank=rank, alpha=alpha)
+    for fault in option_faults(options):
         raise fault
     if model is None:
         return {
@@ -63,7 +64,7 @@ def create_attention_lora_config(rank: int = 8, alpha: float = 16, model: Any = 
             "bias": "none",
             "task_type": "CAUSAL_LM",
         }
-    arguments = peft_arguments(plan(inspect(model), "attention.q,v", rank=rank, alpha=alpha).config)
+    arguments = peft_arguments(plan_with(inspect(model), ["attention.q,v"], options).config)
     arguments["rank"] = arguments.pop("r")
     arguments.setdefault("task_type", None)
     return arguments

@@ -16,7 +16,7 @@ from lorascope.advice.tasks import load_advice, read_advice, task_of
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import peft_name
-from lorascope.plans.planner import plan
+from lorascope.plan_door import plan
 from lorascope.plans.prove import prove, rebuild
 from lorascope.plans.recipes import RECIPES
 from lorascope.sources.builtin import builtin_models, load_builtin

@@ -13,7 +13,7 @@ from lorascope.checks.context import Case
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
-from lorascope.plans.planner import plan
+from lorascope.plan_door import plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.sources.builtin import builtin_models, load_builtin
 

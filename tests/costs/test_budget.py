@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from lorascope.costs.adapter_file import adapter_file_size
-from lorascope.costs.budget import budgeted_plan, fit_to_budget, parse_budget
+from lorascope.costs.budget import fit_to_budget, parse_budget
 from lorascope.costs.memory import training_memory
 from lorascope.costs.rank_search import ScaledRanks
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
+from lorascope.plan_door import plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample
 
@@ -67,7 +68,7 @@ def test_what_is_no_budget_is_refused(text: Any, said: str) -> None:
 
 def test_the_next_rank_is_over_budget() -> None:
     llama = sample("llama")
-    budgeted = budgeted_plan(llama, ["qv+ffn"], "20M")
+    budgeted = plan(llama, "qv+ffn", budget="20M")
     assert budgeted.cost == budgeted.plan.resolution.trainable <= 20_000_000 < (budgeted.next_cost or 0)
     assert [str(rule) for rule in budgeted.plan.rules] == [
         f"attention.q,v={budgeted.max_rank}",
@@ -78,13 +79,13 @@ def test_the_next_rank_is_over_budget() -> None:
 
 def test_a_share_is_of_the_models_own_parameters() -> None:
     llama = sample("llama")
-    budgeted = budgeted_plan(llama, ["all"], "0.5%")
+    budgeted = plan(llama, "all", budget="0.5%")
     assert budgeted.limit == llama.dimensions.parameters // 200
 
 
 def test_options_hold_for_a_budgeted_plan() -> None:
-    budgeted = budgeted_plan(
-        sample("llama"), ["attention"], "5M", dora=True, scale=2.0, layers="-4:", exclude=["attention.k"]
+    budgeted = plan(
+        sample("llama"), "attention", budget="5M", dora=True, scale=2.0, layers="-4:", exclude=["attention.k"]
     )
     assert budgeted.plan.config.use_dora
     assert {one.scale for one in budgeted.plan.resolution.adapted} == {2.0}
@@ -93,7 +94,7 @@ def test_options_hold_for_a_budgeted_plan() -> None:
 
 
 def test_ranks_stop_at_the_smaller_side() -> None:
-    budgeted = budgeted_plan(sample("gpt2"), ["qv"], "100%")
+    budgeted = plan(sample("gpt2"), "qv", budget="100%")
     assert (budgeted.max_rank, budgeted.next_cost, budgeted.limiting_weight) == (
         768,
         None,
@@ -103,25 +104,25 @@ def test_ranks_stop_at_the_smaller_side() -> None:
 
 def test_an_impossible_budget_names_the_smallest() -> None:
     with fails("Budget 1K is too small: these rules need 262,144 trainable parameters at rank 1"):
-        budgeted_plan(sample("llama"), ["attention.q"], "1K")
+        plan(sample("llama"), "attention.q", budget="1K")
     with fails("Budget adapter=1KB is too small: these rules need ", " MB at rank 1"):
-        budgeted_plan(sample("llama"), ["all"], "adapter=1KB")
+        plan(sample("llama"), "all", budget="adapter=1KB")
 
 
 def test_memory_below_the_frozen_weights_says_what_would_fit() -> None:
     llama = sample("llama")  # 7B: 13.5 GB in bf16
     with fails("Budget memory=12GB is too small: these rules need 25.62 GB at rank 1", "Fits with", "--quantization"):
-        budgeted_plan(llama, ["qv"], "memory=12GB")
+        plan(llama, "qv", budget="memory=12GB")
     with fails("Nothing fits even with --gradient-checkpointing --batch 1 --quantization nf4"):
-        budgeted_plan(llama, ["qv"], "memory=1GB", training=Training(batch=4))
+        plan(llama, "qv", budget="memory=1GB", training=Training(batch=4))
 
 
 def test_what_would_fit_does() -> None:
     llama = sample("llama")
     with fails("Fits with --gradient-checkpointing --quantization 8bit ("):
-        budgeted_plan(llama, ["qv"], "memory=12GB")
+        plan(llama, "qv", budget="memory=12GB")
     training = Training(quantization="8bit", gradient_checkpointing=True)
-    budgeted = budgeted_plan(llama, ["qv"], "memory=12GB", training=training)
+    budgeted = plan(llama, "qv", budget="memory=12GB", training=training)
     assert budgeted.cost == training_memory(budgeted.plan, training).total <= 12 * 10**9
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
 
 import pytest
 
 from lorascope.costs.rank_search import ScaledRanks
 from lorascope.errors import LorascopeError
+from lorascope.plans.types import Options
 from tests.helpers.samples import sample
 
 MODELS = (
@@ -23,13 +23,13 @@ MODELS = (
     ("llava", ""),
     ("mamba2", ""),
 )
-RULES: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    *(((name,), {}) for name in ("qv", "qv+ffn", "attention", "ffn", "all")),
-    (("attention.q=8", "attention.v=3", "ffn"), {}),
-    (("attention.q=16", "attention.v=8/4"), {"bias": "all"}),
-    (("attention",), {"dora": True}),
-    (("qv", "attention.o=4"), {"scale": 2.0}),
-    (("embedding.token=8", "head=8"), {}),
+RULES: tuple[tuple[tuple[str, ...], Options], ...] = (
+    *(((name,), Options()) for name in ("qv", "qv+ffn", "attention", "ffn", "all")),
+    (("attention.q=8", "attention.v=3", "ffn"), Options()),
+    (("attention.q=16", "attention.v=8/4"), Options(bias="all")),
+    (("attention",), Options(dora=True)),
+    (("qv", "attention.o=4"), Options(scale=2.0)),
+    (("embedding.token=8", "head=8"), Options()),
 )
 
 

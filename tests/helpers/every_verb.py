@@ -11,15 +11,14 @@ from lorascope.advice.recommend import Prices, evidence_of_recipe, recommend
 from lorascope.advice.tasks import load_advice
 from lorascope.checks.check import check
 from lorascope.costs.adapter_file import adapter_file_size
-from lorascope.costs.budget import budgeted_plan
 from lorascope.costs.compare import compare
 from lorascope.costs.memory import training_memory
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
 from lorascope.model.json import map_from_json, map_to_json
 from lorascope.model.types import ModelMap
+from lorascope.plan_door import plan
 from lorascope.plans.files import plan_from_json, plan_to_json
-from lorascope.plans.planner import plan
 from lorascope.plans.types import Plan
 from lorascope.reports.advice import advice_json, advice_text
 from lorascope.reports.check import check_text, serving_text
@@ -137,9 +136,9 @@ def remembered(made: Plan, training: Training) -> None:
 
 def budgeted(model: ModelMap, budget: str, seed: int) -> None:
     rules = PLANS[seed % 3][0]
-    plan = budgeted_plan(model, rules, budget, training=TRAININGS[seed % len(TRAININGS)])
-    budget_text(plan)
-    strict_json(budget_json(plan))
+    found = plan(model, *rules, budget=budget, training=TRAININGS[seed % len(TRAININGS)])
+    budget_text(found)
+    strict_json(budget_json(found))
 
 
 def compared(model: ModelMap, seed: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.plans.planner import plan
+from lorascope.plan_door import plan
 from lorascope.trainers.exports import export, nearest_plan
 from lorascope.trainers.protocol import Trainer
 from tests.helpers.samples import fails, sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lorascope.model import lexicon
-from lorascope.model.classify import assemble, classify, parse_role, read
+from lorascope.model.classify import assemble, classify, parse_role, role_of_name
 from lorascope.model.types import Kind, Module
 from lorascope.plans.rules import FACT_OF
 
@@ -238,5 +238,5 @@ def test_every_row_of_the_lexicon_speaks_the_vocabulary() -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
 def test_read_needs_no_module(kind: Kind) -> None:
-    role, guess = read("vision_tower.blocks.#.attn.qkv", kind, "")
+    role, guess = role_of_name("vision_tower.blocks.#.attn.qkv", kind, "")
     assert (str(role), guess) == ("vision.attention.self.qkv", False)

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from lorascope.errors import LorascopeError
 from lorascope.model.json import map_from_json, map_to_json
 from lorascope.model.types import ModelMap, Role, Trace
+from lorascope.plan_door import plan
 from lorascope.plans.files import plan_from_json, plan_to_json
-from lorascope.plans.planner import plan
 from lorascope.reports.json import map_json
 from lorascope.reports.terminal import BY, map_text
 from lorascope.sources.builtin import builtin_models, load_builtin
@@ -144,9 +144,9 @@ def test_what_is_no_map(data: object) -> None:
         (["model"], 5, "model: must be a text"),
         (["head"], "foot", "head: 'foot' is none of"),
         (["dimensions"], [], "dimensions: must be an object"),
-        (["dimensions", "layers"], "32", "figures: values must be whole numbers"),
-        (["dimensions", "layers"], -1, "figures: values must be whole numbers"),
-        (["dimensions", "toes"], 10, "figures: unknown ['toes']"),
+        (["dimensions", "layers"], "32", "dimensions: values must be whole numbers"),
+        (["dimensions", "layers"], -1, "dimensions: values must be whole numbers"),
+        (["dimensions", "toes"], 10, "dimensions: unknown ['toes']"),
         (["notes"], "x", "notes: must be a list of texts"),
         (["notes"], [1], "notes: must be a list of texts"),
         (["ties"], {}, "ties: must be a list"),

@@ -22,8 +22,8 @@ from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.releases import SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
+from lorascope.plan_door import plan
 from lorascope.plans.compiler import compile_targets, size_difference
-from lorascope.plans.planner import plan
 from lorascope.plans.types import Assignment, Options, Plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lorascope.inspecting import inspect
+from lorascope.plan_door import plan
 from lorascope.plans.files import load_plan, plan_to_json, save_map, save_plan
-from lorascope.plans.planner import plan
 from lorascope.sources.transformers.config import MOST_BYTES, read_json
 from tests.helpers.samples import fails, sample
 

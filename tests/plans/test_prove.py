@@ -106,7 +106,7 @@ def test_what_peft_raises_is_a_difference() -> None:
 def test_the_command_proves_a_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "gpt2", "attention.q,v=8", "--prove"]) == 0
     said = capsys.readouterr().err
-    assert said == f"proof: PEFT {peft.__version__} adapts 12 weights, 294,912 trainable: exactly the plan\n"
+    assert said == f"proof: PEFT {peft.__version__} adapts 12 modules, 294,912 trainable: exactly the plan\n"
 
 
 def test_the_command_proves_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +114,7 @@ def test_the_command_proves_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["plan", str(folder), "attention.q,v=8", "--prove"]) == 0
     said = capsys.readouterr()
     assert "(unknown; headers, transformers 5.23.0)" in said.out
-    assert said.err == f"proof: PEFT {peft.__version__} adapts 12 weights, 73,728 trainable: exactly the plan\n"
+    assert said.err == f"proof: PEFT {peft.__version__} adapts 12 modules, 73,728 trainable: exactly the plan\n"
 
 
 def test_a_class_that_transformers_cannot_load(monkeypatch: pytest.MonkeyPatch) -> None:

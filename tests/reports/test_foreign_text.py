@@ -13,7 +13,6 @@ import pytest
 
 import lorascope as ls
 from lorascope.checks.types import Check
-from lorascope.costs.budget import budgeted_plan
 from lorascope.costs.memory import training_memory
 from lorascope.findings import Finding
 from lorascope.foreign_text import (
@@ -99,7 +98,7 @@ def screens(model: ModelMap, text: str) -> Iterator[str]:
     yield plan_text(plan)
     yield memory_text(training_memory(plan, training), training)
     yield comparison_text(ls.compare(model, "qv"))
-    budgeted = budgeted_plan(model, ["ffn.gate"], "1M")
+    budgeted = ls.plan(model, "ffn.gate", budget="1M")
     yield budget_text(dataclasses.replace(budgeted, next_cost=None, limiting_weight=text))
     advised = ls.recommend(model, "instruction")
     yield advice_text(advised, explain=True)

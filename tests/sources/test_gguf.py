@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lorascope.errors import LorascopeError
-from lorascope.model.classify import parse_role, read
+from lorascope.model.classify import parse_role, role_of_name
 from lorascope.model.lexicon import BLOCK_NAMES
 from lorascope.names import template
 from lorascope.sources.checkpoint.types import Span
@@ -726,7 +726,7 @@ def test_roles_by_the_files_vocabulary_are_those_of_the_originals_names() -> Non
                 stem = name.replace("{b}", "0").replace("{e}", "1").removesuffix(".weight")
                 bare = not name.endswith(".weight")
                 kind = "embedding" if "embd" in source or source == "token_types.weight" else "linear"
-                theirs, _ = read(template(stem), "parameter" if bare else kind, family["model_type"])
+                theirs, _ = role_of_name(template(stem), "parameter" if bare else kind, family["model_type"])
                 ours = parse_role(text_of_role)
                 pair_of_parts = (f"{ours.block}.{ours.part}", f"{theirs.block}.{theirs.part}")
                 if pair_of_parts[0] == pair_of_parts[1]:

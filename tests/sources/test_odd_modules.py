@@ -74,19 +74,19 @@ def blank(cls: Any) -> Any:
 
 
 NO_SOURCES: dict[str, tuple[Callable[[], Any], str]] = {
-    "None": (lambda: None, "a NoneType is no source"),
-    "a number": (lambda: 5, "a int is no source"),
-    "a list": (lambda: ["llama"], "a list is no source"),
+    "None": (lambda: None, "cannot inspect a NoneType"),
+    "a number": (lambda: 5, "cannot inspect an int"),
+    "a list": (lambda: ["llama"], "cannot inspect a list"),
     "bytes": (lambda: b"llama", "os.fsdecode"),
-    "an object": (object, "a object is no source"),
-    "a function": (lambda: len, "is no source"),
-    "a Python module": (lambda: sys, "a module is no source"),
-    "a generator": (lambda: (one for one in "ab"), "a generator is no source"),
+    "an object": (object, "cannot inspect an object"),
+    "a function": (lambda: len, "cannot inspect"),
+    "a Python module": (lambda: sys, "cannot inspect a module"),
+    "a generator": (lambda: (one for one in "ab"), "cannot inspect a generator"),
     "a tensor": (lambda: torch.ones(2), "a tensor, not a model"),
-    "a state": (lambda: nn.Linear(2, 2).state_dict(), "an? \\w+ of tensors is no source.*folder"),
+    "a state": (lambda: nn.Linear(2, 2).state_dict(), "cannot inspect an? \\w+ of tensors.*folder"),
     "a dictionary": (lambda: {"model_type": "llama"}, "AutoConfig.for_model"),
-    "a mock": (unittest.mock.MagicMock, "a MagicMock is no source"),
-    "a mock of a module": (lambda: unittest.mock.MagicMock(spec=nn.Module), "a MagicMock is no source"),
+    "a mock": (unittest.mock.MagicMock, "cannot inspect a MagicMock"),
+    "a mock of a module": (lambda: unittest.mock.MagicMock(spec=nn.Module), "cannot inspect a MagicMock"),
     "a path that raises": (NoPath, "a NoPath gives no path: OSError"),
     "a path that is a number": (NumberPath, "a NumberPath gives no path: TypeError"),
     "a class of models": (lambda: transformers.LlamaForCausalLM, "is a class, not a model.*Give an instance"),
@@ -96,7 +96,7 @@ NO_SOURCES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "another class": (lambda: int, "int is a class, and no source"),
     "a class whose metaclass raises": (made_by_a_metaclass, "Odd is a class, and no source"),
-    "a namespace": (lambda: types.SimpleNamespace(model_type="llama"), "a SimpleNamespace is no source"),
+    "a namespace": (lambda: types.SimpleNamespace(model_type="llama"), "cannot inspect a SimpleNamespace"),
     "a tokenizer": (lambda: blank(transformers.PreTrainedTokenizerFast), "a tokenizer, which has no weights"),
     "a pipeline": (lambda: blank(transformers.TextGenerationPipeline), r"a pipeline.*inspect\(pipeline.model\)"),
     "a trainer": (lambda: blank(transformers.Trainer), "a trainer"),
@@ -124,7 +124,6 @@ OF_MAPS: dict[str, Callable[[Any], Any]] = {
     "check": lambda source: ls.check(source, "q_proj"),
     "recommend": lambda source: ls.recommend(source, "style"),
     "compare": ls.compare,
-    "fitted_plan": lambda source: ls.fitted_plan(source, budget="1M"),
     "save_map": lambda source: ls.save_map(source, "nowhere"),
     "training_memory": lambda source: ls.training_memory(source, ls.Training()),
     "save_plan": lambda source: ls.save_plan(source, "nowhere"),
@@ -158,7 +157,7 @@ def test_what_is_no_map_or_plan_is_named(verb: str) -> None:
         with fails(f"{verb} takes {wanted}, not", "inspect(SOURCE)"):
             OF_MAPS[verb](source)
     assert len(NO_SOURCES) == 29
-    assert len(OF_MAPS) == 10
+    assert len(OF_MAPS) == 9
 
 
 def test_what_prove_cannot_run() -> None:

@@ -11,7 +11,7 @@ import yaml
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
-from lorascope.plans.planner import plan
+from lorascope.plan_door import plan
 from lorascope.trainers.axolotl import Axolotl, linear_names
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys

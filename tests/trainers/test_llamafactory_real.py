@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lorascope
-from lorascope.plans.planner import plan
+from lorascope.plan_door import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.llamafactory import LlamaFactory
 from lorascope.trainers.llamafactory_towers import PARTS

@@ -18,9 +18,10 @@ from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import peft_name
 from lorascope.plans.arguments import require_map
 from lorascope.plans.plan_notes import EXPERTS_DOMINATE
-from lorascope.plans.planner import plan
+from lorascope.plans.planner import plan_with
 from lorascope.plans.recipes import RECIPES
-from lorascope.plans.types import Plan, Target
+from lorascope.plans.rules import parse_rule
+from lorascope.plans.types import Options, Plan, Target
 from lorascope.sources.builtin import builtin_models
 from lorascope.texts import text_of
 
@@ -149,7 +150,9 @@ class Prices:
         key = (rules, rank, exclude)
         if key not in self._made:
             try:
-                self._made[key] = plan(self.model, *rules, rank=rank, exclude=exclude)
+                self._made[key] = plan_with(
+                    self.model, rules, Options(rank=rank, exclude=tuple(map(parse_rule, exclude)))
+                )
             except LorascopeError as error:
                 self._made[key] = error
         return self._made[key]
@@ -174,7 +177,7 @@ def recommend(model: ModelMap, task: str, *, prices: Prices | None = None) -> Re
     if prices.model is not model:
         raise LorascopeError(f"the prices are those of {prices.model.model}, not of {model.model}")
     rank = _fitting_rank(model, wanted)
-    made = plan(model, wanted.recipe, rank=rank, alpha=advice.alpha)
+    made = plan_with(model, [wanted.recipe], Options(rank=rank, alpha=advice.alpha))
     return Recommendation(
         model=model,
         task=wanted,

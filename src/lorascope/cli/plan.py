@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorascope.cli.options import (
     RANK,
@@ -143,7 +143,7 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, BudgetedPlan | None, Recom
     _refuse_contradictions(options)
     model = model_of(options)
     names = ("alpha", "scale", "dropout", "bias", "rslora", "dora", "layers", "exclude")
-    settings = {name: getattr(options, name) for name in names}
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.rank is not None:
         settings["rank"] = options.rank
     rules = tuple(options.rules)
@@ -157,15 +157,13 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, BudgetedPlan | None, Recom
         settings.setdefault("rank", advice.rank)
         if options.alpha is None and options.scale is None:
             settings["alpha"] = advice.alpha
-    if options.budget:
-        from lorascope.costs.budget import budgeted_plan
+    from lorascope.plan_door import plan
 
+    if options.budget:
         settings.pop("rank", None)
         cap = advice.rank if advice else None
-        budgeted = budgeted_plan(model, rules, options.budget, training=training_of(options), rank_cap=cap, **settings)
+        budgeted = plan(model, *rules, budget=options.budget, training=training_of(options), rank_cap=cap, **settings)
         return budgeted.plan, budgeted, advice
-    from lorascope.plans.planner import plan
-
     return plan(model, *rules, **settings), None, advice
 
 

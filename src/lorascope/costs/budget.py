@@ -10,15 +10,14 @@ from typing import Literal
 from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.adapter_file import adapter_file_size
 from lorascope.costs.memory import training_memory
-from lorascope.costs.rank_search import PlanOptions, ScaledRanks
+from lorascope.costs.rank_search import ScaledRanks
 from lorascope.costs.training_run import QUANTIZATIONS, Training
 from lorascope.costs.units import bytes_text
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
-from lorascope.plans.arguments import require_kinds, require_map
 from lorascope.plans.recipes import DEFAULT
-from lorascope.plans.types import Plan
+from lorascope.plans.types import Options, Plan
 
 # parameters: trainable parameters. share: the same in percent of the model's. adapter: bytes of the saved file.
 # memory: bytes at the peak of training.
@@ -123,57 +122,24 @@ def budgeted_plan(
     model: ModelMap,
     rules: Sequence[str],
     budget: str | Budget,
+    options: Options,
     *,
     training: Training | None = None,
     rank_cap: int | None = None,
-    alpha: float | None = None,
-    scale: float | None = None,
-    dropout: float | None = None,
-    bias: str = "none",
-    rslora: bool = False,
-    dora: bool = False,
-    layers: str = "",
-    exclude: str | Sequence[str] = (),
 ) -> BudgetedPlan:
-    """Plan with the highest ranks that fit a budget.
-
-    Ranks grow together (`ScaledRanks`). The other arguments are those of `plan`.
+    """Plan with the highest ranks that fit a budget; they grow together (`ScaledRanks`).
 
     Args:
         model: The map.
         rules: Recipes and rules; the recipe `qv` if there is none.
         budget: A budget, or its text.
+        options: Settings of the plan, without its rank.
         training: Settings of the training; the defaults of `Training` if not given.
         rank_cap: Highest rank to consider.
-        alpha: One alpha for every weight.
-        scale: Instead of alpha: one scale for every weight.
-        dropout: Dropout on the adapters' inputs.
-        bias: Biases to train.
-        rslora: Scale by alpha / sqrt(rank).
-        dora: Train a magnitude per output too.
-        layers: Layers of rules that name none.
-        exclude: Selectors whose weights are taken out.
 
     Raises:
-        LorascopeError: As `plan` and `parse_budget` do; or the smallest plan exceeds the budget.
+        LorascopeError: As `plan_with` and `parse_budget` do; or the smallest plan exceeds the budget.
     """
-    require_map(model, "budgeted_plan")
-    require_kinds(
-        "budgeted_plan",
-        budget=(budget, (str, Budget), "a text such as 20M, or a Budget"),
-        training=(training, (Training, type(None)), "a Training"),
-        rank_cap=(rank_cap, (int, type(None)), "a whole number"),
-    )
-    options = PlanOptions(
-        alpha=alpha,
-        scale=scale,
-        dropout=dropout,
-        bias=bias,
-        rslora=rslora,
-        dora=dora,
-        layers=layers,
-        exclude=exclude,
-    )
     ranks = ScaledRanks(model, tuple(rules) or (DEFAULT,), options)
     limit = parse_budget(budget) if isinstance(budget, str) else budget
     return fit_to_budget(ranks, limit, training or Training(), rank_cap)

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.adapter_file import adapter_file_size
 from lorascope.costs.memory import Memory, training_memory
-from lorascope.costs.rank_search import PlanOptions
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.plans.arguments import require_kinds, require_map, require_texts
-from lorascope.plans.planner import DEFAULT_RANK, plan
+from lorascope.plans.planner import DEFAULT_RANK, parse_exclusions, plan_with, raise_all
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.rules import MAIN_BLOCKS, covered_blocks
-from lorascope.plans.types import Plan
+from lorascope.plans.types import Options, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,32 +93,25 @@ def compare(
     for text in rules:
         require_texts("compare", "rules", text)
     require_kinds("compare", training=(training, (Training, type(None)), "a Training"))
-    options = PlanOptions(
-        alpha=alpha,
-        scale=scale,
-        dropout=dropout,
-        bias=bias,
-        rslora=rslora,
-        dora=dora,
-        layers=layers,
-        exclude=exclude,
-    )
+    require_texts("compare", "exclude", exclude)
+    faults: list[LorascopeError] = []
+    excluded = parse_exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)
+    raise_all(faults)
+    options = Options("", rank, alpha, scale, dropout, bias, rslora, dora, layers, excluded)
     settings = training or Training()
     texts = [tuple(text.split()) if isinstance(text, str) else tuple(text) for text in rules]
     texts = texts or [(name,) for name in RECIPES]
-    candidates = tuple(_candidate(model, words, settings, rank, options) for words in texts)
+    candidates = tuple(_candidate(model, words, settings, options) for words in texts)
     if all(candidate.plan is None for candidate in candidates):
         reasons = list(dict.fromkeys(f"{candidate.name}: {candidate.refusal}" for candidate in candidates))
         raise LorascopeError(*reasons, where=f"compare {model.model}")
     return Comparison(model, settings, candidates)
 
 
-def _candidate(
-    model: ModelMap, rules: tuple[str, ...], training: Training, rank: int, options: PlanOptions
-) -> Candidate:
+def _candidate(model: ModelMap, rules: tuple[str, ...], training: Training, options: Options) -> Candidate:
     name = " ".join(rules)
     try:
-        drafted = plan(model, *rules, rank=rank, **options)
+        drafted = plan_with(model, rules, options)
     except LorascopeError as error:
         return Candidate(name, None, "; ".join(error.faults))
     return Candidate(

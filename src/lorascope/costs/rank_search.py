@@ -5,27 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TypedDict
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.types import Adapted
-from lorascope.plans.planner import DEFAULT_RANK, alpha_of, means_recipe, plan, rules_at
+from lorascope.plans.planner import DEFAULT_RANK, alpha_of, means_recipe, plan_with, rules_at
 from lorascope.plans.rules import parse_rule
-from lorascope.plans.types import Plan, Rule, Target
-
-
-class PlanOptions(TypedDict, total=False):
-    """Keyword arguments of `plan`, without `rank`."""
-
-    alpha: float | None
-    scale: float | None
-    dropout: float | None
-    bias: str
-    rslora: bool
-    dora: bool
-    layers: str
-    exclude: str | Sequence[str]
+from lorascope.plans.types import Options, Plan, Rule, Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +24,12 @@ class ScaledRanks:
     Attributes:
         model: The map.
         texts: Recipes and rules, as `plan` takes them.
-        options: The other options of `plan`.
+        options: Settings of the plans; the rank is set here.
     """
 
     model: ModelMap
     texts: tuple[str, ...]
-    options: PlanOptions = dataclasses.field(default_factory=PlanOptions)
+    options: Options = Options()
 
     @cached_property
     def smallest(self) -> Plan:
@@ -77,9 +63,10 @@ class ScaledRanks:
         """Plan with this largest rank, compiled and checked.
 
         Raises:
-            LorascopeError: As `plan` does.
+            LorascopeError: As `plan_with` does.
         """
-        return plan(self.model, *self._texts(max_rank), rank=self._scaled(DEFAULT_RANK, max_rank), **self.options)
+        options = dataclasses.replace(self.options, rank=self._scaled(DEFAULT_RANK, max_rank))
+        return plan_with(self.model, self._texts(max_rank), options)
 
     def ranks(self, max_rank: int) -> dict[str, int]:
         """Rank of each target, by the weight's name."""
@@ -114,8 +101,7 @@ class ScaledRanks:
         """DoRA's magnitudes by the name of the adapted weight."""
         if not self.smallest.options.dora:
             return {}
-        options: PlanOptions = {**self.options, "dora": False}
-        plain = plan(self.model, *self._texts(1), rank=1, **options)
+        plain = plan_with(self.model, self._texts(1), dataclasses.replace(self.options, rank=1, dora=False))
         without = {item.name: item.trainable for item in plain.resolution.adapted}
         return {item.name: item.trainable - without[item.name] for item in self.smallest.resolution.adapted}
 

@@ -22,7 +22,7 @@ from lorascope.peft_rules.releases import NEWEST
 from lorascope.plans.arguments import require_map, require_plan
 from lorascope.plans.compiler import compile_targets
 from lorascope.plans.notes import Note, Value
-from lorascope.plans.planner import assemble, option_faults
+from lorascope.plans.planner import assemble_plan, option_faults
 from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Assignment, Options, Plan, Rule, Target
 from lorascope.sources.files.plain import MOST_BYTES
@@ -103,7 +103,7 @@ def plan_from_json(data: object) -> Plan:
         ) from error
     ordered = tuple(assignments[weight.name] for weight in model.weights if weight.name in assignments)
     unreachable = tuple((weight, reason) for weight in weights if (reason := obstacle(model, weight, NEWEST)))
-    return assemble(model, rules, options, ordered, unreachable, compile_targets(model, ordered, options), notes)
+    return assemble_plan(model, rules, options, ordered, unreachable, compile_targets(model, ordered, options), notes)
 
 
 def _assignments(groups: Sequence[Json], model: ModelMap) -> dict[str, Assignment]:

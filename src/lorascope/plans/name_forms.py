@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lorascope.model.types import ModelMap
-from lorascope.names import NUMBER, count_endings, endings, filled, numbers_apart
+from lorascope.names import NUMBER, count_endings, endings, interleave, split_numbers
 from lorascope.peft_rules.matchers import LayerFilter
 from lorascope.peft_rules.releases import NEWEST, release_of
 
@@ -117,7 +117,7 @@ def full_match(wanted: Iterable[str], names: Iterable[str]) -> str:
     for pieces, rows in _numbers_by_pieces(wanted).items():
         escaped = [re.escape(piece) for piece in pieces]
         for numbers in _number_patterns(rows, numbers_of.get(pieces, rows)):
-            stem, _, leaf = filled(escaped, numbers).rpartition(r"\.")
+            stem, _, leaf = interleave(escaped, numbers).rpartition(r"\.")
             leaves_of.setdefault(stem, []).append(leaf)
     stems_of: dict[tuple[str, ...], list[str]] = {}
     for stem, leaves in leaves_of.items():
@@ -132,7 +132,7 @@ def full_match(wanted: Iterable[str], names: Iterable[str]) -> str:
 def _numbers_by_pieces(names: Iterable[str]) -> dict[tuple[str, ...], set[tuple[int, ...]]]:
     rows: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
     for name in names:
-        pieces, numbers = numbers_apart(name)
+        pieces, numbers = split_numbers(name)
         rows.setdefault(pieces, set()).add(numbers)
     return rows
 

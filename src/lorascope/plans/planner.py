@@ -15,7 +15,6 @@ from lorascope.peft_rules.adaptability import obstacle
 from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.releases import NEWEST
-from lorascope.plans.arguments import require_map, require_texts
 from lorascope.plans.compiler import Compiled, compile_targets
 from lorascope.plans.notes import Note
 from lorascope.plans.plan_notes import omissions, plan_notes
@@ -33,80 +32,34 @@ _MOST_ALPHA = 999_999_999
 
 
 @in_matching_time
-def plan(
-    model: ModelMap,
-    *rules: str,
-    rank: int = DEFAULT_RANK,
-    alpha: float | None = None,
-    scale: float | None = None,
-    dropout: float | None = None,
-    bias: str = "none",
-    rslora: bool = False,
-    dora: bool = False,
-    layers: str = "",
-    exclude: str | Sequence[str] = (),
-) -> Plan:
-    """The plan of recipes and rules for a model; a later rule wins over an earlier one, weight by weight.
-
-    Args:
-        model: The map.
-        rules: Recipe names (`qv+ffn`) and rules (`ffn[-8:]=4/16`), in order; the recipe `qv` if there is none.
-        rank: Rank of rules that name none, and the one that recipes start from.
-        alpha: One alpha for every weight whatever its rank (the default, 16): under Adam the first update then does
-            not depend on the rank (LoRA Without Regret, Thinking Machines Lab 2025).
-        scale: Instead of alpha: one effective scale for every weight, so that alpha follows the rank.
-        dropout: Dropout on the adapters' inputs; 0.05 if not given, and 0 where PEFT allows none.
-        bias: Which biases to train: `none`, `all` or `lora_only`.
-        rslora: Scale by alpha / sqrt(rank) instead of alpha / rank.
-        dora: Train a magnitude per output too.
-        layers: Layers of rules that name none, such as `-8:`.
-        exclude: Selectors whose weights are taken out.
-
-    Raises:
-        LorascopeError: A fault in the arguments or rules, a rule that selects nothing, or something that PEFT cannot
-            do for this model.
-    """
-    require_map(model, "plan")
-    require_texts("plan", "exclude", exclude)
-    faults: list[LorascopeError] = []
-    excluded = parse_exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)
-    options = Options("", rank, alpha, scale, dropout, bias, rslora, dora, layers, excluded)
-    return _plan(model, rules, options, faults)
-
-
-def plan_with(model: ModelMap, texts: Sequence[str], options: Options) -> Plan:
-    """Plan recipes and rules under some options.
+def plan_with(model: ModelMap, texts: Sequence[str], options: Options, faults: Sequence[LorascopeError] = ()) -> Plan:
+    """Plan recipes and rules with some options.
 
     Args:
         model: The map.
         texts: Recipes and rules, in order; the recipe `qv` if there is none.
         options: Settings of the plan; its recipe is set here.
+        faults: What is wrong with the options already, to be raised with all else that is.
 
     Raises:
-        LorascopeError: As `plan` does.
+        LorascopeError: A fault in the options or rules, a rule that selects nothing, or something that PEFT cannot do
+            for this model.
     """
-    return _plan(model, texts, options, [])
-
-
-@in_matching_time
-def _plan(model: ModelMap, texts: Sequence[str], options: Options, exclusion_faults: list[LorascopeError]) -> Plan:
-    faults = option_faults(options)
-    expansion = _expand(model, texts or (DEFAULT,), options.rank if type(options.rank) is int else DEFAULT_RANK, faults)
-    _raise_all([*faults, *exclusion_faults])
-    if options.alpha is None and options.scale is None:
-        options = dataclasses.replace(options, alpha=DEFAULT_ALPHA)
-    elif options.alpha is not None:
-        options = dataclasses.replace(options, alpha=float(options.alpha))
+    own = option_faults(options)
+    expansion = _expand(model, texts or (DEFAULT,), options.rank if type(options.rank) is int else DEFAULT_RANK, own)
+    raise_all([*own, *faults])
+    if options.scale is None:
+        alpha = float(DEFAULT_ALPHA if options.alpha is None else options.alpha)
+        options = dataclasses.replace(options, alpha=alpha)
     options = dataclasses.replace(options, recipe="+".join(expansion.recipes))
     assignments, unreachable = _assign(model, expansion.rules, options)
     options, dropout_notes = _settle_dropout(model, assignments, options)
     compiled = compile_targets(model, assignments, options)
-    return assemble(
-        model, expansion.rules, options, assignments, unreachable, compiled, (*expansion.notes, *dropout_notes)
-    )
+    notes = (*expansion.notes, *dropout_notes)
+    return assemble_plan(model, expansion.rules, options, assignments, unreachable, compiled, notes)
 
 
-def assemble(
+def assemble_plan(
     model: ModelMap,
     rules: tuple[Rule, ...],
     options: Options,
@@ -154,7 +107,7 @@ def rules_at(model: ModelMap, texts: Sequence[str], rank: int) -> tuple[Rule, ..
     """
     faults: list[LorascopeError] = []
     expansion = _expand(model, texts, rank, faults)
-    _raise_all(faults)
+    raise_all(faults)
     return expansion.rules
 
 
@@ -206,7 +159,8 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _raise_all(faults: Sequence[LorascopeError]) -> None:
+def raise_all(faults: Sequence[LorascopeError]) -> None:
+    """Raise all faults as one error, if there are any."""
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -290,7 +244,7 @@ def _chosen(model: ModelMap, rules: Sequence[Rule], options: Options) -> dict[st
     for rule in options.exclude:
         for weight in _selected(model, rule, faults):
             chosen.pop(weight.name, None)
-    _raise_all(faults)
+    raise_all(faults)
     return chosen
 
 

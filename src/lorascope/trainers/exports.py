@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
@@ -16,9 +16,9 @@ from lorascope.model.types import LOADABLE, ModelMap
 from lorascope.peft_rules.addresses import as_parameter, weight_of
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.types import Resolution
-from lorascope.plans.planner import plan as make_plan
+from lorascope.plans.planner import plan_with
 from lorascope.plans.rules import own_components
-from lorascope.plans.types import Plan, Rule
+from lorascope.plans.types import Options, Plan, Rule
 from lorascope.trainers.protocol import Job, Trainer
 from lorascope.trainers.registry import trainer_called
 
@@ -130,24 +130,11 @@ def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
     until = time.thread_time() + _SECONDS
     for changes in _fewest_first():
         _require_time(until)
-        changed = plan
+        request = _Request(plan.rules, plan.options)
         for change in changes:
-            changed = _CHANGES[change](changed)
+            request = _CHANGES[change](plan, request)
         try:
-            options = changed.options
-            made = make_plan(
-                changed.model,
-                *(str(rule) for rule in changed.rules),
-                rank=options.rank,
-                alpha=None if options.scale is not None else options.alpha,
-                scale=options.scale,
-                dropout=options.dropout,
-                bias=options.bias,
-                rslora=options.rslora,
-                dora=options.dora,
-                layers=options.layers,
-                exclude=[str(rule) for rule in options.exclude],
-            )
+            made = plan_with(plan.model, [str(rule) for rule in request.rules], request.options)
             _require_time(until)
             if trainer.losses(made):
                 continue
@@ -195,21 +182,27 @@ def _fewest_first() -> Iterator[tuple[str, ...]]:
         yield from itertools.combinations(_CHANGES, count)
 
 
-def _plain(plan: Plan) -> Plan:
-    options = dataclasses.replace(plan.options, dora=False, rslora=False, bias="none")
-    return dataclasses.replace(plan, options=options)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Request:
+    """What a plan is made from."""
+
+    rules: tuple[Rule, ...]
+    options: Options
 
 
-def _one_size(plan: Plan) -> Plan:
+def _plain(plan: Plan, request: _Request) -> _Request:
+    options = dataclasses.replace(request.options, dora=False, rslora=False, bias="none")
+    return _Request(request.rules, options)
+
+
+def _one_size(plan: Plan, request: _Request) -> _Request:
     """Every rule at the rank and alpha of the plan's first."""
     rank, alpha = plan.config.r, plan.config.lora_alpha
-    rules = tuple(dataclasses.replace(rule, rank=rank, alpha=None) for rule in plan.rules)
-    return dataclasses.replace(
-        plan, rules=rules, options=dataclasses.replace(plan.options, rank=rank, alpha=float(alpha), scale=None)
-    )
+    rules = tuple(dataclasses.replace(rule, rank=rank, alpha=None) for rule in request.rules)
+    return _Request(rules, dataclasses.replace(request.options, rank=rank, alpha=float(alpha), scale=None))
 
 
-def _modules_alone(plan: Plan) -> Plan:
+def _modules_alone(plan: Plan, request: _Request) -> _Request:
     """Without what PEFT reaches as parameters."""
     bare = [target.weight for target in plan.targets if as_parameter(plan.model, target.weight)]
     own = own_components(plan.model)
@@ -218,21 +211,23 @@ def _modules_alone(plan: Plan) -> Plan:
         Rule(tuple((word,) for word in (component if component not in own else "", block, variant) if word))
         for component, block, variant in roles
     ]
-    options = dataclasses.replace(plan.options, exclude=(*plan.options.exclude, *exclude))
-    return dataclasses.replace(plan, options=options)
+    return _Request(request.rules, _excluding(request.options, exclude))
 
 
-def _every_layer(plan: Plan) -> Plan:
-    rules = tuple(dataclasses.replace(rule, layers="") for rule in plan.rules)
-    return dataclasses.replace(plan, rules=rules, options=dataclasses.replace(plan.options, layers=""))
+def _every_layer(plan: Plan, request: _Request) -> _Request:
+    rules = tuple(dataclasses.replace(rule, layers="") for rule in request.rules)
+    return _Request(rules, dataclasses.replace(request.options, layers=""))
 
 
-def _blocks_alone(plan: Plan) -> Plan:
+def _blocks_alone(plan: Plan, request: _Request) -> _Request:
     """Without embeddings and heads."""
     exclude = (Rule((("embedding",),)), Rule((("head",),)))
     present = {target.weight.role.block for target in plan.targets}
-    kept = tuple(rule for rule in exclude if rule.facts[0][0] in present)
-    return dataclasses.replace(plan, options=dataclasses.replace(plan.options, exclude=(*plan.options.exclude, *kept)))
+    return _Request(request.rules, _excluding(request.options, [r for r in exclude if r.facts[0][0] in present]))
+
+
+def _excluding(options: Options, rules: Sequence[Rule]) -> Options:
+    return dataclasses.replace(options, exclude=(*options.exclude, *rules))
 
 
 _CHANGES = {
