@@ -46,14 +46,13 @@ def target_names() -> str:
     lines = [
         "# Target names per architecture",
         "",
-        "What `lorascope plan MODEL_TYPE` compiles for queries and values, for all of the attention, and for the FFN, on",
-        "the default configuration of each model type of transformers 5.23. A list in brackets is `target_modules`, a",
-        "pattern in slashes is `target_modules` as one regular expression, `+ parameters` is `target_parameters`, and",
-        "`- pattern` is `exclude_modules`. A dash means that the model has no such weights, or PEFT cannot adapt them.",
+        "For looking up the target modules of your model type: for q and v, for the whole attention, and for the FFN, on the",
+        "default config of transformers 5.23. `[…]` is `target_modules` as a list, `/…/` is `target_modules` as one regular",
+        "expression, `+` is `target_parameters`, `-` is `exclude_modules`. A dash: no such modules, or PEFT cannot adapt them.",
         "",
         _SAID_BY,
         "",
-        "| model type | head | queries and values | attention | FFN |",
+        "| model type | head | q and v | attention | FFN |",
         "|---|---|---|---|---|",
     ]
     for model_type, heads in builtin_models().items():
@@ -88,15 +87,16 @@ def conformance() -> str:
     lines = [
         "# What PEFT really adapts, architecture by architecture",
         "",
-        f"Measured with PEFT {results['peft']} and transformers {results['transformers']} by `peft.get_peft_model` on the",
-        f"meta device, over {len(rows)} configurations: every model type of transformers' causal-LM, image-text-to-text,",
-        "sequence-to-sequence and masked-LM mappings, and released layouts that default configurations hide (after a `+`).",
+        "For looking up one architecture, or what a pasted list does in general.",
+        "",
+        f"{len(rows)} architectures, measured with `peft.get_peft_model` on the meta device (PEFT {results['peft']}, transformers",
+        f"{results['transformers']}): every model type of the causal-LM, image-text-to-text, sequence-to-sequence and masked-LM",
+        "mappings, and released layouts that default configs hide (after a `+`).",
         "",
         "## Plans",
         "",
-        "A plan is *exact* if PEFT adapts its weights and no other, each with its rank and alpha, and trains exactly the",
-        "parameters that were counted. It is *refused*, before training, where the model has no such weights or PEFT cannot",
-        "adapt them.",
+        "*exact*: PEFT adapts exactly the planned modules, each with its rank and alpha, and trains exactly the counted",
+        "parameters. *refused*: before training, because the model has no such modules or PEFT cannot adapt them.",
         "",
         "| plan | exact | refused | different |",
         "|---|---|---|---|",
@@ -106,13 +106,13 @@ def conformance() -> str:
         lines.append(f"| {name} | {verdicts['exact']} | {verdicts['refused']} | {verdicts['different']} |")
     lines += [
         "",
-        "## Lists that people paste",
+        "## Pasted lists",
         "",
-        "The seven names (`q_proj` … `down_proj`) and `all-linear` claim the language model's attention and FFN; the other",
-        "two claim its queries and values. *misses*: PEFT silently leaves out part of what is claimed. *extra*: nothing is",
-        "missed, and towers, routers, heads or the like are hit.",
+        "The seven names (`q_proj` … `down_proj`) and `all-linear` mean the attention and FFN of the language model; the other",
+        "two mean its q and v. *misses*: PEFT silently leaves out part of that. *extra*: nothing is missed, but towers, routers",
+        "or heads are adapted too.",
         "",
-        "| list | error | misses | extra | exact | median missed, where anything is |",
+        "| list | error | misses | extra | exact | median share missed, if any |",
         "|---|---|---|---|---|---|",
     ]
     for name in pasted:
@@ -125,13 +125,13 @@ def conformance() -> str:
         "",
         "## By architecture",
         "",
-        "A number is how many weights are adapted; a letter is a reason for refusal:",
+        "A number is the number of adapted modules; a letter is the reason for a refusal:",
         "",
     ]
     lines += [f"- **{letter}**: {reason}" for reason, letter in reasons.items()]
     lines += [
         "",
-        "For the lists: ✗ error, the share that is missed, and +n weights hit that nobody meant.",
+        "For the lists: ✗ error, the share that is missed, and +n unintended modules.",
         "",
         _SAID_BY,
         "",
@@ -175,21 +175,22 @@ def checkpoints() -> str:
     lines = [
         "# Checkpoints by their headers, architecture by architecture",
         "",
-        f"Every architecture of transformers {results['transformers']} that lorascope promises, {len(rows)} configurations, was",
-        "built small, saved by `save_pretrained`, and read back by `config.json` and safetensors headers alone. The map is",
-        "compared with that of the model that wrote the files: every module's name, order, kind and parameters with their",
-        f"shapes, experts and ties, and {len(FIELDS) - 3} further facts.",
+        "For looking up whether the map of a checkpoint is exact for your architecture; those not listed are.",
+        "",
+        f"{len(rows)} architectures of transformers {results['transformers']} were built small, saved by `save_pretrained`, and read",
+        "back from `config.json` and safetensors headers alone. The map is compared with that of the model itself: every module's",
+        f"name, order, kind, parameters and shapes, experts, ties, and {len(FIELDS) - 3} further facts.",
         "",
         "| | |",
         "|---|---|",
         f"| saved and read | {len(saved)} of {len(rows)}, {sum(row['tensors'] for row in saved):,} tensors |",
-        f"| maps without any difference | {sum(not row['differ'] for row in saved)} |",
-        f"| weights in them | {sum(row['weights'] for row in saved):,} |",
+        f"| maps without a difference | {sum(not row['differ'] for row in saved)} |",
+        f"| weights in these maps | {sum(row['weights'] for row in saved):,} |",
         f"| names without the base model's prefix give the same map | {bare['yes']} of {bare['yes'] + bare['no']} |",
         f"| such names that transformers does not load either | {bare['neither']} |",
-        f"| plans that PEFT {results['peft']} carries out exactly on the reloaded model | {plans['exact']} |",
-        f"| plans refused, because the model has no such weights or PEFT cannot adapt them | {plans['refused']} |",
-        f"| plans of which PEFT makes something else (shieldgemma2, of which the map lacks a part) | {plans['different']} |",
+        f"| plans that PEFT {results['peft']} adapts exactly on the reloaded model | {plans['exact']} |",
+        f"| plans refused: no such modules, or PEFT cannot adapt them | {plans['refused']} |",
+        f"| plans that PEFT carries out differently (shieldgemma2: the map lacks a part) | {plans['different']} |",
         "",
         "## What differs",
         "",
@@ -217,8 +218,8 @@ _CORE = str.split(
     "attention.o_a attention.o_b ffn.gate ffn.up ffn.gate_up ffn.down"
 )
 _KINDS = {
-    "written": "Written for this, in plain PyTorch",
-    "renamed": "transformers' own, under random names",
+    "written": "Written from scratch in plain PyTorch",
+    "renamed": "Models of transformers under random names",
 }
 
 
@@ -226,24 +227,24 @@ def held_out() -> str:
     """`docs/held-out.md`: what dataflow makes of models that nobody has named."""
     recorded = json.loads(HELD_OUT.read_text(encoding="utf-8"))
     lines = [
-        "# Models that nobody has named",
+        "# Models without meaningful names",
+        "",
+        "For judging how far to trust roles by dataflow on your own model.",
         "",
         _SAID_BY,
         "",
-        "Roles by dataflow are for models whose names tell nothing, so they are measured on such models: 77 written from",
-        "scratch in plain PyTorch, in the many ways in which people write them (`tests/zoo`), and 47 of transformers'",
-        "own in which every module and parameter has a random name and no configuration is shown. The truth of each weight was",
-        "decided from the code before anything was traced.",
+        "77 models were written from scratch in plain PyTorch, in the many ways people write them (`tests/zoo`). 47 models of",
+        "transformers got random names for every module and parameter, and no config is shown. The true role of each weight was",
+        "decided from the code before any trace.",
         "",
-        "*right*: all that the truth says. *open*: less than that and nothing else, such as an attention without saying whether",
-        "it is self-attention. *coarse*: a wider word for what dataflow cannot tell apart, such as a mixer for a linear",
-        "attention. *none*: ambiguous, or the call did not get there. *wrong*: a contradiction.",
+        "*right*: the full role. *open*: part of the role and nothing wrong, such as attention without self or cross. *coarse*: a",
+        "wider word where dataflow cannot distinguish, such as mixer for a linear attention. *none*: ambiguous or not reached.",
+        "*wrong*: a contradiction.",
         "",
-        "## The first time",
+        "## First run",
         "",
-        "What a rule was mended with proves nothing about the rule. These are the figures of each batch when it was traced for",
-        "the first time. The rules were mended after each but the last two rows, of which the latter has the rules as they",
-        "stood after all batches before it.",
+        "A model that a rule was fixed for proves nothing about the rule. These are the figures of each batch at its first trace.",
+        "The rules were fixed after each batch but the last two; the last row has the rules after all batches before it.",
         "",
         "| batch | weights | right | open | coarse | none | wrong |",
         "|---|---|---|---|---|---|---|",
@@ -252,7 +253,7 @@ def held_out() -> str:
             for row in recorded["first"]
         ),
         "",
-        "## Now",
+        "## Today",
     ]
     for kind, title in _KINDS.items():
         counts = recorded[kind]
@@ -268,7 +269,7 @@ def held_out() -> str:
         ]
     lines += [
         "",
-        "Precision is right and open over right, open and wrong; recall is right and open over all weights of the role.",
+        "Precision: right and open, of right, open and wrong. Recall: right and open, of all weights of the role.",
         "",
     ]
     return "\n".join(lines)
