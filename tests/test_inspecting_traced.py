@@ -187,7 +187,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("plan/plan.json", "a saved map or plan has no code to trace"),
         ("m.gguf", "a GGUF file has no code to trace"),
         (sample("gpt2"), "a saved map or plan has no code to trace"),
-        ("m.safetensors", "one file of a checkpoint is not read by itself"),
+        ("m.safetensors", "a single weights file cannot be read"),
     ],
     ids=lambda value: str(value)[:20],
 )

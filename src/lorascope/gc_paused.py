@@ -1,4 +1,4 @@
-"""Making many objects without a search for cycles among them."""
+"""Pauses the garbage collector while many objects are created."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """No search for reference cycles, of which reading headers makes none: with 90,000 tensors it would be 30 % of the time."""
+    """Pause the search for reference cycles.
+
+    Reading headers makes none; with 90,000 tensors the search would take 30 % of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

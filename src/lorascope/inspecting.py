@@ -1,4 +1,4 @@
-"""From whatever the user has to a model map: a model type, a folder, a config, a Hub id, a saved map or plan, a module."""
+"""Maps any source: model type, folder, file, Hub id, configuration, module."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 PLAN_FORMAT = "lorascope.plan/3"
 
-# What of a folder or repository is read: its configuration, through transformers' code; the headers of its weights;
-# or the latter where there are any.
+# Read from a folder or repository: the configuration, through transformers' code; the headers of its weights; or the
+# headers where there are any.
 Read = Literal["auto", "headers", "config"]
 
 
@@ -53,7 +53,7 @@ def inspect(
     inputs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ModelMap:
-    """The map of a model's weights by role; no weights are loaded.
+    """Map a model's weights by role, without loading weights.
 
     Args:
         source: A built-in model (`llama`), a folder of a model, its `config.json`, a GGUF file, a map or plan
@@ -87,16 +87,16 @@ def inspect(
     if trace:
         faults += _trace_faults(source, read, inputs)
     elif inputs is not None:
-        faults.append(("inputs are given, and nothing is traced", "Pass trace=True too."))
+        faults.append(("inputs have no effect without tracing", "Pass trace=True too."))
     if faults:
-        raise LorascopeError(*(said for said, _ in faults), hint=" ".join(dict.fromkeys(hint for _, hint in faults)))
+        raise LorascopeError(*(fault for fault, _ in faults), hint=" ".join(dict.fromkeys(hint for _, hint in faults)))
     if trace:
         model = _traced(*_built(source, head, revision, trust_remote_code), inputs, progress)
     else:
         model = _inspected(source, head, revision, trust_remote_code, read, progress)
     if strict and model.basis == "names":
         raise LorascopeError(
-            f'every weight of model type "{model.model_type}" would rest on names alone, which strict refuses',
+            f'every weight of model type "{model.model_type}" rests on names alone, which --strict refuses',
             where=model.model,
             hint="Without --strict they are listed as guesses. With --source config --trust-remote-code the model's "
             "own code is run, if you trust it.",
@@ -105,28 +105,27 @@ def inspect(
 
 
 def _faults(source: Any, head: str, trust_remote_code: bool, read: Read) -> Iterator[tuple[str, str]]:
-    """What is wrong with the arguments, and what would be right."""
+    """Faults of the arguments, each with its hint."""
     if not is_a(source, str, ModelMap):
         yield from object_faults(source)
     if head and head not in PREFERRED:
-        yield f"{quoted(head)} is no head", f"The heads are {', '.join(PREFERRED)}."
-    known = f"What can be read is {', '.join(get_args(Read))}."
+        yield f"unknown head {quoted(head)}", f"The heads are {', '.join(PREFERRED)}."
     if read not in get_args(Read):
-        yield f"{quoted(read)} is nothing to read", known
+        yield f"invalid `read`: {quoted(read)}", f"Choose one of {', '.join(get_args(Read))}."
     if read == "headers" and trust_remote_code:
-        yield "headers are read without any code: trust_remote_code goes with config only", known
+        yield 'trust_remote_code has no effect with read="headers"', 'Use read="config".'
 
 
 def _trace_faults(source: Any, read: Read, inputs: object) -> Iterator[tuple[str, str]]:
-    """Why a source cannot be traced in this way, and what can."""
+    """Why a source cannot be traced, each with its hint."""
     if read == "headers":
-        yield "headers have no code to run, and tracing runs the model", "Leave --source out, or say --source config."
+        yield "headers have no code to trace", "Leave --source out, or say --source config."
     path = Path(source) if is_a(source, str) else None
     file = path is not None and _may_exist(path) and path.is_file() and path.name != "config.json"
     if is_a(source, ModelMap) or (path is not None and file and path.suffix != ".safetensors"):
         kind = "a GGUF file" if path is not None and path.suffix == ".gguf" else "a saved map or plan"
         yield (
-            f"{kind} has no code to run, and tracing runs the model",
+            f"{kind} has no code to trace",
             "Trace what it was made from: lorascope inspect SOURCE --trace, where SOURCE is the model's folder, "
             "config.json, Hub id or type; -o FILE saves the traced map.",
         )
@@ -135,30 +134,32 @@ def _trace_faults(source: Any, read: Read, inputs: object) -> Iterator[tuple[str
 
 
 def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str, str]]:
-    """Why a module's forward cannot be called with these keyword arguments, or without any."""
+    """Why forward cannot be called with these keyword arguments."""
     import inspect as introspection
 
     name = name_of_class(type(module))
     try:
         signature = introspection.signature(attribute(module, "forward"))
-        words = [_word(one) for one in signature.parameters.values()]
+        words = [_word(parameter) for parameter in signature.parameters.values()]
     except KeyboardInterrupt:
         raise
     except BaseException:  # of what cannot be called, or says nothing of how
         yield f"{name}.forward cannot be called", "Give a module whose forward is a method that names its arguments."
         return
     needed = [
-        f"{word!r}: …" for word, one in signature.parameters.items() if one.default is one.empty and word in words
+        f"{word!r}: …"
+        for word, parameter in signature.parameters.items()
+        if parameter.default is parameter.empty and word in words
     ]
     hint = (
         f"Give the keyword arguments of one call of forward({', '.join(words)}): inputs={{{', '.join(needed) or '…'}}}."
     )
     if inputs is None:
         if not is_config(attribute(module, "config")):
-            yield f"{name} has no configuration that would say how it is called", hint
+            yield f"{name} has no configuration to make up inputs from", hint
         return
     if not _is_named(inputs):
-        yield f"inputs must map names of arguments to values, not be a {name_of_class(type(inputs))}", hint
+        yield f"inputs must map argument names to values, not be a {name_of_class(type(inputs))}", hint
         return
     try:
         signature.bind(**cast(Mapping[str, Any], inputs))
@@ -167,7 +168,7 @@ def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str,
 
 
 def _is_named(inputs: object) -> bool:
-    """A mapping of texts to anything, which can be read."""
+    """A readable mapping with texts as keys."""
     try:
         return isinstance(inputs, Mapping) and all(isinstance(key, str) for key in dict(inputs))
     except Exception:  # a mapping of somebody's own raises whatever it likes
@@ -175,7 +176,7 @@ def _is_named(inputs: object) -> bool:
 
 
 def _word(parameter: introspection.Parameter) -> str:
-    """A parameter as its function names it: without annotation, and of its default only what is plain."""
+    """A parameter as its function names it, without annotation."""
     bare = parameter.replace(annotation=parameter.empty)
     default = bare.default
     if default is bare.empty or default is None or type(default) in (bool, int, float, str):
@@ -209,16 +210,16 @@ def _inspected(
         return saved
     if is_a(source, str):
         text = os.fspath(source)
-        made = _of_text(text, head)
-        if made is None and (read == "headers" or (read == "auto" and not trust_remote_code)):
-            made = _of_weights(text, head, revision, read, progress)
-        if made is not None:
-            return made
+        model = _of_text(text, head)
+        if model is None and (read == "headers" or (read == "auto" and not trust_remote_code)):
+            model = _of_weights(text, head, revision, read, progress)
+        if model is not None:
+            return model
     return _built(source, head, revision, trust_remote_code)[1]
 
 
 def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool) -> tuple[torch.nn.Module, ModelMap]:
-    """The model of a source that has code, on the meta device unless it is given, and its map."""
+    """The model of a source that has code, and its map."""
     if is_a(source, str):
         text = os.fspath(source)
         recorded = _of_text(text, head)
@@ -238,18 +239,18 @@ def _of_module(module: torch.nn.Module, head: str) -> tuple[torch.nn.Module, Mod
     from lorascope.sources.transformers.meta_model import map_module
 
     inner, path = unwrapped(module)
-    found = map_module(inner, head=_head(head))
+    model = map_module(inner, head=_head(head))
     if path:
         note = (
             f"A {name_of_class(type(module))} wraps the model. This is the map of what it wraps: "
             f"give PEFT that, as model.{'.'.join(path)}."
         )
-        found = dataclasses.replace(found, notes=(note, *found.notes))
-    return inner, found
+        model = dataclasses.replace(model, notes=(note, *model.notes))
+    return inner, model
 
 
 def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, ModelMap]:
-    """The model of transformers' default configuration of a built-in model."""
+    """The model of a built-in type's default configuration."""
     from lorascope.sources.transformers.config import configuration, transformers_library
     from lorascope.sources.transformers.meta_model import build_for_head, map_module
 
@@ -266,7 +267,7 @@ def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, Mode
 
 
 def _may_exist(path: Path) -> bool:
-    """The system can look for it: it is not too long, and holds no byte that no name holds."""
+    """The system can look for a file of this name."""
     try:
         path.lstat()
     except FileNotFoundError:
@@ -277,11 +278,11 @@ def _may_exist(path: Path) -> bool:
 
 
 def _of_text(source: str, head: str) -> ModelMap | None:
-    """The map that a name or a file gives by itself; None for what has a configuration, weights, or both."""
+    """The map of a name or file; None where a checkpoint is meant."""
     path = Path(source)
     if not source.strip() or not _may_exist(path):
         raise LorascopeError(
-            f"{source[:60]!r} is no source",
+            f"cannot inspect {source[:60]!r}",
             hint="Give a model type such as mistral, a folder, a config.json or a Hub id.",
         )
     if path.is_file() and path.suffix == ".gguf":
@@ -290,7 +291,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
         return map_gguf(path, head=head)
     if path.is_file() and path.suffix == ".safetensors":
         raise LorascopeError(
-            "one file of a checkpoint is not read by itself, as config.json says what its tensors mean",
+            "a single weights file cannot be read without its config.json",
             where=source,
             hint=f"Give the folder: lorascope inspect {shell_word(str(path.parent))}",
         )
@@ -298,13 +299,13 @@ def _of_text(source: str, head: str) -> ModelMap | None:
         from lorascope.sources.transformers.config import read_json
 
         data = read_json(path)
-        found = data.get("format") if isinstance(data, dict) else None
-        if found == FORMAT:
+        form = data.get("format") if isinstance(data, dict) else None
+        if form == FORMAT:
             return map_from_json(data)
-        if isinstance(data, dict) and found == PLAN_FORMAT:
+        if isinstance(data, dict) and form == PLAN_FORMAT:
             return map_from_json(data.get("map"))
         raise LorascopeError(
-            "neither a model map nor a plan that lorascope saved, and not named config.json",
+            "not a config.json, saved map or saved plan",
             where=source,
             hint="Save one with: lorascope inspect … -o FILE. A configuration must be called config.json.",
         )
@@ -315,7 +316,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
             return load_builtin(source, head)
         if not is_hub_id(source):
             raise LorascopeError(
-                "neither a model type, a file, a folder nor a Hub id",
+                "no model type, file, folder or Hub id of this name",
                 where=repr(source),
                 hint="Model types are listed by: lorascope inspect --list",
             )
@@ -326,7 +327,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
 def _of_weights(
     source: str, head: str, revision: str | None, read: Read, progress: Callable[[int, int], None] | None
 ) -> ModelMap | None:
-    """The map of a checkpoint's headers; None where the configuration must be read instead."""
+    """The map of a checkpoint's headers; None where it has none."""
     from lorascope.sources.checkpoint.safetensors import has_weights
     from lorascope.sources.files.folder import open_folder
 
@@ -349,9 +350,8 @@ def _of_weights(
         notes = repository.notes
     if read == "auto" and not has_weights(files):
         return None
-    from lorascope.sources.checkpoint.quantization.unpack import unpack
     from lorascope.sources.checkpoint.safetensors import open_checkpoint
-    from lorascope.sources.checkpoint.to_model_map import has_head, map_checkpoint
+    from lorascope.sources.checkpoint.to_model_map import has_head, map_headers
     from lorascope.sources.transformers.config import checked_config
 
     checkpoint = open_checkpoint(files)
@@ -359,7 +359,7 @@ def _of_weights(
     if read == "auto" and head and not has_head(config, head):
         return None
     versions = {"commit": files.commit} if files.commit else {}
-    return map_checkpoint(unpack(checkpoint), config, model=source, head=head, versions=versions, notes=notes)
+    return map_headers(checkpoint, config, model=source, head=head, versions=versions, notes=notes)
 
 
 def _of_config(config: Any, name: str, head: str, trust_remote_code: bool) -> tuple[torch.nn.Module, ModelMap]:

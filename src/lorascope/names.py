@@ -1,4 +1,4 @@
-"""Many names as few: `model.layers.{0-31}.self_attn.q_proj` for thirty-two of them, and back."""
+"""Folded names: `model.layers.{0-31}.self_attn.q_proj` for thirty-two of them."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ def template(name: str) -> str:
 
 
 def fold(names: Iterable[str]) -> list[str]:
-    """The fewest folded names that stand for exactly the given ones, in the order of their first members."""
+    """The fewest folded names that stand for exactly the given ones."""
     groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
     for name in names:
-        pieces, numbers = numbers_apart(name)
+        pieces, numbers = split_numbers(name)
         groups.setdefault(pieces, []).append(numbers)
     folded = []
     for pieces, rows in groups.items():
         literal = [piece.replace("{", "{{") for piece in pieces]
         for columns in _boxes(sorted(set(rows))):
-            folded.append(filled(literal, [_spans(column) for column in columns]))
+            folded.append(interleave(literal, [_spans(column) for column in columns]))
     return folded
 
 
 def listed(names: Iterable[str], most: int) -> str:
-    """The first of the folded names in a row, and how many there are more."""
+    """The first folded names, and the number of the others."""
     folded = fold(names)
     more = f" and {len(folded) - most} more" if len(folded) > most else ""
     return ", ".join(folded[:most]) + more
 
 
-def numbers_apart(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """What stands around the numbers of a name, and the numbers."""
+def split_numbers(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The texts around the numbers of a name, and the numbers."""
     return tuple(NUMBER.split(name)), tuple(int(number) for number in NUMBER.findall(name))
 
 
-def filled(pieces: Sequence[str], fillings: Sequence[str]) -> str:
+def interleave(pieces: Sequence[str], fillings: Sequence[str]) -> str:
     """The pieces with one filling between each two."""
     return "".join(part for pair in itertools.zip_longest(pieces, fillings, fillvalue="") for part in pair)
 
 
 def endings(name: str) -> Iterator[str]:
-    """The dotted endings of a name, shortest first, the name itself last."""
+    """Dotted endings of a name, shortest first."""
     at = len(name)
     while (at := name.rfind(".", 0, at)) >= 0:
         yield name[at + 1 :]
@@ -82,7 +82,7 @@ def unfold(folded: str) -> list[str]:
 
 
 def unfold_all(folded: Iterable[str], most: int = MOST_NAMES) -> Iterator[str]:
-    """Every name that some folded ones stand for, counted before any is made.
+    """Every name that folded ones stand for, counted before any is made.
 
     Args:
         folded: As `fold` gives them.
@@ -113,7 +113,7 @@ def unfold_all(folded: Iterable[str], most: int = MOST_NAMES) -> Iterator[str]:
 
 
 def _pieces(folded: str) -> list[str | list[Interval]]:
-    """What stands around the braces, and their ranges, in order."""
+    """The texts around the braces, and their ranges, in order."""
     pieces: list[str | list[Interval]] = []
     end = 0
     for match in _BRACES.finditer(folded):
@@ -127,10 +127,10 @@ def _pieces(folded: str) -> list[str | list[Interval]]:
 
 
 def _size(pieces: Sequence[str | Sequence[Interval]]) -> tuple[int, int]:
-    """How many names the pieces stand for, and how many characters in all."""
+    """Number of names that pieces stand for, and their characters."""
     names, characters = 1, 0
     for piece in pieces:
-        count, length = (1, len(piece)) if isinstance(piece, str) else written(piece)
+        count, length = (1, len(piece)) if isinstance(piece, str) else count_written(piece)
         characters = characters * count + names * length
         names *= count
         if names > MOST_NAMES:  # before the numbers grow
@@ -139,7 +139,7 @@ def _size(pieces: Sequence[str | Sequence[Interval]]) -> tuple[int, int]:
 
 
 def parse_spans(text: str) -> list[int]:
-    """The numbers of `0-3,7` as a sorted list.
+    """The numbers of `0-3,7`, sorted.
 
     Raises:
         LorascopeError: It is not of that form, or stands for more than a million numbers.
@@ -148,7 +148,7 @@ def parse_spans(text: str) -> list[int]:
 
 
 def parse_intervals(text: str) -> list[Interval]:
-    """The first and last number of each range of `0-3,7`, as they are written.
+    """First and last number of each range of `0-3,7`.
 
     Raises:
         LorascopeError: It is not of that form, or stands for more than a million numbers, overlaps counted twice.
@@ -167,8 +167,8 @@ def parse_intervals(text: str) -> list[Interval]:
     return intervals
 
 
-def written(intervals: Iterable[Interval]) -> tuple[int, int]:
-    """How many numbers ranges hold, and how many digits these have in all."""
+def count_written(intervals: Iterable[Interval]) -> tuple[int, int]:
+    """Count the numbers of ranges and their digits."""
     count = digits = 0
     for low, high in intervals:
         count += high - low + 1
@@ -202,7 +202,7 @@ def _spans(numbers: tuple[int, ...]) -> str:
 
 
 def _boxes(rows: list[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Splits sorted rows of numbers into full products of columns, by the last column first."""
+    """Splits sorted rows into full products of columns."""
     if not rows or not rows[0]:
         yield ()
         return

@@ -162,7 +162,7 @@ def test_what_is_no_map_or_plan_is_named(verb: str) -> None:
 
 def test_what_prove_cannot_run() -> None:
     plan = ls.plan(ls.inspect(llama()))
-    for module, said in ((None, "no source"), (llama().config, "on a module"), (adapted(), "wrapped it already")):
+    for module, said in ((None, "cannot inspect a NoneType"), (llama().config, "on a module"), (adapted(), "wrapped it already")):
         with fails(said):
             ls.prove(plan, module)
 

@@ -1,1 +1,1 @@
-"""The model map: modules, weights, and the role of each weight."""
+"""The model map: modules, weights, and each weight's role."""

@@ -1,4 +1,4 @@
-"""From modules to weights with roles, by the lexicon."""
+"""Classifies the weights of a module tree by the lexicon."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
     """
     kinds = {name: kind for name, _, kind, _ in _weights(modules)}
     shapes = {name: shape for name, _, _, shape in _weights(modules)}
-    roles = {name: read(template(name), kind, model_type) for name, kind in kinds.items()}
-    roles.update(_counted([name for name, (_, guess) in roles.items() if guess and kinds[name] == "linear"], roles))
+    roles = {name: role_of_name(template(name), kind, model_type) for name, kind in kinds.items()}
+    roles.update(
+        _roles_by_count([name for name, (_, guess) in roles.items() if guess and kinds[name] == "linear"], roles)
+    )
     stacked = _components_with_two_stacks(roles)
     linear = _linear_attentions(modules)
     for name, (role, guess) in roles.items():
@@ -41,14 +43,14 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
         for name in names:
             role, guess = roles[name]
             roles[name] = (dataclasses.replace(role, part=part), guess)
-    for name, (part, unsure) in _by_width(roles, shapes).items():
+    for name, (part, unsure) in _parts_by_width(roles, shapes).items():
         role, guess = roles[name]
         roles[name] = (dataclasses.replace(role, part=part), guess or unsure)
     return assemble(modules, roles)
 
 
 def assemble(modules: Sequence[Module], roles: Mapping[str, tuple[Role, bool]]) -> tuple[Weight, ...]:
-    """The weights of a module tree, given the role of each by name and whether it is a guess.
+    """The weights of a module tree, with given roles and guesses.
 
     A weight without a role in `roles` is `other`, and a guess.
     """
@@ -62,14 +64,14 @@ def assemble(modules: Sequence[Module], roles: Mapping[str, tuple[Role, bool]]) 
 
 
 def _layer(name: str, role: Role) -> int | None:
-    """The first number of the name. What stands outside of blocks (a connector's `Sequential` members) has none."""
+    """First number of the name; None outside of blocks."""
     number = NUMBER.search(name)
     outside = role.component == "connector" or role.block in ("embedding", "head")
     return None if outside or number is None else int(number[0])
 
 
 def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[int, ...]]]:
-    """Every matrix that LoRA could adapt, as (name, module, kind, shape in out-in order)."""
+    """Matrices that LoRA could adapt: name, module, kind, (out, in) shape."""
     # nn.MultiheadAttention reads its own output projection's weight, so the two are one weight to LoRA.
     inside_attention = {f"{module.name}.out_proj" for module in modules if module.kind == "multihead_attention"}
     for module in modules:
@@ -93,8 +95,8 @@ def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[
 
 
 @cache
-def read(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
-    """The role that a folded name speaks of, without its stack, and whether it is a guess."""
+def role_of_name(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
+    """The role that a folded name implies, and whether it is a guess."""
     text: str | None = None
     for pattern, exception in _exceptions(model_type):
         if pattern.fullmatch(folded):
@@ -108,7 +110,7 @@ def read(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
 
 @cache
 def parse_role(text: str) -> Role:
-    """The role of a dotted text such as `attention.self.q` or `vision.ffn.dense.up`; the component may be left out."""
+    """The role of a text such as `attention.self.q` or `vision.ffn.dense.up`."""
     words = text.split(".")
     component = "" if words[0] in lexicon.BLOCK_NAMES else words.pop(0)
     stack = words.pop(0) if words[0] in ("encoder", "decoder") else ""
@@ -118,7 +120,7 @@ def parse_role(text: str) -> Role:
 
 
 def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None:
-    """The role's text by the tables, most special first, or None where none has a row; `opened` overrides the block."""
+    """The role's text by the tables; None where none has a row."""
     words = [word for word in folded.split(".") if word != "#"]
     if not words:  # a member of a bare Sequential
         return None
@@ -157,7 +159,7 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
 
 
 def _opened(words: Sequence[str]) -> str:
-    """The block that the last of the words opens, with the more special variant where an earlier one says so."""
+    """The block that the last of the words opens."""
     opening = [lexicon.BLOCKS[word] for word in words if word in lexicon.BLOCKS]
     opened = opening[-1] if opening else ""
     for plain, special in (("attention.self", "attention.cross"), ("ffn.dense", "ffn.expert")):
@@ -166,14 +168,14 @@ def _opened(words: Sequence[str]) -> str:
     return opened
 
 
-def _counted(names: Sequence[str], roles: Mapping[str, tuple[Role, bool]]) -> dict[str, tuple[Role, bool]]:
-    """Roles for linear layers that no row knows, by how many of them stand together (`lexicon.ALONE` and `PAIR`)."""
+def _roles_by_count(names: Sequence[str], roles: Mapping[str, tuple[Role, bool]]) -> dict[str, tuple[Role, bool]]:
+    """Roles of unnamed linear layers, by how many stand together."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name in names:
         parent, _, leaf = name.rpartition(".")
         stem = leaf.rstrip("0123456789")
         groups.setdefault((parent, "" if stem == leaf else stem), []).append(name)
-    counted = {}
+    roles_by_count = {}
     for (parent, stem), members in groups.items():
         component = roles[members[0]][0].component
         opened = _opened(parent.split("."))
@@ -185,12 +187,12 @@ def _counted(names: Sequence[str], roles: Mapping[str, tuple[Role, bool]]) -> di
         elif len(members) == 1 and connects:
             texts = (lexicon.ALONE,)
         for name, text in zip(members, texts, strict=False):
-            counted[name] = (dataclasses.replace(parse_role(text), component=component), False)
-    return counted
+            roles_by_count[name] = (dataclasses.replace(parse_role(text), component=component), False)
+    return roles_by_count
 
 
 def _attentions(roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, str]]:
-    """The matrices of each attention by their part."""
+    """Matrices of each attention, by part."""
     attentions: dict[str, dict[str, str]] = {}
     for name, (role, _) in roles.items():
         if role.block == "attention" and len(shapes[name]) == 2:
@@ -199,7 +201,7 @@ def _attentions(roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tup
 
 
 def _queries_with_gate(attentions: Sequence[Mapping[str, str]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """The query matrices that give the output's gate too: twice as many rows as the attention's output has columns.
+    """Query matrices that also give the output's gate.
 
     Keys and values are of one size there. Where they are not, queries may be larger because their heads are.
     """
@@ -213,7 +215,7 @@ def _queries_with_gate(attentions: Sequence[Mapping[str, str]], shapes: Mapping[
 
 
 def _keys_as_values(attentions: Sequence[Mapping[str, str]]) -> list[str]:
-    """The key matrices of attentions that have queries and an output of their own and nothing for the values."""
+    """Key matrices of attentions without values of their own."""
     return [
         parts["k"]
         for parts in attentions
@@ -221,10 +223,10 @@ def _keys_as_values(attentions: Sequence[Mapping[str, str]]) -> list[str]:
     ]
 
 
-def _by_width(
+def _parts_by_width(
     roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[str, bool]]:
-    """The parts of feed-forward matrices whose names say one thing and whose widths another, and whether it is a guess.
+    """Parts of feed-forward matrices whose widths contradict their names.
 
     Of two matrices, the first holds gate and value both if it has twice as many rows as the last has columns; with as
     many there is no gate. Of three, one that is called the last and has the shape of the first is gate or value: which
@@ -234,7 +236,7 @@ def _by_width(
     for name, (role, _) in roles.items():
         if role.block == "ffn" and len(shapes[name]) == 2:
             modules.setdefault(name.rpartition(".")[0], []).append(name)
-    found = {}
+    parts = {}
     for names in modules.values():
         last = [name for name in names if roles[name][0].part == "down"]
         first = [name for name in names if roles[name][0].part in ("gate", "up")]
@@ -243,16 +245,16 @@ def _by_width(
         rows, width = shapes[first[0]][0], shapes[last[-1]][1] if last else 0
         alike = [name for name in last if shapes[name] == shapes[first[0]]]
         if len(last) == 1 and rows in (width, 2 * width):
-            found[first[0]] = ("up" if rows == width else "gate_up", False)
+            parts[first[0]] = ("up" if rows == width else "gate_up", False)
         elif len(last) == 2 and len(alike) == 1:
             part = roles[first[0]][0].part
-            found[first[0]] = (part, True)
-            found[alike[0]] = ("up" if part == "gate" else "gate", True)
-    return found
+            parts[first[0]] = (part, True)
+            parts[alike[0]] = ("up" if part == "gate" else "gate", True)
+    return parts
 
 
 def _linear_attentions(modules: Sequence[Module]) -> set[str]:
-    """The modules that hold what only a linear attention has."""
+    """Modules that hold what only a linear attention has."""
     names = [module.name for module in modules]
     names += [f"{module.name}.{parameter}" for module in modules for parameter, _ in module.parameters]
     split = (name.rpartition(".") for name in names)
@@ -260,7 +262,7 @@ def _linear_attentions(modules: Sequence[Module]) -> set[str]:
 
 
 def _owners(name: str) -> Iterator[str]:
-    """The modules around a weight, innermost first, up to the one that opens its block."""
+    """Modules around a weight, up to the one that opens its block."""
     while "." in name:
         name, _, _ = name.rpartition(".")
         yield name
@@ -285,7 +287,7 @@ def _components_with_two_stacks(roles: Mapping[str, tuple[Role, bool]]) -> set[s
     for name, (role, _) in roles.items():
         if role.block in ("attention", "ffn", "mixer"):
             stacks.setdefault(role.component, set()).add(_stack(name))
-    two = {component for component, found in stacks.items() if {"encoder", "decoder"} <= found}
+    two = {component for component, words in stacks.items() if {"encoder", "decoder"} <= words}
     return two - lexicon.WITHOUT_STACKS
 
 

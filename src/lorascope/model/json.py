@@ -1,4 +1,4 @@
-"""A model map as JSON and back. The module tree is written folded: equal numbered siblings stand once."""
+"""A model map as JSON and back, equal numbered siblings folded."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from lorascope.model.types import (
     Trait,
     Weight,
 )
-from lorascope.names import MOST_CHARACTERS, NUMBER, Interval, fold, parse_intervals, spans, unfold_all, written
+from lorascope.names import MOST_CHARACTERS, NUMBER, Interval, count_written, fold, parse_intervals, spans, unfold_all
 
 FORMAT = "lorascope.map/2"
-# What a map stands for when it is expanded. DeepSeek-V3 has 92,000 modules and 91,000 parameters.
+# Bounds on an expanded map. DeepSeek-V3 has 92,000 modules and 91,000 parameters.
 _MOST_MODULES = 1_000_000
 _MOST_NAMED = 2_000_000
 _MOST_DIMENSIONS = 16
 _DEEPEST = 64
 _LARGEST = 2**60
 _LARGEST_SUM = 2**90
-# Figures that something may count up to, and the sum of all.
+# Dimensions that loops count up to, and the number of all parameters.
 _MOST = {
     **dict.fromkeys(("layers", "attention_heads", "key_value_heads", "experts", "active_experts"), _MOST_MODULES),
     "parameters": _LARGEST_SUM,
@@ -57,11 +57,11 @@ Json = dict[str, Any]
 
 
 def _is_class(text: str) -> bool:
-    """A class's own name: Python takes letters of other scripts too."""
+    """A class's own name, which may have letters of other scripts."""
     return is_class_name(text) or (text.isidentifier() and len(text) <= _LONGEST)
 
 
-# What texts must be that are not empty.
+# Checks of texts that are not empty.
 _WORDS: Mapping[str, Callable[[str], bool]] = {
     "model_type": is_model_type,
     "architecture": _is_class,
@@ -114,34 +114,11 @@ def map_from_json(data: object) -> ModelMap:
         LorascopeError: It is not one, with every field that is wrong.
     """
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise LorascopeError(f"not a saved model map: format is {quoted(found)}, not {FORMAT!r}", hint=_AGAIN)
+        form = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise LorascopeError(f"not a saved model map: format is {quoted(form)}, not {FORMAT!r}", hint=_AGAIN)
     reader = _Reader(data)
-    dimensions = reader.mapping("dimensions")
-    unknown = set(dimensions) - {field.name for field in dataclasses.fields(Dimensions)}
-    reader.expect(not unknown, f"figures: unknown {quoted(sorted(unknown))}")
-    whole = all(type(value) is int and 0 <= value < _MOST.get(key, _LARGEST) for key, value in dimensions.items())
-    reader.expect(whole, "figures: values must be whole numbers from 0, and no larger than those of models")
-    reader.expect(data.get("head") in get_args(Head), f"head: {quoted(data.get('head'))} is none of {get_args(Head)}")
+    fields = _header_fields(data, reader)
     tree = _tree(reader.mapping("modules"), reader)
-    root_parameters = tuple((key, reader.shape(key, value)) for key, value in reader.mapping("root_parameters").items())
-    for key, _ in root_parameters:
-        reader.expect(_is_name(key), f"root_parameters: {quoted(key)} is not a name")
-    fields = {name: reader.text(name) for name in ("model", "refusal")}
-    fields |= {name: reader.word(name, data.get(name)) for name in ("source", "input_embeddings", "output_embeddings")}
-    for name, is_good in _WORDS.items():
-        fields[name] = text = reader.text(name)
-        reader.expect(not text or is_good(text), f"{name}: {quoted(text)} is no such name")
-    ties = tuple(reader.texts("ties", group, printable=True) for group in reader.items("ties"))
-    notes = reader.texts("notes", data.get("notes"))
-    unexplained = reader.texts("unexplained", data.get("unexplained", []), printable=True)
-    basis = data.get("basis", "code")
-    reader.expect(basis in get_args(Basis), f"basis: {quoted(basis)} is none of {get_args(Basis)}")
-    versions = reader.mapping("versions")
-    for library, release in versions.items():
-        good = is_release(library) and is_release(release)
-        reader.expect(good, f"versions: {quoted(library)}: {quoted(release)} is not a release")
-    reader.expect(isinstance(data.get("prepares_generation"), bool), "prepares_generation: must be true or false")
     modules: list[Module] = []
     roles: dict[str, tuple[Role, bool]] = {}
     if reader.sound:  # or names would be made of what is refused
@@ -149,25 +126,48 @@ def map_from_json(data: object) -> ModelMap:
     weights = assemble(modules, roles)
     traces = _traces(data.get("traces", []), weights, reader)
     reader.finish()
-    return ModelMap(
-        **fields,
-        head=data["head"],
-        versions=versions,
-        dimensions=Dimensions(**dimensions),
-        modules=tuple(modules),
-        weights=weights,
-        root_parameters=root_parameters,
-        ties=ties,
-        prepares_generation=data["prepares_generation"],
-        notes=notes,
-        basis=basis,
-        unexplained=unexplained,
-        traces=traces,
-    )
+    return ModelMap(**fields, modules=tuple(modules), weights=weights, traces=traces)
+
+
+def _header_fields(data: Json, reader: _Reader) -> dict[str, Any]:
+    """Fields of `ModelMap` but for modules, weights and traces."""
+    fields: dict[str, Any] = {name: reader.text(name) for name in ("model", "refusal")}
+    fields |= {name: reader.word(name, data.get(name)) for name in ("source", "input_embeddings", "output_embeddings")}
+    for name, is_good in _WORDS.items():
+        fields[name] = text = reader.text(name)
+        reader.expect(not text or is_good(text), f"{name}: {quoted(text)} is no such name")
+    for name, kinds, default in (("head", Head, None), ("basis", Basis, "code")):
+        fields[name] = value = data.get(name, default)
+        reader.expect(value in get_args(kinds), f"{name}: {quoted(value)} is none of {get_args(kinds)}")
+    fields["versions"] = versions = reader.mapping("versions")
+    for library, release in versions.items():
+        good = is_release(library) and is_release(release)
+        reader.expect(good, f"versions: {quoted(library)}: {quoted(release)} is not a release")
+    fields["dimensions"] = _dimensions(reader)
+    root = tuple((key, reader.shape(key, value)) for key, value in reader.mapping("root_parameters").items())
+    for key, _ in root:
+        reader.expect(_is_name(key), f"root_parameters: {quoted(key)} is not a name")
+    fields["root_parameters"] = root
+    fields["ties"] = tuple(reader.texts("ties", group, printable=True) for group in reader.items("ties"))
+    fields["notes"] = reader.texts("notes", data.get("notes"))
+    fields["unexplained"] = reader.texts("unexplained", data.get("unexplained", []), printable=True)
+    fields["prepares_generation"] = generates = data.get("prepares_generation")
+    reader.expect(isinstance(generates, bool), "prepares_generation: must be true or false")
+    return fields
+
+
+def _dimensions(reader: _Reader) -> Dimensions | None:
+    """The field `ModelMap.dimensions`; None where a name is unknown."""
+    values = reader.mapping("dimensions")
+    unknown = set(values) - {field.name for field in dataclasses.fields(Dimensions)}
+    whole = all(type(value) is int and 0 <= value < _MOST.get(key, _LARGEST) for key, value in values.items())
+    reader.expect(whole, "dimensions: values must be whole numbers from 0, and no larger than those of models")
+    known = reader.expect(not unknown, f"dimensions: unknown {quoted(sorted(unknown))}")
+    return Dimensions(**values) if known else None
 
 
 def _role_text(role: Role, guess: bool = False) -> str:
-    """What `parse_role` reads as this role: `str(role)`, but that an open fact before others leaves its place empty."""
+    """The text that `parse_role` reads as this role."""
     words = [role.component] if role.component or role.stack or role.block not in BLOCK_NAMES else []
     words += [role.stack] if role.stack else []
     words.append(role.block)
@@ -178,7 +178,7 @@ def _role_text(role: Role, guess: bool = False) -> str:
 
 
 def _trace_groups(traces: Iterable[Trace]) -> Iterator[Json]:
-    """Traces that differ in nothing but the weight as one."""
+    """Traces grouped by everything but the weight."""
     groups: dict[Trace, list[str]] = {}
     for trace in traces:
         groups.setdefault(dataclasses.replace(trace, weight=""), []).append(trace.weight)
@@ -195,13 +195,13 @@ def _trace_groups(traces: Iterable[Trace]) -> Iterator[Json]:
 
 
 def _traces(value: object, weights: Sequence[Weight], reader: _Reader) -> tuple[Trace, ...]:
-    """The traces of a JSON form, in the order of the weights."""
+    """Traces of a JSON form, in the order of the weights."""
     if not reader.expect(isinstance(value, list), "traces: must be a list"):
         return ()
     assert isinstance(value, list)
     left = {weight.name for weight in weights}
     named = reader.sound
-    found: dict[str, Trace | None] = {}
+    by_weight: dict[str, Trace | None] = {}
     for index, group in enumerate(value):
         where = f"traces: {index}"
         group = reader.checked(group, where)
@@ -210,7 +210,7 @@ def _traces(value: object, weights: Sequence[Weight], reader: _Reader) -> tuple[
         try:
             for name in unfold_all(names, len(left)) if named else ():
                 left.remove(name)
-                found[name] = trace and dataclasses.replace(trace, weight=name)
+                by_weight[name] = trace and dataclasses.replace(trace, weight=name)
         # The first fault in a name ends it: each folded one may stand for a million.
         except KeyError as error:
             reader.expect(False, f"{where}: {quoted(error.args[0])} is no weight of the model, or stands there twice")
@@ -218,11 +218,11 @@ def _traces(value: object, weights: Sequence[Weight], reader: _Reader) -> tuple[
         except LorascopeError as error:
             reader.expect(False, f"{where}: {error.faults[0]}")
             return ()
-    return tuple(trace for weight in weights if (trace := found.get(weight.name)) is not None)
+    return tuple(trace for weight in weights if (trace := by_weight.get(weight.name)) is not None)
 
 
 def _trace(where: str, group: Json, reader: _Reader) -> Trace | None:
-    """The trace of a group, of no weight yet; None, and faults, where it is none."""
+    """The trace that a group shares; None where it is faulty."""
     named = reader.role(where, group.get("named"))
     flow = reader.role(where, group["flow"], open_block=True) if "flow" in group else None
     status, confidence = group.get("status"), group.get("confidence")
@@ -265,7 +265,7 @@ def _node(module: Module, roles: Mapping[str, str] | None) -> Json:
 
 
 def _folded(node: Json) -> Json:
-    """The tree with equal numbered siblings under one key such as `0-31`."""
+    """The tree with equal numbered siblings under one key: `0-31`."""
     children: dict[str, Json] = {word: _folded(child) for word, child in node.get("children", {}).items()}
     same: dict[str, list[str]] = {}
     for word, child in children.items():
@@ -282,7 +282,7 @@ def _folded(node: Json) -> Json:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Node:
-    """One module of the folded tree, read once however many modules it stands for.
+    """One module of the folded tree, however many it stands for.
 
     Attributes:
         fields: The fields of `Module` behind the name.
@@ -304,7 +304,7 @@ class _Node:
 
 
 def _tree(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -> _Node:
-    """What holds the children, counted: nothing is expanded here, and nothing at all that stands for too much."""
+    """The children of a module, counted and not expanded."""
     if not reader.expect(isinstance(children, dict) and depth < _DEEPEST, f"{prefix or 'modules'}: not a module tree"):
         return _Node(modules=0, named=0)
     assert isinstance(children, dict)
@@ -318,7 +318,7 @@ def _tree(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -
         if not intervals and not reader.expect(_is_name(key), f"{prefix}{key}: not a name"):
             continue
         node = _node_of(f"{prefix}{key}", value, reader, depth)
-        count, length = written(intervals) if intervals else (1, len(key))
+        count, length = count_written(intervals) if intervals else (1, len(key))
         modules += count * node.modules
         named += count * node.named
         characters += count * node.characters + (length + count) * node.named
@@ -327,7 +327,7 @@ def _tree(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -
             ranges += ((interval, key, node) for interval in intervals)
         else:
             words.append((key, node))
-    ranges.sort(key=lambda one: one[0])
+    ranges.sort(key=lambda entry: entry[0])
     for (before, _, _), (after, key, _) in itertools.pairwise(ranges):
         reader.expect(before[1] < after[0], f"{prefix}{key}: stands there twice")
     in_order = tuple((interval, node) for interval, _, node in ranges)
@@ -335,7 +335,7 @@ def _tree(children: object, reader: _Reader, prefix: str = "", depth: int = 0) -
 
 
 def _node_of(name: str, value: Json, reader: _Reader, depth: int) -> _Node:
-    """A module of the folded tree, with everything below it."""
+    """A module of the folded tree, with everything below."""
     fields = _fields(name, value, reader)
     roles = []
     for key, text in reader.checked(value.get("roles", {}), f"{name}: roles").items():
@@ -358,7 +358,7 @@ def _node_of(name: str, value: Json, reader: _Reader, depth: int) -> _Node:
 
 
 def _expand(tree: _Node, prefix: str, modules: list[Module], roles: dict[str, tuple[Role, bool]]) -> None:
-    """Adds every module below, in `named_modules()` order, and the roles of its weights: numbered siblings by number.
+    """Add every module below, in `named_modules()` order, with its roles.
 
     Containers hold either numbers or words; where a module holds both, its words were registered first or last, and
     nothing depends on which.
@@ -379,7 +379,7 @@ def _add(node: _Node, name: str, modules: list[Module], roles: dict[str, tuple[R
 
 
 def _fields(name: str, node: Json, reader: _Reader) -> tuple[Any, ...]:
-    """The fields of `Module` behind the name, in their order."""
+    """Fields of `Module` after the name, in order."""
     kind = node.get("kind", "other")
     parameters = node.get("parameters", {})
     groups = node.get("groups", 1)
@@ -411,7 +411,7 @@ def _fields(name: str, node: Json, reader: _Reader) -> tuple[Any, ...]:
 
 
 def _computed(name: str, kind: str, node: Json, reader: _Reader) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """What a module works out of its parameters, as `Module.computed` has it."""
+    """The field `Module.computed`."""
     given = node.get("computed", {})
     if not reader.expect(isinstance(given, dict), f"{name}: computed must be an object"):
         return ()
@@ -424,7 +424,7 @@ def _computed(name: str, kind: str, node: Json, reader: _Reader) -> tuple[tuple[
 
 def _traits(name: str, node: Json, reader: _Reader) -> tuple[Trait, ...]:
     given = node.get("traits", [])
-    known = isinstance(given, list) and all(isinstance(one, str) and one in _TRAITS for one in given)
+    known = isinstance(given, list) and all(isinstance(trait, str) and trait in _TRAITS for trait in given)
     return tuple(given) if reader.expect(known, f"{name}: traits must be of {', '.join(_TRAITS)}") else ()
 
 
@@ -442,12 +442,12 @@ def _is_role(role: Role) -> bool:
 
 
 def _is_name(word: str) -> bool:
-    """What a name is made of between two dots; what cannot be printed would drive a terminal."""
+    """A printable word without dots."""
     return bool(word) and "." not in word and word.isprintable()
 
 
 class _Reader:
-    """Checks fields and collects the faults, so that a broken file is reported whole."""
+    """Reads fields and collects all faults of a file."""
 
     def __init__(self, data: Json) -> None:
         self._data = data
@@ -456,7 +456,7 @@ class _Reader:
 
     @property
     def sound(self) -> bool:
-        """Nothing is wrong so far."""
+        """No fault so far."""
         return not self._faults
 
     def expect(self, true: bool, fault: str) -> bool:
@@ -472,7 +472,7 @@ class _Reader:
             raise LorascopeError(*self._faults, *more, where=_WHERE, hint=_AGAIN)
 
     def bound(self, modules: int, named: int, characters: int) -> None:
-        """Refuses what stands for more than any model is.
+        """Refuse what stands for more than any model.
 
         Raises:
             LorascopeError: At once, as it is not to be walked through for further faults.
@@ -492,7 +492,7 @@ class _Reader:
         return value if self.expect(isinstance(value, dict), f"{name}: must be an object") else {}  # type: ignore[return-value]
 
     def role(self, name: str, text: object, *, open_block: bool = False) -> Role | None:
-        """The role of a text; None, and a fault, where it is none, or leaves the block open and must not."""
+        """The role of a text; None, with a fault, where it is none."""
         role = None
         if isinstance(text, str) and len(text) <= _LONGEST:
             with contextlib.suppress(IndexError):  # too few words
@@ -511,11 +511,13 @@ class _Reader:
         return value if self.expect(isinstance(value, str), f"{name}: must be a text") else ""  # type: ignore[return-value]
 
     def word(self, name: str, value: object) -> str:
-        """A text of a name's length whose characters can all be printed; it may be empty."""
+        """A printable text of a name's length; it may be empty."""
         if isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable():
             return value
-        said = f"{name}: must be a text" if not isinstance(value, str) else f"{name}: {quoted(value)} cannot be printed"
-        self.expect(False, said)
+        fault = (
+            f"{name}: must be a text" if not isinstance(value, str) else f"{name}: {quoted(value)} cannot be printed"
+        )
+        self.expect(False, fault)
         return ""
 
     def texts(self, name: str, value: object, *, printable: bool = False) -> tuple[str, ...]:

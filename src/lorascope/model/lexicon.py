@@ -1,4 +1,4 @@
-"""The table of names: what the words in a weight's dotted name say about its role.
+"""What the words of a weight's dotted name say about its role.
 
 Data only; `classifying` applies it. A name is read as its words without numbers, `model.layers.3.mlp.up_proj` as
 `model layers mlp up_proj`; its last word is the leaf. A row that holds for one model type only, because its names

@@ -1,4 +1,4 @@
-"""Which shapes the weight of a module can have, and what becomes of a module whose weight has another.
+"""Shapes that each kind of module allows for its weight.
 
 Every source makes its modules through `fitting`, so that whatever reads a map may rely on it: the weight of a `linear`,
 `conv1d`, `embedding`, `conv` or `multihead_attention` has the dimensions of its kind.
@@ -31,12 +31,12 @@ _UNPACK = (
 
 
 def is_shape_of(kind: str, parameter: str, shape: Shape) -> bool:
-    """Whether a parameter of a module of this kind can have the shape."""
+    """A parameter of such a module can have the shape."""
     return parameter not in _WEIGHTS or kind not in DIMENSIONS or len(shape) in DIMENSIONS[kind]
 
 
-def fitting(modules: Iterable[Module]) -> tuple[tuple[Module, ...], dict[str, Shape]]:
-    """The modules, those whose weight does not fit their kind as `other`, and these weights by name.
+def separate_misshapen(modules: Iterable[Module]) -> tuple[tuple[Module, ...], dict[str, Shape]]:
+    """Modules with misshapen weights turned into `other`, and these weights.
 
     Such a weight stays among the parameters, so that counts are those of the file.
     """
@@ -50,7 +50,7 @@ def fitting(modules: Iterable[Module]) -> tuple[tuple[Module, ...], dict[str, Sh
 
 
 def shape_notes(odd: Mapping[str, Shape], modules: Sequence[Module]) -> Iterator[str]:
-    """Sentences on weights of the wrong dimensions, one per number of dimensions, and on tensors without numbers."""
+    """Notes on weights with the wrong dimensions and on empty tensors."""
     by_dimensions: dict[int, list[str]] = {}
     for name, shape in odd.items():
         by_dimensions.setdefault(len(shape), []).append(name)

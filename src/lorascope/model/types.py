@@ -1,4 +1,4 @@
-"""The values a model map is made of.
+"""Values of a model map.
 
 Shapes are in the order of `torch.nn.Linear.weight`: `(out_features, in_features)`, with `experts` in front for a fused
 expert weight.
@@ -48,7 +48,7 @@ Confidence = Literal["high", "medium", "low"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Role:
-    """What a weight does, as five facts. Empty strings are facts that the weight does not have."""
+    """A weight's role: five facts, empty where it has none."""
 
     component: str = "text"
     stack: str = ""
@@ -90,7 +90,7 @@ class Module:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Weight:
-    """One matrix that LoRA could adapt (or a stack of them, one per expert).
+    """A matrix that LoRA could adapt, or a stack of experts.
 
     Attributes:
         name: The module's name, or `module.parameter` for a bare parameter: the name that PEFT matches.
@@ -119,13 +119,13 @@ class Weight:
 
     @property
     def experts(self) -> int:
-        """Number of matrices stacked in it: 1, or the experts of a fused weight."""
+        """Number of stacked matrices: 1, or the experts."""
         return self.shape[0] if len(self.shape) == 3 else 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trace:
-    """What a forward pass shows of one weight, beside what its name says.
+    """The role by dataflow of one weight, compared with its name.
 
     Attributes:
         weight: `Weight.name`.
@@ -150,7 +150,7 @@ class Trace:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dimensions:
-    """The model's own numbers, from its (text) configuration. None where the configuration has no such thing."""
+    """Dimensions of the (text) model; None where it has no such thing."""
 
     hidden_size: int | None = None
     intermediate_size: int | None = None
@@ -164,7 +164,7 @@ class Dimensions:
 
 @dataclasses.dataclass(frozen=True)
 class ModelMap:
-    """All weights of a model with their roles, and what PEFT's rules need to know of the rest.
+    """All weights of a model with their roles, and what PEFT needs.
 
     Attributes:
         model: What the user called it.

@@ -1,4 +1,4 @@
-"""Limits on building a model from a foreign configuration: time, tensors and memory, in any thread and without signals."""
+"""Limits on building a model: time, tensors and memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HINT = "Check the counts and sizes in the configuration. A checkpoint's headers
 
 @contextlib.contextmanager
 def limited_build(what: str) -> Iterator[None]:
-    """Ends what is built within it once it takes too long, too many tensors or too much memory.
+    """End the block once it takes too much time, tensors or memory.
 
     Each call of torch is counted. From a thread a watchdog looks at the clock and at the memory of the process, and ends
     loops that call nothing of torch. What one call would allocate beyond the memory is refused by the system.
@@ -67,7 +67,7 @@ def _too_much(room: int) -> str:
 
 
 def _resident() -> int:
-    """Bytes of memory that the process holds now; 0 where the system does not tell."""
+    """Bytes of memory that the process uses; 0 where unknown."""
     try:
         with Path("/proc/self/statm").open("rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Loads parts of huggingface_hub, which stop at values of environment variables that they cannot use."""
+"""Loads huggingface_hub, which can fail on environment variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PREFIXES = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_")
 
 
 def hub_part(name: str, where: str = "") -> Any:
-    """A module of huggingface_hub, of whose attributes no type checker knows all.
+    """A module of huggingface_hub.
 
     Args:
         name: Its name within the package, such as `constants`.
@@ -29,17 +29,19 @@ def hub_part(name: str, where: str = "") -> Any:
     except ImportError:
         raise
     except Exception as error:  # whatever a value makes it raise
-        mine = sorted(one for one in os.environ if one.startswith(_PREFIXES) and one.isidentifier())
-        found = [one for one in mine if not _usable(one)]
+        variables = sorted(
+            variable for variable in os.environ if variable.startswith(_PREFIXES) and variable.isidentifier()
+        )
+        unusable = [variable for variable in variables if not _usable(variable)]
         raise LorascopeError(
-            f"huggingface_hub cannot be loaded with {' and '.join(found) or 'this environment'}: {error}",
+            f"huggingface_hub cannot be loaded with {' and '.join(unusable) or 'this environment'}: {error}",
             where=where,
-            hint=f"Correct or unset in the environment: {', '.join(found or mine) or 'nothing of its own is set there'}.",
+            hint=f"Correct or unset in the environment: {', '.join(unusable or variables) or 'nothing of its own is set there'}.",
         ) from error
 
 
 def _usable(name: str) -> bool:
-    """A variable has a value of the kind that its name tells; it may hold a password, and is not shown."""
+    """The variable's value parses. It may hold a password."""
     value = os.environ.get(name, "")
     try:
         if name.endswith("_ENDPOINT"):

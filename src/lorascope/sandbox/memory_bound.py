@@ -1,4 +1,4 @@
-"""A bound on the memory that this process may allocate, so that more is an error to be caught and no kill."""
+"""Bounds this process's memory, so that excess raises an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _before = (0, 0)
 
 
 class MemoryBound:
-    """Lets this process allocate so many bytes more, and at most three quarters of what is free: then a `MemoryError`.
+    """Lets this process allocate a limited number of bytes.
 
     torch raises a `RuntimeError` (`is_out_of_memory`). Only Linux tells how much is used and free. It is memory that is
     bounded (`RLIMIT_DATA`), not addresses, of which libraries of a GPU reserve far more than they use.
@@ -37,7 +37,7 @@ class MemoryBound:
             self._limit = used + self.room
 
     def start(self) -> None:
-        """Set the bound. Of several that are set at once, the widest holds."""
+        """Set the bound; of several, the widest holds."""
         global _before
         if self.room is None:
             return
@@ -50,7 +50,7 @@ class MemoryBound:
             _set_soft(max(_active.values()))
 
     def stop(self) -> None:
-        """Put back what was; it does no harm to do so twice."""
+        """Restore the limit; calling it twice is harmless."""
         if self.room is None:
             return
         with _lock:
@@ -66,7 +66,7 @@ class MemoryBound:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """An error, or what it came of, that says that memory could not be allocated."""
+    """The error, or one of its causes, is a failed allocation."""
     for _ in range(20):  # whatever chain a class of somebody's own makes
         if error is None:
             return False
@@ -77,20 +77,20 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def _set_soft(limit: int | None) -> None:
-    """Set the bound, within what was there before; None puts that back."""
+    """Set the bound within the first one; None restores that."""
     import resource
 
     if _before == (0, 0):  # none was ever set
         return
     soft, hard = _before
     if limit is not None:
-        soft = min([limit, *(one for one in _before if one != resource.RLIM_INFINITY)])
+        soft = min([limit, *(bound for bound in _before if bound != resource.RLIM_INFINITY)])
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _used_and_free() -> tuple[int, int | None]:
-    """Bytes that this process has allocated, and bytes that are free; None where the system does not tell."""
+    """Allocated bytes of this process, and free bytes; None where unknown."""
     if sys.platform != "linux":
         return 0, None
     try:

@@ -1,4 +1,4 @@
-"""Building without the world: in the thread that builds, no request leaves and nothing is asked on the terminal."""
+"""Builds offline: no requests, no questions on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _sealed_here() -> bool:
 
 
 class _Offline:
-    """Stands for `HF_HUB_OFFLINE`: true in a thread that is sealed, and what it was in all others."""
+    """Replaces `HF_HUB_OFFLINE`: true in sealed threads."""
 
     def __init__(self, before: object) -> None:
         self._before = before
@@ -31,7 +31,7 @@ class _Offline:
 
 
 class _Patience(int):
-    """Stands for the seconds that transformers waits for an answer: none in a sealed thread, so that it does not ask."""
+    """Replaces transformers' wait for an answer: none in sealed threads."""
 
     def __gt__(self, other: int) -> bool:
         return not _sealed_here() and int(self) > other
@@ -39,7 +39,7 @@ class _Patience(int):
 
 @contextlib.contextmanager
 def sealed() -> Iterator[None]:
-    """Within it, this thread makes no request through huggingface_hub, and transformers does not ask whether to run code.
+    """Keep this thread from requests and from questions about code.
 
     Other threads are not affected. What was there before is restored when the last of several that overlap ends.
     """

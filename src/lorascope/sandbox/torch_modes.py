@@ -1,4 +1,4 @@
-"""Torch's own modes, as they are before foreign code runs: an interrupt while one is entered leaves it on."""
+"""Restores torch's modes after foreign code was interrupted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 class TorchModes:
-    """The modes when this is made."""
+    """Torch's modes when this is made."""
 
     def __init__(self) -> None:
         self._functions = torch._C._len_torch_function_stack()
@@ -15,7 +15,7 @@ class TorchModes:
         self._dtype = torch.get_default_dtype()
 
     def restore(self) -> None:
-        """Leave those that were entered since; it does no harm to do so twice."""
+        """Leave the modes entered since; calling it twice is harmless."""
         while torch._C._len_torch_function_stack() > self._functions:
             torch._C._pop_torch_function_stack()
         while torch._C._len_torch_dispatch_stack() > self._dispatchers:

@@ -1,4 +1,4 @@
-"""Ends what a thread does from outside once a limit is passed: in any thread, without signals."""
+"""Ends a thread's work from outside, without signals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class OverrunError(BaseException):
-    """A limit is passed. No `Exception`, which other people's code catches here and there."""
+    """A limit is exceeded. Not an `Exception`, which other code catches."""
 
 
 class Watchdog:
-    """Within its block, the thread that entered it gets an `OverrunError` once a limit is passed.
+    """Raises `OverrunError` in the thread that entered it.
 
     It arrives between two instructions of Python. A call that waits in the system or computes in C is not ended by it,
     but what follows is.
@@ -46,7 +46,7 @@ class Watchdog:
         self.stop()
 
     def stop(self) -> None:
-        """Nothing is raised any more once it returns. To be called again where an `OverrunError` came out of the block.
+        """Stop raising. Call it again where an `OverrunError` left the block.
 
         The error may arrive at the first instruction of `__exit__`, before anything could be done there.
         """
@@ -76,5 +76,5 @@ class Watchdog:
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Raises in another thread at its next instruction, or takes back what is still on its way there."""
+    """Raise in another thread, or cancel what has not arrived."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind) if kind else None)

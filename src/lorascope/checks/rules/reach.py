@@ -12,7 +12,7 @@ from lorascope.checks.rules.unmatched import planning_command
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding, Severity
 from lorascope.foreign_text import literal
-from lorascope.model.classify import read
+from lorascope.model.classify import role_of_name
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER, listed, template
 from lorascope.peft_rules.adaptability import obstacle
@@ -169,7 +169,7 @@ def _uncharted(case: Case) -> dict[str, str]:
     known = {peft_name(case.model, weight) for weight in case.hit} | {weight.name for weight in case.hit}
     dead = {name for one in case.resolution.warnings if one.code in ("dead-or-crashing", "bias") for name in one.names}
     names = [one.name for one in case.resolution.adapted if one.name not in known and one.name not in dead]
-    return {name: read(template(name), "conv", case.model.model_type)[0].component for name in names}
+    return {name: role_of_name(template(name), "conv", case.model.model_type)[0].component for name in names}
 
 
 def _no_linear(case: Case, asked: Asked, modules: Mapping[str, str], fix: str) -> Finding:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.model import lexicon
-from lorascope.model.classify import read
+from lorascope.model.classify import role_of_name
 from lorascope.model.types import Module, Weight
 from lorascope.names import NUMBER, template
 from lorascope.sources.checkpoint.types import Stored
@@ -107,7 +107,7 @@ def flattened(modules: Iterable[Module], model_type: str) -> dict[str, tuple[int
         weight = dict(module.parameters).get("weight", (1, 1))
         leaf = module.name.rpartition(".")[2]
         if module.kind == "other" and len(weight) < 2 and not _NORM.search(leaf) and leaf not in _BUFFERS:
-            role, guess = read(template(module.name), "linear", model_type)
+            role, guess = role_of_name(template(module.name), "linear", model_type)
             if not guess and role.part and role.block in ("attention", "ffn", "mixer", "embedding", "head"):
                 found[f"{module.name}.weight"] = weight
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +12,13 @@ from typing import Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.model.classify import classify
-from lorascope.model.shapes import fitting, shape_notes
+from lorascope.model.shapes import separate_misshapen, shape_notes
 from lorascope.model.types import Head, ModelMap, Module
 from lorascope.names import listed
 from lorascope.sources.builtin import PREFERRED
 from lorascope.sources.checkpoint import ties
-from lorascope.sources.checkpoint.conversions.convert import convert
-from lorascope.sources.checkpoint.conversions.table import SubModel, rules_for
+from lorascope.sources.checkpoint.conversions.convert import convert, stacked
+from lorascope.sources.checkpoint.conversions.table import Rule, SubModel, rules_for
 from lorascope.sources.checkpoint.from_names import flattened, input_output_embeddings, modules_from_names
 from lorascope.sources.checkpoint.layout import ModelLayout, Part, Tree
 from lorascope.sources.checkpoint.layout_table import (
@@ -29,7 +31,9 @@ from lorascope.sources.checkpoint.layout_table import (
     setting,
     text_config,
 )
-from lorascope.sources.checkpoint.types import Stored
+from lorascope.sources.checkpoint.quantization.unpack import unpack, unpacked_name
+from lorascope.sources.checkpoint.repeats import FEWEST, reduce
+from lorascope.sources.checkpoint.types import Checkpoint, Stored
 from lorascope.sources.dimensions import checked_dimensions
 
 # What transformers leaves out of any model whose own buffers have taken its place: _adjust_missing_and_unexpected_keys.
@@ -70,10 +74,9 @@ def map_checkpoint(
         return _by_names(stored, config, model, head, source, versions or {}, notes, unexplained)
     chosen = ModelLayout(root, config)
     whole = chosen.parts[0]
-    submodels = [SubModel(part.path, class_name(part.key), part.model_type) for part in chosen.parts]
     converted = convert(
         stored,
-        rules_for(submodels, whole.facts.base),
+        _rules(chosen),
         known=chosen.knows,
         base_model_prefix=whole.facts.base,
         config=config,
@@ -96,7 +99,7 @@ def map_checkpoint(
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
     tied_groups = ties.groups(pairs, order)
     extra, odd = _sorted_out(converted.unknown, tree, chosen)
-    modules, misshapen = fitting(_quantized(tree.modules, converted.tensors))
+    modules, misshapen = separate_misshapen(_quantized(tree.modules, converted.tensors))
     weights = classify(modules, model_type=whole.model_type)
     text = text_config(whole.config)
     where = "the metadata" if source == "gguf" else "config.json"
@@ -135,6 +138,36 @@ def map_checkpoint(
         ),
         unexplained=(*unexplained, *odd, *misshapen),
     )
+
+
+def map_headers(checkpoint: Checkpoint, config: Mapping[str, Any], *, head: str = "", **described: Any) -> ModelMap:
+    """As `map_checkpoint`, from headers: experts that are alike are unpacked and converted once."""
+    with contextlib.suppress(LorascopeError):  # for which all tensors are read
+        if len(checkpoint.tensors) >= FEWEST and (root := _root(config, head)):
+            alike = reduce(checkpoint.tensors, functools.partial(_stacked, ModelLayout(root, config)))
+            if alike is not checkpoint.tensors:
+                reduced = dataclasses.replace(checkpoint, tensors=alike)
+                return map_checkpoint(unpack(reduced), config, head=head, **described)
+    return map_checkpoint(unpack(checkpoint), config, head=head, **described)
+
+
+def _stacked(chosen: ModelLayout, pairs: Mapping[str, str]) -> dict[str, bool]:
+    """Whether the model stacks tensors that differ in a number: `repeats.Stacked`, of names as in the files."""
+    named = {first: unpacked_name(first) for first in pairs}
+    unpacked = {name: unpacked_name(pairs[first]) for first, name in named.items() if name}
+    verdicts = stacked(
+        {**pairs, **unpacked}, _rules(chosen), known=chosen.knows, base_model_prefix=chosen.parts[0].facts.base
+    )
+    return {
+        first: bool(name) and verdicts.get(first, True) and verdicts.get(name, True)
+        for first, name in named.items()
+        if not name or first in verdicts or name in verdicts
+    }
+
+
+def _rules(chosen: ModelLayout) -> tuple[Rule, ...]:
+    submodels = [SubModel(part.path, class_name(part.key), part.model_type) for part in chosen.parts]
+    return rules_for(submodels, chosen.parts[0].facts.base)
 
 
 def has_head(config: Mapping[str, Any], head: str) -> bool:
@@ -193,7 +226,7 @@ def _by_names(
             hint="Leave --head out.",
         )
     reading = modules_from_names(stored)
-    modules, misshapen = fitting(_quantized(reading.modules, stored))
+    modules, misshapen = separate_misshapen(_quantized(reading.modules, stored))
     misshapen |= flattened(modules, model_type)
     weights = classify(modules, model_type=model_type)
     inputs, outputs = input_output_embeddings(weights)

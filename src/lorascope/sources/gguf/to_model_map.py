@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorascope.errors import LorascopeError
 from lorascope.model.classify import assemble, parse_role
-from lorascope.model.shapes import fitting, shape_notes
+from lorascope.model.shapes import separate_misshapen, shape_notes
 from lorascope.model.types import ModelMap
 from lorascope.sources.checkpoint.from_names import modules_from_names
 from lorascope.sources.checkpoint.to_model_map import by_reason, map_checkpoint
@@ -60,7 +60,7 @@ def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str
     if head:
         raise LorascopeError("the file's architecture is not known, and so neither are its heads", where=name)
     reading = modules_from_names(found.tensors)
-    modules, misshapen = fitting(reading.modules)
+    modules, misshapen = separate_misshapen(reading.modules)
     misshapen |= {
         name: tensor.shape for name, tensor in found.tensors.items() if gguf_role(name) and len(tensor.shape) < 2
     }

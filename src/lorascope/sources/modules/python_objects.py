@@ -152,15 +152,22 @@ def object_faults(source: Any) -> Iterator[tuple[str, str]]:
     elif MODULE in kinds or is_config(source):
         return
     elif "unittest.mock.NonCallableMock" in kinds:
-        yield f"a {name} is no source: it stands for anything", "Give a small model or configuration instead."
+        yield (
+            f"cannot inspect {_with_article(name)}: it stands for anything",
+            "Give a small model or configuration instead.",
+        )
     elif (known := next((_OTHERS[kind] for kind in kinds if kind in _OTHERS), None)) is not None:
         yield f"a {name} is {known[0]}", known[1]
     elif is_a(source, bytes, bytearray):
-        yield f"a {name} is no source", "Give text or a path: os.fsdecode(SOURCE)."
+        yield f"cannot inspect {_with_article(name)}", "Give text or a path: os.fsdecode(SOURCE)."
     elif is_a(source, dict):
         yield _dict_fault(source, name)
     else:
-        yield f"a {name} is no source", "Give a name, a path, a configuration or a module."
+        yield f"cannot inspect {_with_article(name)}", "Give a name, a path, a configuration or a module."
+
+
+def _with_article(noun: str) -> str:
+    return f"an {noun}" if noun[:1] in tuple("aeiouAEIOU") else f"a {noun}"
 
 
 def _class_fault(cls: type) -> tuple[str, str]:
@@ -176,11 +183,11 @@ def _dict_fault(source: dict[Any, Any], name: str) -> tuple[str, str]:
     tensors = sum("torch.Tensor" in kinds_of(type(value)) for value in list(dict.values(source))[:100])
     if tensors:
         return (
-            f"a {name} of tensors is no source: it has no modules",
+            f"cannot inspect {_with_article(name)} of tensors: it has no modules",
             "Give the model that it is loaded into, or the folder with its config.json and safetensors.",
         )
     return (
-        f"a {name} is no source",
+        f"cannot inspect {_with_article(name)}",
         "Make a configuration of it: transformers.AutoConfig.for_model(**DICT), or save it as config.json.",
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import is_model_type
 from lorascope.model.classify import classify
-from lorascope.model.shapes import fitting, shape_notes
+from lorascope.model.shapes import separate_misshapen, shape_notes
 from lorascope.model.types import Head, ModelMap, Module
 from lorascope.sources.dimensions import read_dimensions
 from lorascope.sources.modules.computed_weights import computed_shapes, traits_of
@@ -176,7 +176,7 @@ def map_module(
     stated = attribute(config, "model_type")
     model_type = str(stated) if is_model_type(stated) else ""
     tree = module_tree(module)
-    modules, odd = fitting(_modules(tree))
+    modules, odd = separate_misshapen(_modules(tree))
     weights = classify(modules, model_type=model_type)
     embeddings = embedding_names(module)
     text = _text_config(config)
