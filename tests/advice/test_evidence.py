@@ -1,4 +1,4 @@
-"""What is known: every record has a source, its figures are those of the notes, and strength follows its rule."""
+"""Evidence: every record has a source and figures, and strength follows its rule; the form of the data."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+from build_advice import built_files, read_evidence
 
 from lorascope.advice.evidence import (
     STRENGTHS,
     Bearing,
     Record,
     Strength,
+    evidence_from,
     for_and_against,
     load_evidence,
-    read_evidence,
     strength,
     strength_of,
 )
@@ -158,7 +159,7 @@ def test_for_and_against() -> None:
     assert [record.id for record in pro] == ["qwen3-counter-example", "peft-defaults", "raschka-faq"]
     assert "without-regret-placement" in [record.id for record in contra]
     assert [record.grade for record in contra] == sorted((record.grade for record in contra), reverse=True)
-    with fails("'attention-enough' is no claim", 'Did you mean "attention-enough-'):
+    with fails("unknown claim 'attention-enough'", 'Did you mean "attention-enough-'):
         for_and_against("attention-enough")
 
 
@@ -174,7 +175,7 @@ def record(by: str, grade: int, *, indirect: bool = False) -> Record:
         kind=kind,
         read="full text",
         budget="matched" if grade > 1 else "not matched",
-        rate="tuned" if grade > 2 else "not said",
+        rate="tuned" if grade > 2 else "not reported",
         runs=5 if grade > 3 else 1,
         spread="",
         bears=(Bearing("it", True, "-", indirect),),
@@ -226,7 +227,7 @@ def test_what_is_indirect_counts_one() -> None:
         ({"runs": 1, "spread": "±0.1"}, 4),
         ({"kind": "shown"}, 3),
         ({"read": "abstract"}, 3),
-        ({"kind": "shown", "read": "notes of others", "budget": "not said", "rate": "not said"}, 1),
+        ({"kind": "shown", "read": "second-hand", "budget": "not reported", "rate": "not reported"}, 1),
         ({"kind": "stated"}, 0),
     ],
     ids=str,
@@ -262,8 +263,7 @@ bears = [{ claim = "one-claim", for = true, size = "+1.5 points" }]
 
 
 def test_a_good_text() -> None:
-    found = read_evidence(GOOD)
-    (only,) = found.records
+    (only,) = evidence_from(read_evidence(GOOD)).records
     assert (only.grade, only.figures[0].values, only.bears) == (
         4,
         (1, 2.5),
@@ -281,15 +281,15 @@ def test_a_good_text() -> None:
         ('kind = "measured"', "kind = []", "kind [] is not one of"),
         ("runs = 3", "runs = true", "runs True is not a whole number"),
         ('limits = ["one model"]', "limits = []", "limits [] is not a list of texts"),
-        ("figures = [{ w", "figure = [{ w", "figure is no key of a record"),
+        ("figures = [{ w", "figure = [{ w", "unknown key figure"),
         ("values = [1, 2.5]", 'values = ["1"]', "is not what, values (numbers) and unit"),
         ("values = [1, 2.5]", "values = [nan]", "is not what, values (numbers) and unit"),
         ('figures = [{ what = "w", values = [1, 2.5], unit = "points" }]', "figures = 3", "is not what, values"),
-        ('figures = [{ what = "w", values = [1, 2.5], unit = "points" }]', "", "it is measured, and has no figures"),
-        ('claim = "one-claim"', 'claim = "one-clam"', "claim 'one-clam' is none. Did you mean \"one-claim\""),
+        ('figures = [{ what = "w", values = [1, 2.5], unit = "points" }]', "", "measured without figures"),
+        ('claim = "one-claim"', 'claim = "one-clam"', "unknown claim 'one-clam'. Did you mean \"one-claim\""),
         ("for = true", 'for = "yes"', "bearing on one-claim is not claim, for (true or false) and size"),
         ('bears = [{ claim = "one-claim", for = true, size = "+1.5 points" }]', "bears = []", "bears [] is not a list"),
-        ('one-claim = "It is so."', 'one-claim = ""', "claim one-claim is no sentence"),
+        ('one-claim = "It is so."', 'one-claim = ""', "claim one-claim is not a sentence"),
         ("[claims]", "[claim]", "claim is neither claims nor record"),
         ("[claims]", "[claims", "not TOML"),
         ("[[record]]", "[record]", "a list of tables record"),
@@ -299,6 +299,16 @@ def test_faults(old: str, new: str, said: str) -> None:
     assert old in GOOD
     with fails(said):
         read_evidence(GOOD.replace(old, new))
+
+
+def test_the_json_is_that_of_the_toml() -> None:
+    """`python tools/build_advice.py` makes it anew."""
+    files = built_files()
+    assert [path.name for path in files] == ["evidence.json", "tasks.json"]
+    assert {path.name: path.read_text(encoding="utf-8") == text for path, text in files.items()} == {
+        "evidence.json": True,
+        "tasks.json": True,
+    }
 
 
 def test_all_faults_at_once() -> None:
