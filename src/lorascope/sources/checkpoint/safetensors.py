@@ -130,11 +130,11 @@ def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> It
     for file in list(headers):
         found, faults = parse_header(headers.pop(file), file, files.size(file))
         yield from (f"{file}: {fault}" for fault in faults)
-        named = {tensor.name: tensor for tensor in found}
-        if not tensors.keys().isdisjoint(named):
-            for name in sorted(tensors.keys() & named.keys()):
+        names = [tensor.name for tensor in found]
+        if not tensors.keys().isdisjoint(names):
+            for name in sorted(tensors.keys() & names):
                 yield f"the tensor {quoted(name)} is in {tensors[name].span.file} and in {file}"
-        tensors |= named
+        tensors.update(zip(names, found, strict=True))
         if len(tensors) > MOST_TENSORS:
             yield f"there are more than {MOST_TENSORS} tensors"
             return
@@ -256,9 +256,10 @@ def _weight_map(files: Files, index: str) -> dict[str, str]:
 
 
 def _disagreements(weight_map: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    lying = {name: tensor.span.file for name, tensor in tensors.items()}
-    if lying == weight_map:
+    files = [tensor.span.file for tensor in tensors.values()]
+    if len(weight_map) == len(tensors) and list(map(weight_map.get, tensors)) == files:
         return
+    lying = dict(zip(tensors, files, strict=True))
     for name in sorted(lying.keys() | weight_map.keys()):
         said, found = weight_map.get(name, "in no file"), lying.get(name, "in none")
         if said != found:

@@ -70,12 +70,14 @@ class Tensor(NamedTuple):
         dtype: safetensors' code: `F32`, `BF16`, `F8_E4M3`, `U8`, …
         shape: As stored.
         span: Where its data lie, counted from the start of the file.
+        repeats: How many tensors it stands for: the last number of its name, 0, and the numbers after it (`repeats.reduce`).
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     span: Span
+    repeats: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Stored(NamedTuple):
         dtype: As `Tensor.dtype`, of what is stored.
         quantization: How it is stored, in a word or two (`fp8`, `gptq 4 bit`); empty for plain numbers.
         sources: The tensors of the file that it was read from, itself where nothing is packed.
+        repeats: As `Tensor.repeats`.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Stored(NamedTuple):
     dtype: str
     quantization: str = ""
     sources: tuple[str, ...] = ()
+    repeats: int = 1
 
     @property
     def size(self) -> int:

@@ -100,11 +100,10 @@ def _measured(value: object) -> tuple[bool, int]:
             if type(container) is dict:
                 strings += len(container)
                 children = container.values()
-            for child in children:
-                if type(child) is str:
-                    strings += 1
-                elif type(child) is dict or type(child) is list:
-                    inner.append(child)
+            kinds = [*map(type, children)]
+            strings += kinds.count(str)
+            if dict in kinds or list in kinds:
+                inner += [child for child in children if type(child) is dict or type(child) is list]
         level = inner
     return bool(level), strings
 

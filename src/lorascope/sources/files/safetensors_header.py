@@ -8,7 +8,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lorascope.errors import LorascopeError
@@ -40,6 +40,9 @@ _ENTRY = re.compile(
     rf',"([^"]{{1,{LONGEST_NAME}}})":\{{("dtype":"[^]]{{1,99}}\]),"data_offsets":\[([^],]{{1,20}}),([^]]{{1,20}})\]\}}'
 )
 _FORM = re.compile(r'"dtype":"([A-Z0-9_]+)","shape":(\[[0-9,]*\])')
+# `Span._make` and `Tensor._make` without their check of the length, which takes most of their time.
+_new_span: Callable[[Iterable[object]], Span] = functools.partial(tuple.__new__, Span)
+_new_tensor: Callable[[Iterable[object]], Tensor] = functools.partial(tuple.__new__, Tensor)
 # Dtype and dimensions that have been seen, to the bytes that they take and the dimensions alone.
 _Known = dict[tuple[Any, ...], tuple[int, tuple[int, ...]]]
 
@@ -94,10 +97,9 @@ def _as_written(text: bytes, file: str, size: int) -> list[Tensor] | None:
     if begins != said[:-1] or ends != said[1:] or start + offsets[-1] != size:
         return None
     places = [start + offset for offset in offsets]
-    spans = map(Span, itertools.repeat(file), places, places[1:])
-    return [
-        Tensor(name, dtype, shape, span) for name, (dtype, shape, _), span in zip(names, found, spans, strict=False)
-    ]
+    spans = map(_new_span, zip(itertools.repeat(file), places, places[1:], strict=False))
+    dtypes, shapes, _ = zip(*found, strict=True)
+    return list(map(_new_tensor, zip(names, dtypes, shapes, spans, itertools.repeat(1), strict=False)))
 
 
 @functools.lru_cache(maxsize=256)  # a checkpoint's files have much the same

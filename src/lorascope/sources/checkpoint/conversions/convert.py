@@ -89,7 +89,22 @@ def convert(
                 )
             else:
                 result.setdefault(one.name, one)
+    faults += [f"{name}: stands for others and is not stacked" for name in unknown if tensors[name].repeats > 1]
     return Converted(result, unknown, tuple(faults))
+
+
+def stacked(
+    pairs: Mapping[str, str], rules: Sequence[Rule], *, known: Known, base_model_prefix: str
+) -> dict[str, bool]:
+    """Which pairs of names, number 0 and number 1, a rule converts; True where they become one parameter of the model."""
+    verdicts: dict[str, bool] = {}
+    for group in grouped([*pairs, *pairs.values()], rules):
+        if group.pattern:
+            names = [name for _, name in group.members]
+            one = len(names) == 2 and pairs.get(names[0]) == names[1]
+            place = _place(group.renamed, known, base_model_prefix) if one else None
+            verdicts |= dict.fromkeys(names, place is not None)
+    return verdicts
 
 
 def _place(renamed: str, known: Known, prefix: str) -> str | None:
@@ -115,6 +130,8 @@ def _made(
     """
     together = [tensors[name] for members in groups.values() for _, name in members]
     if list(groups) == [""]:
+        if any(stored.repeats > 1 for stored in together):
+            raise ShapeError("stands for others and is not stacked")
         shapes = list(dict.fromkeys(stored.shape for stored in together))
         if len(shapes) > 1:
             names = ", ".join(stored.name for stored in together[:3])
@@ -126,7 +143,10 @@ def _made(
     missing = [source for source in rule.sources if source not in groups]
     if missing:
         raise ShapeError(f'nothing matches "{missing[0]}", which belongs to {together[0].name}')
-    shapes_of = {pattern: [tensors[name].shape for name in _in_order(members)] for pattern, members in groups.items()}
+    shapes_of: dict[str, list[Shape]] = {}
+    for pattern, members in groups.items():
+        ordered = [tensors[name] for name in _in_order(members)]
+        shapes_of[pattern] = [stored.shape for stored in ordered for _ in range(stored.repeats)]
     step = Step(rule, target, model)
     for operation in rule.operations:
         shapes_of = OPERATIONS[operation.name](shapes_of, step, **operation.arguments)
@@ -151,7 +171,7 @@ def _in_order(members: Members) -> list[str]:
 def _stored(name: str, shape: Shape, together: Sequence[Stored]) -> Stored:
     if len(together) == 1:
         (one,) = together
-        return one if (one.name, one.shape) == (name, shape) else one._replace(name=name, shape=shape)
+        return one if (one.name, one.shape) == (name, shape) else one._replace(name=name, shape=shape, repeats=1)
     quantization = dict.fromkeys([stored.quantization for stored in together])
     return Stored(
         name=name,

@@ -144,12 +144,20 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
             if tensor.dtype in _LOW or name.endswith(_ORPHANS):
                 faults += _leftover_faults(tensor, settings)
                 unscaled = "fp8 without scale" if tensor.dtype in FP8 and len(tensor.shape) > 1 else ""
-            result[name] = Stored(name, tensor.shape, tensor.dtype, unscaled, (name,))
+            result[name] = Stored(name, tensor.shape, tensor.dtype, unscaled, (name,), tensor.repeats)
     if faults:
         raise LorascopeError(*first_faults(faults), where=where, hint=_DAMAGED)
     for owner, names in beside.items():
         result[owner] = result[owner]._replace(sources=(*result[owner].sources, *names))
     return result
+
+
+def unpacked_name(name: str) -> str:
+    """The name that a tensor's weight has without packing; empty where that takes the tensor's bytes."""
+    for family in _FAMILIES:
+        if name.endswith((family.anchor, *family.data)):
+            return "" if family.data else name.removesuffix(family.anchor) + family.logical
+    return name
 
 
 def _recovered(
@@ -173,7 +181,8 @@ def _recovered(
         numbers = row[0]
         assert numbers is not None  # or nothing would have been recovered
         name = numbers.name if family.numbers == family.logical else stem + family.logical
-        yield Stored(name, recovered[0], numbers.dtype, recovered[1], tuple([part.name for part in row if part]))
+        sources = tuple([part.name for part in row if part])
+        yield Stored(name, recovered[0], numbers.dtype, recovered[1], sources, numbers.repeats)
 
 
 def _check_supported(settings: Settings, tensors: Mapping[str, Tensor], where: str) -> None:
