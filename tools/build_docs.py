@@ -27,6 +27,7 @@ HELD_OUT = ROOT / "tests" / "conformance" / "held_out.json"
 for folder in (".", "src", "tools"):
     sys.path.insert(0, str(ROOT / folder))
 
+from checking_page import checking_page  # noqa: E402
 from evidence_page import evidence_page  # noqa: E402
 from export_page import export_page  # noqa: E402
 from memory_page import memory_page  # noqa: E402
@@ -353,6 +354,7 @@ def measure_models_without_names() -> None:
 PAGES = {
     "evidence.md": evidence_page,
     "mistakes.md": mistakes_page,
+    "checking.md": checking_page,
     "memory.md": memory_page,
     "exporting.md": export_page,
     "target-names.md": target_names,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lorascope as ls
-from lorascope.checks.inputs import subject_of
+from lorascope.checks.inputs import read_check_input
 from lorascope.cli.main import main
 from lorascope.trainers.exports import export
 from lorascope.trainers.registry import TRAINERS
@@ -29,8 +29,8 @@ def test_words_are_names() -> None:
         ([r".*\.(q|v)_proj"], r".*\.(q|v)_proj"),
         (["all-linear"], "all-linear"),
     ):
-        subject = subject_of(model, words, rank=4, alpha=12)
-        assert subject.settings == {
+        given = read_check_input(model, words, rank=4, alpha=12)
+        assert given.settings == {
             "target_modules": wanted,
             "r": 4,
             "lora_alpha": 12,

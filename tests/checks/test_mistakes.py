@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from lorascope.checks.check import check
-from lorascope.checks.context import Case
-from lorascope.checks.rules.base_model import base_findings
-from lorascope.checks.rules.tensors import tensor_findings
+from lorascope.checks.context import CheckContext
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.peft_rules.resolve import resolve
@@ -22,6 +20,7 @@ from lorascope.plans.verify import adapter_config
 from lorascope.sources.builtin import load_builtin
 from lorascope.sources.checkpoint.types import Span, Tensor
 from lorascope.trainers.registry import TRAINERS
+from tests.helpers.findings import base_findings, tensor_findings
 from tests.helpers.paths import DATA
 
 ROWS: list[dict[str, Any]] = tomllib.loads((DATA / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]
@@ -103,8 +102,8 @@ def test_tensors_beside_a_configuration(row: dict[str, Any]) -> None:
             name = re.sub(pattern, replacement, name)
         tensors[name] = Tensor(name, "F32", saved.shape, Span("adapter_model.safetensors", 0, 0))
     config = adapter_config(arguments)
-    case = Case(model, config, resolve(model, config), given=arguments)
-    expect(row, [*tensor_findings(case, tensors), *base_findings(case, tensors)])
+    context = CheckContext(model, config, resolve(model, config), given=arguments)
+    expect(row, [*tensor_findings(context, tensors), *base_findings(context, tensors)])
 
 
 @pytest.mark.parametrize("row", of_kind("serve"))

@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.checks import config_findings
 from lorascope.checks.config_findings import configuration_findings
-from lorascope.checks.context import Case
+from lorascope.checks.context import CheckContext
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
@@ -45,7 +45,7 @@ DOUBTFUL = {
 @pytest.fixture(autouse=True)
 def _of_this_release_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other releases make of a plan is a note at most, and takes most of the time."""
-    monkeypatch.setattr(config_findings, "version_findings", lambda case: iter(()))
+    monkeypatch.setattr(config_findings, "RELEASES", ())
 
 
 def checked(model: ModelMap, rules: Sequence[str]) -> list[Finding] | None:
@@ -54,7 +54,7 @@ def checked(model: ModelMap, rules: Sequence[str]) -> list[Finding] | None:
         made = plan(model, *rules)
     except LorascopeError:
         return None
-    return list(configuration_findings(Case(model, made.config, made.resolution)))
+    return list(configuration_findings(CheckContext(model, made.config, made.resolution)))
 
 
 def grave(findings: list[Finding]) -> list[Finding]:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 
-from lorascope.checks.context import Case
-from lorascope.checks.rules.tensors import other_sizes, tensor_findings
+from lorascope.checks.context import CheckContext
 from lorascope.findings import Finding
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.state_dict import PREFIX, saved_tensors
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.sources.checkpoint.types import Span, Tensor
 from tests.helpers import peft_models
+from tests.helpers.findings import tensor_findings
 from tests.helpers.saved_adapters import CONFIGS, state_shapes
 
 Shapes = dict[str, tuple[int, ...]]
 QV = AdapterConfig(target_modules=("q_proj", "v_proj"))
 
 
-def case_of(name: str, config: AdapterConfig, **given: object) -> Case:
+def context_of(name: str, config: AdapterConfig, **given: object) -> CheckContext:
     model = peft_models.mapped(name)
-    return Case(model, config, resolve(model, config), given=given)
+    return CheckContext(model, config, resolve(model, config), given=given)
 
 
 def file_of(shapes: Shapes) -> dict[str, Tensor]:
@@ -30,25 +31,34 @@ def file_of(shapes: Shapes) -> dict[str, Tensor]:
     return {name: Tensor(name, "F32", shape, Span("adapter_model.safetensors", 0, 0)) for name, shape in shapes.items()}
 
 
-def saved(case: Case) -> Shapes:
-    return {name: one.shape for name, one in saved_tensors(case.model, case.config, case.resolution).tensors.items()}
+def saved(context: CheckContext) -> Shapes:
+    return {
+        name: one.shape
+        for name, one in saved_tensors(context.model, context.config, context.resolution).tensors.items()
+    }
 
 
-def found(case: Case, shapes: Shapes) -> list[Finding]:
-    return list(tensor_findings(case, file_of(shapes)))
+def found(context: CheckContext, shapes: Shapes) -> list[Finding]:
+    return tensor_findings(context, file_of(shapes))
 
 
-def one(case: Case, shapes: Shapes) -> Finding:
-    findings = found(case, shapes)
+def count_other_sizes(context: CheckContext, shapes: Shapes) -> int:
+    comparison = dataclasses.replace(context, tensors=file_of(shapes)).comparison
+    assert comparison is not None
+    return len(comparison.other_sizes)
+
+
+def one(context: CheckContext, shapes: Shapes) -> Finding:
+    findings = found(context, shapes)
     assert len(findings) == 1, findings
     return findings[0]
 
 
 def renamed(change: Callable[[str], str], name: str = "llama", config: AdapterConfig = QV) -> Finding:
     """The one finding on a file whose tensors all have other names."""
-    case = case_of(name, config)
-    assert found(case, saved(case)) == []
-    return one(case, {change(key): shape for key, shape in saved(case).items()})
+    context = context_of(name, config)
+    assert found(context, saved(context)) == []
+    return one(context, {change(key): shape for key, shape in saved(context).items()})
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "mixtral", "bart", "llava", "plain"])
@@ -56,17 +66,17 @@ def test_nothing_is_found_in_what_peft_saves(name: str) -> None:
     model = peft_models.build(name)
     tried = 0
     for config in CONFIGS.values():
-        case = case_of(name, config)
-        if not case.resolution.error:
-            assert found(case, state_shapes(model, config)) == [], config
+        context = context_of(name, config)
+        if not context.resolution.error:
+            assert found(context, state_shapes(model, config)) == [], config
             tried += 1
     assert tried >= 14
 
 
 def test_nothing_is_said_where_peft_refuses() -> None:
-    case = case_of("llama", AdapterConfig(target_modules=("nope",)))
-    assert found(case, {"x": (1,)}) == []
-    assert other_sizes(case, file_of({"x": (1,)})) == 0
+    context = context_of("llama", AdapterConfig(target_modules=("nope",)))
+    assert found(context, {"x": (1,)}) == []
+    assert dataclasses.replace(context, tensors=file_of({"x": (1,)})).comparison is None
 
 
 # Names.
@@ -122,82 +132,82 @@ def test_names_of_other_programs(change: Callable[[str], str], program: str) -> 
 
 
 def test_modules_that_are_not_targeted_or_not_there() -> None:
-    case = case_of("llama", QV)
-    more = saved(case_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj", "up_proj"))))
-    finding = one(case, more)
+    context = context_of("llama", QV)
+    more = saved(context_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj", "up_proj"))))
+    finding = one(context, more)
     assert "6 tensors of the file belong to modules that the configuration does not target" in finding.message
     assert finding.where == "base_model.model.model.layers.{0-2}.mlp.up_proj"
-    finding = one(case, {**saved(case), f"{PREFIX}model.layers.0.self_attn.qkv.lora_A.weight": (8, 16)})
+    finding = one(context, {**saved(context), f"{PREFIX}model.layers.0.self_attn.qkv.lora_A.weight": (8, 16)})
     assert "that LlamaForCausalLM does not have" in finding.message
 
 
 def test_options_that_the_configuration_does_not_have() -> None:
-    case = case_of("llama", QV)
-    dora = saved(case_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj"), use_dora=True)))
-    assert "use_dora=false" in one(case, dora).message
-    biased = saved(case_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj"), lora_bias=True)))
-    assert "lora_bias=false" in one(case, biased).message
+    context = context_of("llama", QV)
+    dora = saved(context_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj"), use_dora=True)))
+    assert "use_dora=false" in one(context, dora).message
+    biased = saved(context_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj"), lora_bias=True)))
+    assert "lora_bias=false" in one(context, biased).message
 
 
 def test_magnitudes_under_their_other_name() -> None:
-    case = case_of("llama", AdapterConfig(target_modules=("q_proj",), use_dora=True))
-    shapes = {f"{key}.weight" if key.endswith("vector") else key: shape for key, shape in saved(case).items()}
+    context = context_of("llama", AdapterConfig(target_modules=("q_proj",), use_dora=True))
+    shapes = {f"{key}.weight" if key.endswith("vector") else key: shape for key, shape in saved(context).items()}
     assert any(key.endswith("vector.weight") for key in shapes)
-    assert found(case, shapes) == []
+    assert found(context, shapes) == []
 
 
 def test_tensors_of_the_base_model() -> None:
-    case = case_of("llama", QV)
+    context = context_of("llama", QV)
     norm = f"{PREFIX}model.norm.weight"
-    finding = one(case, {**saved(case), norm: (16,)})
+    finding = one(context, {**saved(context), norm: (16,)})
     assert (finding.code, finding.severity) == ("tensor-unexpected", "warning")
     assert "overwrites" in finding.message
-    assert "no part of a LoRA adapter" in one(case, {**saved(case), "step": (1,)}).message
+    assert "no part of a LoRA adapter" in one(context, {**saved(context), "step": (1,)}).message
 
 
 def test_embeddings_saved_beside() -> None:
     """`save_embedding_layers=True`, with the vocabulary as it was and resized."""
-    case = case_of("llama", QV)
+    context = context_of("llama", QV)
     names = (f"{PREFIX}model.embed_tokens.weight", f"{PREFIX}lm_head.weight")
-    assert found(case, saved(case) | dict.fromkeys(names, (64, 16))) == []
-    finding = one(case, saved(case) | dict.fromkeys(names, (70, 16)))
+    assert found(context, saved(context) | dict.fromkeys(names, (64, 16))) == []
+    finding = one(context, saved(context) | dict.fromkeys(names, (70, 16)))
     assert (finding.code, finding.where) == ("tensor-shape", "model.embed_tokens, lm_head")
     assert "resize_token_embeddings(70)" in finding.fix
-    case = case_of("llama", AdapterConfig(target_modules=("q_proj", "embed_tokens", "lm_head")))
-    resized = {key: tuple(70 if side == 64 else side for side in shape) for key, shape in saved(case).items()}
-    assert "vocabulary of 70 tokens" in one(case, resized).message
+    context = context_of("llama", AdapterConfig(target_modules=("q_proj", "embed_tokens", "lm_head")))
+    resized = {key: tuple(70 if side == 64 else side for side in shape) for key, shape in saved(context).items()}
+    assert "vocabulary of 70 tokens" in one(context, resized).message
 
 
 def test_buffers_of_copied_modules_are_no_finding() -> None:
-    case = case_of("llama", AdapterConfig(target_modules=("q_proj",), modules_to_save=("norm",)))
-    assert found(case, {**saved(case), f"{PREFIX}model.norm.running_mean": (16,)}) == []
+    context = context_of("llama", AdapterConfig(target_modules=("q_proj",), modules_to_save=("norm",)))
+    assert found(context, {**saved(context), f"{PREFIX}model.norm.running_mean": (16,)}) == []
 
 
 # Missing.
 
 
 def test_missing_factors() -> None:
-    case = case_of("llama", QV)
-    without = {key: shape for key, shape in saved(case).items() if ".layers.0." not in key}
-    finding = one(case, without)
+    context = context_of("llama", QV)
+    without = {key: shape for key, shape in saved(context).items() if ".layers.0." not in key}
+    finding = one(context, without)
     assert (finding.code, finding.severity) == ("tensor-missing", "error")
     assert finding.where == "model.layers.0.self_attn.q_proj, model.layers.0.self_attn.v_proj"
     assert finding.message.startswith("2 of 6 adapted weights have no B")
-    no_a = {key: shape for key, shape in saved(case).items() if "lora_A" not in key}
-    assert "draws A at random" in one(case, no_a).message
-    nothing = one(case, {})
+    no_a = {key: shape for key, shape in saved(context).items() if "lora_A" not in key}
+    assert "draws A at random" in one(context, no_a).message
+    nothing = one(context, {})
     assert nothing.message.startswith("6 of 6")
 
 
 def test_missing_magnitudes_copies_and_biases() -> None:
-    case = case_of("llama", AdapterConfig(target_modules=("q_proj",), use_dora=True))
-    assert "magnitudes" in one(case, saved(case_of("llama", AdapterConfig(target_modules=("q_proj",))))).message
-    case = case_of("llama-classifier", AdapterConfig(target_modules=("q_proj",), task_type="SEQ_CLS"))
-    finding = one(case, {key: shape for key, shape in saved(case).items() if "score" not in key})
+    context = context_of("llama", AdapterConfig(target_modules=("q_proj",), use_dora=True))
+    assert "magnitudes" in one(context, saved(context_of("llama", AdapterConfig(target_modules=("q_proj",))))).message
+    context = context_of("llama-classifier", AdapterConfig(target_modules=("q_proj",), task_type="SEQ_CLS"))
+    finding = one(context, {key: shape for key, shape in saved(context).items() if "score" not in key})
     assert (finding.where, finding.severity) == ("score", "error")
     assert "KeyError" in finding.message
-    case = case_of("bert", AdapterConfig(target_modules=("query",), bias="lora_only"))
-    finding = one(case, {key: shape for key, shape in saved(case).items() if not key.endswith("bias")})
+    context = context_of("bert", AdapterConfig(target_modules=("query",), bias="lora_only"))
+    finding = one(context, {key: shape for key, shape in saved(context).items() if not key.endswith("bias")})
     assert finding.severity == "warning"
     assert "before 0.21" in finding.message
 
@@ -206,41 +216,41 @@ def test_missing_magnitudes_copies_and_biases() -> None:
 
 
 def test_another_rank() -> None:
-    case = case_of("llama", QV)
-    sixteen = saved(case_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj"), r=16)))
-    finding = one(case, sixteen)
+    context = context_of("llama", QV)
+    sixteen = saved(context_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj"), r=16)))
+    finding = one(context, sixteen)
     assert (finding.code, finding.severity) == ("tensor-rank", "error")
     assert finding.message.startswith("6 weights have rank 16 in the file and 8 by the configuration")
     assert finding.fix.startswith('Set "r": 16 in')
-    some = {key: sixteen[key] if "v_proj" in key else shape for key, shape in saved(case).items()}
-    assert 'rank_pattern of adapter_config.json: "v_proj": 16' in one(case, some).fix
+    some = {key: sixteen[key] if "v_proj" in key else shape for key, shape in saved(context).items()}
+    assert 'rank_pattern of adapter_config.json: "v_proj": 16' in one(context, some).fix
 
 
 def test_another_rank_of_experts() -> None:
     config = AdapterConfig(target_modules=(), target_parameters=("gate_up_proj",), r=4)
-    case = case_of("gpt_oss", config)
+    context = context_of("gpt_oss", config)
     finding = one(
-        case, saved(case_of("gpt_oss", AdapterConfig(target_modules=(), target_parameters=("gate_up_proj",), r=2)))
+        context,
+        saved(context_of("gpt_oss", AdapterConfig(target_modules=(), target_parameters=("gate_up_proj",), r=2))),
     )
     assert "rank 2 in the file and 4" in finding.message
 
 
 def test_another_size() -> None:
-    case = case_of("llama", QV, base_model_name_or_path="org/larger")
+    context = context_of("llama", QV, base_model_name_or_path="org/larger")
     larger = {
-        key: (shape[0], 32) if "lora_A" in key else (2 * shape[0], shape[1]) for key, shape in saved(case).items()
+        key: (shape[0], 32) if "lora_A" in key else (2 * shape[0], shape[1]) for key, shape in saved(context).items()
     }
-    finding = one(case, larger)
+    finding = one(context, larger)
     assert (finding.code, finding.severity) == ("tensor-shape", "error")
     assert "q_proj.lora_A.weight [8, 32] where this model has [8, 16]" in finding.message
     assert "org/larger" in finding.fix
-    assert other_sizes(case, file_of(larger)) == 12
-    assert other_sizes(case, file_of(saved(case))) == 0
+    assert [count_other_sizes(context, shapes) for shapes in (larger, saved(context))] == [12, 0]
 
 
 def test_shards_that_were_not_gathered() -> None:
-    case = case_of("llama", QV)
-    finding = one(case, dict.fromkeys(saved(case), (0,)))
+    context = context_of("llama", QV)
+    finding = one(context, dict.fromkeys(saved(context), (0,)))
     assert "ZeRO-3" in finding.message
 
 
@@ -271,25 +281,25 @@ def per_expert(shapes: Shapes, names: tuple[str, str, str], experts: int = 4) ->
     ("name", "leaves"), [("mixtral", ("w1", "w3", "w2")), ("qwen3_moe", ("gate_proj", "up_proj", "down_proj"))]
 )
 def test_single_experts_are_put_together(name: str, leaves: tuple[str, str, str]) -> None:
-    case = case_of(name, AdapterConfig(target_modules=("q_proj", *leaves)))
-    shapes = per_expert(saved(case), leaves)
+    context = context_of(name, AdapterConfig(target_modules=("q_proj", *leaves)))
+    shapes = per_expert(saved(context), leaves)
     assert sum(".experts." in key for key in shapes) == 48
-    finding = one(case, shapes)
+    finding = one(context, shapes)
     assert (finding.code, finding.severity) == ("tensor-unexpected", "note")
     old = {key.replace(".mlp.", ".block_sparse_moe."): shape for key, shape in shapes.items()}
     if name == "mixtral":
-        assert [finding.severity for finding in found(case, old)] == ["note"]
+        assert [finding.severity for finding in found(context, old)] == ["note"]
     lacking = {key: shape for key, shape in shapes.items() if f".experts.2.{leaves[0]}." not in key}
-    codes = [(finding.code, finding.severity) for finding in found(case, lacking)]
+    codes = [(finding.code, finding.severity) for finding in found(context, lacking)]
     assert ("tensor-missing", "error") in codes
 
 
 def test_single_experts_without_a_down_projection_are_lost() -> None:
     """PEFT takes the gate and up projections for the inner of two wrappers, and here there is one."""
-    case = case_of("mixtral", AdapterConfig(target_modules=("q_proj", "w1", "w3")))
-    shapes = saved(case)
+    context = context_of("mixtral", AdapterConfig(target_modules=("q_proj", "w1", "w3")))
+    shapes = saved(context)
     inner = {key.replace(".experts.lora", ".experts.base_layer.lora"): shape for key, shape in shapes.items()}
-    codes = {finding.code for finding in found(case, per_expert(inner, ("w1", "w3", "w2")))}
+    codes = {finding.code for finding in found(context, per_expert(inner, ("w1", "w3", "w2")))}
     assert codes >= {"tensor-missing", "tensor-unexpected"}
 
 
@@ -310,10 +320,10 @@ def test_names_of_a_vision_language_model_before_transformers_5() -> None:
 
 
 def test_the_number_of_findings_does_not_grow_with_the_file() -> None:
-    case = case_of("llama", QV)
+    context = context_of("llama", QV)
     shapes = {f"{PREFIX}other.{number}.lora_A.weight": (8, 16) for number in range(3000)}
-    assert len(found(case, shapes)) <= 3
+    assert len(found(context, shapes)) <= 3
     shapes = {f"{PREFIX}m{number}x.layers.0.self_attn.q_proj.lora_A.weight": (8, 16) for number in range(3000)}
-    findings = found(case, shapes)
+    findings = found(context, shapes)
     assert len(findings) <= 10
     assert "2992 tensors more" in " ".join(finding.message for finding in findings)

@@ -11,9 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lorascope.checks.context import Case
-from lorascope.checks.rules.base_model import base_findings
-from lorascope.checks.rules.tensors import tensor_findings
+from lorascope.checks.context import CheckContext
 from lorascope.findings import Finding
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.state_dict import PREFIX, saved_tensors
@@ -22,6 +20,7 @@ from lorascope.plans.verify import adapter_config
 from lorascope.sources.adapters import read_adapter
 from lorascope.sources.checkpoint.types import Span, Tensor
 from tests.helpers import peft_models
+from tests.helpers.findings import base_findings, tensor_findings
 from tests.helpers.oracle import peft_kwargs
 from tests.helpers.saved_adapters import CONFIGS, Tensors, dead, loaded, real, resave, save, state_shapes
 from tests.peft_rules.test_state_dict import PER_MODEL, at_random
@@ -33,13 +32,13 @@ LLAMA = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 LAYER = f"{PREFIX}model.layers.0.self_attn"
 
 
-def findings(name: str, folder: Path) -> tuple[Case, list[Finding]]:
+def findings(name: str, folder: Path) -> tuple[CheckContext, list[Finding]]:
     adapter = read_adapter(folder)
     assert adapter.tensors is not None
     config = adapter_config(adapter.config)
     model = peft_models.mapped(name)
-    case = Case(model, config, resolve(model, config), where=adapter.where, given=adapter.config)
-    return case, list(tensor_findings(case, adapter.tensors))
+    context = CheckContext(model, config, resolve(model, config), where=adapter.where, given=adapter.config)
+    return context, tensor_findings(context, adapter.tensors)
 
 
 def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
@@ -50,9 +49,9 @@ def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
                 continue
             folder = tmp_path / "adapter"
             save(real(name), folder, **peft_kwargs(config))
-            case, found = findings(name, folder)
+            context, found = findings(name, folder)
             assert found == [], (name, config)
-            others = [finding for finding in base_findings(case) if finding.code != "task-type"]
+            others = [finding for finding in base_findings(context) if finding.code != "task-type"]
             assert others == [], (name, config)
             shutil.rmtree(folder)
             tried += 1
@@ -61,13 +60,13 @@ def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
 
 def test_nothing_is_found_under_random_configurations() -> None:
     def look(name: str, model: nn.Module, config: AdapterConfig) -> str:
-        case = Case(peft_models.mapped(name), config, resolve(peft_models.mapped(name), config))
-        if case.resolution.error:
+        context = CheckContext(peft_models.mapped(name), config, resolve(peft_models.mapped(name), config))
+        if context.resolution.error:
             return "refused"
         shapes = state_shapes(model, config)
         tensors = {key: Tensor(key, "F32", shape, Span("", 0, 0)) for key, shape in shapes.items()}
-        found = list(tensor_findings(case, tensors))
-        assert found == [] or not saved_tensors(case.model, config, case.resolution).exact, config
+        found = tensor_findings(context, tensors)
+        assert found == [] or not saved_tensors(context.model, config, context.resolution).exact, config
         return "inexact" if found else "saved"
 
     results: collections.Counter[str] = collections.Counter()
@@ -225,9 +224,9 @@ CASES: dict[str, tuple[str, dict[str, object], Change, int | str, list[tuple[str
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_peft_does_with_it(case: str, tmp_path: Path) -> None:
-    name, arguments, change, outcome, codes = CASES[case]
+@pytest.mark.parametrize("context", CASES)
+def test_what_peft_does_with_it(context: str, tmp_path: Path) -> None:
+    name, arguments, change, outcome, codes = CASES[context]
     save(real(name), tmp_path / "saved", **arguments)
     folder = resave(tmp_path / "saved", tmp_path / "changed", change)
     wrapped, said = loaded(real(name), folder)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from lorascope.checks.config_findings import configuration_findings
-from lorascope.checks.context import Case
+from lorascope.checks.context import CheckContext
+from lorascope.checks.registry import run
+from lorascope.checks.rules import base_model, tensors
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
+from lorascope.sources.checkpoint.types import Tensor
 from tests.helpers import peft_models
 from tests.helpers.peft_comparison import compare
 from tests.helpers.samples import sample
@@ -49,8 +53,23 @@ def configured(arguments: dict[str, Any]) -> AdapterConfig:
 
 def looked(model: ModelMap, arguments: dict[str, Any], peft: str = NEWEST) -> list[Finding]:
     """The findings on a configuration."""
+    return list(configuration_findings(context_on(model, arguments, peft)))
+
+
+def context_on(model: ModelMap, arguments: dict[str, Any], peft: str = NEWEST) -> CheckContext:
+    """A configuration on a model."""
     config = configured(arguments)
-    return list(configuration_findings(Case(model, config, resolve(model, config, peft), peft=peft)))
+    return CheckContext(model, config, resolve(model, config, peft), peft=peft)
+
+
+def base_findings(context: CheckContext, file: Mapping[str, Tensor] | None = None) -> list[Finding]:
+    """The findings on the base of an adapter with these tensors."""
+    return list(run((base_model,), dataclasses.replace(context, tensors=file)))
+
+
+def tensor_findings(context: CheckContext, file: Mapping[str, Tensor]) -> list[Finding]:
+    """The findings on an adapter's tensors."""
+    return list(run((tensors,), dataclasses.replace(context, tensors=file)))
 
 
 def on_tiny(name: str, **arguments: Any) -> list[Finding]:

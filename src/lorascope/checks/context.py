@@ -1,24 +1,32 @@
-"""One configuration on one model, as everything that looks for findings is given it."""
+"""One configuration on one model: what every rule looks at."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorascope import light_dataclasses as dataclasses
+from lorascope.checks.entries import TargetEntries, match_entries
+from lorascope.checks.suggestions import MOST_SPELLED
 from lorascope.model.types import ModelMap, Weight
-from lorascope.names import listed
+from lorascope.names import count_endings
 from lorascope.peft_rules.addresses import weight_of
-from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.peft_rules.matchers import parameter_names
+from lorascope.peft_rules.releases import NEWEST, Release, release_of
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig, Behavior, Resolution
+from lorascope.plans.name_forms import shortest_endings
 from lorascope.plans.rules import own_components
+from lorascope.sources.checkpoint.types import Tensor
 
-# So many folded names stand in a finding; the resolution has them all.
-_MOST_NAMED = 6
+if TYPE_CHECKING:
+    from lorascope.checks.tensor_comparison import TensorComparison
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class CheckContext:
     """A configuration, the model, and what PEFT does with the one on the other.
 
     Attributes:
@@ -26,8 +34,10 @@ class Case:
         config: The configuration as PEFT is given it.
         resolution: What PEFT does with it.
         where: The file that it stands in, for messages.
-        peft: The release of PEFT whose rules were applied.
-        given: Every key of `adapter_config.json`, those included that `config` does not hold.
+        peft: The release of PEFT whose rules were applied; empty for the newest.
+        given: Every key of `adapter_config.json`, also those that `config` does not hold.
+        tensors: The tensors of the adapter's file by name; None where none were read.
+        targets: The target entries, where they are not those of `config`.
     """
 
     model: ModelMap
@@ -36,19 +46,98 @@ class Case:
     where: str = "adapter configuration"
     peft: str = ""
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tensors: Mapping[str, Tensor] | None = None
+    targets: TargetEntries | None = None
 
     @cached_property
-    def hit(self) -> tuple[Weight, ...]:
-        """The weights that are adapted, in the map's order."""
+    def entries(self) -> TargetEntries:
+        """The entries of the targets, each with what it matches."""
+        return self.targets or match_entries(self.model, self.config, self.release)
+
+    @cached_property
+    def adapted_weights(self) -> tuple[Weight, ...]:
+        """The adapted weights, in the map's order."""
         names = {weight.name for one in self.resolution.adapted if (weight := weight_of(self.model, one.name))}
         return tuple(weight for weight in self.model.weights if weight.name in names)
 
     @cached_property
-    def own(self) -> frozenset[str]:
-        """The components that are the model itself, without towers and connectors."""
+    def sizes(self) -> dict[str, tuple[int, float]]:
+        """Rank and alpha of every adapted weight, by the name under which PEFT adapts it."""
+        return sizes_of(self.resolution)
+
+    @cached_property
+    def main_components(self) -> frozenset[str]:
+        """The components of the model itself, without towers and connectors."""
         return own_components(self.model)
 
+    @property
+    def release_name(self) -> str:
+        """The release of PEFT whose rules apply: `0.21.2`."""
+        return self.peft or NEWEST
 
-def places(weights: Iterable[Weight]) -> str:
-    """The names of weights, folded and not too many."""
-    return listed((weight.name for weight in weights), _MOST_NAMED)
+    @property
+    def release(self) -> Release:
+        """The same, to compare."""
+        return release_of(self.release_name)
+
+    @cached_property
+    def module_names(self) -> tuple[str, ...]:
+        """The names of all modules."""
+        return tuple(module.name for module in self.model.modules)
+
+    @cached_property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The names of all parameters."""
+        return tuple(name for _, name, _ in parameter_names(self.model))
+
+    @cached_property
+    def comparison(self) -> TensorComparison | None:
+        """The tensors of the file next to what PEFT would save; None without a file, or where PEFT refuses."""
+        if self.tensors is None or self.resolution.error:
+            return None
+        from lorascope.checks.tensor_comparison import TensorComparison  # with what reads tables of names
+
+        return TensorComparison(self.model, self.config, self.resolution, self.release_name, self.tensors)
+
+    def behaviors(self, code: str) -> list[Behavior]:
+        """What PEFT does silently, of one kind."""
+        return [behavior for behavior in self.resolution.warnings if behavior.code == code]
+
+    def refused_for(self, *codes: str) -> bool:
+        """PEFT refuses the configuration for such a reason."""
+        return bool(self.resolution.error) and self.resolution.cause in codes
+
+    @cached_property
+    def is_of_peft(self) -> bool:
+        """PEFT made the result from `config`; a trainer without PEFT adapts by rules of its own."""
+        return {adapted.name for adapted in self.resolve_with().adapted} == self.sizes.keys()
+
+    def resolve_with(self, **changes: Any) -> Resolution:
+        """What PEFT does with the configuration after some changes."""
+        return resolve(self.model, dataclasses.replace(self.config, **changes), self.release_name)
+
+    def without_entries(self) -> CheckContext:
+        """The same result, of targets that are not PEFT's."""
+        return dataclasses.replace(self, targets=TargetEntries("none"))
+
+    def module_entries(self, wanted: Iterable[str]) -> tuple[str, ...]:
+        """The fewest list entries that match these modules alone; empty where that takes numbers or too many."""
+        return _short(shortest_endings(sorted(wanted), self.model.module_endings, numbers=False))
+
+    def parameter_entries(self, wanted: Iterable[str]) -> tuple[str, ...]:
+        """The same for parameters."""
+        return _short(shortest_endings(sorted(wanted), self._parameter_endings, numbers=False))
+
+    @cached_property
+    def _parameter_endings(self) -> Counter[str]:
+        roots = [name for name, _ in self.model.root_parameters]
+        return self.model.parameter_endings + count_endings(roots) if roots else self.model.parameter_endings
+
+
+def sizes_of(resolution: Resolution) -> dict[str, tuple[int, float]]:
+    """Rank and alpha of every adapted weight."""
+    return {adapted.name: (adapted.rank, adapted.alpha) for adapted in resolution.adapted}
+
+
+def _short(entries: tuple[str, ...] | None) -> tuple[str, ...]:
+    return entries if entries and len(entries) <= MOST_SPELLED else ()

@@ -1,16 +1,12 @@
-"""What each entry of a configuration's targets matches by itself, whether or not PEFT takes the whole."""
+"""Target entries, each matched on its own, even if PEFT rejects the configuration."""
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.checks.context import Case
-from lorascope.foreign_text import literal
-from lorascope.model.types import Module
+from lorascope.model.types import ModelMap, Module
 from lorascope.peft_rules.matchers import (
     ALL_LINEAR,
     DUMMY_TARGET,
@@ -24,20 +20,10 @@ from lorascope.peft_rules.matchers import (
 from lorascope.peft_rules.modules_to_save import names_before_matching
 from lorascope.peft_rules.moe_rewrite import rewritten_name
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
-from lorascope.peft_rules.releases import NEWEST, Release, release_of
-from lorascope.peft_rules.resolve import resolve
-from lorascope.peft_rules.types import Resolution
-from lorascope.plans.name_forms import shortest_endings
+from lorascope.peft_rules.releases import Release
+from lorascope.peft_rules.types import AdapterConfig
 
 Form = Literal["list", "string", "all-linear", "default", "none"]
-
-# So many entries or names are spelled out in a finding.
-MOST_SPELLED = 8
-# So many entries or keys of one setting are looked into one by one; nobody reads more, and a file may have thousands.
-MOST_EXPLAINED = 40
-# A message shows so many entries of a list at most, and so many letters of each: no name of a module is longer.
-_MOST_SHOWN = 10
-_LONGEST_SHOWN = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,9 +44,14 @@ class Entry:
     parameters: tuple[str, ...] = ()
     rewritten: str = ""
 
+    @property
+    def refused(self) -> tuple[Module, ...]:
+        """The targeted modules of a class that PEFT has no adapter for."""
+        return tuple(module for module in self.targeted if module.kind == "other")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
+class TargetEntries:
     """The targets of a configuration, entry by entry.
 
     Attributes:
@@ -78,7 +69,7 @@ class Asked:
     faulty: bool = False
 
     @property
-    def targets(self) -> str | frozenset[str] | None:
+    def patterns(self) -> str | frozenset[str] | None:
         """What PEFT matches names with; None where there is nothing to match, or no way to."""
         if self.faulty or self.form == "none" or not self.modules:
             return None
@@ -89,104 +80,59 @@ class Asked:
         return frozenset(entry.text for entry in self.modules)
 
 
-def release_in(case: Case) -> Release:
-    """The release of PEFT whose rules hold for a case."""
-    return release_of(case.peft or NEWEST)
-
-
-def resolved_with(case: Case, **changes: Any) -> Resolution:
-    """What PEFT does with the case's configuration after some changes."""
-    return resolve(case.model, dataclasses.replace(case.config, **changes), case.peft or NEWEST)
-
-
-def asked_targets(case: Case) -> Asked:
-    """The targets of a case's configuration, matched one by one."""
-    form, targets = _form(case)
-    saved = names_before_matching(case.config.modules_to_save, case.config.task_type)
-    parameters = [name for owner, name, _ in parameter_names(case.model) if owner]
-    given = case.config.target_parameters
-    # PEFT refuses a string there, which some callers' types do not keep out.
-    listed: tuple[str, ...] = () if isinstance(given, str) else tuple(dict.fromkeys(given or ()))
-    own = _by_entry(listed, parameters)
-    below = tuple(Entry(text, parameters=tuple(own.get(text, ()))) for text in listed)
+def match_entries(model: ModelMap, config: AdapterConfig, release: Release) -> TargetEntries:
+    """The targets of a configuration, matched one by one."""
+    form, targets = _form(model, config, release)
+    parameters = [name for owner, name, _ in parameter_names(model) if owner]
+    below = _parameter_entries(config, parameters)
     if targets is None or targets == DUMMY_TARGET:
-        return Asked(form, parameters=below)
+        return TargetEntries("none" if targets else form, parameters=below)
     try:
-        matcher = ModuleMatcher(targets, case.config, saved, release_in(case))
-        verdicts = {module.name: matcher.match(module.name) for module in case.model.modules}
+        saved = names_before_matching(config.modules_to_save, config.task_type)
+        matcher = ModuleMatcher(targets, config, saved, release)
+        verdicts = {module.name: matcher.match(module.name) for module in model.modules}
         pattern = compiled(targets, "target_modules") if isinstance(targets, str) else None
     except BadPatternError:
         texts = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
-        return Asked(form, tuple(map(Entry, texts)), below, faulty=True)
-    by_name = case.model.module_by_name
+        return TargetEntries(form, tuple(map(Entry, texts)), below, faulty=True)
+    by_name = model.module_by_name
     if pattern is not None:
-        named = [name for name in by_name if pattern.fullmatch(name)]
-        return Asked(form, (_entry(str(targets), named, by_name, verdicts),), below, verdicts)
+        names = [name for name in by_name if pattern.fullmatch(name)]
+        return TargetEntries(form, (_entry(str(targets), names, by_name, verdicts),), below, verdicts)
     if form == "all-linear":
-        return Asked(form, (_entry(ALL_LINEAR, sorted(targets), by_name, verdicts),), below, verdicts)
-    config = case.config.target_modules
-    order = tuple(dict.fromkeys(config)) if isinstance(config, tuple) else tuple(sorted(targets))
-    moved = {text: _rewritten(case, text) for text in order}
-    stacks = _by_entry([name for name in moved.values() if name], parameters)
-    found = _by_entry(order, by_name)
+        return TargetEntries(form, (_entry(ALL_LINEAR, sorted(targets), by_name, verdicts),), below, verdicts)
+    given = config.target_modules
+    texts = tuple(dict.fromkeys(given)) if isinstance(given, tuple) else tuple(sorted(targets))
+    rewritten = {text: rewritten_name(model, text, release) for text in texts}
+    stacks = _by_entry([name for name in rewritten.values() if name], parameters)
+    matches = _by_entry(texts, by_name)
     entries: list[Entry] = []
-    for text in order:
-        entry = _entry(text, found.get(text, ()), by_name, verdicts)
-        if moved[text]:
-            stacked = tuple(stacks.get(moved[text], ()))
-            entry = dataclasses.replace(entry, targeted=(), parameters=stacked, rewritten=moved[text])
+    for text in texts:
+        entry = _entry(text, matches.get(text, ()), by_name, verdicts)
+        if stack := rewritten[text]:
+            entry = dataclasses.replace(entry, targeted=(), parameters=tuple(stacks.get(stack, ())), rewritten=stack)
         entries.append(entry)
-    return Asked(form, tuple(entries), below, verdicts)
+    return TargetEntries(form, tuple(entries), below, verdicts)
 
 
-def endings_or_names(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """List entries that match `wanted` and nothing else of `names`, or nothing where that takes numbers."""
-    endings = shortest_endings(sorted(wanted), names, numbers=False)
-    return endings if endings and len(endings) <= MOST_SPELLED else ()
+def _parameter_entries(config: AdapterConfig, parameters: Iterable[str]) -> tuple[Entry, ...]:
+    given = config.target_parameters
+    # PEFT refuses a string there, which some callers' types do not keep out.
+    texts: tuple[str, ...] = () if isinstance(given, str) else tuple(dict.fromkeys(given or ()))
+    matches = _by_entry(texts, parameters)
+    return tuple(Entry(text, parameters=tuple(matches.get(text, ()))) for text in texts)
 
 
-def in_quotes(texts: Iterable[str]) -> str:
-    """Texts as the inside of a list: `"q_proj", "v_proj"`."""
-    return ", ".join(literal(text, _LONGEST_SHOWN) for text in texts)
-
-
-def cut(text: str) -> str:
-    """A text as a message shows it: the beginning of one that is longer than any name."""
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
-
-
-def some_in_quotes(texts: Collection[str]) -> str:
-    """The first ten of many texts, and how many more there are."""
-    more = f" and {len(texts) - _MOST_SHOWN:,} more" if len(texts) > _MOST_SHOWN else ""
-    return in_quotes(itertools.islice(texts, _MOST_SHOWN)) + more
-
-
-def pattern_of(names: Sequence[str]) -> str:
-    """A regular expression for list entries, without a backslash, so that it reads the same in JSON, YAML and Python."""
-    escaped = [plain_pattern(name) for name in names]
-    return f"(.*[.])?{escaped[0] if len(escaped) == 1 else '(' + '|'.join(escaped) + ')'}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things: `1 module`, `32 modules`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def plain_pattern(name: str) -> str:
-    """A name as a regular expression without a backslash."""
-    return "[.]".join(re.escape(word) for word in name.split("."))
-
-
-def _form(case: Case) -> tuple[Form, str | frozenset[str] | None]:
-    targets = case.config.target_modules
+def _form(model: ModelMap, config: AdapterConfig, release: Release) -> tuple[Form, str | frozenset[str] | None]:
+    targets = config.target_modules
     if targets is None:
-        if case.model.moe_conversion and release_in(case) >= (0, 19):
+        if model.moe_conversion and release >= (0, 19):
             return "none", None
-        default = default_targets(case.model.model_type, release_in(case))
+        default = default_targets(model.model_type, release)
         return ("none" if default is None else "default"), default
     if isinstance(targets, str):
         if targets.lower() == ALL_LINEAR:
-            return "all-linear", all_linear_targets(case.model, case.config.task_type)
+            return "all-linear", all_linear_targets(model, config.task_type)
         return "string", targets
     return "list", frozenset(targets)
 
@@ -196,14 +142,10 @@ def _entry(text: str, names: Iterable[str], by_name: Mapping[str, Module], verdi
     return Entry(text, modules, tuple(module for module in modules if verdicts[module.name].targeted))
 
 
-def _rewritten(case: Case, entry: str) -> str:
-    return rewritten_name(case.model, entry, release_in(case))
-
-
 def _by_entry(entries: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:
     wanted = NameSet(entries)
-    found: dict[str, list[str]] = {}
+    matches: dict[str, list[str]] = {}
     for name in names:
         for text in wanted.hits(name):
-            found.setdefault(text, []).append(name)
-    return found
+            matches.setdefault(text, []).append(name)
+    return matches

@@ -1,4 +1,4 @@
-"""What a check was given: names, an adapter, or a trainer's configuration; read, and not yet judged."""
+"""Input of a check: names, an adapter, or a trainer's configuration, as it was read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope import light_dataclasses as dataclasses
+from lorascope.checks.phrases import cut
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.plans.task_types import task_type
@@ -19,39 +20,35 @@ from lorascope.sources.source_kinds import is_hub_id
 
 if TYPE_CHECKING:
     from lorascope.trainers.detect import TrainerFile
-    from lorascope.trainers.protocol import Asked, Trainer
 
 # What a name of a module never holds, and a regular expression nearly always does.
 _REGULAR = frozenset("*+?[](){}|^$\\")
 _PATHLIKE = re.compile(r"[~.]?[/\\]|\.\.|.*\.(?:json|ya?ml|sh|py|ipynb|toml|txt|safetensors|gguf)\Z", re.IGNORECASE)
 _MAGIC = "all-linear"
-# So many names that were given, and so many letters of each, are shown.
+# So many of the names that were given are shown.
 _MOST_NAMED = 20
-_LONGEST_SHOWN = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Subject:
-    """What is to be checked.
+class CheckInput:
+    """What a check was given.
 
     Attributes:
         where: What messages and reports call it.
         settings: PEFT's keyword arguments, of an adapter or made of names; empty for a trainer's configuration.
-        trainer: The trainer whose configuration it is, or None.
-        asked: That configuration.
-        tensors: The tensors that lie beside an adapter's configuration, by their headers; None where none do.
-        notes: What should be known of where it comes from.
+        trainer_file: A trainer's configuration, or None.
+        tensors: The tensors next to an adapter's configuration, by their headers; None where there are none.
+        notes: What is good to know about where it comes from.
     """
 
     where: str
     settings: Mapping[str, Any]
-    trainer: Trainer | None = None
-    asked: Asked | None = None
+    trainer_file: TrainerFile | None = None
     tensors: Mapping[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
 
 
-def subject_of(
+def read_check_input(
     model: ModelMap,
     words: Sequence[str | os.PathLike[str]],
     *,
@@ -60,16 +57,16 @@ def subject_of(
     alpha: float = 16,
     revision: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Subject:
-    """What the words of a check mean.
+) -> CheckInput:
+    """Reads what the words of a check stand for.
 
     One word is a folder or file if there is one of that name, else a repository on the Hub if it is `owner/name`, else
     a name or a regular expression; several words are names, as in a list of `target_modules`.
 
     Args:
-        model: The map, which tells the task that names are for.
+        model: The map, for the task type of names.
         words: The words.
-        trainer: The trainer whose configuration, or whose options, the words are; found out if empty.
+        trainer: The trainer whose configuration or options the words are; found out if empty.
         rank: The rank of names.
         alpha: The alpha of names.
         revision: Branch, tag or commit of a Hub id.
@@ -108,12 +105,12 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _adapter(source: str | Path, **arguments: Any) -> Subject:
+def _adapter(source: str | Path, **arguments: Any) -> CheckInput:
     adapter = read_adapter(source, **arguments)
-    return Subject(adapter.where, adapter.config, tensors=adapter.tensors, notes=adapter.notes)
+    return CheckInput(adapter.where, adapter.config, tensors=adapter.tensors, notes=adapter.notes)
 
 
-def _of_names(model: ModelMap, words: Sequence[str], rank: int, alpha: float) -> Subject:
+def _of_names(model: ModelMap, words: Sequence[str], rank: int, alpha: float) -> CheckInput:
     first = words[0].strip() if words else ""
     if not first:
         raise LorascopeError(
@@ -122,34 +119,30 @@ def _of_names(model: ModelMap, words: Sequence[str], rank: int, alpha: float) ->
         )
     targets: str | list[str]
     if len(words) == 1 and (_REGULAR & set(first) or first.lower() == _MAGIC):
-        targets, said = first, f"the regular expression {_cut(first)}" if first.lower() != _MAGIC else first
+        targets, where = first, f"the regular expression {cut(first)}" if first.lower() != _MAGIC else first
     else:
         targets = [name for word in words for name in _names_in(word)]
         more = f" and {len(targets) - _MOST_NAMED:,} more" if len(targets) > _MOST_NAMED else ""
-        names = " ".join(map(_cut, targets[:_MOST_NAMED]))
-        said = f"the names {names}{more}" if len(targets) > 1 else f"the name {names}"
+        names = " ".join(map(cut, targets[:_MOST_NAMED]))
+        where = f"the names {names}{more}" if len(targets) > 1 else f"the name {names}"
     settings = {"target_modules": targets, "r": rank, "lora_alpha": alpha, "task_type": task_type(model)}
-    return Subject(said, settings)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return CheckInput(where, settings)
 
 
 def _names_in(word: str) -> list[str]:
-    """One name, or several that commas part, as LLaMA-Factory has them."""
+    """One name, or several with commas between them, as LLaMA-Factory writes them."""
     if _REGULAR & set(word):
         return [word]
     return [name.strip() for name in word.split(",") if name.strip()] or [word]
 
 
-def _of_file(path: Path) -> Subject:
+def _of_file(path: Path) -> CheckInput:
     """A trainer's file, or an adapter's or a plan's under a name of its own."""
     from lorascope.trainers.detect import read_file
 
-    found = read_file(path)
-    return Subject(str(path), found) if isinstance(found, Mapping) else _of_trainer(found)
+    content = read_file(path)
+    return CheckInput(str(path), content) if isinstance(content, Mapping) else _of_trainer(content)
 
 
-def _of_trainer(read: TrainerFile) -> Subject:
-    return Subject(read.where, {}, trainer=read.trainer, asked=read.asked)
+def _of_trainer(read: TrainerFile) -> CheckInput:
+    return CheckInput(read.where, {}, trainer_file=read)

@@ -1,4 +1,4 @@
-"""Under which names PEFT's load sees the tensors of an adapter's file, which is not always how the file names them.
+"""Names under which PEFT loads the tensors of an adapter's file: renamed and merged where transformers 5 does.
 
 Restates `convert_peft_adapter_state_dict_for_transformers` of PEFT 0.21.2, which came with 0.19: with transformers 5, and
 only on model types that its conversion mapping has a row for, adapters of earlier releases are renamed, and those of
@@ -63,7 +63,10 @@ def arrivals(model: ModelMap, tensors: Mapping[str, Tensor]) -> Arrivals:
     if not rules or not any(_LORA in name for name in plain):
         return Arrivals(plain, converts=bool(rules))
     names = dict(_renamed((name for name in plain if _LORA in name), rules))
-    seen = {names.get(name, name): dataclasses.replace(one, name=names.get(name, name)) for name, one in plain.items()}
+    seen = {
+        names.get(name, name): dataclasses.replace(arrival, name=names.get(name, name))
+        for name, arrival in plain.items()
+    }
     # A prefix that only has to be added is no other name.
     renamed = tuple(old for old, new in names.items() if new not in (old, PREFIX + old))
     leaves = dict(_expert_leaves(rules))
@@ -76,7 +79,7 @@ def arrivals(model: ModelMap, tensors: Mapping[str, Tensor]) -> Arrivals:
     uneven: list[str] = []
     merged: list[str] = []
     for (stem, stack, factor), by_leaf in singles.items():
-        sources = tuple(source for ones in by_leaf.values() for one in ones for source in one.sources)
+        sources = tuple(source for arrivals_ in by_leaf.values() for arrival in arrivals_ for source in arrival.sources)
         shape = _merged_shape(list(by_leaf.values()), factor)
         if shape is None:
             uneven += sources
@@ -119,9 +122,9 @@ def _expert_leaves(rules: Iterable[Rule]) -> Iterator[tuple[str, str]]:
 
 def _merged_shape(lists: list[list[Arrival]], factor: str) -> Shape | None:
     """The shape of single experts' factors once PEFT has put them together; None where it cannot."""
-    shapes = [{one.shape for one in ones} for ones in lists]
-    counts = {len(ones) for ones in lists}
-    if len(counts) > 1 or any(len(found) != 1 for found in shapes) or any(len(shape) != 2 for (shape,) in shapes):
+    shapes = [{arrival.shape for arrival in experts} for experts in lists]
+    counts = {len(experts) for experts in lists}
+    if len(counts) > 1 or any(len(distinct) != 1 for distinct in shapes) or any(len(shape) != 2 for (shape,) in shapes):
         return None
     experts = counts.pop()
     sides = [shape for (shape,) in shapes]

@@ -1,52 +1,52 @@
-"""What a well-known name of a weight means anywhere, and where a model has that."""
+"""Well-known names of weights: what they mean in any model, and where a model has that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.checks.entries import endings_or_names, in_quotes
+from lorascope.checks.context import CheckContext
+from lorascope.checks.phrases import in_quotes, joined
 from lorascope.model import lexicon
 from lorascope.model.classify import parse_role
-from lorascope.model.types import ModelMap, Weight
+from lorascope.model.types import Weight
 from lorascope.names import NUMBER
 from lorascope.peft_rules.adaptability import obstacle
 from lorascope.peft_rules.addresses import as_parameter, peft_name
-from lorascope.peft_rules.matchers import parameter_names
-from lorascope.plans.rules import CONTENTS, holds, own_components
+from lorascope.plans.rules import CONTENTS, holds
 
 # (block, part); a part is empty where the name means the whole block.
 Meaning = tuple[str, str]
 
-_SAID = {
-    ("attention", "q"): "the queries",
-    ("attention", "k"): "the keys",
-    ("attention", "v"): "the values",
-    ("attention", "o"): "the attention's output",
-    ("attention", "gate"): "the attention's gate",
-    ("ffn", "gate"): "the FFN's gate",
-    ("ffn", "up"): "the FFN's up projection",
-    ("ffn", "down"): "the FFN's down projection",
-    ("router", ""): "the router",
-    ("head", "lm"): "the output embedding",
-    ("head", "classifier"): "the classifier",
-    ("embedding", "token"): "the token embedding",
-    ("attention", ""): "the attention",
-    ("ffn", ""): "the FFN",
+_WORDS = {
+    ("attention", "q"): "query",
+    ("attention", "k"): "key",
+    ("attention", "v"): "value",
+    ("attention", "o"): "attention output",
+    ("attention", "gate"): "attention gate",
+    ("ffn", "gate"): "FFN gate",
+    ("ffn", "up"): "FFN up projection",
+    ("ffn", "down"): "FFN down projection",
+    ("router", ""): "router",
+    ("head", "lm"): "output embedding",
+    ("head", "classifier"): "classifier",
+    ("embedding", "token"): "token embedding",
+    ("attention", ""): "attention",
+    ("ffn", ""): "FFN",
 }
-_BLOCKS = {"attention": "attention", "ffn": "feed-forward weights", "mixer": "mixers"}
+_BLOCKS = {"attention": "attention", "ffn": "FFN", "mixer": "mixer"}
 # Names that people paste and that no architecture of the lexicon has as a module: the mistral format's and others.
 _ELSEWHERE = {"wq": ("attention", "q"), "wk": ("attention", "k"), "wv": ("attention", "v"), "wo": ("attention", "o")}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where a model has what a name means.
+    """The weights of a model that a name means.
 
     Attributes:
-        meanings: What the name means, as far as the model has it.
-        weights: The weights that are or hold it.
-        modules: Entries for `target_modules` that match exactly those weights that are modules; empty if none do.
+        meanings: What the name means, without what the model lacks.
+        weights: The weights that are that or hold it.
+        modules: Entries for `target_modules` that match exactly those of them that are modules; empty if none do.
         parameters: The same for `target_parameters`.
     """
 
@@ -57,7 +57,7 @@ class Place:
 
 
 def meanings_of(name: str) -> tuple[Meaning, ...]:
-    """What a name of a weight, or the end of one, means in the architectures of the lexicon; nothing if nobody knows."""
+    """What a name, or the end of one, means in known architectures; empty if unknown."""
     words = [word for word in NUMBER.sub("", name).split(".") if word]
     while len(words) > 1 and words[-1] in lexicon.WRAPPERS:
         words.pop()
@@ -69,88 +69,109 @@ def meanings_of(name: str) -> tuple[Meaning, ...]:
     tail = lexicon.TAILS.get(".".join(words[-2:]), "")
     if tail == "{o}":
         return (("attention", "o"),) if block == "attention" else (("ffn", "down"),)
-    found: list[Meaning] = []
+    meanings: list[Meaning] = []
     if tail:
-        found.append(_meaning(tail))
+        meanings.append(_meaning(tail))
     for text in (lexicon.BARE_LEAVES.get(leaf), lexicon.LEAVES.get(leaf)):
         if text:
-            found.append(_meaning(text))
+            meanings.append(_meaning(text))
     for other in ("attention", "ffn", "mixer"):
         part = lexicon.PARTS[other].get(leaf)
         if part and (not block or block == other) and not (tail or leaf in lexicon.BARE_LEAVES):
-            found.append((other, part))
-    if leaf in lexicon.BLOCKS and not found:
-        found.append((lexicon.BLOCKS[leaf].partition(".")[0], ""))
-    if not found and leaf in _ELSEWHERE:
-        found.append(_ELSEWHERE[leaf])
-    return tuple(dict.fromkeys(found))
+            meanings.append((other, part))
+    if leaf in lexicon.BLOCKS and not meanings:
+        meanings.append((lexicon.BLOCKS[leaf].partition(".")[0], ""))
+    if not meanings and leaf in _ELSEWHERE:
+        meanings.append(_ELSEWHERE[leaf])
+    return tuple(dict.fromkeys(meanings))
 
 
-def said_meaning(meanings: Iterable[Meaning]) -> str:
-    """What meanings are, in words: `the queries, the keys`."""
-    said = []
-    for block, part in meanings:
-        for piece in CONTENTS.get(part, (part,)):
-            said.append(_SAID.get((block, piece), f"the {block}'s {piece}".rstrip(" ").removesuffix("'s")))
-    return ", ".join(dict.fromkeys(said))
+def describe_meanings(meanings: Iterable[Meaning]) -> str:
+    """Meanings in words: `the query, key and value`."""
+    words = dict.fromkeys(
+        _WORDS.get((block, piece), f"{block} {piece}".rstrip())
+        for block, part in meanings
+        for piece in CONTENTS.get(part, (part,))
+    )
+    return f"the {joined(words)}" if words else ""
 
 
-def place_in(model: ModelMap, meanings: Iterable[Meaning]) -> Place | None:
-    """Where a model itself has something, or None where it has nothing of the kind that PEFT can adapt."""
-    own = own_components(model)
-    found: dict[str, Weight] = {}
+def find_place(context: CheckContext, meanings: Iterable[Meaning]) -> Place | None:
+    """The adaptable weights of the model itself with some meanings; None where it has none."""
+    model = context.model
+    weights: dict[str, Weight] = {}
     present: list[Meaning] = []
     for block, part in meanings:
         facts = ((block,), CONTENTS.get(part, (part,))) if part else ((block,),)
-        weights = [w for w in model.weights if w.role.component in own and holds(w, facts) and not obstacle(model, w)]
-        if weights:
+        holders = [
+            weight
+            for weight in model.weights
+            if weight.role.component in context.main_components and holds(weight, facts) and not obstacle(model, weight)
+        ]
+        if holders:
             present.append((block, part))
-            found.update((weight.name, weight) for weight in weights)
-    return place_of_weights(model, list(found.values()), tuple(present)) if found else None
+            weights.update((weight.name, weight) for weight in holders)
+    return place_of_weights(context, list(weights.values()), tuple(present)) if weights else None
 
 
-def place_of_weights(model: ModelMap, weights: Sequence[Weight], meanings: tuple[Meaning, ...] = ()) -> Place:
-    """Some weights with the entries that reach them."""
-    modules = [weight.name for weight in weights if not as_parameter(model, weight)]
-    bare = [peft_name(model, weight) for weight in weights if as_parameter(model, weight)]
+def place_of_weights(context: CheckContext, weights: Sequence[Weight], meanings: tuple[Meaning, ...] = ()) -> Place:
+    """Weights with the entries that match them."""
+    modules = [weight.name for weight in weights if not as_parameter(context.model, weight)]
+    parameters = [peft_name(context.model, weight) for weight in weights if as_parameter(context.model, weight)]
     return Place(
         meanings,
         tuple(weights),
-        endings_or_names(modules, [module.name for module in model.modules]) if modules else (),
-        endings_or_names(bare, [name for _, name, _ in parameter_names(model)]) if bare else (),
+        context.module_entries(modules) if modules else (),
+        context.parameter_entries(parameters) if parameters else (),
     )
 
 
-def said_place(model: ModelMap, place: Place) -> str:
-    """Where it is, in words: `in c_attn here, with the keys and the values`."""
-    leaves = ", ".join([*place.modules, *place.parameters]) or _leaves(place.weights)
-    asked = {piece for _, part in place.meanings for piece in CONTENTS.get(part, (part,))}
-    along: dict[Meaning, None] = {}
-    for weight in place.weights:
-        pieces = CONTENTS.get(weight.role.part, ())
-        if asked & {"", weight.role.part} or not pieces:
-            continue
-        along.update({(weight.role.block, piece): None for piece in pieces if piece not in asked})
-    extra = f", together with {said_meaning(along)}" if along else ""
-    return f"here in {leaves}{extra}"
+def describe_place(context: CheckContext, texts: Sequence[str], place: Place) -> str:
+    """Where the model has what well-known names mean, in a sentence."""
+    names, many = joined(dict.fromkeys(texts)), len(texts) > 1
+    pieces = {piece for _, part in place.meanings for piece in CONTENTS.get(part, (part,))}
+    extra = describe_meanings(_other_pieces(place, pieces))
+    where = _where(place) + (f", together with {extra}" if extra else "") + _expert_share(context, place)
+    if all(len(CONTENTS.get(weight.role.part, ())) > 1 for weight in place.weights) and pieces != {""}:
+        if many:
+            return f"Most models have separate {names}; this one fuses them into {where}."
+        if extra:
+            return f"Most models have a separate {names}; this one fuses it into {where}."
+    if not many and len(pieces) > 1 and len(place.modules) > 1:
+        return f"Elsewhere it fuses {describe_meanings(place.meanings)}; here they are separate: {where}."
+    return f"{'They mean' if many else 'It means'} {describe_meanings(place.meanings)}; here that is {where}."
 
 
-def fix_for(model: ModelMap, place: Place, command: str) -> str:
-    """What to write to reach a place."""
+def describe_lack(context: CheckContext, texts: Sequence[str], meanings: Sequence[Meaning]) -> str:
+    """What well-known names mean that the model does not have, in a sentence."""
+    model, own = context.model, context.main_components
+    meaning = f"{'They mean' if len(texts) > 1 else 'It means'} {describe_meanings(meanings)}"
+    blocks = {weight.role.block for weight in model.weights if weight.role.component in own}
+    for block, part in meanings:
+        if block in _BLOCKS and block not in blocks:
+            return f"{meaning}, and {model.model} has no {_BLOCKS[block]} of its own."
+        if part:
+            parts = {w.role.part for w in model.weights if w.role.component in own and w.role.block == block} - {""}
+            others = f": its {_BLOCKS.get(block, block)} has {', '.join(sorted(parts))}" if parts else ""
+            return f"{meaning}, and {model.model} has none that can be adapted{others}."
+    return f"{meaning}, and {model.model} has none that can be adapted."
+
+
+def fix_for_place(context: CheckContext, place: Place, command: str) -> str:
+    """What to write to adapt a place; the command that writes it where entries do not suffice."""
     ways = []
     if place.modules:
-        ways.append(f"in target_modules: {in_quotes(place.modules)}")
+        ways.append(f"{in_quotes(place.modules)} in target_modules")
     if place.parameters:
-        ways.append(f"target_parameters=[{in_quotes(place.parameters)}]")
-    bare = [weight for weight in place.weights if as_parameter(model, weight)]
-    if not ways or (bare and not place.parameters) or (len(bare) < len(place.weights) and not place.modules):
-        return f"Let it be written: {command}"
-    dropout = " with lora_dropout=0" if place.parameters else ""
-    return f"Write {' and '.join(ways)}{dropout}."
+        ways.append(f"target_parameters=[{in_quotes(place.parameters)}] with lora_dropout=0")
+    parameters = [weight for weight in place.weights if as_parameter(context.model, weight)]
+    if (parameters and not place.parameters) or (len(parameters) < len(place.weights) and not place.modules):
+        return f"This writes it: {command}"
+    return f"Use {' and '.join(ways)}."
 
 
 def selector_of(meanings: Iterable[Meaning]) -> str:
-    """The rules that select what is meant, for a command: `attention.q,k ffn.down`."""
+    """The rules that select some meanings, for a command: `attention.q,k ffn.down`."""
     parts: dict[str, list[str]] = {}
     for block, part in meanings:
         parts.setdefault(block, []).extend(CONTENTS.get(part, (part,)) if part else ())
@@ -159,18 +180,31 @@ def selector_of(meanings: Iterable[Meaning]) -> str:
     )
 
 
-def said_lack(model: ModelMap, meanings: Iterable[Meaning]) -> str:
-    """That a model has no such thing, and what it has instead."""
-    own = own_components(model)
-    blocks = {weight.role.block for weight in model.weights if weight.role.component in own}
-    for block, part in meanings:
-        if block in _BLOCKS and block not in blocks:
-            return f"{model.model} has no {_BLOCKS[block]} of its own"
-        if part:
-            parts = {w.role.part for w in model.weights if w.role.component in own and w.role.block == block}
-            shown = ", ".join(sorted(parts - {""}))
-            return f"{model.model} has none that can be adapted" + (f": its {block} has {shown}" if shown else "")
-    return f"{model.model} has none that can be adapted"
+def _where(place: Place) -> str:
+    ways = [joined(place.modules)] if place.modules else []
+    if place.parameters:
+        ways.append(f"the parameter{'s' if len(place.parameters) > 1 else ''} {joined(place.parameters)}")
+    return " and ".join(ways) or ", ".join(_leaves(place.weights))
+
+
+def _other_pieces(place: Place, pieces: set[str]) -> dict[Meaning, None]:
+    """What the weights hold besides what is meant."""
+    others: dict[Meaning, None] = {}
+    for weight in place.weights:
+        contents = CONTENTS.get(weight.role.part, ())
+        if contents and not pieces & {"", weight.role.part}:
+            others.update({(weight.role.block, piece): None for piece in contents if piece not in pieces})
+    return others
+
+
+def _expert_share(context: CheckContext, place: Place) -> str:
+    """How much of the FFN the experts are, where they are parameters."""
+    if not any(w.role.block == "ffn" and w.role.variant == "expert" and w.kind == "parameter" for w in place.weights):
+        return ""
+    ffn = [w for w in context.model.weights if w.role.component in context.main_components and w.role.block == "ffn"]
+    experts = sum(weight.size for weight in ffn if weight.role.variant == "expert")
+    share = experts / (sum(weight.size for weight in ffn) or 1)  # all may be without numbers
+    return f" (experts: {share:.1%} of the FFN)"
 
 
 def _meaning(text: str) -> Meaning:
@@ -178,6 +212,5 @@ def _meaning(text: str) -> Meaning:
     return role.block, role.part
 
 
-def _leaves(weights: Iterable[Weight]) -> str:
-    leaves = dict.fromkeys(".".join(NUMBER.sub("*", weight.name).split(".")[-2:]) for weight in weights)
-    return ", ".join(leaves)
+def _leaves(weights: Iterable[Weight]) -> list[str]:
+    return list(dict.fromkeys(".".join(NUMBER.sub("*", weight.name).split(".")[-2:]) for weight in weights))

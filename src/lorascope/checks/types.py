@@ -12,17 +12,17 @@ from lorascope.texts import text_of
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """What an adapter, a list of names or a trainer's configuration does on a model, and the findings.
+    """What an adapter or configuration does on a model, and what is wrong.
 
     Attributes:
         model: The map.
         subject: What was checked, as messages call it.
         config: What PEFT is given; None where a trainer does not use PEFT.
         resolution: The adapted weights, and what they cost.
-        findings: What there is to say, errors first.
+        findings: The findings, errors first.
         trainer: The trainer whose configuration it is, with its release; empty for PEFT itself.
         peft: The release of PEFT whose rules were applied; empty where a trainer does not use PEFT.
-        serving: What a server does with it, if that was asked.
+        serving: What a server does with it, if one was given.
     """
 
     model: ModelMap

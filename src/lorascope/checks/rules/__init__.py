@@ -1,1 +1,1 @@
-"""One file per kind of fault that a check finds."""
+"""Rules: one file per kind of fault, each finding declared once."""

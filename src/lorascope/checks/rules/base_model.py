@@ -1,4 +1,4 @@
-"""Whether an adapter was made for another model than the one that it is looked at on, or by rules of another PEFT."""
+"""Adapters trained on another base model, head or PEFT release."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lorascope.checks.context import Case
+from lorascope.checks.context import CheckContext, sizes_of
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rules.releases import VERSION_DEPENDENT
+from lorascope.checks.rules.task_types import TASK_TYPE
 from lorascope.findings import Finding
 from lorascope.foreign_text import quoted, shell_word
 from lorascope.model.types import Head
 from lorascope.names import listed
 from lorascope.peft_rules.releases import NEWEST, OLDEST, parsed_version
 from lorascope.peft_rules.resolve import resolve
-from lorascope.sources.checkpoint.types import Tensor
 from lorascope.sources.source_kinds import HUB_ID
+
+OTHER_BASE = Rule(
+    "other-base",
+    "warning",
+    "the adapter was trained on another model",
+    "A name alone proves nothing: tensors of other sizes are an error, a copy of the same weights is a note.",
+)
 
 _MOST_NAMED = 6
 # An owner and a name of at most 96 characters, as huggingface_hub has it.
@@ -32,44 +41,24 @@ _OTHER_HEADS: Mapping[str, tuple[Head, ...]] = {
 _HEAD_OF = {"SEQ_CLS": "sequence-classification", "CAUSAL_LM": "causal-lm", "SEQ_2_SEQ_LM": "seq2seq-lm"}
 
 
-def base_findings(case: Case, tensors: Mapping[str, Tensor] | None = None) -> Iterator[Finding]:
-    """What says that an adapter was trained on another model, another head, or by another release of PEFT.
-
-    A name alone proves nothing, so that it is a note or a warning; tensors of other sizes are an error.
-
-    Args:
-        case: The configuration on the model, with all that `adapter_config.json` says in `given`.
-        tensors: Those of the adapter's file, where they were read.
-    """
-    yield from _other_model(case, tensors)
-    yield from _other_class(case)
-    yield from _other_head(case)
-    yield from _other_release(case)
-
-
-def _other_model(case: Case, tensors: Mapping[str, Tensor] | None) -> Iterator[Finding]:
-    named = case.given.get("base_model_name_or_path")
-    model = case.model.model
-    if not isinstance(named, str) or not (_is_hub_id(named) and _is_hub_id(model)) or named.lower() == model.lower():
+@finds(OTHER_BASE)
+def other_model(context: CheckContext) -> Iterator[Finding]:
+    """Another name of the base model, as certain as the sizes of the tensors make it."""
+    base, model = context.given.get("base_model_name_or_path"), context.model.model
+    if not isinstance(base, str) or not (_is_hub_id(base) and _is_hub_id(model)) or base.lower() == model.lower():
         return
-    said = f'The adapter was trained on {quoted(named)}, and it is looked at on "{model}"'
-    fix = f"Look at it on its own base: lorascope check {shell_word(named)} ADAPTER"
-    if tensors is not None and _other_sizes(case, tensors):
-        yield Finding("other-base", "error", case.where, f"{said}, whose weights are of other sizes.", fix)
-    elif _plain(named) == _plain(model):
-        note = f"{said}, by its name a copy of it: of the same weights, or else the adapter does something else here."
-        yield Finding("other-base", "note", case.where, note, fix)
+    message = f'The adapter was trained on {quoted(base)}, and this model is "{model}"'
+    fix = f"Check it on its own base: lorascope check {shell_word(base)} ADAPTER"
+    if context.comparison is not None and context.comparison.other_sizes:
+        yield OTHER_BASE.finding(context.where, f"{message}, whose weights have other sizes.", fix, "error")
+    elif _plain(base) == _plain(model):
+        message += ", by its name a copy. If its weights are the same, the adapter does the same."
+        yield OTHER_BASE.finding(context.where, message, fix, "note")
     else:
-        sizes = "" if tensors is None else " The sizes of its tensors fit, which says nothing of the weights' values."
-        yield Finding(
-            "other-base", "warning", case.where, f"{said}: on other weights it does something else.{sizes}", fix
-        )
-
-
-def _other_sizes(case: Case, tensors: Mapping[str, Tensor]) -> int:
-    from lorascope.checks.rules.tensors import other_sizes  # with what reads tables of names
-
-    return other_sizes(case, tensors)
+        message += ". On other weights it does something else."
+        if context.tensors is not None:
+            message += " The sizes of its tensors fit, which says nothing about the values of the weights."
+        yield OTHER_BASE.finding(context.where, message, fix)
 
 
 def _is_hub_id(name: str) -> bool:
@@ -81,68 +70,62 @@ def _plain(name: str) -> str:
     return _COPY.sub("", name.rpartition("/")[2].lower())
 
 
-def _other_class(case: Case) -> Iterator[Finding]:
+@finds(OTHER_BASE)
+def other_class(context: CheckContext) -> Iterator[Finding]:
     """`auto_mapping`, in which PEFT writes the model's class where the configuration has no task type."""
-    mapping = case.given.get("auto_mapping")
+    mapping = context.given.get("auto_mapping")
     named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    here = case.model.architecture
+    here = context.model.architecture
     # Tools wrap the class (FSDPLlamaForCausalLM, PeftModel): that is no other model.
     if not isinstance(named, str) or not here or named.endswith(here) or named.startswith("Peft"):
         return
-    yield Finding(
-        "other-base",
-        "warning",
-        case.where,
-        f"The adapter was trained on a {quoted(named)} and it is looked at on a {here}: the names of their modules may "
-        "differ, and PEFT ignores tensors whose name it does not find.",
-        "Load the class that it was trained on, or look at that: lorascope inspect has --head.",
+    message = (
+        f"The adapter was trained on a {quoted(named)}, and this model is a {here}. The names of their modules may "
+        "differ, and PEFT ignores tensors whose name it does not find."
     )
+    fix = "Load the class that it was trained on; lorascope inspect shows it with --head."
+    yield OTHER_BASE.finding(context.where, message, fix)
 
 
-def _other_head(case: Case) -> Iterator[Finding]:
-    task = case.config.task_type or ""
-    if case.model.head not in _OTHER_HEADS.get(task, ()):
+@finds(TASK_TYPE)
+def other_head(context: CheckContext) -> Iterator[Finding]:
+    """A task type that a model with this head does not have."""
+    task, model = context.config.task_type or "", context.model
+    if model.head not in _OTHER_HEADS.get(task, ()):
         return
-    head = _HEAD_OF.get(task, "")
-    yield Finding(
-        "task-type",
-        "warning",
-        case.where,
-        f"task_type is {task}, and {case.model.architecture or 'the model'} has the head of a {case.model.head}: the "
-        "adapter was trained on another class, or PEFT wraps this one for a task that it does not do.",
-        f"Look at it with its own head: --head {head}." if head else "Look at it on the class that it was trained on.",
+    message = (
+        f"task_type is {task}, and {model.architecture or 'the model'} has the head of a {model.head}. Either the adapter "
+        "was trained on another class, or PEFT wraps this one for a task that it does not do."
     )
+    head = _HEAD_OF.get(task, "")
+    fix = f"Check it with its own head: --head {head}." if head else "Check it on the class that it was trained on."
+    yield TASK_TYPE.finding(context.where, message, fix)
 
 
-def _other_release(case: Case) -> Iterator[Finding]:
-    given = case.given.get("peft_version")
+@finds(VERSION_DEPENDENT)
+def other_release(context: CheckContext) -> Iterator[Finding]:
+    """A PEFT release that saved the adapter and reads it differently."""
+    given = context.given.get("peft_version")
     release = parsed_version(given) if isinstance(given, str) else None
-    ours = parsed_version(case.peft or NEWEST)
+    ours = parsed_version(context.release_name)
     if release is None or ours is None:
         return
     newest = parsed_version(NEWEST) or ours
     if release[:2] > newest[:2]:
-        yield Finding(
-            "version-dependent",
-            "note",
-            case.where,
-            f"The adapter was saved by PEFT {quoted(given)}, and the rules known here end with {NEWEST}.",
-            "A newer lorascope may know them. An older PEFT drops keys of a configuration that it does not know.",
-        )
+        message = f"The adapter was saved by PEFT {quoted(given)}, and the newest release known here is {NEWEST}."
+        fix = "Update lorascope. An older PEFT drops keys of a configuration that it does not know."
+        yield VERSION_DEPENDENT.finding(context.where, message, fix)
         return
     if release[:2] == ours[:2] or release < OLDEST:
         return
-    there = resolve(case.model, case.config, ".".join(map(str, release)))
-    sizes = {one.name: (one.rank, one.alpha) for one in there.adapted}
-    here = {one.name: (one.rank, one.alpha) for one in case.resolution.adapted}
-    if there.error or case.resolution.error or sizes == here:
+    there = resolve(context.model, context.config, ".".join(map(str, release)))
+    before, here = sizes_of(there), context.sizes
+    if there.error or context.resolution.error or before == here:
         return
-    differing = sorted(name for name in sizes.keys() | here.keys() if sizes.get(name) != here.get(name))
-    yield Finding(
-        "version-dependent",
-        "warning",
-        listed(differing, _MOST_NAMED),
-        f"The adapter was saved by PEFT {quoted(given)}, which reads its configuration differently from "
-        f"{case.peft or NEWEST}: {len(differing)} weights are adapted by one of them alone, or at another rank or alpha.",
-        "Load it with the PEFT that saved it, or write full names into target_modules and save it anew.",
+    differing = sorted(name for name in before.keys() | here.keys() if before.get(name) != here.get(name))
+    message = (
+        f"{len(differing)} weights differ between PEFT {quoted(given)}, which saved the adapter, and "
+        f"{context.release_name}: only one of them adapts them, or at another rank or alpha."
     )
+    fix = "Load it with the PEFT that saved it, or write full names into target_modules and save it anew."
+    yield VERSION_DEPENDENT.finding(listed(differing, _MOST_NAMED), message, fix, "warning")

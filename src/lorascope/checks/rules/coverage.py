@@ -1,15 +1,16 @@
-"""Weights that do what adapted ones do, and are left out: experts beside a dense FFN, above all."""
+"""Weights that are left out although others of their kind are adapted: experts next to a dense FFN, above all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from lorascope.checks.context import Case, places
-from lorascope.checks.entries import Asked, counted
-from lorascope.checks.name_meanings import fix_for, place_of_weights
-from lorascope.checks.rules.layers import excluded_by
-from lorascope.checks.rules.moe_rewrite import taken_by_rewrite
-from lorascope.checks.rules.unmatched import planning_command
+from lorascope.checks.context import CheckContext
+from lorascope.checks.exclusions import excluded_by
+from lorascope.checks.name_meanings import fix_for_place, place_of_weights
+from lorascope.checks.phrases import counted, places
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rules.moe_rewrite import rewritten_away
+from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.model.types import Weight
 from lorascope.names import template
@@ -18,88 +19,92 @@ from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.plans.rules import CONTENTS
 
-_PLANNED = ("attention", "ffn", "mixer")
-_SAID = {
+LEFT_OUT = Rule(
+    "left-out",
+    "warning",
+    "weights are not adapted although others that do the same are",
+    "q_proj and up_proj often miss fused experts or linear attention, which can be most of the block.",
+)
+
+_MAIN_BLOCKS = ("attention", "ffn", "mixer")
+_KINDS = {
     "expert": "the routed experts",
     "shared": "the shared experts",
-    "dense": "the dense feed-forward layers",
+    "dense": "the dense FFN layers",
     "linear": "the linear attention",
     "cross": "the cross-attention",
     "self": "the self-attention",
 }
 
 
-def coverage_findings(case: Case, asked: Asked) -> Iterator[Finding]:
-    """`left-out`."""
-    if not case.hit:
-        return
-    by_block: dict[tuple[str, str], list[Weight]] = {}
-    for weight in _missed(case, asked):
-        by_block.setdefault((weight.role.block, weight.role.variant), []).append(weight)
-    for (block, variant), weights in by_block.items():
-        whole = sum(w.size for w in case.model.weights if w.role.component in case.own and w.role.block == block)
+@finds(LEFT_OUT)
+def left_out(context: CheckContext) -> Iterator[Finding]:
+    """Weights of adapted kinds that get no adapter."""
+    groups: dict[tuple[str, str], list[Weight]] = {}
+    for weight in _missed(context) if context.adapted_weights else ():
+        groups.setdefault((weight.role.block, weight.role.variant), []).append(weight)
+    for (block, variant), weights in groups.items():
+        main = [w for w in context.model.weights if w.role.component in context.main_components]
+        whole = sum(weight.size for weight in main if weight.role.block == block)
         share = sum(weight.size for weight in weights) / whole if whole else 0.0
-        who = _SAID.get(variant, f"the {block}")
+        kind = _KINDS.get(variant, f"the {block}")
         parts = ", ".join(sorted({weight.role.part for weight in weights} - {""}))
         title = {"ffn": "FFN"}.get(block, block)
         message = (
-            f"Not adapted: {counted(len(weights), 'weight')} of {who} ({parts}), {share:.1%} of the {title}, though others "
-            "that do the same are."
+            f"Not adapted: {share:.1%} of the {title}, though others that do the same are: "
+            f"{counted(len(weights), 'weight')} of {kind} ({parts})."
         )
-        severity: Severity = "warning" if _likely_unmeant(case, asked, weights) else "note"
         selector = ".".join(word for word in (block, variant) if word)
-        place = place_of_weights(case.model, weights)
-        fix = (
-            fix_for(case.model, place, planning_command(case, selector))
-            + " Nothing to do if they are meant to stay out."
-        )
-        yield Finding("left-out", severity, places(weights), message, fix)
+        place = place_of_weights(context, weights)
+        fix = f"{fix_for_place(context, place, planning_command(context.model, selector))} Nothing to do if they are meant to stay out."
+        severity: Severity = "warning" if _likely_unmeant(context, weights) else "note"
+        yield LEFT_OUT.finding(places(weights), message, fix, severity)
 
 
-def _missed(case: Case, asked: Asked) -> list[Weight]:
+def _missed(context: CheckContext) -> list[Weight]:
     """Weights of the roles that are adapted, as far as nothing in the configuration says that they are not meant."""
-    own = [weight for weight in case.hit if weight.role.component in case.own and weight.role.block in _PLANNED]
-    names = {weight.name for weight in case.hit}
-    taken = taken_by_rewrite(case)  # Said by the finding on the rewrite.
+    names = {weight.name for weight in context.adapted_weights}
+    adapted = [weight for weight in context.adapted_weights if _is_main(context, weight)]
+    rewritten = rewritten_away(context)  # `moe-rewrite` says so.
     templates = {template(name) for name in names}
     layers: dict[str, set[int | None]] = {}
-    for weight in own:
+    for weight in adapted:
         layers.setdefault(weight.role.block, set()).add(weight.layer)
-    everywhere = case.config.layers_to_transform is None
-    everything = _asks_for_everything(case, asked)
-    parts = _parts(own)
+    everywhere = context.config.layers_to_transform is None
+    everything = _asks_for_everything(context)
+    parts = _parts(adapted)
     candidates = [
         weight
-        for weight in case.model.weights
+        for weight in context.model.weights
         if weight.name not in names
-        and weight.name not in taken
-        and weight.role.component in case.own
-        and weight.role.block in _PLANNED
+        and weight.name not in rewritten
+        and _is_main(context, weight)
         # Some layers of many: whoever names them means them.
         and template(weight.name) not in templates
         and (everywhere or weight.layer in layers.get(weight.role.block, ()))
         and (everything or _shares(weight, parts))
     ]
-    excluded: set[str] = set()
-    if case.config.exclude_modules:
-        try:
-            excluded = set(excluded_by(case.config.exclude_modules, [weight.name for weight in candidates]))
-        except BadPatternError:
-            return []
-    return [weight for weight in candidates if weight.name not in excluded and not obstacle(case.model, weight)]
+    try:
+        excluded = set(excluded_by(context.config.exclude_modules or (), [weight.name for weight in candidates]))
+    except BadPatternError:
+        return []
+    return [weight for weight in candidates if weight.name not in excluded and not obstacle(context.model, weight)]
 
 
-def _asks_for_everything(case: Case, asked: Asked) -> bool:
+def _is_main(context: CheckContext, weight: Weight) -> bool:
+    """It belongs to the attention, FFN or mixers of the model itself."""
+    return weight.role.component in context.main_components and weight.role.block in _MAIN_BLOCKS
+
+
+def _asks_for_everything(context: CheckContext) -> bool:
     """All linear layers are asked for, by `all-linear` or by an expression that takes every one of the model's own."""
-    if asked.form == "all-linear":
-        return True
-    if asked.form != "string":
-        return False
-    hit = {weight.name for weight in case.hit}
+    if context.entries.form != "string":
+        return context.entries.form == "all-linear"
+    names = {weight.name for weight in context.adapted_weights}
     return all(
-        weight.name in hit
-        for weight in case.model.weights
-        if weight.kind in ("linear", "conv1d") and weight.role.component in case.own and weight.role.block in _PLANNED
+        weight.name in names
+        for weight in context.model.weights
+        if weight.kind in ("linear", "conv1d") and _is_main(context, weight)
     )
 
 
@@ -116,26 +121,29 @@ def _parts(weights: Iterable[Weight]) -> dict[str, set[str]]:
     return {**fused, **plain}
 
 
+def _pieces(weight: Weight) -> set[str]:
+    """The part of a weight, and what is fused in it."""
+    return {weight.role.part, *CONTENTS.get(weight.role.part, ())}
+
+
 def _shares(weight: Weight, parts: dict[str, set[str]]) -> bool:
-    own = {weight.role.part, *CONTENTS.get(weight.role.part, ())}
-    return bool(own & parts.get(weight.role.block, set()))
+    return bool(_pieces(weight) & parts.get(weight.role.block, set()))
 
 
-def _likely_unmeant(case: Case, asked: Asked, weights: Iterable[Weight]) -> bool:
+def _likely_unmeant(context: CheckContext, weights: Sequence[Weight]) -> bool:
     """The entries that adapt their like are the short names that people paste, not names that tell one from another."""
-    if asked.form == "all-linear":
-        return True
-    if asked.form == "string":
-        return False
+    entries = context.entries
+    if entries.form in ("all-linear", "string"):
+        return entries.form == "all-linear"
     blocks = {weight.role.block for weight in weights}
-    pieces = {piece for w in weights for piece in (w.role.part, *CONTENTS.get(w.role.part, ()))}
+    pieces = {piece for weight in weights for piece in _pieces(weight)}
     like = {
-        peft_name(case.model, w): w
-        for w in case.hit
-        if w.role.block in blocks and w.role.part not in CONTENTS and w.role.part in pieces
+        peft_name(context.model, weight)
+        for weight in context.adapted_weights
+        if weight.role.block in blocks and weight.role.part not in CONTENTS and weight.role.part in pieces
     }
-    if any(name in like for entry in asked.parameters for name in entry.parameters):
+    if any(name in like for entry in entries.parameters for name in entry.parameters):
         return False  # Who writes target_parameters knows that there are such.
     return any(
-        "." not in entry.text and any(module.name in like for module in entry.targeted) for entry in asked.modules
+        "." not in entry.text and any(module.name in like for module in entry.targeted) for entry in entries.modules
     )

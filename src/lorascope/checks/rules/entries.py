@@ -1,51 +1,91 @@
-"""Entries of the targets that match other things than layers, or nothing that another entry does not match."""
+"""Target entries that match what is no layer, or nothing that another entry does not match."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-from lorascope.checks.context import Case
-from lorascope.checks.entries import (
-    MOST_EXPLAINED,
-    MOST_SPELLED,
-    Asked,
-    Entry,
-    counted,
-    endings_or_names,
-    in_quotes,
-    resolved_with,
-    some_in_quotes,
-)
-from lorascope.checks.name_meanings import fix_for, place_in
-from lorascope.checks.rules.unmatched import planning_command
+from lorascope.checks.context import CheckContext
+from lorascope.checks.entries import Entry
+from lorascope.checks.name_meanings import find_place, fix_for_place
+from lorascope.checks.phrases import counted, in_quotes, some_in_quotes
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.suggestions import MOST_EXPLAINED, MOST_SPELLED, planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.foreign_text import literal
 from lorascope.model.types import Module
 from lorascope.names import NUMBER, listed
-from lorascope.peft_rules.matchers import dotted_suffixes, parameter_names
+from lorascope.peft_rules.matchers import dotted_suffixes
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
+
+BAD_PATTERN = Rule(
+    "bad-pattern",
+    "error",
+    "a regular expression does not compile",
+    "PEFT compiles it when it looks for targets, layers or keys, and raises.",
+)
+UNSUPPORTED = Rule(
+    "unsupported",
+    "error",
+    "an entry matches a module that PEFT has no adapter for",
+    "PEFT raises at the first block, norm or kernel-bound layer that a target matches.",
+)
+DIGIT_NAME = Rule(
+    "digit-name",
+    "error",
+    "an entry is a number, so it matches layers",
+    "Lists made of the last words of names hold numbers, and every layer of that number ends so.",
+)
+DEFAULT_TARGETS = Rule(
+    "default-targets",
+    "warning",
+    "target_modules is missing, so PEFT decides",
+    "PEFT has defaults for some model types, mostly query and value alone, and raises for the others.",
+)
+TWICE = Rule(
+    "twice",
+    "error",
+    "one weight is targeted as a module and as a parameter",
+    "PEFT wraps a layer once, so it raises.",
+)
+COVERED = Rule(
+    "covered",
+    "note",
+    "another entry already matches everything that this one does",
+    "Harmless if the short entry is meant; if only the long one is, far more is adapted.",
+)
 
 _MOST_NAMED = 3
 _MOST_FAULTS = 10
 _LONGEST_TAIL = 200
 _PLAIN = re.compile(r"[\w.-]*")
+_TAKE_OUT = "Take it out of the targets."
 
 
-def entry_findings(case: Case, asked: Asked) -> Iterator[Finding]:
-    """`bad-pattern`, `digit-name`, `unsupported`, `default-targets`, `twice` and `covered`."""
-    yield from _bad_patterns(case)
-    yield from _unsupported(case, asked)
-    yield from _digits(case, asked)
-    yield from _default(case, asked)
-    yield from _twice(case, asked)
-    yield from _covered(asked)
+@finds(BAD_PATTERN)
+def bad_patterns(context: CheckContext) -> Iterator[Finding]:
+    """Texts that PEFT compiles and that are no regular expressions."""
+    several = False
+    severity: Severity = "error" if context.resolution.error else "warning"
+    for setting, (texts, before, after) in _patterns(context).items():
+        faults = [(text, error) for text in texts if (error := _fault(text, before, after, setting)) is not None]
+        several = several or bool(faults)
+        for text, error in faults[:_MOST_FAULTS]:
+            fix = f'Write an expression, such as ".*[.]{_last_word(text)}", or escape the characters meant literally.'
+            yield BAD_PATTERN.finding(setting, str(error), fix, severity)
+        if rest := faults[_MOST_FAULTS:]:
+            message = f"{len(rest):,} more are not regular expressions: {some_in_quotes([text for text, _ in rest])}."
+            yield BAD_PATTERN.finding(setting, message, "Take them out.", severity)
+    if context.refused_for("bad-pattern") and not several:
+        fix = 'Use a layers_pattern without groups of its own, such as layers_pattern="layers".'
+        yield BAD_PATTERN.finding("target_modules, layers_pattern", context.resolution.error, fix)
 
 
-def _bad_patterns(case: Case) -> Iterator[Finding]:
-    config = case.config
-    # Each with what PEFT puts around it.
-    patterns: dict[str, tuple[Sequence[str], str, str]] = {
+def _patterns(context: CheckContext) -> dict[str, tuple[Sequence[str], str, str]]:
+    """The texts of each setting that PEFT compiles, with what it puts around them."""
+    config = context.config
+    key = (r"(.*\.)?(", ")$")
+    return {
         "target_modules": ([config.target_modules] if isinstance(config.target_modules, str) else [], "", ""),
         "exclude_modules": ([config.exclude_modules] if isinstance(config.exclude_modules, str) else [], "", ""),
         "layers_pattern": (
@@ -53,24 +93,10 @@ def _bad_patterns(case: Case) -> Iterator[Finding]:
             r"(?:^|.*?\.)",
             r"\.(?P<idx>\d+)\.",
         ),
-        "rank_pattern": (list(config.rank_pattern), r"(.*\.)?(", ")$"),
-        "alpha_pattern": (list(config.alpha_pattern), r"(.*\.)?(", ")$"),
+        "rank_pattern": (list(config.rank_pattern), *key),
+        "alpha_pattern": (list(config.alpha_pattern), *key),
         "modules_to_save": (config.modules_to_save or (), r"(^|.*\.)", r"($|\..*)"),
     }
-    told = False
-    severity: Severity = "error" if case.resolution.error else "warning"
-    for setting, (texts, before, after) in patterns.items():
-        bad = [(text, error) for text in texts if (error := _fault(text, before, after, setting)) is not None]
-        told = told or bool(bad)
-        for text, error in bad[:_MOST_FAULTS]:
-            fix = f'Write it as one, such as ".*[.]{_last_word(text)}", or escape what stands for itself.'
-            yield Finding("bad-pattern", severity, setting, str(error), fix)
-        if rest := bad[_MOST_FAULTS:]:
-            message = f"{len(rest):,} more are not regular expressions: {some_in_quotes([text for text, _ in rest])}."
-            yield Finding("bad-pattern", severity, setting, message, "Take them out.")
-    if case.resolution.cause == "bad-pattern" and not told:
-        fix = 'Give a layers_pattern without groups of its own, such as layers_pattern="layers".'
-        yield Finding("bad-pattern", "error", "target_modules, layers_pattern", case.resolution.error, fix)
 
 
 def _fault(text: str, before: str, after: str, setting: str) -> BadPatternError | None:
@@ -93,158 +119,165 @@ def _last_word(text: str) -> str:
     return words[-1] if words else "q_proj"
 
 
-def _unsupported(case: Case, asked: Asked) -> Iterator[Finding]:
-    """Modules of a class that PEFT has no adapter for: it raises at the first one."""
-    told = 0
-    for entry in asked.modules:
-        refused = [module for module in entry.targeted if module.kind == "other"]
-        if not refused or entry.text.rpartition(".")[2].isdecimal():
+@finds(UNSUPPORTED)
+def unsupported(context: CheckContext) -> Iterator[Finding]:
+    """Modules of a class that PEFT has no adapter for."""
+    entries, number = context.entries, 0
+    for entry in entries.modules:
+        if not entry.refused or entry.text.rpartition(".")[2].isdecimal():
             continue
-        told += 1
-        classes = ", ".join(dict.fromkeys(module.class_name for module in refused))
-        subject = "The regular expression" if asked.form == "string" else f'"{entry.text}"'
-        names = listed((module.name for module in refused), _MOST_NAMED)
-        message = f"{subject} matches what is no layer ({counted(len(refused), 'module')}, {classes}): {names}. PEFT refuses it."
-        fix = _within(case, asked, entry, refused) if told <= MOST_EXPLAINED else "Take it out of the targets."
-        yield Finding("unsupported", "error", "target_modules", message, fix)
-    numbers = any(module.kind == "other" for entry in _digit_entries(asked) for module in entry.targeted)
-    if case.resolution.cause == "unsupported" and not told and not numbers:
-        error = case.resolution.error
-        yield Finding("unsupported", "error", "the targets", error, _excluding(case))
+        number += 1
+        classes = ", ".join(dict.fromkeys(module.class_name for module in entry.refused))
+        subject = "The regular expression" if entries.form == "string" else f'"{entry.text}"'
+        names = listed((module.name for module in entry.refused), _MOST_NAMED)
+        many = counted(len(entry.refused), "module")
+        message = f"{subject} matches {many} that PEFT cannot adapt ({classes}): {names}. PEFT raises."
+        fix = _layers_within(context, entry) if number <= MOST_EXPLAINED else _TAKE_OUT
+        yield UNSUPPORTED.finding("target_modules", message, fix)
+    digits = any(entry.refused for entry in _digit_entries(context))
+    if context.refused_for("unsupported") and not number and not digits:
+        yield UNSUPPORTED.finding("the targets", context.resolution.error, _tried_exclusions(context))
 
 
-def _excluding(case: Case) -> str:
+def _tried_exclusions(context: CheckContext) -> str:
     """Exclusions with which PEFT takes the rest, tried: it names one module after the other."""
-    given = case.config.exclude_modules
+    given = context.config.exclude_modules
     if isinstance(given, str):
-        return "Take it out of the targets."
-    names, resolution = list(given or ()), case.resolution
+        return _TAKE_OUT
+    names, resolution = list(given or ()), context.resolution
     while resolution.error and len(names) < MOST_SPELLED:
         name = re.search(r'"([\w.-]+)"', resolution.error)
         leaf = name[1].rpartition(".")[2] if name else ""
         if resolution.cause != "unsupported" or not leaf or leaf in names:
-            return "Take it out of the targets."
+            return _TAKE_OUT
         names.append(leaf)
-        resolution = resolved_with(case, exclude_modules=tuple(names))
-    return (
-        "Take it out of the targets."
-        if resolution.error
-        else f"Give exclude_modules=[{in_quotes(names)}]: PEFT takes the rest."
-    )
+        resolution = context.resolve_with(exclude_modules=tuple(names))
+    if resolution.error:
+        return _TAKE_OUT
+    return f"Set exclude_modules=[{in_quotes(names)}]; PEFT takes the rest."
 
 
-def _within(case: Case, asked: Asked, entry: Entry, refused: Sequence[Module]) -> str:
+def _layers_within(context: CheckContext, entry: Entry) -> str:
     """The layers within modules that PEFT refuses, as entries."""
-    model = case.model
-    inside = tuple(f"{module.name}." for module in refused)
-    layers = [w for w in model.weights if w.name.startswith(inside) and w.kind != "parameter"]
-    bare = [w for w in model.weights if w.name.startswith(inside) and w.kind == "parameter"]
-    matched = [module.name for module in entry.targeted if module.kind != "other"]
+    inside = tuple(f"{module.name}." for module in entry.refused)
+    weights = [weight for weight in context.model.weights if weight.name.startswith(inside)]
+    layers = [weight.name for weight in weights if weight.kind != "parameter"]
+    parameters = [weight.name for weight in weights if weight.kind == "parameter"]
+    wanted = layers + [module.name for module in entry.targeted if module.kind != "other"]
     ways = []
-    if layers or matched:
-        wanted = [weight.name for weight in layers] + matched
-        names = [module.name for module in model.modules]
-        endings = endings_or_names(set(wanted), names)
-        if not endings:  # An entry may match more than is within: names of the last word alone.
-            leaves = dict.fromkeys(NUMBER.sub("", name).rpartition(".")[2] for name in wanted)
-            endings = tuple(leaf for leaf in leaves if leaf)[:MOST_SPELLED]
-        ways.append(f"name the layers: {in_quotes(endings)}")
-    if bare:
-        ends = endings_or_names((weight.name for weight in bare), [name for _, name, _ in parameter_names(model)])
-        shown = in_quotes(ends or [weight.name for weight in bare[:_MOST_NAMED]])
-        ways.append(f"give target_parameters=[{shown}] with lora_dropout=0")
+    if wanted:
+        ways.append(f"name the layers: {in_quotes(context.module_entries(set(wanted)) or _last_words(wanted))}")
+    if parameters:
+        shown = in_quotes(context.parameter_entries(parameters) or parameters[:_MOST_NAMED])
+        ways.append(f"use target_parameters=[{shown}] with lora_dropout=0")
     if not ways:
-        leaf = refused[0].name.rpartition(".")[2]
-        ways = [f"take it out; to train it in full, give modules_to_save=[{literal(leaf)}]"]
+        leaf = entry.refused[0].name.rpartition(".")[2]
+        ways = [f"take it out; to train it in full, set modules_to_save=[{literal(leaf)}]"]
     text = ", and ".join(ways)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _digit_entries(asked: Asked) -> list[Entry]:
-    if asked.form not in ("list", "default"):
+def _last_words(names: Sequence[str]) -> list[str]:
+    """Entries that may match more than these names: their last words."""
+    leaves = dict.fromkeys(NUMBER.sub("", name).rpartition(".")[2] for name in names)
+    return [leaf for leaf in leaves if leaf][:MOST_SPELLED]
+
+
+def _digit_entries(context: CheckContext) -> list[Entry]:
+    entries = context.entries
+    if entries.form not in ("list", "default"):
         return []
-    return [entry for entry in asked.modules if entry.text.rpartition(".")[2].isdecimal() and entry.modules]
+    return [entry for entry in entries.modules if entry.text.rpartition(".")[2].isdecimal() and entry.modules]
 
 
-def _digits(case: Case, asked: Asked) -> Iterator[Finding]:
-    """A number as a name matches every member of that number, layers among them."""
-    for entry in _digit_entries(asked):
+@finds(DIGIT_NAME)
+def digit_names(context: CheckContext) -> Iterator[Finding]:
+    """Numbers as names, which match every member of that number."""
+    for entry in _digit_entries(context):
         number = entry.text.rpartition(".")[2]
-        refused = [module for module in entry.modules if module.kind == "other"]
-        layers = [module for module in entry.modules if module.kind != "other"]
-        classes = ", ".join(dict.fromkeys(module.class_name for module in entry.modules))
-        places = listed((module.name for module in entry.modules), _MOST_NAMED)
-        raising = ", and PEFT refuses what is no layer" if refused else ""
-        if "." in entry.text and not refused:
+        layers: list[Module] = [module for module in entry.modules if module.kind != "other"]
+        blocks = len(layers) < len(entry.modules)
+        if "." in entry.text and not blocks:
             continue
-        message = f'"{entry.text}" is a number, and matches {counted(len(entry.modules), "module")} ({classes}): {places}{raising}.'
+        classes = ", ".join(dict.fromkeys(module.class_name for module in entry.modules))
+        names = listed((module.name for module in entry.modules), _MOST_NAMED)
+        many = counted(len(entry.modules), "module")
+        raises = ". PEFT raises at those that are no layer" if blocks else ""
+        message = f'"{entry.text}" is a number and matches {many} ({classes}): {names}{raises}.'
         if layers:
             owners = listed((literal(module.name) for module in layers), _MOST_NAMED)
-            fix = f"Name the layers that are meant by more than the number: {owners}."
+            fix = f"Use a longer name for the layers you mean: {owners}."
         else:
-            fix = f"For the layer of that number, name what is in it and give layers_to_transform=[{number}]."
-        severity: Severity = "error" if any(module.kind == "other" for module in entry.targeted) else "warning"
-        yield Finding("digit-name", severity, "target_modules", message, fix)
+            fix = f"To adapt that layer, name what is in it and set layers_to_transform=[{number}]."
+        yield DIGIT_NAME.finding("target_modules", message, fix, "error" if entry.refused else "warning")
 
 
-def _default(case: Case, asked: Asked) -> Iterator[Finding]:
+@finds(DEFAULT_TARGETS)
+def default_targets(context: CheckContext) -> Iterator[Finding]:
     """No `target_modules` at all."""
-    if case.config.target_modules is not None:
+    config, form = context.config, context.entries.form
+    if config.target_modules is not None:
         return
-    told = [one for one in case.resolution.warnings if one.code == "default-targets"]
-    place = place_in(case.model, (("attention", "q"), ("attention", "v")))
-    command = planning_command(case, "qv")
-    fix = (
-        fix_for(case.model, place, command) if place else f"Name them, or let them be written: {planning_command(case)}"
-    )
-    for one in told:
-        severity: Severity = "warning" if case.config.target_parameters or asked.form == "none" else "note"
-        if case.config.target_parameters:
-            fix = "Give target_modules=[] if the parameters alone are meant."
-        elif severity == "note":
-            fix = "Nothing to do if that is meant. Otherwise name the modules."
-        yield Finding("default-targets", severity, "target_modules", one.message, fix)
-    if not told and case.resolution.error and not case.config.target_parameters:
-        if asked.form == "none":
-            on = f"on {case.model.model_type or 'this model'}"
-            why = (
-                "its rewrite for fused experts turns that into an empty list"
-                if case.model.moe_conversion
-                else "its table has no default for it"
-            )
-            message = f"target_modules is missing, and PEFT adapts nothing by itself {on}: {why}."
-            yield Finding("default-targets", "error", "target_modules", message, fix)
+    behaviors = context.behaviors("default-targets")
+    for behavior in behaviors:
+        if config.target_parameters:
+            fix = "Set target_modules=[] if the parameters alone are meant."
+            yield DEFAULT_TARGETS.finding("target_modules", behavior.message, fix)
+        elif form == "none":
+            yield DEFAULT_TARGETS.finding("target_modules", behavior.message, _query_and_value(context))
         else:
-            message = f"target_modules is missing, so that PEFT takes its default: {some_in_quotes([e.text for e in asked.modules])}."
-            yield Finding("default-targets", "warning", "target_modules", message, fix)
+            fix = "Nothing to do if that is meant; otherwise name the modules in target_modules."
+            yield DEFAULT_TARGETS.finding("target_modules", behavior.message, fix, "note")
+    if behaviors or not context.resolution.error or config.target_parameters:
+        return
+    if form == "none":
+        type_ = context.model.model_type or "this model"
+        why = "it has no default for it"
+        if context.model.moe_conversion:
+            why = "its rewrite for fused experts turns that into an empty list"
+        message = f"target_modules is missing, and PEFT adapts nothing by itself on {type_}: {why}."
+        yield DEFAULT_TARGETS.finding("target_modules", message, _query_and_value(context), "error")
+    else:
+        names = some_in_quotes([entry.text for entry in context.entries.modules])
+        message = f"target_modules is missing, so PEFT uses its default: {names}."
+        yield DEFAULT_TARGETS.finding("target_modules", message, _query_and_value(context))
 
 
-def _twice(case: Case, asked: Asked) -> Iterator[Finding]:
+def _query_and_value(context: CheckContext) -> str:
+    place = find_place(context, (("attention", "q"), ("attention", "v")))
+    if place:
+        return fix_for_place(context, place, planning_command(context.model, "qv"))
+    return f"Name the modules in target_modules; this writes them: {planning_command(context.model)}"
+
+
+@finds(TWICE)
+def twice(context: CheckContext) -> Iterator[Finding]:
     """One layer as a module and through its parameter."""
-    if case.resolution.cause != "twice":
+    if not context.refused_for("twice"):
         return
-    owners = {name.rpartition(".")[0] for entry in asked.parameters for name in entry.parameters}
-    both = [entry.text for entry in asked.modules if any(module.name in owners for module in entry.targeted)]
+    entries = context.entries
+    owners = {name.rpartition(".")[0] for entry in entries.parameters for name in entry.parameters}
+    both = [entry.text for entry in entries.modules if any(module.name in owners for module in entry.targeted)]
     fix = f"Take {in_quotes(both[:MOST_SPELLED])} out of target_modules." if both else "Leave one of them out."
-    yield Finding("twice", "error", "target_modules, target_parameters", case.resolution.error, fix)
+    yield TWICE.finding("target_modules, target_parameters", context.resolution.error, fix)
 
 
-def _covered(asked: Asked) -> Iterator[Finding]:
+@finds(COVERED)
+def covered(context: CheckContext) -> Iterator[Finding]:
     """Entries of a list all of whose modules another entry matches too."""
-    if asked.form != "list" or len(asked.modules) < 2:
+    entries = context.entries
+    if entries.form != "list" or len(entries.modules) < 2:
         return
-    by_text = {entry.text: entry for entry in asked.modules}
-    covered: dict[str, list[str]] = {}
-    for entry in asked.modules:
+    by_text = {entry.text: entry for entry in entries.modules}
+    inner: dict[str, list[str]] = {}
+    for entry in entries.modules:
         # One that matches is no longer than a name.
         for ending in dotted_suffixes(entry.text)[::-1] if entry.modules else ():
-            outer = by_text.get(ending)
-            if outer is not None:
-                covered.setdefault(outer.text, []).append(entry.text)
+            if ending in by_text:
+                inner.setdefault(ending, []).append(entry.text)
                 break
-    for outer_text, texts in covered.items():
-        shown = listed((f"{text}" for text in texts), _MOST_NAMED)
+    for outer, texts in inner.items():
         verb = "is" if len(texts) == 1 else "are"
-        message = f'{shown} {verb} matched by "{outer_text}" anyway, which also matches all others of that name.'
-        fix = f"Take {literal(outer_text)} out if only those are meant, and them otherwise."
-        yield Finding("covered", "note", "target_modules", message, fix)
+        message = f'{listed(texts, _MOST_NAMED)} {verb} already matched by "{outer}", which matches all others of that name too.'
+        fix = f"Take {literal(outer)} out if only those are meant, and them otherwise."
+        yield COVERED.finding("target_modules", message, fix)

@@ -1,149 +1,178 @@
-"""What `layers_to_transform` and `layers_pattern` drop, pass over and hit without being meant to."""
+"""Layers that `layers_to_transform` and `layers_pattern` drop, pass over or hit by accident."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from lorascope.checks.context import Case
-from lorascope.checks.entries import (
-    MOST_SPELLED,
-    Asked,
-    counted,
-    endings_or_names,
-    in_quotes,
-    release_in,
-    resolved_with,
-)
-from lorascope.checks.rules.unmatched import planning_command
+from lorascope.checks.context import CheckContext
+from lorascope.checks.phrases import counted, in_quotes
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.names import NUMBER, listed, spans
 from lorascope.peft_rules.addresses import weight_of
-from lorascope.peft_rules.matchers import CONDENSED_FROM, LayerFilter, Match, NameSet
-from lorascope.peft_rules.name_patterns import BadPatternError, compiled
+from lorascope.peft_rules.matchers import CONDENSED_FROM, LayerFilter, Match
+from lorascope.peft_rules.name_patterns import BadPatternError
+
+LAYERS_WITH_STRING = Rule(
+    "layers-with-string",
+    "error",
+    "layers_to_transform is set and target_modules is a string",
+    "PEFT raises: a regular expression has to name the layers itself.",
+)
+LAYERS_PATTERN = Rule(
+    "layers-pattern",
+    "warning",
+    "a layers_pattern finds another number than the layer's, or stands alone",
+    "It is the name of the list of layers, such as `layers` or `h`; alone it makes PEFT raise.",
+)
+LAYERS_DROPPED = Rule(
+    "layers-dropped",
+    "warning",
+    "entries lie in no layer that PEFT finds",
+    "With layers_to_transform, PEFT drops every target without a layer number that it recognizes.",
+)
+LAYERS_ABSENT = Rule(
+    "layers-absent",
+    "warning",
+    "layers_to_transform has layers that the model does not have",
+    "Layers count from 0, negative numbers mean nothing, and PEFT ignores absent layers silently.",
+)
+LAYERS_IGNORED = Rule(
+    "layers-ignored",
+    "warning",
+    "targets are adapted whatever layers_to_transform says",
+    "PEFT does not apply it to full names and to target_parameters.",
+)
+LAYERS_TOWERS = Rule(
+    "layers-towers",
+    "note",
+    "a layer number counts in several parts of the model",
+    "Encoder, decoder and vision tower each have a layer 0.",
+)
 
 _MOST_NAMED = 3
-# The most absent layers that are listed.
 _MOST_LAYERS = 100
 _LONGEST_TAIL = 400
 # So many words are tried as a layers_pattern, each on the whole model.
 _MOST_TRIED = 8
 _SETTING = "layers_to_transform"
-_PLANNED = ("attention", "ffn", "mixer")
+_MAIN_BLOCKS = ("attention", "ffn", "mixer")
 
 
-def layer_findings(case: Case, asked: Asked) -> Iterator[Finding]:
-    """`layers-with-string`, `-pattern`, `-dropped`, `-absent`, `-ignored`, `-towers`."""
-    yield from _with_string(case, asked)
-    yield from _pattern(case)
-    config = case.config
-    if config.layers_to_transform is None or asked.faulty:
+@finds(LAYERS_WITH_STRING)
+def with_string(context: CheckContext) -> Iterator[Finding]:
+    """Layers with a string in `target_modules`."""
+    if not context.refused_for("layers-with-string"):
         return
-    filter_ = LayerFilter(config.layers_to_transform, config.layers_pattern, release_in(case))
-    if not filter_.active:
-        return
-    if asked.form in ("list", "default"):
-        yield from _dropped(case, asked)
-        yield from _absent(case, asked, filter_)
-        yield from _exact(case, asked, filter_)
-        yield from _elsewhere(case, filter_)
-    yield from _parameters(case, asked, filter_)
-    yield from _towers(case, asked)
-
-
-def _with_string(case: Case, asked: Asked) -> Iterator[Finding]:
-    if case.resolution.cause != "layers-with-string":
-        return
-    linear = [module.name for entry in asked.modules for module in entry.targeted if module.kind != "other"]
-    endings = endings_or_names(linear, [module.name for module in case.model.modules]) if linear else ()
+    linear = [module.name for entry in context.entries.modules for module in entry.targeted if module.kind != "other"]
+    endings = context.module_entries(linear) if linear else ()
     if not endings:
         leaves = dict.fromkeys(NUMBER.sub("", name).rpartition(".")[2] for name in linear)
         endings = tuple(leaf for leaf in leaves if leaf)[:MOST_SPELLED]
-    words = re.findall(r"\w+", str(case.config.target_modules)[-_LONGEST_TAIL:])
-    fix = f"Give a list: target_modules=[{in_quotes(endings or words[-1:])}]."
-    if asked.form == "string":
-        fix += " Or say the layers in the expression and leave layers_to_transform out."
-    yield Finding("layers-with-string", "error", "target_modules", case.resolution.error, fix)
+    words = re.findall(r"\w+", str(context.config.target_modules)[-_LONGEST_TAIL:])
+    fix = f"Use a list: target_modules=[{in_quotes(endings or words[-1:])}]."
+    if context.entries.form == "string":
+        fix += " Or name the layers in the expression and leave layers_to_transform out."
+    yield LAYERS_WITH_STRING.finding("target_modules", context.resolution.error, fix)
 
 
-def _pattern(case: Case) -> Iterator[Finding]:
-    if case.resolution.cause != "layers-pattern":
+@finds(LAYERS_PATTERN)
+def pattern_alone(context: CheckContext) -> Iterator[Finding]:
+    """A `layers_pattern` that PEFT refuses."""
+    if context.refused_for("layers-pattern"):
+        fix = "Take layers_pattern out, or set the layers in layers_to_transform."
+        yield LAYERS_PATTERN.finding("layers_pattern", context.resolution.error, fix, "error")
+
+
+def _filter(context: CheckContext, *, of_lists: bool = False) -> LayerFilter | None:
+    """The layers that the configuration restricts its targets to; None if it does not."""
+    config = context.config
+    if config.layers_to_transform is None or context.entries.faulty:
+        return None
+    if of_lists and context.entries.form not in ("list", "default"):
+        return None
+    layers = LayerFilter(config.layers_to_transform, config.layers_pattern, context.release)
+    return layers if layers.active else None
+
+
+@finds(LAYERS_DROPPED)
+def dropped(context: CheckContext) -> Iterator[Finding]:
+    """Targets in whose names PEFT finds no layer: whole entries, or weights of the model itself."""
+    if not _filter(context, of_lists=True):
         return
-    fix = "Take layers_pattern out, or name the layers in layers_to_transform."
-    yield Finding("layers-pattern", "error", "layers_pattern", case.resolution.error, fix)
-
-
-def _dropped(case: Case, asked: Asked) -> Iterator[Finding]:
-    """Modules of the targets in whose names PEFT finds no layer, where an entry has no others or the model's own are."""
-    dropped: dict[str, None] = {}
-    wholly = False
-    for entry in asked.modules:
-        names = [module.name for module in entry.modules if asked.verdicts[module.name] is Match.NO_LAYER]
-        weights = [weight for name in names if (weight := case.model.weight_by_name.get(name)) is not None]
-        own = any(w.role.component in case.own and w.role.block in _PLANNED for w in weights)
-        if names and (not entry.targeted or own):
-            dropped.update(dict.fromkeys(names))
-            wholly = wholly or not entry.targeted
-    if not dropped:
-        return
-    numbered = [name for name in dropped if NUMBER.search(name)]
-    outside = [name for name in dropped if name not in numbered]
-    severity: Severity = "warning" if case.resolution.adapted else "error"
+    names: dict[str, None] = {}
+    whole = False
+    for entry in context.entries.modules:
+        lost = [module.name for module in entry.modules if context.entries.verdicts[module.name] is Match.NO_LAYER]
+        weights = [weight for name in lost if (weight := context.model.weight_by_name.get(name)) is not None]
+        own = any(w.role.component in context.main_components and w.role.block in _MAIN_BLOCKS for w in weights)
+        if lost and (not entry.targeted or own):
+            names.update(dict.fromkeys(lost))
+            whole = whole or not entry.targeted
+    severity: Severity = "warning" if context.resolution.adapted else "error"
+    numbered = [name for name in names if NUMBER.search(name)]
+    outside = [name for name in names if not NUMBER.search(name)]
     if numbered:
-        found = listed(numbered, _MOST_NAMED)
-        message = f"PEFT finds no layer number in {found}, so that layers_to_transform drops {counted(len(numbered), 'module')}."
-        yield Finding("layers-dropped", severity, _SETTING, message, _pattern_fix(case, numbered))
-    if outside:
         message = (
-            f"{listed(outside, _MOST_NAMED)} {'lie' if len(outside) > 1 else 'lies'} in no layer, so that "
-            "layers_to_transform drops it silently."
+            f"layers_to_transform drops {counted(len(numbered), 'module')}: PEFT finds no layer number in "
+            f"{listed(numbered, _MOST_NAMED)}."
         )
-        fix = f"Give the full name, to which layers do not apply: {in_quotes(outside[:_MOST_NAMED])}."
-        if len(case.config.target_modules or ()) >= CONDENSED_FROM:
-            fix = f"Let it be written: {planning_command(case)}"
-        yield Finding("layers-dropped", severity if wholly else "note", _SETTING, message, fix)
+        yield LAYERS_DROPPED.finding(_SETTING, message, _pattern_fix(context, numbered), severity)
+    if outside:
+        verb, it = ("lie", "them") if len(outside) > 1 else ("lies", "it")
+        message = f"{listed(outside, _MOST_NAMED)} {verb} in no layer, so layers_to_transform drops {it} silently."
+        fix = f"Use the full name, which layers_to_transform does not apply to: {in_quotes(outside[:_MOST_NAMED])}."
+        if len(context.config.target_modules or ()) >= CONDENSED_FROM:
+            fix = f"This writes the targets: {planning_command(context.model)}"
+        yield LAYERS_DROPPED.finding(_SETTING, message, fix, severity if whole else "note")
 
 
-def _pattern_fix(case: Case, names: Sequence[str]) -> str:
+def _pattern_fix(context: CheckContext, names: Sequence[str]) -> str:
     """A layers_pattern that finds the numbers, tried."""
     words = dict.fromkeys(
         word for name in names for word in re.findall(r"(?:^|\.)([A-Za-z_]\w*)\.\d+\.", f"{name}.") if word
     )
     for word in itertools.islice(words, _MOST_TRIED):
-        if word != case.config.layers_pattern and resolved_with(case, layers_pattern=word).adapted:
-            return f'Give layers_pattern="{word}".'
-    return f"Say the layers in the names instead: {planning_command(case)}"
+        if word != context.config.layers_pattern and context.resolve_with(layers_pattern=word).adapted:
+            return f'Set layers_pattern="{word}".'
+    return f"Name the layers in the targets instead; this writes them: {planning_command(context.model)}"
 
 
-def _absent(case: Case, asked: Asked, filter_: LayerFilter) -> Iterator[Finding]:
+@finds(LAYERS_ABSENT)
+def absent(context: CheckContext) -> Iterator[Finding]:
     """Layers that no target lies in."""
+    layers = _filter(context, of_lists=True)
+    if layers is None:
+        return
     there: set[int] = set()
     try:
-        for entry in asked.modules:
+        for entry in context.entries.modules:
             for module in entry.modules:
-                index = filter_.index(module.name)
-                if index is not None and asked.verdicts[module.name] is not Match.EXCLUDED:
+                index = layers.index(module.name)
+                if index is not None and context.entries.verdicts[module.name] is not Match.EXCLUDED:
                     there.add(index)
     except BadPatternError:
         return
-    missing = sorted(filter_.wanted - there)
+    missing = sorted(layers.wanted - there)
     if not missing or not there:
         return
-    nothing = len(missing) == len(filter_.wanted)
-    negative = [layer for layer in missing if layer < 0]
-    plural = len(missing) > 1
-    message = (
-        f"layers_to_transform asks for layer{'s' if plural else ''} {_shown(missing)}, where the targets are in layers "
-        f"{spans(there)}. " + ("Nothing is left." if nothing else "PEFT ignores that silently.")
+    nothing = len(missing) == len(layers.wanted)
+    plural = "s" if len(missing) > 1 else ""
+    message = f"No target is in layer{plural} {_shown(missing)}: the targets are in layers {spans(there)}. " + (
+        "Nothing is left to adapt." if nothing else "PEFT ignores that silently."
     )
-    fix = f"The layers with these targets are {spans(there)}."
+    fix = f"Set layers_to_transform within {spans(there)}."
+    negative = [layer for layer in missing if layer < 0][:_MOST_LAYERS]
+    last = max(there) + 1
     if negative:
-        last = max(there) + 1
-        fix += f" Layers are not counted from the end: {', '.join(f'{n} is {last + n}' for n in negative[:_MOST_LAYERS] if last + n >= 0)}."
-    elif max(there) + 1 in missing:
-        fix += " They are counted from 0."
-    yield Finding("layers-absent", "error" if nothing else "warning", _SETTING, message, fix)
+        counted_back = ", ".join(f"{number} is {last + number}" for number in negative if last + number >= 0)
+        fix += f" PEFT does not count from the end: {counted_back}."
+    elif last in missing:
+        fix += " Layers are counted from 0."
+    yield LAYERS_ABSENT.finding(_SETTING, message, fix, "error" if nothing else "warning")
 
 
 def _shown(numbers: Sequence[int]) -> str:
@@ -152,101 +181,97 @@ def _shown(numbers: Sequence[int]) -> str:
     return f"{text} and {more:,} more" if more > 0 else text
 
 
-def _exact(case: Case, asked: Asked, filter_: LayerFilter) -> Iterator[Finding]:
-    """Full names, to which PEFT does not apply the layers, and which mean other ones."""
+@finds(LAYERS_IGNORED)
+def full_names(context: CheckContext) -> Iterator[Finding]:
+    """Full names, to which PEFT does not apply the layers."""
+    layers, entries = _filter(context, of_lists=True), context.entries
+    if layers is None:
+        return
+    exact = [name for name, verdict in entries.verdicts.items() if verdict is Match.EXACT]
     try:
-        others = [
-            name
-            for name, verdict in asked.verdicts.items()
-            if verdict is Match.EXACT and filter_.index(name) is not None and filter_.index(name) not in filter_.wanted
-        ]
+        indices = {name: layers.index(name) for name in exact}
     except BadPatternError:
         return
-    if len(asked.modules) >= CONDENSED_FROM:
+    if len(entries.modules) >= CONDENSED_FROM:
         return  # PEFT shortens so many, and then the layers do apply: `condensed` says so.
-    outside = [n for n, v in asked.verdicts.items() if v is Match.EXACT and not NUMBER.search(n)]
+    outside = [name for name in exact if not NUMBER.search(name)]
+    others = [name for name, index in indices.items() if index is not None and index not in layers.wanted]
     if outside:
-        message = f"{listed(outside, _MOST_NAMED)} is adapted too: layers_to_transform does not apply to a full name."
+        message = f"{listed(outside, _MOST_NAMED)} is adapted too: layers_to_transform does not apply to full names."
         fix = "Nothing to do if that is meant; otherwise take it out of target_modules."
-        yield Finding("layers-ignored", "note", _SETTING, message, fix)
-    if not others:
+        yield LAYERS_IGNORED.finding(_SETTING, message, fix, "note")
+    if others:
+        message = f"PEFT ignores layers_to_transform for full names: {listed(others, _MOST_NAMED)}."
+        fix = "Take these full names out of target_modules, or leave layers_to_transform out."
+        yield LAYERS_IGNORED.finding(_SETTING, message, fix)
+
+
+@finds(LAYERS_PATTERN)
+def other_number(context: CheckContext) -> Iterator[Finding]:
+    """Weights in whose names PEFT reads another number than the layer's."""
+    layers = _filter(context, of_lists=True)
+    if layers is None:
         return
-    message = f"{listed(others, _MOST_NAMED)} are full names, for which PEFT ignores layers_to_transform."
-    fix = "Take them out of target_modules, or layers_to_transform out of the configuration."
-    yield Finding("layers-ignored", "warning", _SETTING, message, fix)
-
-
-def _elsewhere(case: Case, filter_: LayerFilter) -> Iterator[Finding]:
-    """The number that PEFT reads is not the layer's."""
     try:
-        other = [w.name for w in case.hit if w.layer is not None and filter_.index(w.name) not in (None, w.layer)]
+        other = {
+            weight.name: (layers.index(weight.name), weight.layer)
+            for weight in context.adapted_weights
+            if weight.layer is not None and layers.index(weight.name) not in (None, weight.layer)
+        }
     except BadPatternError:
         return
     if other:
-        message = f"PEFT takes another number for the layer in {listed(other, _MOST_NAMED)} than the layer's own."
-        fix = 'Give layers_pattern the word before the layer\'s number, such as layers_pattern="layers".'
-        yield Finding("layers-pattern", "warning", "layers_pattern", message, fix)
+        number, layer = next(iter(other.values()))
+        message = (
+            f"PEFT reads the wrong layer index from {listed(other, _MOST_NAMED)}: it finds {number} where the layer is "
+            f"{layer}."
+        )
+        fix = 'Set layers_pattern to the word before the layer number, such as layers_pattern="layers".'
+        yield LAYERS_PATTERN.finding("layers_pattern", message, fix)
 
 
-def _parameters(case: Case, asked: Asked, filter_: LayerFilter) -> Iterator[Finding]:
-    """Parameters are adapted in every layer."""
+@finds(LAYERS_IGNORED)
+def parameters(context: CheckContext) -> Iterator[Finding]:
+    """Parameters, which PEFT adapts in every layer."""
+    layers, entries = _filter(context), context.entries
+    if layers is None:
+        return
     # Who spells a number in an entry has chosen the layer.
-    entries = [entry for entry in (*asked.modules, *asked.parameters) if not NUMBER.search(entry.text)]
-    names = [name for entry in entries for name in entry.parameters]
-    adapted = {one.name for one in case.resolution.adapted}
+    chosen = [entry for entry in (*entries.modules, *entries.parameters) if not NUMBER.search(entry.text)]
     beyond = []
-    for name in names:
-        weight = weight_of(case.model, name)
-        if name in adapted and weight is not None and weight.layer is not None and weight.layer not in filter_.wanted:
+    for name in [name for entry in chosen for name in entry.parameters if name in context.sizes]:
+        weight = weight_of(context.model, name)
+        if weight is not None and weight.layer is not None and weight.layer not in layers.wanted:
             beyond.append(name)
     if not beyond:
         return
-    wanted = sorted(filter_.wanted)[:2]
-    leaf = next((entry.text for entry in asked.parameters if entry.parameters), "mlp.experts.down_proj")
+    leaf = next((entry.text for entry in entries.parameters if entry.parameters), "mlp.experts.down_proj")
     stem = next(iter(re.findall(r"([A-Za-z_]+)\.\d+\.", beyond[0])), "layers")
-    spelled = [f"{stem}.{layer}.{_below(beyond[0], leaf)}" for layer in wanted]
+    below = NUMBER.split(beyond[0], maxsplit=1)[-1].lstrip(".") or leaf
+    spelled = [f"{stem}.{layer}.{below}" for layer in sorted(layers.wanted)[:2]]
     message = (
         f"layers_to_transform does not apply to parameters: {listed(beyond, _MOST_NAMED)} are adapted all the same."
     )
-    yield Finding(
-        "layers-ignored", "warning", _SETTING, message, f"Spell the layers: target_parameters=[{in_quotes(spelled)}]."
-    )
+    fix = f"Put the layers into the names: target_parameters=[{in_quotes(spelled)}]."
+    yield LAYERS_IGNORED.finding(_SETTING, message, fix)
 
 
-def _below(name: str, leaf: str) -> str:
-    """What follows the layer's number in a name."""
-    return NUMBER.split(name, maxsplit=1)[-1].lstrip(".") or leaf
-
-
-def _towers(case: Case, asked: Asked) -> Iterator[Finding]:
-    """One number counts in every tower and stack."""
-    modules = [weight for weight in case.hit if weight.layer is not None and weight.kind != "parameter"]
-    places: dict[str, list[str]] = {}
-    for weight in modules:
-        place = " ".join(word for word in (weight.role.component, weight.role.stack) if word)
-        places.setdefault(place, []).append(weight.name)
-    if len(places) < 2:
+@finds(LAYERS_TOWERS)
+def towers(context: CheckContext) -> Iterator[Finding]:
+    """One number, which counts in every tower and stack."""
+    if _filter(context) is None:
         return
+    modules = [weight for weight in context.adapted_weights if weight.layer is not None and weight.kind != "parameter"]
+    parts: dict[str, list[str]] = {}
+    for weight in modules:
+        part = " ".join(word for word in (weight.role.component, weight.role.stack) if word)
+        parts.setdefault(part, []).append(weight.name)
+    if len(parts) < 2:
+        return
+    names = "; ".join(f"{part}: {listed(names, 2)}" for part, names in parts.items())
+    message = f"layers_to_transform counts separately in {len(parts)} parts of the model: {names}."
     components = {weight.role.component for weight in modules}
-    said = "; ".join(f"{place}: {listed(names, 2)}" for place, names in places.items())
-    message = f"layers_to_transform counts in every part of the model that has the targets: {said}."
-    other = [weight.name for weight in modules if weight.role.component not in case.own]
-    fix = "Nothing to do if that is meant."
-    severity: Severity = "note"
-    if len(components) > 1 and other:
-        severity = "warning"
-        fix = "Exclude the other part: see outside."
-    yield Finding("layers-towers", severity, _SETTING, message, fix)
-
-
-def excluded_by(pattern: str | Sequence[str], names: Iterable[str]) -> list[str]:
-    """The names that an `exclude_modules` of this value takes out.
-
-    Raises:
-        BadPatternError: It is no regular expression.
-    """
-    if isinstance(pattern, str):
-        regex = compiled(pattern, "exclude_modules")
-        return [name for name in names if regex.fullmatch(name)]
-    entries = NameSet(pattern)
-    return [name for name in names if entries.has(name)]
+    if len(components) > 1 and not components <= context.main_components:
+        yield LAYERS_TOWERS.finding(_SETTING, message, "To exclude the other part, see outside.", "warning")
+    else:
+        yield LAYERS_TOWERS.finding(_SETTING, message, "Nothing to do if that is meant.")

@@ -4,16 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorascope.checks.context import Case
-from lorascope.checks.entries import Asked, counted, cut, in_quotes, release_in, some_in_quotes
-from lorascope.errors import alike
-from lorascope.findings import Finding, Severity
-from lorascope.foreign_text import literal, shell_word
+from lorascope.checks.context import CheckContext
+from lorascope.checks.phrases import counted, cut, in_quotes, some_in_quotes
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.suggestions import inspecting_command, suggest_alike
+from lorascope.findings import Finding
+from lorascope.foreign_text import literal
 from lorascope.names import NUMBER, listed
 from lorascope.peft_rules.matchers import ModuleMatcher, NameSet
-from lorascope.peft_rules.modules_to_save import Endings, names_before_matching, unmatched
+from lorascope.peft_rules.modules_to_save import Endings, names_before_matching
+from lorascope.peft_rules.modules_to_save import unmatched as unmatched_entries
 from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.peft_rules.parameter_count import Tensors
+
+SAVED = Rule(
+    "saved", "error", "modules_to_save names what PEFT cannot copy", "PEFT raises at a list of modules, for example."
+)
+SAVED_UNMATCHED = Rule(
+    "saved-unmatched",
+    "warning",
+    "a modules_to_save entry matches nothing",
+    "The module is neither trained in full nor saved, and PEFT says nothing.",
+)
+SAVED_SHADOWS = Rule(
+    "saved-shadows",
+    "warning",
+    "modules_to_save takes targets away",
+    "What lies in a copied module trains in full and gets no adapter.",
+)
+SAVED_LOOSE = Rule(
+    "saved-loose",
+    "warning",
+    "a modules_to_save entry matches more than it says",
+    "PEFT compares the ends of names without a dot, so `norm` copies every layer norm.",
+)
+SAVED_NESTED = Rule(
+    "saved-nested",
+    "warning",
+    "modules_to_save copies a module and one within it",
+    "PEFT may train a second copy that is never used.",
+)
+SAVED_COPY = Rule(
+    "saved-copy",
+    "note",
+    "modules_to_save copies many parameters",
+    "Full copies train, and are stored, whatever the rank.",
+)
 
 _MOST_NAMED = 4
 _MOST_EXPLAINED = 10
@@ -23,130 +59,128 @@ _ALIKE = 0.7
 _SETTING = "modules_to_save"
 
 
-def saved_findings(case: Case, asked: Asked) -> Iterator[Finding]:
-    """`saved`, `saved-unmatched`, `saved-shadows`, `saved-loose`, `saved-nested` and `saved-copy`."""
-    if case.resolution.cause == "saved":
-        yield _refused(case)
-    yield from _unmatched(case)
-    yield from _shadows(case, asked)
-    for one in case.resolution.warnings:
-        if one.code == "saved-loose":
-            entries = [entry for entry in case.config.modules_to_save or () if one.names[0].endswith(entry)]
-            named = NameSet(entries)
-            whole = [name for name in case.resolution.saved if named.has(name)]
-            fix = "PEFT has no stricter form."
-            if whole:
-                fix = f"Give the full name: {in_quotes(dict.fromkeys(whole[:_MOST_NAMED]))}."
-            # What the task type alone brings along is a head, and part of the new one.
-            severity: Severity = "warning" if entries else "note"
-            yield Finding(one.code, severity, _SETTING, one.message, fix)
-        if one.code == "saved-nested":
-            yield Finding(one.code, "warning", _SETTING, one.message, "Name the outermost modules only.")
-    yield from _copies(case)
-
-
-def _refused(case: Case) -> Finding:
-    error = case.resolution.error
+@finds(SAVED, SAVED_SHADOWS)
+def refused(context: CheckContext) -> Iterator[Finding]:
+    """Copies that PEFT refuses."""
+    if not context.refused_for("saved"):
+        return
+    error = context.resolution.error
     if "already carries an adapter" in error or "directly within an adapter" in error:
         fix = "Take it out of the targets (exclude_modules), or out of modules_to_save."
-        return Finding("saved-shadows", "error", _SETTING, error, fix)
-    return Finding("saved", "error", _SETTING, error, "Name the modules that hold weights, with more of their names.")
+        yield SAVED_SHADOWS.finding(_SETTING, error, fix, "error")
+    else:
+        yield SAVED.finding(_SETTING, error, "Name the modules that hold weights, with more of their names.")
 
 
-def _unmatched(case: Case) -> Iterator[Finding]:
-    absent = list(
-        dict.fromkeys(n for one in case.resolution.warnings if one.code == "saved-unmatched" for n in one.names)
-    )
-    if case.resolution.error:
-        names = [module.name for module in case.model.modules]
-        absent = unmatched(case.config.modules_to_save or (), names)
+@finds(SAVED_UNMATCHED)
+def unmatched(context: CheckContext) -> Iterator[Finding]:
+    """Entries that match no module."""
+    names = dict.fromkeys(name for behavior in context.behaviors("saved-unmatched") for name in behavior.names)
+    absent = [*names]
+    if context.resolution.error:
+        absent = unmatched_entries(context.config.modules_to_save or (), context.module_names)
+    model = context.model.model
     if rest := absent[_MOST_EXPLAINED:]:
-        message = f"{some_in_quotes(rest)} match no module of {case.model.model} either."
-        yield Finding("saved-unmatched", "warning", _SETTING, message, "Take them out.")
+        message = f"{some_in_quotes(rest)} match no module of {model} either."
+        yield SAVED_UNMATCHED.finding(_SETTING, message, "Take them out.")
     for entry in absent[:_MOST_EXPLAINED]:
-        fix = _nearest(case, entry)
-        message = (
-            f'"{cut(entry)}" matches no module of {case.model.model}, and PEFT ignores that silently: nothing is saved.'
-        )
-        yield Finding("saved-unmatched", "warning", _SETTING, message, fix)
+        message = f'"{cut(entry)}" matches no module of {model}. PEFT ignores that silently: nothing is trained in full or saved.'
+        yield SAVED_UNMATCHED.finding(_SETTING, message, _nearest(context, entry))
 
 
-def _nearest(case: Case, entry: str) -> str:
-    model = case.model
+def _nearest(context: CheckContext, entry: str) -> str:
+    model = context.model
     leaf = entry.rpartition(".")[2].lower()
-    special = {
-        "output": model.output_embeddings,
-        "input": model.input_embeddings,
-    }
-    if any(word in leaf for word in ("head", "embed_out", "output")) and special["output"]:
-        return f"The output embedding is called {literal(_short(special['output']))} here."
-    if any(word in leaf for word in ("embed", "wte")) and special["input"]:
-        return f"The input embedding is called {literal(_short(special['input']))} here."
-    heads = [w.name for w in model.weights if w.role.block == "head" and w.role.component in case.own]
+    if any(word in leaf for word in ("head", "embed_out", "output")) and model.output_embeddings:
+        return f"The output embedding is called {literal(_short(model.output_embeddings))} here."
+    if any(word in leaf for word in ("embed", "wte")) and model.input_embeddings:
+        return f"The input embedding is called {literal(_short(model.input_embeddings))} here."
+    heads = [w.name for w in model.weights if w.role.block == "head" and w.role.component in context.main_components]
     if any(word in leaf for word in ("head", "classif", "score", "out", "pooler")) and heads:
         return f"The head is called {listed((_short(name) for name in heads), _MOST_NAMED)} here."
-    leaves = sorted({NUMBER.sub("", module.name).rpartition(".")[2] for module in model.modules} - {""})
-    near = alike(leaf, leaves, 2, _ALIKE)
-    if near:
-        return f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?"
-    return f"Take it out, or look the name up with: lorascope inspect {shell_word(model.model)}"
+    leaves = sorted({NUMBER.sub("", name).rpartition(".")[2] for name in context.module_names} - {""})
+    question = suggest_alike(leaf, leaves, 2, _ALIKE)
+    return question or f"Take it out, or look its name up: {inspecting_command(model)}"
 
 
 def _short(name: str) -> str:
-    return name.rpartition(".")[2] if not name.rpartition(".")[2].isdecimal() else name
+    leaf = name.rpartition(".")[2]
+    return name if leaf.isdecimal() else leaf
 
 
-def _shadows(case: Case, asked: Asked) -> Iterator[Finding]:
+@finds(SAVED_SHADOWS)
+def shadows(context: CheckContext) -> Iterator[Finding]:
     """Targets that lie in a saved module, and so get no adapter."""
-    config = case.config
-    targets = asked.targets
-    if targets is None:
-        return
-    try:
-        free = ModuleMatcher(targets, config, (), release_in(case))
-        taken = [name for name, verdict in asked.verdicts.items() if not verdict.targeted and free.match(name).targeted]
-    except BadPatternError:
-        return
-    explicit = set(config.modules_to_save or ())
-    all_saved = some_in_quotes(sorted(explicit))
-    # A classifier that the task saves is meant to be trained in full, and not beside.
-    heads = {w.name for w in case.model.weights if w.role.block == "head"}
-    by_entry: dict[str, list[str]] = {}
+    config = context.config
     saved = names_before_matching(config.modules_to_save, config.task_type)
-    places = {entry: place for place, entry in reversed(list(enumerate(saved)))}
-    entries = NameSet(entry.text for entry in asked.modules)
-    for name in taken:
-        place = min((places[word] for word in name.split(".") if word in places), default=None)
-        entry = "" if place is None else saved[place]
-        named = asked.form == "list" and entries.has(name)
+    explicit = set(config.modules_to_save or ())
+    numbers = {entry: number for number, entry in reversed(list(enumerate(saved)))}
+    entries = NameSet(entry.text for entry in context.entries.modules)
+    # A classifier that the task saves is meant to be trained in full, and not to get an adapter.
+    heads = {weight.name for weight in context.model.weights if weight.role.block == "head"}
+    by_entry: dict[str, list[str]] = {}
+    for name in _shadowed(context):
+        number = min((numbers[word] for word in name.split(".") if word in numbers), default=None)
+        entry = "" if number is None else saved[number]
+        named = context.entries.form == "list" and entries.has(name)
         if entry in explicit or not entry or name not in heads or (named and "." not in name):
-            by_entry.setdefault(entry or all_saved, []).append(name)
+            by_entry.setdefault(entry or some_in_quotes(sorted(explicit)), []).append(name)
     for entry, names in by_entry.items():
         message = (
-            f"modules_to_save takes {counted(len(names), 'target')} away ({listed(names, 2)}): what is in a module called {entry} "
-            "is trained in full and gets no adapter."
+            f"modules_to_save takes {counted(len(names), 'target')} away ({listed(names, 2)}): what lies in a module called "
+            f"{entry} trains in full and gets no adapter."
         )
-        fix = f"Take {literal(entry) if entry in places else entry} out of modules_to_save if adapters are meant, and the targets out otherwise."
-        severity: Severity = "error" if case.resolution.cause == "no-match" else "warning"
-        yield Finding("saved-shadows", severity, _SETTING, message, fix)
+        shown = literal(entry) if entry in numbers else entry
+        fix = f"Take {shown} out of modules_to_save if adapters are meant, and the targets out otherwise."
+        yield SAVED_SHADOWS.finding(_SETTING, message, fix, "error" if context.refused_for("no-match") else "warning")
 
 
-def _copies(case: Case) -> Iterator[Finding]:
-    explicit = Endings(case.config.modules_to_save or ())
-    saved = [name for name in dict.fromkeys(case.resolution.saved) if explicit.end(name)]
+def _shadowed(context: CheckContext) -> list[str]:
+    """The modules that would be targets without `modules_to_save`."""
+    patterns = context.entries.patterns
+    if patterns is None:
+        return []
+    try:
+        free = ModuleMatcher(patterns, context.config, (), context.release)
+        verdicts = context.entries.verdicts.items()
+        return [name for name, verdict in verdicts if not verdict.targeted and free.match(name).targeted]
+    except BadPatternError:
+        return []
+
+
+@finds(SAVED_LOOSE, SAVED_NESTED)
+def loose_and_nested(context: CheckContext) -> Iterator[Finding]:
+    """Entries that copy more than they say, or a module twice."""
+    for behavior in context.resolution.warnings:
+        if behavior.code == SAVED_LOOSE.code:
+            entries = [entry for entry in context.config.modules_to_save or () if behavior.names[0].endswith(entry)]
+            named = NameSet(entries)
+            whole = [name for name in context.resolution.saved if named.has(name)]
+            fix = "PEFT has no stricter form."
+            if whole:
+                fix = f"Use the full name: {in_quotes(dict.fromkeys(whole[:_MOST_NAMED]))}."
+            # What the task type alone adds is a head, and part of the new one.
+            yield SAVED_LOOSE.finding(_SETTING, behavior.message, fix, "warning" if entries else "note")
+        elif behavior.code == SAVED_NESTED.code:
+            yield SAVED_NESTED.finding(_SETTING, behavior.message, "Name the outermost modules only.")
+
+
+@finds(SAVED_COPY)
+def copies(context: CheckContext) -> Iterator[Finding]:
+    """How much is copied and trained in full."""
+    explicit = Endings(context.config.modules_to_save or ())
+    saved = [name for name in dict.fromkeys(context.resolution.saved) if explicit.end(name)]
     if not saved:
         return
-    tensors = Tensors(case.model)
+    model, tensors = context.model, Tensors(context.model)
     below = tensors.below(saved)
     size = sum(tensors.size(below[name]) for name in saved)
     if not size:
         return
-    share = size / case.model.dimensions.parameters if case.model.dimensions.parameters else 0.0
-    severity: Severity = "warning" if share >= _LARGE else "note"
-    message = (
-        f"{listed(saved, _MOST_NAMED)}: {size:,} parameters are copied and trained in full, {share:.1%} of the model."
-    )
+    share = size / model.dimensions.parameters if model.dimensions.parameters else 0.0
+    names = listed(saved, _MOST_NAMED)
+    message = f"{size:,} parameters, {share:.1%} of the model, are copied and trained in full: {names}."
     fix = "Nothing to do if that is meant. For a few new tokens, trainable_token_indices costs far less."
-    if not {case.model.input_embeddings, case.model.output_embeddings} & set(saved):
+    if not {model.input_embeddings, model.output_embeddings} & set(saved):
         fix = "Nothing to do if that is meant; an adapter on its layers costs less."
-    yield Finding("saved-copy", severity, _SETTING, message, fix)
+    yield SAVED_COPY.finding(_SETTING, message, fix, "warning" if share >= _LARGE else "note")

@@ -5,99 +5,115 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.checks.context import Case, places
-from lorascope.checks.entries import MOST_SPELLED, Asked, counted, in_quotes, release_in
+from lorascope.checks.context import CheckContext
 from lorascope.checks.name_meanings import place_of_weights
-from lorascope.checks.rules.unmatched import planning_command
-from lorascope.findings import Finding, Severity
+from lorascope.checks.phrases import counted, in_quotes, places
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.suggestions import MOST_SPELLED, planning_command
+from lorascope.findings import Finding
 from lorascope.model.types import Weight
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import as_parameter, weight_of
-from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Resolution
 
+MOE_REWRITE = Rule(
+    "moe-rewrite",
+    "warning",
+    "PEFT rewrites target names for fused experts",
+    "Since 0.19 it turns names of single experts into the fused parameter, and may drop or add other weights.",
+)
 
-def rewrite_findings(case: Case, asked: Asked) -> Iterator[Finding]:
-    """`moe-rewrite`."""
-    if case.resolution.cause == "moe-rewrite":
-        stacks = [w for w in case.model.weights if w.role.variant == "expert" and w.kind == "parameter"]
-        ends = place_of_weights(case.model, stacks).parameters if stacks else ()
-        fix = "Name both halves, or neither."
-        if ends:
-            fix += f" For the experts alone: target_parameters=[{in_quotes(ends)}] with lora_dropout=0."
-        yield Finding("moe-rewrite", "error", "target_modules", case.resolution.error, fix)
+_SETTING = "target_modules"
+
+
+@finds(MOE_REWRITE)
+def moe_rewrite(context: CheckContext) -> Iterator[Finding]:
+    """What the rewrite took away from the targets and added to them."""
+    if context.refused_for("moe-rewrite"):
+        yield _halves(context)
         return
-    told = [one for one in case.resolution.warnings if one.code == "moe-rewrite"]
-    moved = [entry for entry in asked.modules if entry.rewritten]
-    if not case.model.moe_conversion or release_in(case) < (0, 19) or not (told or moved):
+    entries = [entry for entry in context.entries.modules if entry.rewritten]
+    done = context.behaviors("moe-rewrite")
+    if not context.model.moe_conversion or context.release < (0, 19) or not (done or entries):
         return
-    if not told:  # PEFT refuses the whole for another reason.
-        shown = ", ".join(f'"{entry.text}" into {entry.rewritten}' for entry in moved[:MOST_SPELLED])
-        message = f"PEFT rewrites {shown} on this model type ({case.model.model_type})."
-        fix = "Nothing to do if the experts are meant."
-        yield Finding("moe-rewrite", "note", "target_modules", message, fix)
+    if not done:  # PEFT refuses the whole for another reason.
+        names = ", ".join(f'"{entry.text}" into {entry.rewritten}' for entry in entries[:MOST_SPELLED])
+        message = f"PEFT rewrites {names} on this model type ({context.model.model_type})."
+        yield MOE_REWRITE.finding(_SETTING, message, "Nothing to do if the experts are meant.", "note")
         return
-    plain = _unrewritten(case)
-    said, done = _weights(case, plain), {weight.name: weight for weight in case.hit}
-    lost = [weight for name, weight in said.items() if name not in done]
-    gained = [weight for name, weight in done.items() if name not in said]
+    plain = _without_rewrite(context)
+    named, adapted = _weights(context, plain), {weight.name: weight for weight in context.adapted_weights}
+    lost = [weight for name, weight in named.items() if name not in adapted]
+    gained = [weight for name, weight in adapted.items() if name not in named]
     experts = [weight for weight in gained if weight.role.variant == "expert"]
-    others = [weight for weight in gained if weight not in experts]
-    parts = [f"PEFT rewrites the targets for the fused experts of {case.model.model_type}."]
-    if moved:
-        parts.append("It makes " + ", ".join(f"{entry.rewritten} of {entry.text}" for entry in moved) + ".")
-    elif asked.form in ("string", "all-linear"):
-        parts.append("It keeps only the last words of the names that the text matches.")
-    if lost:
-        parts.append(f"Not adapted, though named: {counted(len(lost), 'weight')} ({places(lost)}).")
-    if experts:
-        parts.append(
-            f"Adapted instead: {counted(len(experts), 'stack')} of experts{_size(case, experts)} ({places(experts)})."
-        )
-    if others:
-        parts.append(f"Adapted, though not named: {counted(len(others), 'weight')} ({places(others)}).")
-    severity: Severity = "warning" if lost or others or (asked.form == "string" and experts) else "note"
-    if severity == "note" and not experts and not plain.error:
+    others = [weight for weight in gained if weight.role.variant != "expert"]
+    matters = bool(lost or others or (context.entries.form == "string" and experts))
+    if not matters and not experts and not plain.error:
         return  # It changed nothing.
-    yield Finding("moe-rewrite", severity, "target_modules", " ".join(parts), _fix(case, lost, others, severity))
-
-
-def taken_by_rewrite(case: Case) -> frozenset[str]:
-    """The weights that the configuration names and that PEFT's rewrite takes out of it."""
-    if not any(one.code == "moe-rewrite" for one in case.resolution.warnings):
-        return frozenset()
-    return frozenset(_weights(case, _unrewritten(case)).keys() - {weight.name for weight in case.hit})
-
-
-def _unrewritten(case: Case) -> Resolution:
-    """What PEFT would do without the rewrite."""
-    return resolve(dataclasses.replace(case.model, moe_conversion=""), case.config, case.peft or NEWEST)
-
-
-def _weights(case: Case, resolution: Resolution) -> dict[str, Weight]:
-    found = (weight_of(case.model, one.name) for one in resolution.adapted)
-    return {weight.name: weight for weight in found if weight is not None}
-
-
-def _size(case: Case, experts: list[Weight]) -> str:
-    """The rank of the stacks where it is not the one that was asked for."""
-    names = {weight.name for weight in experts}
-    ranks = sorted({one.rank for one in case.resolution.adapted if one.name in names} - {case.config.r})
-    return f" at rank {' and '.join(map(str, ranks))} per expert, not {case.config.r}" if ranks else ""
-
-
-def _fix(case: Case, lost: list[Weight], others: list[Weight], severity: str) -> str:
-    ways = []
+    parts = [f"PEFT rewrites the targets for the fused experts of {context.model.model_type}."]
+    if entries:
+        parts.append("It turns " + ", ".join(f"{entry.text} into {entry.rewritten}" for entry in entries) + ".")
+    elif context.entries.form in ("string", "all-linear"):
+        parts.append("It keeps only the last words of the names that the string matches.")
     if lost:
-        place = place_of_weights(case.model, lost)
-        bare = [weight for weight in lost if as_parameter(case.model, weight)]
-        if bare and place.parameters:
-            ways.append(f"To adapt them, give target_parameters=[{in_quotes(place.parameters)}] with lora_dropout=0.")
+        parts.append(f"Named but not adapted: {counted(len(lost), 'weight')} ({places(lost)}).")
+    if experts:
+        stacks = counted(len(experts), "stack")
+        parts.append(f"Adapted instead: {stacks} of experts{_ranks(context, experts)} ({places(experts)}).")
+    if others:
+        parts.append(f"Adapted but not named: {counted(len(others), 'weight')} ({places(others)}).")
+    fix = (
+        _fix(context, lost, others)
+        if matters
+        else "Nothing to do if the experts are meant; otherwise leave these names out."
+    )
+    yield MOE_REWRITE.finding(_SETTING, " ".join(parts), fix, "warning" if matters else "note")
+
+
+def rewritten_away(context: CheckContext) -> frozenset[str]:
+    """The weights that the configuration names and that PEFT's rewrite takes out of it."""
+    if not context.behaviors("moe-rewrite"):
+        return frozenset()
+    adapted = {weight.name for weight in context.adapted_weights}
+    return frozenset(_weights(context, _without_rewrite(context)).keys() - adapted)
+
+
+def _halves(context: CheckContext) -> Finding:
+    """One half of a fused matrix, which PEFT refuses."""
+    stacks = [w for w in context.model.weights if w.role.variant == "expert" and w.kind == "parameter"]
+    entries = place_of_weights(context, stacks).parameters if stacks else ()
+    fix = "Name both halves, or neither."
+    if entries:
+        fix += f" For the experts alone: target_parameters=[{in_quotes(entries)}] with lora_dropout=0."
+    return MOE_REWRITE.finding(_SETTING, context.resolution.error, fix, "error")
+
+
+def _without_rewrite(context: CheckContext) -> Resolution:
+    """What PEFT would do without the rewrite."""
+    plain = dataclasses.replace(context.model, moe_conversion="")
+    return resolve(plain, context.config, context.release_name)
+
+
+def _weights(context: CheckContext, resolution: Resolution) -> dict[str, Weight]:
+    weights = (weight_of(context.model, adapted.name) for adapted in resolution.adapted)
+    return {weight.name: weight for weight in weights if weight is not None}
+
+
+def _ranks(context: CheckContext, experts: list[Weight]) -> str:
+    """The rank of the stacks where it is not the configured one."""
+    names = {weight.name for weight in experts}
+    ranks = sorted({rank for name, (rank, _) in context.sizes.items() if name in names} - {context.config.r})
+    return f" at rank {' and '.join(map(str, ranks))} per expert, not {context.config.r}" if ranks else ""
+
+
+def _fix(context: CheckContext, lost: list[Weight], others: list[Weight]) -> str:
+    ways = []
+    place = place_of_weights(context, lost)
+    if place.parameters and any(as_parameter(context.model, weight) for weight in lost):
+        ways.append(f"To adapt them, set target_parameters=[{in_quotes(place.parameters)}] with lora_dropout=0.")
     if others:
         routers = all(weight.role.block == "router" for weight in others)
         what = "the router" if routers else listed((weight.name for weight in others), 1)
-        ways.append(f"To leave {what} out, give a list of the names that are meant.")
-    if severity == "note":
-        return "Nothing to do if the experts are meant; otherwise leave these names out."
-    return " ".join([*ways, f"Or let it be written: {planning_command(case, 'all')}"])
+        ways.append(f"To leave {what} out, use a list of the names you mean.")
+    return " ".join([*ways, f"This writes it: {planning_command(context.model, 'all')}"])

@@ -1,38 +1,66 @@
-"""The options that few people set: initializations, variants, token training, and a frozen adapter."""
+"""Options that few people set: initializations, variants, token training, a frozen adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from lorascope.checks.context import Case
-from lorascope.checks.entries import Asked
+from lorascope.checks.context import CheckContext
+from lorascope.checks.rule import Rule, finds
 from lorascope.findings import Finding
 
-# Code -> (the option that an error is about, what to do).
-_ERRORS: Mapping[str, tuple[str, str]] = {
-    "initialization": (
-        "init_lora_weights",
-        "Give init_lora_weights=True, or leave out what it does not fit.",
-    ),
-    "variant": ("variant", "Give one variant, and only what it fits; leave the others at None."),
-    "tokens": ("trainable_token_indices", "Name an embedding of the model and rows that it has, and train it once."),
-    "option-release": ("version", "Update PEFT (pip install -U peft), or leave the option out."),
-}
-_PLACES = {"initialization": "init_lora_weights", "frozen": "inference_mode", "variant": "variant"}
-_FIXES: Mapping[str, str] = {
-    "variant": "Load the model without quantization, or leave the variant out.",
-    "initialization": "Nothing to do if that is meant; otherwise give init_lora_weights=True.",
-    "frozen": "Give inference_mode=False to train.",
-}
+INITIALIZATION = Rule(
+    "initialization",
+    "warning",
+    "init_lora_weights does not fit, or changes more than the adapter",
+    "Some initializations change the base weights, so the adapter fits no other copy of the model.",
+)
+VARIANT = Rule(
+    "variant",
+    "error",
+    "a variant of LoRA (DoRA, KaSA, BD-LoRA, …) does not fit",
+    "PEFT builds one variant per layer, and each for some kinds of layers only.",
+)
+TOKENS = Rule(
+    "tokens",
+    "error",
+    "trainable_token_indices is not possible",
+    "It names rows of an embedding, each trained once.",
+)
+OPTION_RELEASE = Rule(
+    "option-release",
+    "error",
+    "this release of PEFT does not have the option",
+    "LoraConfig raises a TypeError at a keyword that it does not know.",
+)
+FROZEN = Rule("frozen", "warning", "inference_mode freezes the adapter", "Nothing trains.")
 
 
-def rare_option_findings(case: Case, _asked: Asked) -> Iterator[Finding]:
-    """`initialization`, `variant`, `tokens`, `option-release` and `frozen`."""
-    known = _ERRORS.get(case.resolution.cause)
-    if known:
-        where, fix = known
-        yield Finding(case.resolution.cause, "error", where, case.resolution.error, fix)
-    for one in case.resolution.warnings:
-        if one.code in _FIXES:
-            where = _PLACES[one.code]
-            yield Finding(one.code, "warning", where, one.message, _FIXES[one.code])
+@finds(INITIALIZATION, VARIANT, TOKENS, OPTION_RELEASE)
+def refused_options(context: CheckContext) -> Iterator[Finding]:
+    """Rare options that PEFT refuses."""
+    for rule, where, fix in (
+        (INITIALIZATION, "init_lora_weights", "Set init_lora_weights=True, or leave out what it does not fit."),
+        (VARIANT, "variant", "Set one variant, and only on layers that it fits; leave the others at None."),
+        (TOKENS, "trainable_token_indices", "Name an embedding of the model and rows that it has, each once."),
+        (OPTION_RELEASE, "version", "Update PEFT (pip install -U peft), or leave the option out."),
+    ):
+        if context.refused_for(rule.code):
+            yield rule.finding(where, context.resolution.error, fix, "error")
+
+
+@finds(INITIALIZATION, VARIANT, FROZEN)
+def doubtful_options(context: CheckContext) -> Iterator[Finding]:
+    """Rare options that do more or less than most people mean."""
+    answers = {
+        "initialization": (
+            INITIALIZATION,
+            "init_lora_weights",
+            "Nothing to do if that is meant; otherwise set init_lora_weights=True.",
+        ),
+        "variant": (VARIANT, "variant", "Load the model without quantization, or leave the variant out."),
+        "frozen": (FROZEN, "inference_mode", "Set inference_mode=False to train."),
+    }
+    for behavior in context.resolution.warnings:
+        if behavior.code in answers:
+            rule, where, fix = answers[behavior.code]
+            yield rule.finding(where, behavior.message, fix, "warning")

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorascope.checks.context import Case
-from lorascope.checks.rules.unmatched import planning_command
+from lorascope.checks.context import CheckContext
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding
 from lorascope.peft_rules.differences import read_differently
-from lorascope.peft_rules.releases import NEWEST
+
+VERSION_DEPENDENT = Rule(
+    "version-dependent",
+    "note",
+    "other releases of PEFT read it differently",
+    "An adapter loaded by another release then has other weights, ranks or shapes, or does not load.",
+)
 
 
-def version_findings(case: Case) -> Iterator[Finding]:
-    """`version-dependent`."""
-    peft = case.peft or NEWEST
-    for difference in read_differently(case.model, case.config, peft):
-        if case.resolution.error:
+@finds(VERSION_DEPENDENT)
+def other_releases(context: CheckContext) -> Iterator[Finding]:
+    """What other releases refuse, adapt or train that this one does not."""
+    release = context.release_name
+    for difference in read_differently(context.model, context.config, release):
+        if context.resolution.error:
             fix = f"Train with that release: pip install peft=={difference.releases[-1]}"
         else:
-            fix = f"Say which PEFT the adapter is for (peft=={peft}), or let one be written that all read alike: {planning_command(case)}"
-        yield Finding("version-dependent", "note", f"PEFT {', '.join(difference.releases)}", difference.message, fix)
+            fix = (
+                f"Pin the release (peft=={release}), or use a configuration that all releases read alike: "
+                f"{planning_command(context.model)}"
+            )
+        yield VERSION_DEPENDENT.finding(f"PEFT {', '.join(difference.releases)}", difference.message, fix)

@@ -1,4 +1,4 @@
-"""Entries of the targets that match nothing: what was probably meant, and how this model calls it."""
+"""Target entries that match nothing: what was probably meant, and what this model calls it."""
 
 from __future__ import annotations
 
@@ -6,339 +6,189 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.checks.context import Case, places
-from lorascope.checks.entries import (
-    MOST_EXPLAINED,
-    MOST_SPELLED,
-    Asked,
-    Entry,
-    counted,
-    cut,
-    endings_or_names,
-    in_quotes,
-    pattern_of,
-    some_in_quotes,
-)
+from lorascope.checks.context import CheckContext
+from lorascope.checks.entries import Entry
 from lorascope.checks.name_meanings import (
-    fix_for,
+    describe_lack,
+    describe_place,
+    find_place,
+    fix_for_place,
     meanings_of,
-    place_in,
-    said_lack,
-    said_meaning,
-    said_place,
     selector_of,
 )
-from lorascope.errors import alike
+from lorascope.checks.phrases import counted, cut, in_quotes, places, some_in_quotes
+from lorascope.checks.rule import Rule, finds
+from lorascope.checks.suggestions import (
+    LONGEST_PATTERN,
+    MOST_EXPLAINED,
+    MOST_SPELLED,
+    inspecting_command,
+    pattern_of,
+    planning_command,
+    suggest_alike,
+)
 from lorascope.findings import Finding, Severity
-from lorascope.foreign_text import literal, shell_word
+from lorascope.foreign_text import literal
 from lorascope.model.types import ModelMap
 from lorascope.names import NUMBER, listed, spans, template
-from lorascope.peft_rules.matchers import ALL_LINEAR, NameSet, dotted_suffixes, parameter_names
+from lorascope.peft_rules.matchers import ALL_LINEAR, NameSet, dotted_suffixes
 from lorascope.peft_rules.name_patterns import BadPatternError, PatternLimitError, cheap_matches, compiled
+
+NO_MATCH = Rule(
+    "no-match",
+    "error",
+    "an entry matches nothing",
+    "PEFT raises if nothing matches at all, and ignores the entry silently otherwise.",
+)
+REGEX_IN_LIST = Rule(
+    "regex-in-list",
+    "error",
+    "a list entry is a regular expression, and list entries are names",
+    "PEFT compares list entries with the ends of names, so the expression matches nothing.",
+)
+STRING_NOT_LIST = Rule(
+    "string-not-list",
+    "error",
+    "a name is given as a string, and a string is one regular expression for whole names",
+    '`target_modules="q_proj"` matches nothing; `["q_proj"]` is what is meant.',
+)
 
 _OPERATORS = re.compile(r"[*?+\[\](){}|\\^$]")
 # A prefix that saved adapters have and configurations must not.
 _PREFIX = "base_model.model."
+_TENSOR_ENDINGS = (".weight", ".lora_A", ".lora_B", ".lora_A.weight", ".lora_B.weight")
 # How alike two names are for one to be a misspelling of the other; the seven usual names among themselves are less so.
 _ALIKE = 0.8
-# A pattern of more letters is better written than told; of a text, no more of its end is looked into.
-_LONGEST_TEXT = 2_000
+# No more than so many letters of the end of a text are looked into.
 _LONGEST_TAIL = 400
+_NO_REGEX = "List entries are names or their endings, never regular expressions."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Answer:
-    """Why an entry matches nothing and what to write; entries with one answer are told together."""
+    """Why an entry matches nothing and what to write; entries with one answer make one finding.
 
-    code: str
+    Attributes:
+        rule: Of the finding.
+        why: The reason.
+        fix: What to write.
+        known: The entry is a well-known name, so that the reason is told for all such entries at once.
+    """
+
+    rule: Rule
     why: str
     fix: str
     known: bool = False
 
 
-def planning_command(case: Case, rules: str = "") -> str:
-    """The command that writes a configuration for a case's model."""
-    return f"lorascope plan {shell_word(case.model.model)} {rules}".rstrip()
-
-
-def unmatched_findings(case: Case, asked: Asked) -> Iterator[Finding]:
-    """`no-match`, `regex-in-list` and `string-not-list`."""
-    entries = asked.modules + asked.parameters
-    nothing = not any(entry.modules or entry.parameters for entry in entries)
-    severity: Severity = "error" if nothing else "warning"
-    if asked.faulty:
+@finds(NO_MATCH, REGEX_IN_LIST, STRING_NOT_LIST)
+def unmatched(context: CheckContext) -> Iterator[Finding]:
+    """Entries that match no module and no parameter."""
+    entries = context.entries
+    if entries.faulty:
         return
-    if asked.form == "list" and not entries and case.resolution.cause == "no-match":
-        message = "target_modules is empty, and no parameter is named either: there is nothing to adapt."
-        fix = f"Name the weights, or let them be written: {planning_command(case)}"
-        yield Finding("no-match", "error", "target_modules", message, fix)
-    if asked.form == "string":
-        yield from _string(case, asked.modules[0], severity)
-    if isinstance(case.config.target_parameters, str):
-        yield _parameter_string(case, case.config.target_parameters)
-    answers: dict[tuple[str, _Answer], list[str]] = {}
-    unexplained = _Answer("no-match", "", f"Look at the names with: lorascope inspect {shell_word(case.model.model)}")
-    if asked.form in ("list", "default"):
-        lost = [entry.text for entry in asked.modules if not entry.modules and not entry.rewritten]
-        for place, text in enumerate(lost):
-            answer = _module_answer(case, asked, text) if place < MOST_EXPLAINED else unexplained
-            answers.setdefault(("target_modules", answer), []).append(text)
-    lost = [entry.text for entry in asked.parameters if not entry.parameters]
-    for place, text in enumerate(lost):
-        answer = _parameter_answer(case, text) if place < MOST_EXPLAINED else unexplained
-        answers.setdefault(("target_parameters", answer), []).append(text)
-    for (setting, answer), texts in answers.items():
-        shown = in_quotes(texts[:MOST_SPELLED]) + (
-            f" and {len(texts) - MOST_SPELLED} more" if texts[MOST_SPELLED:] else ""
-        )
+    every = entries.modules + entries.parameters
+    severity: Severity = "warning" if any(entry.modules or entry.parameters for entry in every) else "error"
+    if entries.form == "list" and not every and context.refused_for("no-match"):
+        message = "target_modules is empty and target_parameters is missing: nothing is adapted."
+        fix = f"Name modules in target_modules; this writes them: {planning_command(context.model)}"
+        yield NO_MATCH.finding("target_modules", message, fix)
+    if entries.form == "string":
+        yield from _string(context, entries.modules[0], severity)
+    if isinstance(context.config.target_parameters, str):
+        yield _parameter_string(context, context.config.target_parameters)
+    for (setting, answer), texts in _answers(context).items():
+        more = f" and {len(texts) - MOST_SPELLED} more" if texts[MOST_SPELLED:] else ""
         kind = "module" if setting == "target_modules" else "parameter"
-        verb = "match" if len(texts) > 1 else "matches"
-        ignored = ", and PEFT ignores that silently" if case.resolution.adapted else ""
-        why = answer.why or _known_why(case, texts, answer)
-        message = f"{shown} {verb} no {kind} of {case.model.model}{ignored}. {why}".rstrip()
-        yield Finding(answer.code, severity, setting, message, answer.fix)
+        verb, it = ("match", "them") if len(texts) > 1 else ("matches", "it")
+        ignored = f"; PEFT ignores {it} silently" if context.resolution.adapted else ""
+        why = answer.why or _known_why(context, texts, answer)
+        shown = f"{in_quotes(texts[:MOST_SPELLED])}{more}"
+        message = f"{shown} {verb} no {kind} of {context.model.model}{ignored}. {why}".rstrip()
+        yield answer.rule.finding(setting, message, answer.fix, severity)
 
 
-def _parameter_string(case: Case, text: str) -> Finding:
-    names = [name for _, name, _ in parameter_names(case.model)]
-    found = _named(text, names) or cheap_matches(text, names, "fullmatch")
-    endings = endings_or_names(found, names) if found else ()
-    fix = f"Give a list of names: target_parameters=[{in_quotes(endings or (text,))}]."
-    return Finding("string-not-list", "error", "target_parameters", case.resolution.error, fix)
+def _answers(context: CheckContext) -> dict[tuple[str, _Answer], list[str]]:
+    """The entries that match nothing, by setting and answer."""
+    entries = context.entries
+    unexplained = _Answer(NO_MATCH, "", f"The names are in: {inspecting_command(context.model)}")
+    answers: dict[tuple[str, _Answer], list[str]] = {}
+    if entries.form in ("list", "default"):
+        texts = [entry.text for entry in entries.modules if not entry.modules and not entry.rewritten]
+        for number, text in enumerate(texts):
+            answer = _module_answer(context, text) if number < MOST_EXPLAINED else unexplained
+            answers.setdefault(("target_modules", answer), []).append(text)
+    texts = [entry.text for entry in entries.parameters if not entry.parameters]
+    for number, text in enumerate(texts):
+        answer = _parameter_answer(context, text) if number < MOST_EXPLAINED else unexplained
+        answers.setdefault(("target_parameters", answer), []).append(text)
+    return answers
 
 
-def _known_why(case: Case, texts: Sequence[str], answer: _Answer) -> str:
-    """Where the model has what several well-known names mean, said for all of them at once."""
-    meanings = tuple(dict.fromkeys(meaning for text in texts for meaning in meanings_of(text)))
+def _known_why(context: CheckContext, texts: Sequence[str], answer: _Answer) -> str:
+    """Where the model has what several well-known names mean, for all of them at once."""
     if not answer.known:
         return ""
-    place = place_in(case.model, meanings)
-    if place is None:
-        return f"Elsewhere that is {said_meaning(meanings)}, and {said_lack(case.model, meanings)}."
-    stacked = [
-        w for w in place.weights if w.role.block == "ffn" and w.role.variant == "expert" and w.kind == "parameter"
-    ]
-    share = ""
-    if stacked:
-        own = [w for w in case.model.weights if w.role.component in case.own and w.role.block == "ffn"]
-        experts = sum(weight.size for weight in own if weight.role.variant == "expert")
-        part = experts / (sum(weight.size for weight in own) or 1)  # all may be without numbers
-        share = f" The experts, {part:.1%} of the FFN, are parameters here."
-    return f"Elsewhere that is {said_meaning(place.meanings)}, {said_place(case.model, place)}.{share}"
+    meanings = tuple(dict.fromkeys(meaning for text in texts for meaning in meanings_of(text)))
+    place = find_place(context, meanings)
+    shown = [cut(text) for text in texts[:MOST_SPELLED]]
+    return describe_lack(context, shown, meanings) if place is None else describe_place(context, shown, place)
 
 
-def _string(case: Case, entry: Entry, severity: Severity) -> Iterator[Finding]:
-    """A string is one regular expression for whole names, which people forget."""
+# A string, which is one regular expression for whole names.
+
+
+def _parameter_string(context: CheckContext, text: str) -> Finding:
+    names = context.parameter_names
+    matches = _named(text, names) or cheap_matches(text, names, "fullmatch")
+    endings = context.parameter_entries(matches) if matches else ()
+    fix = f"Use a list of names: target_parameters=[{in_quotes(endings or (text,))}]."
+    return STRING_NOT_LIST.finding("target_parameters", context.resolution.error, fix)
+
+
+def _string(context: CheckContext, entry: Entry, severity: Severity) -> Iterator[Finding]:
     if entry.modules:
         return
     text = entry.text
     words = [word for word in re.split(r"[\s,;\[\]'\"]+", text) if word]
     if words and all(re.fullmatch(r"[\w.-]+", word) for word in words):
-        message = (
-            f'target_modules is the text "{cut(text)}", which PEFT takes as one regular expression for the whole name of a '
-            "module, and no module is called that."
-        )
-        if len(words) == 1 and words[0].lower() == ALL_LINEAR.replace("-", "_"):
-            yield Finding("string-not-list", severity, "target_modules", message, f'Write "{ALL_LINEAR}".')
-            return
-        known = NameSet(words)
-        hits = {word for name in case.model.module_by_name for word in known.hits(name)}
-        fix = f"Give a list: target_modules=[{some_in_quotes(words)}]."
-        lost = [word for word in words if word not in hits]
-        for word in lost[:MOST_SPELLED]:
-            answer = _module_answer(case, Asked("list"), word)
-            why = answer.why or _known_why(case, [word], answer)
-            fix += f" But {literal(word, 512)} is no module of {case.model.model}. {why} {answer.fix}".rstrip()
-        yield Finding("string-not-list", severity, "target_modules", message, fix)
+        yield _string_of_names(context, text, words, severity)
         return
-    whole, found = _within_names(case.model, text)
-    if found:
-        why = f"It is found within the names of {len(found)}, such as {listed(found, 2)}, but must match them whole."
-        fix = f"Write {literal(whole)}."
+    whole, names = _within_names(context.model, text)
+    if names:
+        why = f"It is found within the names of {len(names)}, such as {listed(names, 2)}, and must match a name as a whole."
+        fix = f"Use {literal(whole)}."
     else:
-        why, fix = "", f"Look at the names with: lorascope inspect {shell_word(case.model.model)}"
-        for word in reversed([word for word in re.split(r"\W+", text[-_LONGEST_TAIL:].replace("\\d", "")) if word]):
-            meant = _known(case, word) or _misspelt(case, word)
-            if meant is not None:
-                why, fix = meant.why or _known_why(case, [word], meant), meant.fix
-                break
+        why, fix = _meant_by_words(context, text)
+    shown = f'The regular expression "{cut(text)}" matches no whole module name of {context.model.model}.'
+    yield NO_MATCH.finding("target_modules", f"{shown} {why}".rstrip(), fix, severity)
+
+
+def _string_of_names(context: CheckContext, text: str, words: Sequence[str], severity: Severity) -> Finding:
     message = (
-        f'The regular expression "{cut(text)}" matches no module of {case.model.model} from beginning to end. {why}'
+        f'target_modules is the string "{cut(text)}". PEFT reads a string as one regular expression for the whole name of '
+        "a module, and no module has that name."
     )
-    yield Finding("no-match", severity, "target_modules", message.rstrip(), fix)
+    if len(words) == 1 and words[0].lower() == ALL_LINEAR.replace("-", "_"):
+        return STRING_NOT_LIST.finding("target_modules", message, f'Use "{ALL_LINEAR}".', severity)
+    known = NameSet(words)
+    hits = {word for name in context.model.module_by_name for word in known.hits(name)}
+    fix = f"Use a list: target_modules=[{some_in_quotes(words)}]."
+    for word in [word for word in words if word not in hits][:MOST_SPELLED]:
+        answer = _module_answer(context, word)
+        why = answer.why or _known_why(context, [word], answer)
+        fix += f" But {literal(word, 512)} is no module of {context.model.model}. {why} {answer.fix}".rstrip()
+    return STRING_NOT_LIST.finding("target_modules", message, fix, severity)
 
 
-def _module_answer(case: Case, asked: Asked, text: str) -> _Answer:
-    model = case.model
-    names = [module.name for module in model.modules]
-    if text.lower() == ALL_LINEAR:
-        why = f'"{ALL_LINEAR}" is only understood as a text of its own, not within a list.'
-        others = [entry.text for entry in asked.modules if entry.text != text]
-        also = " The other entries are linear layers too, so that it covers them." if others else ""
-        return _Answer("no-match", why, f'Write target_modules="{ALL_LINEAR}".{also}')
-    if _OPERATORS.search(text):
-        return _Answer("regex-in-list", *_regex(model, asked, text))
-    parameters = NameSet([text])
-    bare = [name for owner, name, _ in parameter_names(model) if owner and parameters.has(name)]
-    owners = model.module_by_name
-    matrices = [name for name in bare if owners[name.rpartition(".")[0]].kind == "other"]
-    if matrices and not meanings_of(text):
-        endings = endings_or_names(matrices, [name for _, name, _ in parameter_names(model)])
-        fix = f"Give target_parameters=[{in_quotes(endings or (text,))}], with lora_dropout=0."
-        return _Answer("no-match", f"It is a parameter here, in {listed(matrices, 2)}, not a module.", fix)
-    answer = _rewritten_name(case, text, names)
-    return answer or _known(case, text) or _misspelt(case, text) or _nothing(case)
-
-
-def _regex(model: ModelMap, asked: Asked, text: str) -> tuple[str, str]:
-    why = "Entries of a list are names or their endings, never regular expressions."
-    as_pattern = text if _is_pattern(text) else _as_glob(text)
-    found = cheap_matches(as_pattern, model.module_by_name, "fullmatch")
-    whole = text
-    if not found:
-        whole, found = _within_names(model, text)
-    if not found:
-        return (
-            f"{why} As one it would match nothing either.",
-            f"Let it be written: lorascope plan {shell_word(model.model)}",
-        )
-    adaptable = [name for name in found if name in model.weight_by_name]
-    endings = endings_or_names(adaptable, model.module_by_name) if adaptable else ()
-    why = f"{why} As one, it would match {counted(len(found), 'module')}, such as {listed(found, 2)}."
-    if endings:
-        return why, f"Write the names: {in_quotes(endings)}."
-    plain = [entry.text for entry in asked.modules if not _OPERATORS.search(entry.text) and entry.modules]
-    texts = [entry.text for entry in asked.modules if _OPERATORS.search(entry.text) and _is_pattern(entry.text)]
-    ways = (texts if whole in texts else [whole]) + ([pattern_of(plain)] if plain else [])
-    joined = "|".join(ways)
-    if len(joined) > _LONGEST_TEXT:
-        return why, f"Let it be written: lorascope plan {shell_word(model.model)}"
-    return why, f"Give one text instead of the list: target_modules={literal(joined)}."
-
-
-def _rewritten_name(case: Case, text: str, names: Sequence[str]) -> _Answer | None:
-    """The entry under a prefix, ending or case that this model does not have."""
-    short = text.removeprefix(_PREFIX)
-    if short != text and _named(short, names):
-        return _Answer("no-match", f"Names are those of the model, without {_PREFIX}", f"Write {literal(short)}.")
-    for ending in (".weight", ".lora_A", ".lora_B", ".lora_A.weight", ".lora_B.weight"):
-        short = text.removesuffix(ending)
-        if short != text and _named(short, names):
-            return _Answer("no-match", "Entries name modules, not their tensors.", f"Write {literal(short)}.")
-    lower = text.lower()
-    for name in names:
-        if name.lower() == lower or name.lower().endswith(f".{lower}"):
-            return _Answer("no-match", "Only upper and lower case differ.", f"Write {literal(name[-len(text) :])}.")
-    numbers = _numbers_instead(text, names)
-    if numbers:
-        why = f"There is no such layer: {case.model.model} has {numbers}."
-        return _Answer("no-match", why, "Write one of these numbers.")
-    # A shorter form that is longer than all names is none of them.
-    parts = 1 + max((name.count(".") for name in names), default=0)
-    for short in [ending for ending in dotted_suffixes(text, parts) if "." in ending][::-1]:
-        found = _named(short, names)
-        if found:
-            return _Answer("no-match", f"It is called {listed(found, 2)} here.", f"Write {literal(short)}.")
-    return None
-
-
-def _named(text: str, names: Iterable[str]) -> list[str]:
-    """The names that an entry matches."""
-    entry = NameSet([text])
-    return [name for name in names if entry.has(name)]
-
-
-def _numbers_instead(text: str, names: Iterable[str]) -> str:
-    """The numbers that the model has where an entry has another one; empty if more than numbers differ."""
-    shape = template(text)
-    if shape == text:
-        return ""
-    length = text.count(".") + 1
-    tails = [_tail(name, length) for name in names]
-    found = [NUMBER.search(tail) for tail in tails if template(tail) == shape]
-    return spans(int(match[0]) for match in found if match)
-
-
-def _tail(name: str, length: int) -> str:
-    """So many of the last words of a name."""
-    return ".".join(name.split(".")[-length:])
-
-
-def _known(case: Case, text: str) -> _Answer | None:
-    meanings = meanings_of(text)
-    if not meanings:
-        return None
-    place = place_in(case.model, meanings)
-    if place is None:
-        return _Answer("no-match", "", "Leave it out.", known=True)
-    command = planning_command(case, selector_of(place.meanings))
-    return _Answer("no-match", "", fix_for(case.model, place, command), known=True)
-
-
-def _misspelt(case: Case, text: str) -> _Answer | None:
-    length = text.count(".") + 1
-    words = {_tail(weight.name, length) for weight in case.model.weights}
-    words |= {_tail(NUMBER.sub("0", module.name), length) for module in case.model.modules if module.kind != "other"}
-    near = alike(text, (w for w in words if w.count(".") + 1 == length), 2, _ALIKE)
-    if not near:
-        return None
-    return _Answer("no-match", "", f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?")
-
-
-def _nothing(case: Case) -> _Answer:
-    leaves = dict.fromkeys(
-        weight.name.rpartition(".")[2]
-        for weight in case.model.weights
-        if weight.role.component in case.own and weight.kind != "parameter" and weight.role.block != "embedding"
-    )
-    shown = ", ".join(list(leaves)[:MOST_SPELLED])
-    return _Answer(
-        "no-match", "", f"The linear layers are called {shown}; see: lorascope inspect {shell_word(case.model.model)}"
-    )
-
-
-def _parameter_answer(case: Case, text: str) -> _Answer:
-    model = case.model
-    ends = NameSet([text])
-    modules = [module for module in model.modules if ends.has(module.name)]
-    own = [f"{module.name}.{name}" for module in modules for name, shape in module.parameters if len(shape) in (2, 3)]
-    # Biases of stacked experts have two dimensions as well.
-    own = [name for name in own if (w := model.weight_by_name.get(name)) is None or w.role.block != "other"]
-    all_names = [name for _, name, _ in parameter_names(model)]
-    if modules and own:
-        endings = endings_or_names(own, all_names)
-        linear = [module.name for module in modules if module.kind != "other"]
-        why = "It is a module, not a parameter."
-        if len(linear) == len(modules):
-            return _Answer("no-match", why, f"Move it to target_modules, or write {literal(f'{text}.weight')}.")
-        return _Answer("no-match", why, f"Write its parameters: {in_quotes(endings or own[:MOST_SPELLED])}.")
-    if modules:
-        return _Answer("no-match", "It is a module without a parameter of its own.", "Name the layers within it.")
-    if _OPERATORS.search(text):
-        found = cheap_matches(text, all_names, "search")
-        endings = endings_or_names(found, all_names) if found else ()
-        why = "Entries are names of parameters or their endings, never regular expressions."
-        fix = f"Write the names: {in_quotes(endings)}." if endings else f"Let it be written: {planning_command(case)}"
-        return _Answer("regex-in-list", why, fix)
-    if numbers := _numbers_instead(text, all_names):
-        why = f"There is no such layer: {model.model} has {numbers}."
-        return _Answer("no-match", why, "Write one of these numbers.")
-    return _known(case, text) or _misspelt_parameter(case, text, all_names) or _no_parameters(case)
-
-
-def _misspelt_parameter(case: Case, text: str, names: Sequence[str]) -> _Answer | None:
-    near = alike(text, {_tail(name, text.count(".") + 1) for name in names}, 2, _ALIKE)
-    if near:
-        return _Answer("no-match", "", f"Did you mean {' or '.join(in_quotes([name]) for name in near)}?")
-    return None
-
-
-def _no_parameters(case: Case) -> _Answer:
-    bare = [weight for weight in case.model.weights if weight.kind == "parameter" and weight.role.block == "ffn"]
-    if bare:
-        return _Answer("no-match", "", f"Parameters that can be adapted: {places(bare)}.")
-    fix = "Take target_parameters out; linear layers go into target_modules."
-    return _Answer("no-match", "The model has no stacked experts.", fix)
+def _meant_by_words(context: CheckContext, text: str) -> tuple[str, str]:
+    """What the words of an expression mean, the last that means something first."""
+    words = [word for word in re.split(r"\W+", text[-_LONGEST_TAIL:].replace("\\d", "")) if word]
+    for word in reversed(words):
+        answer = _known(context, word) or _misspelt(context, word)
+        if answer is not None:
+            return answer.why or _known_why(context, [word], answer), answer.fix
+    return "", f"The names are in: {inspecting_command(context.model)}"
 
 
 def _within_names(model: ModelMap, text: str) -> tuple[str, list[str]]:
@@ -346,11 +196,68 @@ def _within_names(model: ModelMap, text: str) -> tuple[str, list[str]]:
     body = text.removeprefix("^").removesuffix("$").removeprefix(".*")
     grouped = f"({body})" if "|" in body and not body.endswith(")") else body
     for whole in (f".*[.]{grouped}", f".*{grouped}", f".*{grouped}.*"):
-        found = cheap_matches(whole, model.module_by_name, "fullmatch")
-        adaptable = [name for name in found if name in model.weight_by_name]
-        if adaptable and len(adaptable) == len(found):
+        names = cheap_matches(whole, model.module_by_name, "fullmatch")
+        adaptable = [name for name in names if name in model.weight_by_name]
+        if adaptable and len(adaptable) == len(names):
             return whole, adaptable
     return "", []
+
+
+# An entry of target_modules.
+
+
+def _module_answer(context: CheckContext, text: str) -> _Answer:
+    if text.lower() == ALL_LINEAR:
+        why = f'"{ALL_LINEAR}" works only as a string, not in a list.'
+        others = any(entry.text != text for entry in context.entries.modules) and context.entries.form != "string"
+        also = " It covers the other entries, which are linear layers too." if others else ""
+        return _Answer(NO_MATCH, why, f'Use target_modules="{ALL_LINEAR}".{also}')
+    if _OPERATORS.search(text):
+        return _Answer(REGEX_IN_LIST, *_regex(context, text))
+    return (
+        _bare_parameter(context, text)
+        or _other_spelling(context, text)
+        or _known(context, text)
+        or _misspelt(context, text)
+        or _nothing(context)
+    )
+
+
+def _bare_parameter(context: CheckContext, text: str) -> _Answer | None:
+    """The entry names parameters of modules that are no layers."""
+    entry, owners = NameSet([text]), context.model.module_by_name
+    names = [name for name in context.parameter_names if "." in name and entry.has(name)]
+    names = [name for name in names if (owner := owners.get(name.rpartition(".")[0])) and owner.kind == "other"]
+    if not names or meanings_of(text):
+        return None
+    fix = f"Use target_parameters=[{in_quotes(context.parameter_entries(names) or (text,))}] with lora_dropout=0."
+    return _Answer(NO_MATCH, f"It is a parameter here, in {listed(names, 2)}, not a module.", fix)
+
+
+def _regex(context: CheckContext, text: str) -> tuple[str, str]:
+    model = context.model
+    names = cheap_matches(text if _is_pattern(text) else _as_glob(text), model.module_by_name, "fullmatch")
+    whole = text
+    if not names:
+        whole, names = _within_names(model, text)
+    if not names:
+        return (
+            f"{_NO_REGEX} As an expression it would match nothing either.",
+            f"This writes the targets: {planning_command(model)}",
+        )
+    adaptable = [name for name in names if name in model.weight_by_name]
+    endings = context.module_entries(adaptable) if adaptable else ()
+    why = f"{_NO_REGEX} As an expression it would match {counted(len(names), 'module')}, such as {listed(names, 2)}."
+    if endings:
+        return why, f"Use the names: {in_quotes(endings)}."
+    entries = context.entries.modules
+    plain = [entry.text for entry in entries if not _OPERATORS.search(entry.text) and entry.modules]
+    texts = [entry.text for entry in entries if _OPERATORS.search(entry.text) and _is_pattern(entry.text)]
+    ways = (texts if whole in texts else [whole]) + ([pattern_of(plain)] if plain else [])
+    pattern = "|".join(ways)
+    if len(pattern) > LONGEST_PATTERN:
+        return why, f"This writes the targets: {planning_command(model)}"
+    return why, f"Use one string instead of the list: target_modules={literal(pattern)}."
 
 
 def _is_pattern(text: str) -> bool:
@@ -367,3 +274,131 @@ def _is_pattern(text: str) -> bool:
 def _as_glob(text: str) -> str:
     """A file pattern as a regular expression that repeats single characters alone, so that its steps are bounded."""
     return re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def _other_spelling(context: CheckContext, text: str) -> _Answer | None:
+    """The entry under a prefix, ending, case or number that this model does not have."""
+    names = context.module_names
+    short = text.removeprefix(_PREFIX)
+    if short != text and _named(short, names):
+        return _Answer(NO_MATCH, f"Names are those of the model, without {_PREFIX}", f"Use {literal(short)}.")
+    for ending in _TENSOR_ENDINGS:
+        short = text.removesuffix(ending)
+        if short != text and _named(short, names):
+            return _Answer(NO_MATCH, "Entries name modules, not their tensors.", f"Use {literal(short)}.")
+    lower = text.lower()
+    for name in names:
+        if name.lower() == lower or name.lower().endswith(f".{lower}"):
+            return _Answer(NO_MATCH, "Only upper and lower case differ.", f"Use {literal(name[-len(text) :])}.")
+    if answer := _other_number(context, text, names):
+        return answer
+    # A shorter form that is longer than all names is none of them.
+    parts = 1 + max((name.count(".") for name in names), default=0)
+    for short in [ending for ending in dotted_suffixes(text, parts) if "." in ending][::-1]:
+        if matches := _named(short, names):
+            return _Answer(NO_MATCH, f"Here it is called {listed(matches, 2)}.", f"Use {literal(short)}.")
+    return None
+
+
+def _other_number(context: CheckContext, text: str, names: Sequence[str]) -> _Answer | None:
+    """The entry with a layer that the model does not have."""
+    shape = template(text)
+    if shape == text:
+        return None
+    length = text.count(".") + 1
+    tails = [_tail(name, length) for name in names]
+    matches = [NUMBER.search(tail) for tail in tails if template(tail) == shape]
+    numbers = spans(int(match[0]) for match in matches if match)
+    if not numbers:
+        return None
+    why = f"There is no such layer: {context.model.model} has {numbers}."
+    return _Answer(NO_MATCH, why, "Use one of these numbers.")
+
+
+def _named(text: str, names: Iterable[str]) -> list[str]:
+    """The names that an entry matches."""
+    entry = NameSet([text])
+    return [name for name in names if entry.has(name)]
+
+
+def _tail(name: str, length: int) -> str:
+    """So many of the last words of a name."""
+    return ".".join(name.split(".")[-length:])
+
+
+def _known(context: CheckContext, text: str) -> _Answer | None:
+    meanings = meanings_of(text)
+    if not meanings:
+        return None
+    place = find_place(context, meanings)
+    if place is None:
+        return _Answer(NO_MATCH, "", "Leave it out.", known=True)
+    command = planning_command(context.model, selector_of(place.meanings))
+    return _Answer(NO_MATCH, "", fix_for_place(context, place, command), known=True)
+
+
+def _misspelt(context: CheckContext, text: str) -> _Answer | None:
+    length = text.count(".") + 1
+    words = {_tail(weight.name, length) for weight in context.model.weights}
+    words |= {_tail(NUMBER.sub("0", module.name), length) for module in context.model.modules if module.kind != "other"}
+    question = suggest_alike(text, (word for word in words if word.count(".") + 1 == length), 2, _ALIKE)
+    return _Answer(NO_MATCH, "", question) if question else None
+
+
+def _nothing(context: CheckContext) -> _Answer:
+    leaves = dict.fromkeys(
+        weight.name.rpartition(".")[2]
+        for weight in context.model.weights
+        if weight.role.component in context.main_components
+        and weight.kind != "parameter"
+        and weight.role.block != "embedding"
+    )
+    shown = ", ".join(list(leaves)[:MOST_SPELLED])
+    fix = f"The linear layers are called {shown}; all names are in: {inspecting_command(context.model)}"
+    return _Answer(NO_MATCH, "", fix)
+
+
+# An entry of target_parameters.
+
+
+def _parameter_answer(context: CheckContext, text: str) -> _Answer:
+    names = context.parameter_names
+    if answer := _module_for_parameter(context, text):
+        return answer
+    if _OPERATORS.search(text):
+        matches = cheap_matches(text, names, "search")
+        endings = context.parameter_entries(matches) if matches else ()
+        why = "List entries are names of parameters or their endings, never regular expressions."
+        command = planning_command(context.model)
+        fix = f"Use the names: {in_quotes(endings)}." if endings else f"This writes the targets: {command}"
+        return _Answer(REGEX_IN_LIST, why, fix)
+    if answer := _other_number(context, text, names):
+        return answer
+    if answer := _known(context, text):
+        return answer
+    if question := suggest_alike(text, {_tail(name, text.count(".") + 1) for name in names}, 2, _ALIKE):
+        return _Answer(NO_MATCH, "", question)
+    stacks = [weight for weight in context.model.weights if weight.kind == "parameter" and weight.role.block == "ffn"]
+    if stacks:
+        return _Answer(NO_MATCH, "", f"Parameters that can be adapted: {places(stacks)}.")
+    fix = "Leave target_parameters out; linear layers go into target_modules."
+    return _Answer(NO_MATCH, "The model has no fused experts.", fix)
+
+
+def _module_for_parameter(context: CheckContext, text: str) -> _Answer | None:
+    """The entry names a module instead of its parameter."""
+    model, entry = context.model, NameSet([text])
+    modules = [module for module in model.modules if entry.has(module.name)]
+    own = [f"{module.name}.{name}" for module in modules for name, shape in module.parameters if len(shape) in (2, 3)]
+    # Biases of stacked experts have two dimensions as well.
+    own = [name for name in own if (w := model.weight_by_name.get(name)) is None or w.role.block != "other"]
+    if not modules:
+        return None
+    if not own:
+        return _Answer(NO_MATCH, "It is a module without a parameter of its own.", "Name the layers within it.")
+    why = "It is a module, not a parameter."
+    if all(module.kind != "other" for module in modules):
+        return _Answer(NO_MATCH, why, f"Move it to target_modules, or use {literal(f'{text}.weight')}.")
+    return _Answer(
+        NO_MATCH, why, f"Use its parameters: {in_quotes(context.parameter_entries(own) or own[:MOST_SPELLED])}."
+    )

@@ -1,0 +1,76 @@
+"""Every rule, in order of consequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+
+from lorascope.checks.context import CheckContext
+from lorascope.checks.rule import Finder, Rule
+from lorascope.checks.rules import (
+    base_model,
+    coverage,
+    entries,
+    exclusions,
+    layers,
+    map_doubts,
+    modules_to_save,
+    moe_rewrite,
+    options,
+    origins,
+    parameter_options,
+    ranks,
+    rare_options,
+    reach,
+    refusals,
+    releases,
+    servers,
+    task_types,
+    tensors,
+    ties,
+    trainer_files,
+    unmatched,
+)
+from lorascope.findings import Finding
+
+# What PEFT does with a configuration: first what decides whether anything is adapted, last what is merely copied.
+CONFIGURATION = (
+    unmatched,
+    entries,
+    parameter_options,
+    exclusions,
+    task_types,
+    options,
+    rare_options,
+    ranks,
+    layers,
+    moe_rewrite,
+    reach,
+    ties,
+    map_doubts,
+    coverage,
+    modules_to_save,
+)
+RELEASES = (releases,)
+# What the files of an adapter say beyond its configuration.
+ADAPTER_FILES = (base_model, tensors)
+# What is adapted, whoever adapts it.
+REACH = (reach, ties, map_doubts)
+COVERAGE = (coverage,)
+_EVERY_KIND = (refusals, trainer_files, *CONFIGURATION, *RELEASES, *ADAPTER_FILES, origins, servers)
+
+
+def run(kinds: tuple[ModuleType, ...], context: CheckContext) -> Iterator[Finding]:
+    """The findings of some kinds of rules, in their order."""
+    for finder in finders(kinds):
+        yield from finder.find(context)
+
+
+def finders(kinds: tuple[ModuleType, ...]) -> tuple[Finder, ...]:
+    """The functions of some kinds of rules, in the order of their definition."""
+    return tuple(value for kind in kinds for value in vars(kind).values() if isinstance(value, Finder))
+
+
+def rules() -> Mapping[str, Rule]:
+    """Every rule by its code."""
+    return {value.code: value for kind in _EVERY_KIND for value in vars(kind).values() if isinstance(value, Rule)}

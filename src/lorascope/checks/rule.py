@@ -1,0 +1,50 @@
+"""Declarations of findings: code, severity, meaning, and the function that looks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lorascope import light_dataclasses as dataclasses
+from lorascope.checks.context import CheckContext
+from lorascope.findings import Finding, Severity
+
+Find = Callable[[CheckContext], Iterator[Finding]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of finding.
+
+    Attributes:
+        code: Its stable code.
+        severity: Its usual severity; a single finding may have another.
+        meaning: What is wrong, as the table in docs/checking.md has it.
+        why: Why that matters, or what to do, in one sentence for the same table.
+    """
+
+    code: str
+    severity: Severity
+    meaning: str
+    why: str
+
+    def finding(self, where: str, message: str, fix: str, severity: Severity | None = None) -> Finding:
+        """A finding of this kind."""
+        return Finding(self.code, severity or self.severity, where, message, fix)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finder:
+    """A function that looks for findings of some rules.
+
+    Attributes:
+        rules: The rules of its findings.
+        find: The function.
+    """
+
+    rules: tuple[Rule, ...]
+    find: Find
+
+
+def finds(*rules: Rule) -> Callable[[Find], Finder]:
+    """Registers a function as the one that looks for findings of these rules."""
+    return lambda find: Finder(rules, find)

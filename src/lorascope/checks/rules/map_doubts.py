@@ -1,0 +1,62 @@
+"""Limits of what is known about the model: quantization, names alone, traces that disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorascope.checks.context import CheckContext
+from lorascope.checks.phrases import places
+from lorascope.checks.rule import Rule, finds
+from lorascope.findings import Finding
+from lorascope.model.types import Weight
+from lorascope.plans.notes import describe_trace
+from lorascope.plans.plan_notes import quantization_notes
+
+QUANTIZED = Rule("quantized", "note", "the stored weights need a library", "PEFT adapts them only if it is installed.")
+NAMES_ONLY = Rule(
+    "names-only",
+    "note",
+    "the model is known by names alone",
+    "Its code is not in transformers, so nobody has checked that it has these modules.",
+)
+TRACED_DOUBT = Rule(
+    "traced-doubt",
+    "note",
+    "no forward pass confirms what an adapted weight does",
+    "Its name and the dataflow disagree, or no call came to it.",
+)
+
+
+@finds(QUANTIZED)
+def quantized(context: CheckContext) -> Iterator[Finding]:
+    """Libraries that the quantized weights need."""
+    for note in quantization_notes(context.model, context.adapted_weights):
+        yield QUANTIZED.finding("the base model", str(note), "Install what it names before training.")
+
+
+@finds(NAMES_ONLY)
+def names_only(context: CheckContext) -> Iterator[Finding]:
+    """A model whose code nobody has."""
+    model = context.model
+    if model.basis == "names":
+        message = (
+            f'These findings rest on names alone: model type "{model.model_type}" is not known, so nobody has checked that '
+            "its code has these modules."
+        )
+        fix = "Try the configuration on the loaded model: get_peft_model raises if a name is wrong."
+        yield NAMES_ONLY.finding(model.source, message, fix)
+
+
+@finds(TRACED_DOUBT)
+def traced_doubts(context: CheckContext) -> Iterator[Finding]:
+    """Adapted weights whose role a trace does not confirm."""
+    traces = {trace.weight: trace for trace in context.model.traces}
+    doubts: dict[str, list[Weight]] = {}
+    for weight in context.adapted_weights if traces else ():
+        trace = traces.get(weight.name)
+        if trace is not None and (trace.disagrees or trace.status != "executed"):
+            kind = "names and dataflow disagree" if trace.disagrees else "no forward pass confirms what they do"
+            doubts.setdefault(f"{kind}: {describe_trace(trace)}: {trace.evidence}", []).append(weight)
+    for doubt, weights in doubts.items():
+        fix = "Look at the modeling code before you rely on the role."
+        yield TRACED_DOUBT.finding(places(weights), f"{len(weights)} weights: {doubt}", fix)

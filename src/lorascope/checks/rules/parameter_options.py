@@ -1,0 +1,47 @@
+"""Options that fused experts, which PEFT adapts as parameters, do not take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorascope.checks.context import CheckContext
+from lorascope.checks.phrases import in_quotes
+from lorascope.checks.rule import Rule, finds
+from lorascope.findings import Finding
+
+PARAMETERS_OPTIONS = Rule(
+    "parameters-options",
+    "error",
+    "dropout, DoRA or biases are set together with target_parameters",
+    "PEFT has none of them where it adapts bare parameters (fused experts), and raises.",
+)
+_FREE_EXPERTS = "The experts that PEFT's rewrite turns into parameters"
+
+
+@finds(PARAMETERS_OPTIONS)
+def with_parameters(context: CheckContext) -> Iterator[Finding]:
+    """All options at once that parameters do not take; PEFT names the first."""
+    if not context.refused_for("parameters-options"):
+        return
+    config, entries = context.config, context.entries
+    settings = {
+        f"lora_dropout={config.lora_dropout:g}": ("lora_dropout=0.0", bool(config.lora_dropout)),
+        "use_dora=True": ("use_dora=False", config.use_dora),
+        "lora_bias=True": ("lora_bias=False", config.lora_bias),
+        "fan_in_fan_out=True": ("fan_in_fan_out=False", config.fan_in_fan_out),
+    }
+    present = [setting for setting, (_, is_set) in settings.items() if is_set]
+    if not present:
+        fix = "Adapt either the Conv1D layers or the parameters."
+        yield PARAMETERS_OPTIONS.finding("target_parameters", context.resolution.error, fix)
+        return
+    rewritten = [entry.text for entry in entries.modules if entry.rewritten]
+    given = [entry.text for entry in entries.parameters if entry.parameters]
+    subject = f"target_parameters ({in_quotes(given)})" if given else _FREE_EXPERTS
+    if rewritten and not given:
+        subject += f" ({in_quotes(rewritten)} on this model type)"
+    verb = "do" if len(present) > 1 or len(given) != 1 else "does"
+    message = f"{subject} {verb} not go with {' and '.join(present)}. PEFT raises: {context.resolution.error}"
+    fix = f"Set {', '.join(off for off, is_set in settings.values() if is_set)}"
+    fix += f", or take {in_quotes(rewritten or given)} out." if rewritten or given else "."
+    yield PARAMETERS_OPTIONS.finding(", ".join(setting.partition("=")[0] for setting in present), message, fix)

@@ -1,0 +1,51 @@
+"""Refusals of PEFT, and what its rules report that no other rule explains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from lorascope.checks.context import CheckContext
+from lorascope.checks.phrases import joined
+from lorascope.checks.rule import Rule
+from lorascope.checks.suggestions import planning_command
+from lorascope.findings import Finding
+
+REFUSED = Rule(
+    "refused",
+    "error",
+    "PEFT, or the trainer, raises",
+    "Nothing is trained; the findings after it say what to change.",
+)
+
+# What the rules report of every such configuration, and a finding says only where it matters: where a parameter escapes
+# the layers or the exclusions, where a name that is not the model's own is dropped with others, and where the rewrite
+# changed what is adapted.
+_ONLY_WHERE_IT_MATTERS = frozenset({"layers-dropped", "layers-ignored", "moe-rewrite"})
+# Codes of the rules that findings have under more special ones.
+_MORE_SPECIAL = {"no-match": ("regex-in-list", "string-not-list"), "pattern-unmatched": ("pattern-prefix",)}
+
+
+def refusal(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """That PEFT raises, and which findings explain it."""
+    error = context.resolution.error
+    if not error:
+        return
+    codes = dict.fromkeys(finding.code for finding in findings if finding.severity == "error")
+    told = any(error in finding.message for finding in findings)
+    message = "PEFT refuses the configuration." if told else f"PEFT raises: {error}"
+    fix = f"Start from: {planning_command(context.model)}"
+    if codes:
+        fix = f"For the fix, see {joined(codes)} below."
+    yield REFUSED.finding(context.where, message, fix)
+
+
+def unexplained(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What PEFT does silently and no finding is about, in the words of its rules."""
+    codes = {finding.code for finding in findings}
+    for behavior in context.resolution.warnings:
+        if behavior.code in _ONLY_WHERE_IT_MATTERS:
+            continue
+        if not codes & {behavior.code, *_MORE_SPECIAL.get(behavior.code, ())}:
+            fix = f"Write what is meant; this gives the form: {planning_command(context.model)}"
+            where = ", ".join(behavior.names[:3]) or context.where
+            yield Finding(behavior.code, "warning", where, behavior.message, fix)

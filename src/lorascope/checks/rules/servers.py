@@ -1,0 +1,25 @@
+"""What a server does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorascope.checks.rule import Rule
+from lorascope.findings import Finding
+from lorascope.servers.types import Serving
+
+NOT_SERVABLE = Rule(
+    "not-servable",
+    "error",
+    "the server does not take the adapter",
+    "It refuses it, or loads it and leaves weights out silently.",
+)
+
+
+def not_servable(serving: Serving, where: str) -> Iterator[Finding]:
+    """An error for each question that a server answers with no."""
+    for answer in serving.answers:
+        if answer.answer == "no":
+            message = f"{serving.server} {serving.release}, {answer.question}: {answer.reason}"
+            fix = "Change that, or merge the adapter into the model and serve the merged model."
+            yield NOT_SERVABLE.finding(where, message, fix)
