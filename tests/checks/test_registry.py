@@ -11,7 +11,7 @@ from checking_page import checking_page
 
 import lorascope
 from lorascope.checks import registry
-from lorascope.checks.registry import CONFIGURATION, finders, rules, run
+from lorascope.checks.registry import CONFIGURATION, apply_rules, finders_of, rules
 from lorascope.checks.rule import Finder, Rule
 from tests.helpers.findings import context_on
 from tests.helpers.paths import ROOT
@@ -39,10 +39,10 @@ def test_a_code_is_declared_once() -> None:
 
 
 def test_every_rule_has_a_function_or_a_trainer() -> None:
-    found_by = {rule.code for finder in finders(KINDS) for rule in finder.rules}
+    found_by = {rule.code for finder in finders_of(KINDS) for rule in finder.rules}
     assert {"refused", "origin", "not-servable", *OF_TRAINERS} == set(rules()) - found_by
-    assert len(finders(KINDS)) >= 40
-    assert all(isinstance(finder, Finder) and finder.find.__doc__ for finder in finders(KINDS))
+    assert len(finders_of(KINDS)) >= 40
+    assert all(isinstance(finder, Finder) and finder.find.__doc__ for finder in finders_of(KINDS))
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_every_rule_has_a_function_or_a_trainer() -> None:
 def test_a_function_gives_the_codes_that_it_declares(model: str, arguments: dict[str, object]) -> None:
     context = context_on(sample(model), arguments)
     count = 0
-    for finder in finders(CONFIGURATION):
+    for finder in finders_of(CONFIGURATION):
         findings = list(finder.find(context))
         assert {finding.code for finding in findings} <= {rule.code for rule in finder.rules}
         count += len(findings)
-    assert count == len(list(run(CONFIGURATION, context))) >= 3
+    assert count == len(list(apply_rules(CONFIGURATION, context))) >= 3
 
 
 def test_every_code_in_the_source_is_declared() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.checks.config_findings import configuration_findings
 from lorascope.checks.context import CheckContext
-from lorascope.checks.registry import run
+from lorascope.checks.registry import apply_rules
 from lorascope.checks.rules import base_model, tensors
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
@@ -64,12 +64,12 @@ def context_on(model: ModelMap, arguments: dict[str, Any], peft: str = NEWEST) -
 
 def base_findings(context: CheckContext, file: Mapping[str, Tensor] | None = None) -> list[Finding]:
     """The findings on the base of an adapter with these tensors."""
-    return list(run((base_model,), dataclasses.replace(context, tensors=file)))
+    return list(apply_rules((base_model,), dataclasses.replace(context, tensors=file)))
 
 
 def tensor_findings(context: CheckContext, file: Mapping[str, Tensor]) -> list[Finding]:
     """The findings on an adapter's tensors."""
-    return list(run((tensors,), dataclasses.replace(context, tensors=file)))
+    return list(apply_rules((tensors,), dataclasses.replace(context, tensors=file)))
 
 
 def on_tiny(name: str, **arguments: Any) -> list[Finding]:

@@ -15,8 +15,8 @@ from lorascope.checks.config_findings import (
 )
 from lorascope.checks.context import CheckContext
 from lorascope.checks.inputs import CheckInput, read_check_input
-from lorascope.checks.rules.origins import origins
-from lorascope.checks.rules.servers import not_servable
+from lorascope.checks.rules.origins import note_origins
+from lorascope.checks.rules.servers import report_unservable
 from lorascope.checks.types import Check
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
@@ -147,8 +147,8 @@ def _result(
     serving: Serving | None = None,
 ) -> Check:
     if serving is not None:
-        findings = [*findings, *not_servable(serving, context.where)]
-    ordered = by_severity([*findings, *origins(context.where, notes)])
+        findings = [*findings, *report_unservable(serving, context.where)]
+    ordered = by_severity([*findings, *note_origins(context.where, notes)])
     shortened = tuple(_first_of_each(ordered, context.where))
     return Check(context.model, context.where, config, context.resolution, shortened, trainer, peft, serving)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.registry import ADAPTER_FILES, CONFIGURATION, COVERAGE, REACH, RELEASES, run
-from lorascope.checks.rules.refusals import REFUSED, refusal, unexplained
+from lorascope.checks.registry import ADAPTER_FILES, CONFIGURATION, COVERAGE, REACH, RELEASES, apply_rules
+from lorascope.checks.rules.refusals import REFUSED, explain_refusal, report_unexplained
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding
 
@@ -23,16 +23,16 @@ def configuration_findings(context: CheckContext) -> Iterator[Finding]:
 
     Nothing that PEFT's rules report is lost: what no rule is about stands there in their own words.
     """
-    findings = list(run(CONFIGURATION, context))
-    findings += unexplained(context, findings)
-    findings += run(RELEASES, context)
-    yield from refusal(context, findings)
+    findings = list(apply_rules(CONFIGURATION, context))
+    findings += report_unexplained(context, findings)
+    findings += apply_rules(RELEASES, context)
+    yield from explain_refusal(context, findings)
     yield from by_severity(findings)
 
 
 def adapter_file_findings(context: CheckContext) -> Iterator[Finding]:
     """The findings on what the files of an adapter say beyond its configuration."""
-    return run(ADAPTER_FILES, context)
+    return apply_rules(ADAPTER_FILES, context)
 
 
 def trainer_findings(context: CheckContext) -> Iterator[Finding]:
@@ -42,5 +42,5 @@ def trainer_findings(context: CheckContext) -> Iterator[Finding]:
         command = planning_command(context.model)
         fix = f"Name weights that the model has; lorascope export writes them from {command}"
         yield Finding(resolution.cause or REFUSED.code, "error", context.where, resolution.error, fix)
-    yield from run(REACH, context)
-    yield from run(COVERAGE, context.without_entries())
+    yield from apply_rules(REACH, context)
+    yield from apply_rules(COVERAGE, context.without_entries())

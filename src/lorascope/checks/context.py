@@ -63,7 +63,7 @@ class CheckContext:
     @cached_property
     def sizes(self) -> dict[str, tuple[int, float]]:
         """Rank and alpha of every adapted weight, by the name under which PEFT adapts it."""
-        return sizes_of(self.resolution)
+        return adapted_sizes(self.resolution)
 
     @cached_property
     def main_components(self) -> frozenset[str]:
@@ -134,7 +134,7 @@ class CheckContext:
         return self.model.parameter_endings + count_endings(roots) if roots else self.model.parameter_endings
 
 
-def sizes_of(resolution: Resolution) -> dict[str, tuple[int, float]]:
+def adapted_sizes(resolution: Resolution) -> dict[str, tuple[int, float]]:
     """Rank and alpha of every adapted weight."""
     return {adapted.name: (adapted.rank, adapted.alpha) for adapted in resolution.adapted}
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lorascope.checks.context import CheckContext, sizes_of
+from lorascope.checks.context import CheckContext, adapted_sizes
 from lorascope.checks.phrases import in_quotes
 from lorascope.checks.suggestions import pattern_of, plain_pattern, planning_command
 from lorascope.errors import LorascopeError
@@ -69,7 +69,7 @@ def excluding_fix(context: CheckContext, adapted: Sequence[str], modules: Sequen
     if not wanted:
         return "Nothing to do if only they are meant; otherwise name other weights."
     for value in _candidates(context, modules, wanted):
-        if sizes_of(context.resolve_with(exclude_modules=value)) == wanted:
+        if adapted_sizes(context.resolve_with(exclude_modules=value)) == wanted:
             shown = literal(value) if isinstance(value, str) else f"[{in_quotes(value)}]"
             return f"To leave {them} out, set exclude_modules={shown}."
     if arguments := _other_targets(context, wanted):

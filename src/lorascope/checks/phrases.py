@@ -31,7 +31,7 @@ def cut(text: str, longest: int = LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """A number of things: `1 module`, `32 modules`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 

@@ -60,13 +60,13 @@ COVERAGE = (coverage,)
 _EVERY_KIND = (refusals, trainer_files, *CONFIGURATION, *RELEASES, *ADAPTER_FILES, origins, servers)
 
 
-def run(kinds: tuple[ModuleType, ...], context: CheckContext) -> Iterator[Finding]:
+def apply_rules(kinds: tuple[ModuleType, ...], context: CheckContext) -> Iterator[Finding]:
     """The findings of some kinds of rules, in their order."""
-    for finder in finders(kinds):
+    for finder in finders_of(kinds):
         yield from finder.find(context)
 
 
-def finders(kinds: tuple[ModuleType, ...]) -> tuple[Finder, ...]:
+def finders_of(kinds: tuple[ModuleType, ...]) -> tuple[Finder, ...]:
     """The functions of some kinds of rules, in the order of their definition."""
     return tuple(value for kind in kinds for value in vars(kind).values() if isinstance(value, Finder))
 

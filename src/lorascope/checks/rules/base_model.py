@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lorascope.checks.context import CheckContext, sizes_of
+from lorascope.checks.context import CheckContext, adapted_sizes
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.rules.releases import VERSION_DEPENDENT
 from lorascope.checks.rules.task_types import TASK_TYPE
@@ -42,7 +42,7 @@ _HEAD_OF = {"SEQ_CLS": "sequence-classification", "CAUSAL_LM": "causal-lm", "SEQ
 
 
 @finds(OTHER_BASE)
-def other_model(context: CheckContext) -> Iterator[Finding]:
+def find_other_model(context: CheckContext) -> Iterator[Finding]:
     """Another name of the base model, as certain as the sizes of the tensors make it."""
     base, model = context.given.get("base_model_name_or_path"), context.model.model
     if not isinstance(base, str) or not (_is_hub_id(base) and _is_hub_id(model)) or base.lower() == model.lower():
@@ -71,7 +71,7 @@ def _plain(name: str) -> str:
 
 
 @finds(OTHER_BASE)
-def other_class(context: CheckContext) -> Iterator[Finding]:
+def find_other_class(context: CheckContext) -> Iterator[Finding]:
     """`auto_mapping`, in which PEFT writes the model's class where the configuration has no task type."""
     mapping = context.given.get("auto_mapping")
     named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
@@ -88,7 +88,7 @@ def other_class(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(TASK_TYPE)
-def other_head(context: CheckContext) -> Iterator[Finding]:
+def find_other_head(context: CheckContext) -> Iterator[Finding]:
     """A task type that a model with this head does not have."""
     task, model = context.config.task_type or "", context.model
     if model.head not in _OTHER_HEADS.get(task, ()):
@@ -103,7 +103,7 @@ def other_head(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(VERSION_DEPENDENT)
-def other_release(context: CheckContext) -> Iterator[Finding]:
+def find_other_release(context: CheckContext) -> Iterator[Finding]:
     """A PEFT release that saved the adapter and reads it differently."""
     given = context.given.get("peft_version")
     release = parsed_version(given) if isinstance(given, str) else None
@@ -119,7 +119,7 @@ def other_release(context: CheckContext) -> Iterator[Finding]:
     if release[:2] == ours[:2] or release < OLDEST:
         return
     there = resolve(context.model, context.config, ".".join(map(str, release)))
-    before, here = sizes_of(there), context.sizes
+    before, here = adapted_sizes(there), context.sizes
     if there.error or context.resolution.error or before == here:
         return
     differing = sorted(name for name in before.keys() | here.keys() if before.get(name) != here.get(name))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from lorascope.checks.context import CheckContext
 from lorascope.checks.exclusions import excluded_by
 from lorascope.checks.name_meanings import fix_for_place, place_of_weights
-from lorascope.checks.phrases import counted, places
+from lorascope.checks.phrases import places, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.rules.moe_rewrite import rewritten_away
 from lorascope.checks.suggestions import planning_command
@@ -38,7 +38,7 @@ _KINDS = {
 
 
 @finds(LEFT_OUT)
-def left_out(context: CheckContext) -> Iterator[Finding]:
+def find_left_out(context: CheckContext) -> Iterator[Finding]:
     """Weights of adapted kinds that get no adapter."""
     groups: dict[tuple[str, str], list[Weight]] = {}
     for weight in _missed(context) if context.adapted_weights else ():
@@ -52,7 +52,7 @@ def left_out(context: CheckContext) -> Iterator[Finding]:
         title = {"ffn": "FFN"}.get(block, block)
         message = (
             f"Not adapted: {share:.1%} of the {title}, though others that do the same are: "
-            f"{counted(len(weights), 'weight')} of {kind} ({parts})."
+            f"{plural(len(weights), 'weight')} of {kind} ({parts})."
         )
         selector = ".".join(word for word in (block, variant) if word)
         place = place_of_weights(context, weights)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.name_meanings import find_place, fix_for_place
-from lorascope.checks.phrases import counted, in_quotes, some_in_quotes
+from lorascope.checks.phrases import in_quotes, plural, some_in_quotes
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import MOST_EXPLAINED, MOST_SPELLED, planning_command
 from lorascope.findings import Finding, Severity
@@ -63,7 +63,7 @@ _TAKE_OUT = "Take it out of the targets."
 
 
 @finds(BAD_PATTERN)
-def bad_patterns(context: CheckContext) -> Iterator[Finding]:
+def find_bad_patterns(context: CheckContext) -> Iterator[Finding]:
     """Texts that PEFT compiles and that are no regular expressions."""
     several = False
     severity: Severity = "error" if context.resolution.error else "warning"
@@ -120,7 +120,7 @@ def _last_word(text: str) -> str:
 
 
 @finds(UNSUPPORTED)
-def unsupported(context: CheckContext) -> Iterator[Finding]:
+def find_unsupported(context: CheckContext) -> Iterator[Finding]:
     """Modules of a class that PEFT has no adapter for."""
     entries, number = context.entries, 0
     for entry in entries.modules:
@@ -130,7 +130,7 @@ def unsupported(context: CheckContext) -> Iterator[Finding]:
         classes = ", ".join(dict.fromkeys(module.class_name for module in entry.refused))
         subject = "The regular expression" if entries.form == "string" else f'"{entry.text}"'
         names = listed((module.name for module in entry.refused), _MOST_NAMED)
-        many = counted(len(entry.refused), "module")
+        many = plural(len(entry.refused), "module")
         message = f"{subject} matches {many} that PEFT cannot adapt ({classes}): {names}. PEFT raises."
         fix = _layers_within(context, entry) if number <= MOST_EXPLAINED else _TAKE_OUT
         yield UNSUPPORTED.finding("target_modules", message, fix)
@@ -191,7 +191,7 @@ def _digit_entries(context: CheckContext) -> list[Entry]:
 
 
 @finds(DIGIT_NAME)
-def digit_names(context: CheckContext) -> Iterator[Finding]:
+def find_digit_names(context: CheckContext) -> Iterator[Finding]:
     """Numbers as names, which match every member of that number."""
     for entry in _digit_entries(context):
         number = entry.text.rpartition(".")[2]
@@ -201,7 +201,7 @@ def digit_names(context: CheckContext) -> Iterator[Finding]:
             continue
         classes = ", ".join(dict.fromkeys(module.class_name for module in entry.modules))
         names = listed((module.name for module in entry.modules), _MOST_NAMED)
-        many = counted(len(entry.modules), "module")
+        many = plural(len(entry.modules), "module")
         raises = ". PEFT raises at those that are no layer" if blocks else ""
         message = f'"{entry.text}" is a number and matches {many} ({classes}): {names}{raises}.'
         if layers:
@@ -213,7 +213,7 @@ def digit_names(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(DEFAULT_TARGETS)
-def default_targets(context: CheckContext) -> Iterator[Finding]:
+def find_default_targets(context: CheckContext) -> Iterator[Finding]:
     """No `target_modules` at all."""
     config, form = context.config, context.entries.form
     if config.target_modules is not None:
@@ -251,7 +251,7 @@ def _query_and_value(context: CheckContext) -> str:
 
 
 @finds(TWICE)
-def twice(context: CheckContext) -> Iterator[Finding]:
+def find_twice_targeted(context: CheckContext) -> Iterator[Finding]:
     """One layer as a module and through its parameter."""
     if not context.refused_for("twice"):
         return
@@ -263,7 +263,7 @@ def twice(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(COVERED)
-def covered(context: CheckContext) -> Iterator[Finding]:
+def find_covered(context: CheckContext) -> Iterator[Finding]:
     """Entries of a list all of whose modules another entry matches too."""
     entries = context.entries
     if entries.form != "list" or len(entries.modules) < 2:

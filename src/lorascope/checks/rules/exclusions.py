@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.exclusions import excluded_by
-from lorascope.checks.phrases import counted, cut
+from lorascope.checks.phrases import cut, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.rules.unmatched import NO_MATCH
 from lorascope.checks.suggestions import LONGEST_PATTERN, MOST_EXPLAINED, pattern_of, plain_pattern, suggest_alike
@@ -31,7 +31,7 @@ _TAKE_OUT = "Take it out."
 
 
 @finds(NO_MATCH, EXCLUDE_UNMATCHED)
-def modules(context: CheckContext) -> Iterator[Finding]:
+def find_idle_exclusions(context: CheckContext) -> Iterator[Finding]:
     """Exclusions that take no target out, or all of them."""
     config, entries = context.config, context.entries
     exclude, patterns = config.exclude_modules, context.entries.patterns
@@ -85,7 +85,7 @@ def _regex_in_list(text: str, targets: list[str]) -> tuple[str, str]:
             what = "a string, " if whole == text else ""
             return (
                 why,
-                f"Set {what}exclude_modules={literal(whole)}, which takes out {counted(len(matches), 'target')}.",
+                f"Set {what}exclude_modules={literal(whole)}, which takes out {plural(len(matches), 'target')}.",
             )
     return why, f"As an expression it would exclude nothing either. {_TAKE_OUT}"
 
@@ -94,7 +94,7 @@ def _part_of_names(text: str, targets: list[str]) -> tuple[str, str] | None:
     why = "A string is one regular expression for the whole name."
     for whole in (f"(.*[.])?{text}", f"(.*[.])?{text}[.].*", f".*{text}.*"):
         if matches := cheap_matches(whole, targets, "fullmatch"):
-            return why, f"Set exclude_modules={literal(whole)}, which takes out {counted(len(matches), 'target')}."
+            return why, f"Set exclude_modules={literal(whole)}, which takes out {plural(len(matches), 'target')}."
     return None
 
 
@@ -113,7 +113,7 @@ def _below(context: CheckContext, text: str, targets: list[str]) -> tuple[str, s
 
 
 @finds(EXCLUDE_UNMATCHED)
-def parameters(context: CheckContext) -> Iterator[Finding]:
+def find_unexcluded_parameters(context: CheckContext) -> Iterator[Finding]:
     """Parameters, which `exclude_modules` does not reach."""
     exclude, entries = context.config.exclude_modules, context.entries
     if not exclude:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.phrases import counted, in_quotes
+from lorascope.checks.phrases import in_quotes, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding, Severity
@@ -63,7 +63,7 @@ _MAIN_BLOCKS = ("attention", "ffn", "mixer")
 
 
 @finds(LAYERS_WITH_STRING)
-def with_string(context: CheckContext) -> Iterator[Finding]:
+def find_layers_with_string(context: CheckContext) -> Iterator[Finding]:
     """Layers with a string in `target_modules`."""
     if not context.refused_for("layers-with-string"):
         return
@@ -80,7 +80,7 @@ def with_string(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(LAYERS_PATTERN)
-def pattern_alone(context: CheckContext) -> Iterator[Finding]:
+def find_lone_pattern(context: CheckContext) -> Iterator[Finding]:
     """A `layers_pattern` that PEFT refuses."""
     if context.refused_for("layers-pattern"):
         fix = "Take layers_pattern out, or set the layers in layers_to_transform."
@@ -99,7 +99,7 @@ def _filter(context: CheckContext, *, of_lists: bool = False) -> LayerFilter | N
 
 
 @finds(LAYERS_DROPPED)
-def dropped(context: CheckContext) -> Iterator[Finding]:
+def find_dropped(context: CheckContext) -> Iterator[Finding]:
     """Targets in whose names PEFT finds no layer: whole entries, or weights of the model itself."""
     if not _filter(context, of_lists=True):
         return
@@ -117,7 +117,7 @@ def dropped(context: CheckContext) -> Iterator[Finding]:
     outside = [name for name in names if not NUMBER.search(name)]
     if numbered:
         message = (
-            f"layers_to_transform drops {counted(len(numbered), 'module')}: PEFT finds no layer number in "
+            f"layers_to_transform drops {plural(len(numbered), 'module')}: PEFT finds no layer number in "
             f"{listed(numbered, _MOST_NAMED)}."
         )
         yield LAYERS_DROPPED.finding(_SETTING, message, _pattern_fix(context, numbered), severity)
@@ -142,7 +142,7 @@ def _pattern_fix(context: CheckContext, names: Sequence[str]) -> str:
 
 
 @finds(LAYERS_ABSENT)
-def absent(context: CheckContext) -> Iterator[Finding]:
+def find_absent_layers(context: CheckContext) -> Iterator[Finding]:
     """Layers that no target lies in."""
     layers = _filter(context, of_lists=True)
     if layers is None:
@@ -182,7 +182,7 @@ def _shown(numbers: Sequence[int]) -> str:
 
 
 @finds(LAYERS_IGNORED)
-def full_names(context: CheckContext) -> Iterator[Finding]:
+def find_full_names(context: CheckContext) -> Iterator[Finding]:
     """Full names, to which PEFT does not apply the layers."""
     layers, entries = _filter(context, of_lists=True), context.entries
     if layers is None:
@@ -207,7 +207,7 @@ def full_names(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(LAYERS_PATTERN)
-def other_number(context: CheckContext) -> Iterator[Finding]:
+def find_wrong_indices(context: CheckContext) -> Iterator[Finding]:
     """Weights in whose names PEFT reads another number than the layer's."""
     layers = _filter(context, of_lists=True)
     if layers is None:
@@ -231,7 +231,7 @@ def other_number(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(LAYERS_IGNORED)
-def parameters(context: CheckContext) -> Iterator[Finding]:
+def find_unrestricted_parameters(context: CheckContext) -> Iterator[Finding]:
     """Parameters, which PEFT adapts in every layer."""
     layers, entries = _filter(context), context.entries
     if layers is None:
@@ -257,7 +257,7 @@ def parameters(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(LAYERS_TOWERS)
-def towers(context: CheckContext) -> Iterator[Finding]:
+def find_layers_of_towers(context: CheckContext) -> Iterator[Finding]:
     """One number, which counts in every tower and stack."""
     if _filter(context) is None:
         return

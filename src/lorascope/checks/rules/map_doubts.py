@@ -28,14 +28,14 @@ TRACED_DOUBT = Rule(
 
 
 @finds(QUANTIZED)
-def quantized(context: CheckContext) -> Iterator[Finding]:
+def find_quantized(context: CheckContext) -> Iterator[Finding]:
     """Libraries that the quantized weights need."""
     for note in quantization_notes(context.model, context.adapted_weights):
         yield QUANTIZED.finding("the base model", str(note), "Install what it names before training.")
 
 
 @finds(NAMES_ONLY)
-def names_only(context: CheckContext) -> Iterator[Finding]:
+def find_unknown_code(context: CheckContext) -> Iterator[Finding]:
     """A model whose code nobody has."""
     model = context.model
     if model.basis == "names":
@@ -48,7 +48,7 @@ def names_only(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(TRACED_DOUBT)
-def traced_doubts(context: CheckContext) -> Iterator[Finding]:
+def find_traced_doubts(context: CheckContext) -> Iterator[Finding]:
     """Adapted weights whose role a trace does not confirm."""
     traces = {trace.weight: trace for trace in context.model.traces}
     doubts: dict[str, list[Weight]] = {}

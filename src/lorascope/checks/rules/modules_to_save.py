@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.phrases import counted, cut, in_quotes, some_in_quotes
+from lorascope.checks.phrases import cut, in_quotes, plural, some_in_quotes
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import inspecting_command, suggest_alike
 from lorascope.findings import Finding
@@ -60,7 +60,7 @@ _SETTING = "modules_to_save"
 
 
 @finds(SAVED, SAVED_SHADOWS)
-def refused(context: CheckContext) -> Iterator[Finding]:
+def find_refused_copies(context: CheckContext) -> Iterator[Finding]:
     """Copies that PEFT refuses."""
     if not context.refused_for("saved"):
         return
@@ -73,7 +73,7 @@ def refused(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(SAVED_UNMATCHED)
-def unmatched(context: CheckContext) -> Iterator[Finding]:
+def find_unmatched_saves(context: CheckContext) -> Iterator[Finding]:
     """Entries that match no module."""
     names = dict.fromkeys(name for behavior in context.behaviors("saved-unmatched") for name in behavior.names)
     absent = [*names]
@@ -109,7 +109,7 @@ def _short(name: str) -> str:
 
 
 @finds(SAVED_SHADOWS)
-def shadows(context: CheckContext) -> Iterator[Finding]:
+def find_shadowed_targets(context: CheckContext) -> Iterator[Finding]:
     """Targets that lie in a saved module, and so get no adapter."""
     config = context.config
     saved = names_before_matching(config.modules_to_save, config.task_type)
@@ -127,7 +127,7 @@ def shadows(context: CheckContext) -> Iterator[Finding]:
             by_entry.setdefault(entry or some_in_quotes(sorted(explicit)), []).append(name)
     for entry, names in by_entry.items():
         message = (
-            f"modules_to_save takes {counted(len(names), 'target')} away ({listed(names, 2)}): what lies in a module called "
+            f"modules_to_save takes {plural(len(names), 'target')} away ({listed(names, 2)}): what lies in a module called "
             f"{entry} trains in full and gets no adapter."
         )
         shown = literal(entry) if entry in numbers else entry
@@ -149,7 +149,7 @@ def _shadowed(context: CheckContext) -> list[str]:
 
 
 @finds(SAVED_LOOSE, SAVED_NESTED)
-def loose_and_nested(context: CheckContext) -> Iterator[Finding]:
+def find_loose_and_nested(context: CheckContext) -> Iterator[Finding]:
     """Entries that copy more than they say, or a module twice."""
     for behavior in context.resolution.warnings:
         if behavior.code == SAVED_LOOSE.code:
@@ -166,7 +166,7 @@ def loose_and_nested(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(SAVED_COPY)
-def copies(context: CheckContext) -> Iterator[Finding]:
+def find_large_copies(context: CheckContext) -> Iterator[Finding]:
     """How much is copied and trained in full."""
     explicit = Endings(context.config.modules_to_save or ())
     saved = [name for name in dict.fromkeys(context.resolution.saved) if explicit.end(name)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.name_meanings import place_of_weights
-from lorascope.checks.phrases import counted, in_quotes, places
+from lorascope.checks.phrases import in_quotes, places, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding
@@ -28,7 +28,7 @@ _SETTING = "target_modules"
 
 
 @finds(MOE_REWRITE)
-def moe_rewrite(context: CheckContext) -> Iterator[Finding]:
+def find_rewritten(context: CheckContext) -> Iterator[Finding]:
     """What the rewrite took away from the targets and added to them."""
     if context.refused_for("moe-rewrite"):
         yield _halves(context)
@@ -57,12 +57,12 @@ def moe_rewrite(context: CheckContext) -> Iterator[Finding]:
     elif context.entries.form in ("string", "all-linear"):
         parts.append("It keeps only the last words of the names that the string matches.")
     if lost:
-        parts.append(f"Named but not adapted: {counted(len(lost), 'weight')} ({places(lost)}).")
+        parts.append(f"Named but not adapted: {plural(len(lost), 'weight')} ({places(lost)}).")
     if experts:
-        stacks = counted(len(experts), "stack")
+        stacks = plural(len(experts), "stack")
         parts.append(f"Adapted instead: {stacks} of experts{_ranks(context, experts)} ({places(experts)}).")
     if others:
-        parts.append(f"Adapted but not named: {counted(len(others), 'weight')} ({places(others)}).")
+        parts.append(f"Adapted but not named: {plural(len(others), 'weight')} ({places(others)}).")
     fix = (
         _fix(context, lost, others)
         if matters

@@ -31,7 +31,7 @@ DROPOUT = Rule(
 
 
 @finds(BIAS)
-def biases(context: CheckContext) -> Iterator[Finding]:
+def find_biases(context: CheckContext) -> Iterator[Finding]:
     """Biases that PEFT refuses, that cannot be merged, or that are the base model's."""
     config = context.config
     if context.refused_for("bias"):
@@ -64,7 +64,7 @@ def biases(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(CONDENSED)
-def condensed(context: CheckContext) -> Iterator[Finding]:
+def find_condensed(context: CheckContext) -> Iterator[Finding]:
     """Lists of twenty names and more, which PEFT shortens."""
     entries, behaviors = context.entries, context.behaviors("condensed")
     for behavior in behaviors:
@@ -81,14 +81,14 @@ def condensed(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(DORA)
-def dora(context: CheckContext) -> Iterator[Finding]:
+def find_refused_dora(context: CheckContext) -> Iterator[Finding]:
     """DoRA that PEFT refuses."""
     if context.refused_for("dora"):
         yield DORA.finding("use_dora", context.resolution.error, "Set use_dora=False, or leave these layers out.")
 
 
 @finds(DROPOUT)
-def dropout(context: CheckContext) -> Iterator[Finding]:
+def find_bad_dropout(context: CheckContext) -> Iterator[Finding]:
     """A dropout that is no probability."""
     if context.refused_for("dropout"):
         fix = "Set lora_dropout to a number from 0 to 1, such as 0.05."

@@ -12,7 +12,7 @@ ORIGIN = Rule(
 )
 
 
-def origins(where: str, notes: Iterable[str]) -> Iterator[Finding]:
+def note_origins(where: str, notes: Iterable[str]) -> Iterator[Finding]:
     """Notes of the reader of an adapter's files."""
     for note in notes:
         yield ORIGIN.finding(where, note, "")

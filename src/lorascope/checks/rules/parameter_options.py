@@ -19,7 +19,7 @@ _FREE_EXPERTS = "The experts that PEFT's rewrite turns into parameters"
 
 
 @finds(PARAMETERS_OPTIONS)
-def with_parameters(context: CheckContext) -> Iterator[Finding]:
+def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
     """All options at once that parameters do not take; PEFT names the first."""
     if not context.refused_for("parameters-options"):
         return

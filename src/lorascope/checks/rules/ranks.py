@@ -65,7 +65,7 @@ _DEFAULT_ALPHA = 8
 
 
 @finds(RANK_INVALID)
-def invalid_ranks(context: CheckContext) -> Iterator[Finding]:
+def find_invalid_ranks(context: CheckContext) -> Iterator[Finding]:
     """Ranks that PEFT refuses, or would refuse."""
     config, explained = context.config, False
     refused = context.refused_for("rank-invalid")
@@ -92,7 +92,7 @@ def invalid_ranks(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(PATTERN_PREFIX, PATTERN_UNMATCHED, PATTERN_SHADOWED)
-def pattern_keys(context: CheckContext) -> Iterator[Finding]:
+def find_idle_keys(context: CheckContext) -> Iterator[Finding]:
     """Keys of `rank_pattern` and `alpha_pattern` that never count."""
     for setting, keys in (
         ("rank_pattern", context.config.rank_pattern),
@@ -211,7 +211,7 @@ def _reordered(given: Mapping[str, float], setting: str, names: list[str]) -> It
 
 
 @finds(PATTERN_FALSE_ALARM)
-def false_alarms(context: CheckContext) -> Iterator[Finding]:
+def find_false_alarms(context: CheckContext) -> Iterator[Finding]:
     """Keys that PEFT warns of without a reason."""
     keys = dict.fromkeys(name for behavior in context.behaviors("pattern-false-alarm") for name in behavior.names)
     if keys:
@@ -220,7 +220,7 @@ def false_alarms(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(SCALE)
-def scales(context: CheckContext) -> Iterator[Finding]:
+def find_odd_scales(context: CheckContext) -> Iterator[Finding]:
     """Scales of 0, far below what people train with, or that differ because alpha does not follow the rank."""
     config, adapted = context.config, context.resolution.adapted
     largest = max((weight.scale for weight in adapted), default=None)

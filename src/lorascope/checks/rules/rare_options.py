@@ -36,7 +36,7 @@ FROZEN = Rule("frozen", "warning", "inference_mode freezes the adapter", "Nothin
 
 
 @finds(INITIALIZATION, VARIANT, TOKENS, OPTION_RELEASE)
-def refused_options(context: CheckContext) -> Iterator[Finding]:
+def find_refused_options(context: CheckContext) -> Iterator[Finding]:
     """Rare options that PEFT refuses."""
     for rule, where, fix in (
         (INITIALIZATION, "init_lora_weights", "Set init_lora_weights=True, or leave out what it does not fit."),
@@ -49,7 +49,7 @@ def refused_options(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(INITIALIZATION, VARIANT, FROZEN)
-def doubtful_options(context: CheckContext) -> Iterator[Finding]:
+def find_doubtful_options(context: CheckContext) -> Iterator[Finding]:
     """Rare options that do more or less than most people mean."""
     answers = {
         "initialization": (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.exclusions import excluding_fix, fix_without
-from lorascope.checks.phrases import counted, places
+from lorascope.checks.phrases import places, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.findings import Finding, Severity
 from lorascope.model.classify import role_of_name
@@ -47,7 +47,7 @@ _MOST_NAMED = 3
 
 
 @finds(DEAD_OR_CRASHING)
-def dead(context: CheckContext) -> Iterator[Finding]:
+def find_dead(context: CheckContext) -> Iterator[Finding]:
     """Adapters that do nothing, or that break the forward pass."""
     model, release = context.model, context.release_name
     explained: set[str] = set()
@@ -80,7 +80,7 @@ def _grouped(weights: Iterable[Weight], key: Callable[[Weight], str]) -> dict[st
 
 
 @finds(OUTSIDE, ROUTER, HEAD)
-def beyond(context: CheckContext) -> Iterator[Finding]:
+def find_beyond_layers(context: CheckContext) -> Iterator[Finding]:
     """Adapted weights that are neither attention nor FFN nor mixer of the model itself."""
     groups = _grouped(context.adapted_weights, lambda weight: _part(context, weight))
     uncharted = _uncharted(context)
@@ -95,7 +95,7 @@ def beyond(context: CheckContext) -> Iterator[Finding]:
         elif code == "head":
             yield _head(context, weights)
         elif code:
-            many, share = counted(len(weights), "weight"), _share(context, weights)
+            many, share = plural(len(weights), "weight"), _share(context, weights)
             message = f"{many} other than attention and FFN {_are(weights)} adapted{share}."
             yield OUTSIDE.finding(places(weights), message, fix_without(context, weights), "note")
     if uncharted:
@@ -116,13 +116,13 @@ def _part(context: CheckContext, weight: Weight) -> str:
 def _tower(context: CheckContext, component: str, weights: Sequence[Weight], fix: str) -> Finding:
     blocks = ", ".join(dict.fromkeys(weight.role.block for weight in weights))
     part = f"connector ({blocks})" if component == "connector" else f"{component} tower ({blocks})"
-    many, share = counted(len(weights), "weight"), _share(context, weights)
+    many, share = plural(len(weights), "weight"), _share(context, weights)
     message = f"{many} of the {part} {_are(weights)} adapted too{share}."
     return OUTSIDE.finding(places(weights), message, fix, _severity(context, weights))
 
 
 def _router(context: CheckContext, weights: Sequence[Weight]) -> Finding:
-    many, share = counted(len(weights), "router"), _share(context, weights)
+    many, share = plural(len(weights), "router"), _share(context, weights)
     message = f"{many} {_are(weights)} adapted{share}. Training then changes which expert a token goes to."
     return ROUTER.finding(places(weights), message, fix_without(context, weights), _severity(context, weights))
 
@@ -215,6 +215,6 @@ def _no_linear(context: CheckContext, modules: Mapping[str, str], fix: str) -> F
     classes = dict.fromkeys(by_name[name].class_name if name in by_name else "parameter" for name in modules)
     named = context.entries.form == "list" and len(context.entries.modules) == 1
     meant = named or context.main_components.issuperset(modules.values())
-    many = counted(len(modules), "adapted module")
+    many = plural(len(modules), "adapted module")
     message = f"{many} {'are' if len(modules) > 1 else 'is'} not linear ({', '.join(classes)})."
     return OUTSIDE.finding(listed(modules, _MOST_NAMED), message, fix, "note" if meant else "warning")

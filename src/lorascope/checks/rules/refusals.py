@@ -25,7 +25,7 @@ _ONLY_WHERE_IT_MATTERS = frozenset({"layers-dropped", "layers-ignored", "moe-rew
 _MORE_SPECIAL = {"no-match": ("regex-in-list", "string-not-list"), "pattern-unmatched": ("pattern-prefix",)}
 
 
-def refusal(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
+def explain_refusal(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
     """That PEFT raises, and which findings explain it."""
     error = context.resolution.error
     if not error:
@@ -39,7 +39,7 @@ def refusal(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Find
     yield REFUSED.finding(context.where, message, fix)
 
 
-def unexplained(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
+def report_unexplained(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
     """What PEFT does silently and no finding is about, in the words of its rules."""
     codes = {finding.code for finding in findings}
     for behavior in context.resolution.warnings:

@@ -19,7 +19,7 @@ VERSION_DEPENDENT = Rule(
 
 
 @finds(VERSION_DEPENDENT)
-def other_releases(context: CheckContext) -> Iterator[Finding]:
+def find_differing_releases(context: CheckContext) -> Iterator[Finding]:
     """What other releases refuse, adapt or train that this one does not."""
     release = context.release_name
     for difference in read_differently(context.model, context.config, release):

@@ -16,7 +16,7 @@ NOT_SERVABLE = Rule(
 )
 
 
-def not_servable(serving: Serving, where: str) -> Iterator[Finding]:
+def report_unservable(serving: Serving, where: str) -> Iterator[Finding]:
     """An error for each question that a server answers with no."""
     for answer in serving.answers:
         if answer.answer == "no":

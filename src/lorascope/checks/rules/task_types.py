@@ -23,7 +23,7 @@ _HEADS = ("classifier", "score", "qa_outputs")
 
 
 @finds(TASK_TYPE)
-def task_types(context: CheckContext) -> Iterator[Finding]:
+def find_task_types(context: CheckContext) -> Iterator[Finding]:
     """A task type that PEFT refuses, or under which a new head stays random."""
     model, given = context.model, context.config.task_type
     if context.refused_for("task-type"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.odd_tensors import OddTensors
-from lorascope.checks.phrases import counted, cut
+from lorascope.checks.phrases import cut, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.tensor_comparison import FACTORS, Mismatch, TensorComparison
 from lorascope.findings import Finding
@@ -48,14 +48,14 @@ _LONGEST_SHOWN = 300
 
 
 @finds(TENSOR_SHAPE)
-def ungathered(context: CheckContext) -> Iterator[Finding]:
+def find_ungathered(context: CheckContext) -> Iterator[Finding]:
     """Shards that were saved before they were gathered."""
     comparison = context.comparison
     empty = [mismatch for mismatch in comparison.mismatches if mismatch.ungathered] if comparison else []
     if empty:
         example = f"{_short(empty[0].wanted.name)} of {list(empty[0].shape)}"
         message = (
-            f"{counted(len(empty), 'tensor')} {_have(empty)} an empty or missing dimension, such as {example}: shards of "
+            f"{plural(len(empty), 'tensor')} {_have(empty)} an empty or missing dimension, such as {example}: shards of "
             "DeepSpeed ZeRO-3 or FSDP that were not gathered before saving. PEFT raises on loading."
         )
         fix = (
@@ -66,7 +66,7 @@ def ungathered(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(TENSOR_RANK)
-def ranks(context: CheckContext) -> Iterator[Finding]:
+def find_other_ranks(context: CheckContext) -> Iterator[Finding]:
     """Factors of another rank than the configuration's."""
     comparison = context.comparison
     groups: dict[tuple[int, int], list[SavedTensor]] = {}
@@ -76,7 +76,7 @@ def ranks(context: CheckContext) -> Iterator[Finding]:
             groups.setdefault((rank, mismatch.wanted.rank), []).append(mismatch.wanted)
     for (rank, configured), tensors in groups.items():
         owners = {tensor.owner for tensor in tensors}
-        many = counted(len(owners), "weight")
+        many = plural(len(owners), "weight")
         message = (
             f"{many} {_have(owners)} rank {rank} in the file and {configured} in the configuration: PEFT raises on loading "
             "(size mismatch)."
@@ -95,7 +95,7 @@ def _rank_fix(context: CheckContext, comparison: TensorComparison | None, owners
 
 
 @finds(TENSOR_SHAPE)
-def resized(context: CheckContext) -> Iterator[Finding]:
+def find_resized(context: CheckContext) -> Iterator[Finding]:
     """A vocabulary that was resized in training."""
     comparison = context.comparison
     groups: dict[tuple[int, int], list[SavedTensor]] = {}
@@ -114,7 +114,7 @@ def resized(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(TENSOR_SHAPE)
-def other_sizes(context: CheckContext) -> Iterator[Finding]:
+def find_other_sizes(context: CheckContext) -> Iterator[Finding]:
     """Tensors of a model with other sizes."""
     comparison = context.comparison
     if not comparison or not comparison.other_sizes:
@@ -125,7 +125,7 @@ def other_sizes(context: CheckContext) -> Iterator[Finding]:
         for mismatch in {_short(mismatch.wanted.name): mismatch for mismatch in mismatches}.values()
     )
     message = (
-        f"{counted(len(mismatches), 'tensor')} of {len(comparison.matches)} have other sizes than this model's weights: "
+        f"{plural(len(mismatches), 'tensor')} of {len(comparison.matches)} have other sizes than this model's weights: "
         f"{cut(examples, _LONGEST_SHOWN)}. PEFT raises on loading (size mismatch)."
     )
     fix = f"Check it on the base that it was trained on{_named_base(context)}."
@@ -133,7 +133,7 @@ def other_sizes(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(TENSOR_UNEXPECTED, TENSOR_MISSING)
-def names(context: CheckContext) -> Iterator[Finding]:
+def find_odd_names(context: CheckContext) -> Iterator[Finding]:
     """Names that PEFT has no place for, those of most tensors first; then what is missing, and what is renamed."""
     comparison = context.comparison
     if comparison is None:
@@ -149,12 +149,12 @@ def _unexpected(odd: OddTensors) -> Iterator[Finding]:
     for cause, tensors in causes[:_MOST_CAUSES]:
         sources = [source for arrival, _ in tensors for source in arrival.sources]
         example = quoted(sources[0])
-        message = f"{counted(len(sources), 'tensor')} of the file {cause.message}, such as {example}: {cause.effect}."
+        message = f"{plural(len(sources), 'tensor')} of the file {cause.message}, such as {example}: {cause.effect}."
         yield TENSOR_UNEXPECTED.finding(_holders(sources), message, cause.fix, cause.severity)
     rest = [source for _, tensors in causes[_MOST_CAUSES:] for arrival, _ in tensors for source in arrival.sources]
     if rest:
         message = (
-            f"{counted(len(rest), 'tensor')} more have names that PEFT has no place for, for "
+            f"{plural(len(rest), 'tensor')} more have names that PEFT has no place for, for "
             f"{len(causes) - _MOST_CAUSES} further reasons."
         )
         fix = "Look at the findings before: a file with so many kinds of names was not saved by PEFT."
@@ -182,7 +182,7 @@ def _missing(context: CheckContext, comparison: TensorComparison, odd: OddTensor
     copies = [tensor for tensor in missing if tensor.part == "copy"]
     if copies:
         message = (
-            f"{counted(len(copies), 'tensor')} of modules that modules_to_save names {_are(copies)} not in the file, such as "
+            f"{plural(len(copies), 'tensor')} of modules that modules_to_save names {_are(copies)} not in the file, such as "
             f"{quoted(copies[0].name)}: PEFT raises a KeyError on loading."
         )
         fix = (
@@ -194,7 +194,7 @@ def _missing(context: CheckContext, comparison: TensorComparison, odd: OddTensor
     if biases and wanted.exact:
         older = " PEFT before 0.21 did not save those of bias=lora_only." if context.config.bias != "all" else ""
         message = (
-            f"{counted(len(biases), 'tensor')} that bias={context.config.bias!r} trains {_are(biases)} not in the file: PEFT "
+            f"{plural(len(biases), 'tensor')} that bias={context.config.bias!r} trains {_are(biases)} not in the file: PEFT "
             f"silently keeps the base model's own.{older}"
         )
         fix = 'Save the adapter again, or set "bias": "none" if they were not trained.'
@@ -249,7 +249,7 @@ def _converted(comparison: TensorComparison) -> Iterator[Finding]:
         if sources:
             of = " of single experts" if sources == comparison.seen.merged else ""
             message = (
-                f"{counted(len(sources), 'tensor')}{of} have names of transformers before 5. PEFT 0.19 or later {what} when "
+                f"{plural(len(sources), 'tensor')}{of} have names of transformers before 5. PEFT 0.19 or later {what} when "
                 "it loads them with transformers 5; servers that read the file themselves may not know them."
             )
             fix = "Load it once with PEFT and save it anew, for the names of today."

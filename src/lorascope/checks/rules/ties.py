@@ -24,7 +24,7 @@ _UNTIE = "untie the model before training (tie_word_embeddings=False)"
 
 
 @finds(TIED)
-def adapted(context: CheckContext) -> Iterator[Finding]:
+def find_tied_adapters(context: CheckContext) -> Iterator[Finding]:
     """Adapted modules whose tensor is another module's too."""
     names = {name for behavior in context.behaviors("tied") for name in behavior.names}
     alone: dict[str, str] = {}
@@ -52,7 +52,7 @@ def adapted(context: CheckContext) -> Iterator[Finding]:
 
 
 @finds(TIED)
-def copied(context: CheckContext) -> Iterator[Finding]:
+def find_tied_copies(context: CheckContext) -> Iterator[Finding]:
     """Copies of `modules_to_save` that share their tensor no longer."""
     saved = set(context.resolution.saved)
     for owners in _owners(context) if saved else ():
@@ -72,7 +72,7 @@ def _owners(context: CheckContext) -> Iterator[list[str]]:
 
 
 @finds(UNMERGEABLE)
-def unmergeable(context: CheckContext) -> Iterator[Finding]:
+def find_unmergeable(context: CheckContext) -> Iterator[Finding]:
     """Adapters that PEFT cannot merge."""
     for behavior in context.behaviors("unmergeable"):
         fix = "Do not merge the adapter, or leave these layers out."

@@ -16,7 +16,7 @@ from lorascope.checks.name_meanings import (
     meanings_of,
     selector_of,
 )
-from lorascope.checks.phrases import counted, cut, in_quotes, places, some_in_quotes
+from lorascope.checks.phrases import cut, in_quotes, places, plural, some_in_quotes
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import (
     LONGEST_PATTERN,
@@ -82,7 +82,7 @@ class _Answer:
 
 
 @finds(NO_MATCH, REGEX_IN_LIST, STRING_NOT_LIST)
-def unmatched(context: CheckContext) -> Iterator[Finding]:
+def find_unmatched(context: CheckContext) -> Iterator[Finding]:
     """Entries that match no module and no parameter."""
     entries = context.entries
     if entries.faulty:
@@ -247,7 +247,7 @@ def _regex(context: CheckContext, text: str) -> tuple[str, str]:
         )
     adaptable = [name for name in names if name in model.weight_by_name]
     endings = context.module_entries(adaptable) if adaptable else ()
-    why = f"{_NO_REGEX} As an expression it would match {counted(len(names), 'module')}, such as {listed(names, 2)}."
+    why = f"{_NO_REGEX} As an expression it would match {plural(len(names), 'module')}, such as {listed(names, 2)}."
     if endings:
         return why, f"Use the names: {in_quotes(endings)}."
     entries = context.entries.modules
