@@ -21,7 +21,7 @@ SOURCE = Path(lorascope.__file__).parent
 
 # A room is a package or a module of its own. It may import rooms of earlier rows only, within functions too.
 ROOMS = (
-    ("_version", "foreign_text", "light_dataclasses", "packaged", "texts"),
+    ("_version", "foreign_text", "light_dataclasses", "number_text", "packaged", "texts"),
     ("errors", "gc_paused"),
     ("names", "sandbox"),
     ("model",),

@@ -52,8 +52,8 @@ _ROOMS = {
     "plans.verify": ("verify",),
 }
 REPORTS.update(
-    ModelMap="lorascope.reports.terminal.map_text",
-    Plan="lorascope.reports.terminal.plan_text",
+    ModelMap="lorascope.reports.model.map_text",
+    Plan="lorascope.reports.plan.plan_text",
     Check="lorascope.reports.check.check_text",
     Recommendation="lorascope.reports.advice.advice_text",
 )

@@ -16,8 +16,9 @@ import lorascope as ls
 from lorascope.cli.main import main
 from lorascope.foreign_text import one_line, shown
 from lorascope.model.json import map_to_json
+from lorascope.number_text import count_text, percent
 from lorascope.plans.files import save_map
-from lorascope.reports.tables import percent, short, table
+from lorascope.reports.tables import table
 from tests.helpers.samples import sample
 
 
@@ -361,7 +362,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     [(0, "0"), (999, "999"), (1000, "1.0K"), (20_000_000, "20.0M"), (7_241_732_096, "7.24B"), (10**12, "1.00T")],
 )
 def test_short(count: int, text: str) -> None:
-    assert short(count) == text
+    assert count_text(count) == text
 
 
 @pytest.mark.parametrize(

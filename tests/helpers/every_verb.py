@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lorascope.advice.recommend import Prices, evidence_of_recipe, recommend
+from lorascope.advice.alternatives import PlanCache
+from lorascope.advice.recommend import evidence_of_recipe, recommend
 from lorascope.advice.tasks import load_advice
 from lorascope.checks.check import check
 from lorascope.costs.adapter_file import adapter_file_size
@@ -24,7 +25,8 @@ from lorascope.reports.advice import advice_json, advice_text
 from lorascope.reports.check import check_text, serving_text
 from lorascope.reports.cost import budget_json, budget_text, comparison_json, comparison_text, memory_json, memory_text
 from lorascope.reports.json import check_json, map_json, plan_json, serving_json
-from lorascope.reports.terminal import map_text, plan_text
+from lorascope.reports.model import map_text
+from lorascope.reports.plan import plan_text
 from lorascope.servers.check import serve
 from lorascope.trainers.exports import export
 
@@ -91,9 +93,9 @@ def attempts(model: ModelMap, seed: int) -> Iterator[tuple[str, Callable[[], obj
     for budget in pick(BUDGETS, 2):
         yield "plan --budget", lambda budget=budget: budgeted(model, budget, seed)
     yield "compare", lambda: compared(model, seed)
-    prices = Prices(model)
+    cache = PlanCache(model)
     for task in pick(tuple(load_advice().tasks), 2):
-        yield "recommend", lambda task=task: recommended(model, task, prices)
+        yield "recommend", lambda task=task: recommended(model, task, cache)
     for words in pick(CHECKS, 3):
         yield "check", lambda words=words: checked(model, words, ("", "vllm", "sglang")[seed % 3])
 
@@ -147,8 +149,8 @@ def compared(model: ModelMap, seed: int) -> None:
     strict_json(comparison_json(found))
 
 
-def recommended(model: ModelMap, task: str, prices: Prices) -> None:
-    found = recommend(model, task, prices=prices)
+def recommended(model: ModelMap, task: str, cache: PlanCache) -> None:
+    found = recommend(model, task, cache=cache)
     advice_text(found, explain=True)
     strict_json(advice_json(found))
     evidence_of_recipe(found.rules[0])

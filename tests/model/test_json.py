@@ -23,7 +23,7 @@ from lorascope.model.types import ModelMap, Role, Trace
 from lorascope.plan_door import plan
 from lorascope.plans.files import plan_from_json, plan_to_json
 from lorascope.reports.json import map_json
-from lorascope.reports.terminal import BY, map_text
+from lorascope.reports.model import BY, map_text
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import PEAK_MEMORY, fails, sample
 
@@ -305,7 +305,7 @@ def test_the_largest_map_that_is_read(prefix: str) -> None:
     text = json.dumps({**map_to_json(sample("llama")), "modules": modules, "ties": []})
     code = (
         f"{PEAK_MEMORY}import json, sys, time\nfrom lorascope.model.json import map_from_json\n"
-        "from lorascope.reports.terminal import map_text\nbegun = time.process_time()\n"
+        "from lorascope.reports.model import map_text\nbegun = time.process_time()\n"
         "model = map_from_json(json.loads(sys.stdin.read()))\nmap_text(model)\n"
         "print(len(model.weights), int(time.process_time() - begun), peak_memory())"
     )
@@ -466,7 +466,7 @@ def test_broken_plans_are_refused_or_work(name: str) -> None:
         (["targets"], [], "its targets are empty"),
         (["targets", 0, "names"], ["nowhere"], "KeyError: 'nowhere'"),
         (["targets", 0, "names"], ["{0-999999}{0-99}"], "stands for more than 1000000 names"),
-        (["options", "bias"], "some", "bias 'some' is none of"),
+        (["options", "bias"], "some", "bias 'some' is not one of"),
         (["options", "dora"], "no", "rslora, dora or recipe is of a wrong type"),
         (["options", "wings"], 2, "unexpected keyword argument 'wings'"),
         (["options"], None, "it is broken: TypeError"),

@@ -148,9 +148,11 @@ def test_bad_exclusions(exclude: str, said: list[str]) -> None:
 def test_the_default_dropout_gives_way() -> None:
     made = plan(sample("mixtral"), "ffn")
     assert made.config.lora_dropout == made.options.dropout == 0
-    assert "dropout is 0, not 0.05: 64 of them, such as model.layers.0.mlp.experts.gate_up_proj" in notes(made)
+    assert "Dropout is 0: PEFT cannot apply dropout to fused expert weights (target_parameters)." in notes(made)
+    router = notes(plan(sample("mixtral"), "router"))
+    assert "Dropout is 0: PEFT cannot apply dropout to target_parameters (32 here, such as model.layers.0.mlp" in router
     assert plan(sample("mixtral"), "attention").config.lora_dropout == 0.05
-    assert "dropout" not in notes(plan(sample("mixtral"), "ffn", dropout=0))
+    assert "ropout" not in notes(plan(sample("mixtral"), "ffn", dropout=0))
 
 
 @pytest.mark.parametrize("rules", [("ffn",), ("attention", "ffn.expert[0]=1"), ("router",)], ids=str)
@@ -160,7 +162,7 @@ def test_a_dropout_that_was_asked_for_is_an_error(rules: tuple[str, ...]) -> Non
 
 
 def test_dora() -> None:
-    with fails("DoRA is not possible", "64 of them, such as model.layers.0.mlp.experts", "Leave out --dora"):
+    with fails("DoRA is not possible", "64 of these weights, such as model.layers.0.mlp.experts", "Leave out --dora"):
         plan(sample("mixtral"), "ffn", dora=True)
     with_dora = plan(sample("llama"), "attention.q", dora=True)
     assert with_dora.config.use_dora
@@ -168,66 +170,78 @@ def test_dora() -> None:
     assert plan(sample("mixtral"), "all", dora=True, exclude="ffn.expert").config.use_dora
 
 
-# Remarks.
+# Notes.
 
 
 @pytest.mark.parametrize(
     ("model", "rules", "said"),
     [
-        ("gpt2", ["attention.q,v"], "k comes along: attention.self.qkv is one matrix for several parts (12 weights)"),
-        ("gpt2", ["attention.q"], "k and v come along: attention.self.qkv"),
-        ("phi3", ["ffn.up"], "gate comes along: ffn.dense.gate_up is one matrix for several parts (32 weights)"),
-        ("deepseek_v3", ["attention.v"], "k comes along: attention.self.kv_a"),
+        ("gpt2", ["attention.q,v"], "Also adapts k: attention.self.qkv is one fused matrix (12 modules)."),
+        ("gpt2", ["attention.q"], "Also adapts k and v: attention.self.qkv is one fused matrix (12 modules)."),
+        ("phi3", ["ffn.up"], "Also adapts gate: ffn.dense.gate_up is one fused matrix (32 modules)."),
+        ("deepseek_v3", ["attention.v"], "Also adapts k: attention.self.kv_a is one fused matrix (61 modules)."),
+        ("llama", ["qv"], "Not adapted: attention k and o (64 modules, half of the attention parameters)."),
         (
             "llama",
-            ["qv"],
-            "left out: 50.0% of the parameters of attention: attention.self.k, attention.self.o (64 weights)",
+            ["attention", "ffn[0]"],
+            "Not adapted: ffn.dense.gate, ffn.dense.up and ffn.dense.down (93 modules, 96.9 % of the FFN parameters).",
         ),
-        ("qwen2_moe", ["ffn.shared"], "left out: 93.8% of the parameters of ffn: ffn.expert.gate_up, ffn.expert.down"),
-        ("llava", ["vision.attention.q"], "left out: 75.0% of the parameters of vision.attention"),
+        (
+            "qwen2_moe",
+            ["ffn.shared"],
+            "Not adapted: FFN expert gate_up and expert down (48 parameters, 93.8 % of the FFN parameters).",
+        ),
+        (
+            "llava",
+            ["vision.attention.q"],
+            "Not adapted: vision attention k, v and o (72 modules, 75 % of the vision attention parameters).",
+        ),
         (
             "mixtral",
             ["ffn.expert=4"],
-            "experts are 100.0% of the trainable parameters: rank 4 is per expert, and there are 8",
+            "Experts take 100 % of the trainable parameters: each of the 8 per layer gets rank 4. "
+            "To leave them out: --exclude ffn.expert",
         ),
         (
             "falcon_mamba",
             ["mixer"],
-            "cannot be adapted: mixer.out (32 weights, such as backbone.layers.0.mixer.out_proj)",
+            "Not adaptable: mixer.out (32 of them, such as backbone.layers.0.mixer.out_proj). PEFT refuses every module",
         ),
         (
             "deepseek_v3",
             ["ffn.dense"],
-            "(9 weights, such as model.layers.0.mlp.gate_proj) are adapted through target_param",
+            "ffn.dense.gate, ffn.dense.up and ffn.dense.down (9, such as model.layers.0.mlp.gate_proj) are adapted through "
+            "target_parameters: in target_modules PEFT would rewrite their names",
         ),
         (
             "dbrx",
             ["ffn.expert"],
-            "all experts are stacked into one 2-D matrix here, so they share one adapter per layer",
+            "All experts of a layer share one adapter: ffn.expert.gate, ffn.expert.up and ffn.expert.down stacks them",
         ),
         (
             "t5",
             ["qv"],
             'PEFT before 0.21.2 cannot wrap a model of transformers 5.18 or later with task_type="SEQ_2_SEQ_LM"',
         ),
-        ("gpt2", ["head"], "lm_head shares its tensor with transformer.wte; merging the adapter would change both"),
-        ("gpt2", ["head", "embedding.token"], "and 1 more share one tensor and get an adapter each"),
+        ("t5", ["qv"], "Not adapted: attention k, o, cross k and cross o (36 modules, half of the attention parameters)."),
+        ("gpt2", ["head"], "lm_head shares its weight with transformer.wte: merging the adapter changes both."),
+        ("gpt2", ["head", "embedding.token"], "and 1 more share one weight and get an adapter each: merging would add all"),
     ],
 )
-def test_remarks(model: str, rules: list[str], said: str) -> None:
+def test_notes(model: str, rules: list[str], said: str) -> None:
     assert said in notes(plan(sample(model), *rules))
 
 
-def test_nothing_is_remarked_where_all_is_as_asked() -> None:
+def test_no_notes_where_nothing_is_special() -> None:
     assert plan(sample("llama"), "attention", "ffn").notes == ()
-    assert "come" not in notes(plan(sample("gpt2"), "attention.qkv"))
-    assert "come" not in notes(plan(sample("gpt2"), "attention.q,k,v"))
+    assert "Also adapts" not in notes(plan(sample("gpt2"), "attention.qkv"))
+    assert "Also adapts" not in notes(plan(sample("gpt2"), "attention.q,k,v"))
 
 
 def test_saved_heads_are_told() -> None:
     made = plan(sample("bert", "sequence-classification"), "qv")
     assert made.config.task_type == "SEQ_CLS"
-    assert "trained in full beside the adapters: classifier" in notes(made)
+    assert "Trained in full, without LoRA: classifier." in notes(made)
     assert made.resolution.trainable == 294_912 + 768 * 2 + 2
 
 
@@ -255,7 +269,7 @@ def test_a_model_of_no_size_divides_by_nothing() -> None:
     )
     made = plan(empty)
     assert made.resolution.trainable == 0
-    assert "0 trainable parameters, 0.0% of 0" in str(made)
+    assert "0 trainable parameters, 0 % of 0" in str(made)
 
 
 # Faults.
@@ -280,8 +294,8 @@ def test_a_model_of_no_size_divides_by_nothing() -> None:
         ({"dropout": 1}, "dropout 1 is not a number from 0 up to, but not including, 1"),
         ({"dropout": -0.1}, "dropout -0.1 is not a number"),
         ({"dropout": math.nan}, "dropout nan is not a number"),
-        ({"bias": "some"}, "bias 'some' is none of none, all, lora_only"),
-        ({"bias": None}, "bias None is none of none, all, lora_only"),
+        ({"bias": "some"}, "bias 'some' is not one of none, all, lora_only"),
+        ({"bias": None}, "bias None is not one of none, all, lora_only"),
         ({"layers": "x"}, "layers 'x' is neither a number nor a slice"),
         ({"layers": 3}, "layers 3 is not a text"),
     ],

@@ -17,7 +17,8 @@ from lorascope.plan_door import plan
 from lorascope.plans.files import plan_from_json, plan_to_json
 from lorascope.reports.check import check_text
 from lorascope.reports.json import check_json, map_json, plan_json
-from lorascope.reports.terminal import map_text, plan_text
+from lorascope.reports.model import map_text
+from lorascope.reports.plan import plan_text
 from tests.helpers.samples import sample
 
 

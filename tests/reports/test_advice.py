@@ -1,4 +1,4 @@
-"""A recommendation as text and JSON: the command first, every choice with its strength, every record on request."""
+"""A recommendation as text and JSON: the command first, every choice with its strength, every source on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_command_comes_first() -> None:
     assert lines[0].startswith("model llama: LlamaForCausalLM (causal-lm; built-in")
     assert lines[1] == "task instruction: follow instructions, chat, call tools"
     assert lines[3] == "run: lorascope plan llama all --rank 16 --alpha 32"
-    assert lines[4] == "39,976,960 trainable parameters, 0.59% of 6.74B"
+    assert lines[4] == "39,976,960 trainable parameters, 0.593 % of 6.74B"
 
 
 def test_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,18 +28,18 @@ def test_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for said in (
         "- targets (moderate): all: attention,ffn,mixer=16  ffn.expert=8: ",
         "- learning rate (moderate): 10 times that of full fine-tuning",
-        "- dropout (untested): 0, as PEFT has none",
-        "warning:\n- routed experts take ",
+        "- dropout (untested): 0 (PEFT cannot apply it to target_parameters): PEFT's habit; no study found",
+        "warning:\n- Routed experts are ",
         "qv8-ffn4-balance: untested",
-        "the control of qv+ffn at rank 8 and 4: exactly as many parameters",
+        "control for qv+ffn (ranks 8 and 4): same number of parameters",
         "all --exclude ffn.expert",
         "that style needs the FFN is folklore",
-        "- dropout: whether it is true that: A dropout of 0.05",
+        "untested:\n- target modules for style: no study compares them",
     ):
         assert said in text, said
-    assert text.endswith("the records behind each choice: --explain")
+    assert text.endswith("- dropout 0 (no study found)\n\nsources for each choice: --explain")
     assert "https://" not in text
-    # What nobody knows is not said twice.
+    # No line is there twice.
     bullets = [line for line in text.splitlines() if line.startswith("- ")]
     assert len(bullets) == len(set(bullets)) >= 13
 
@@ -94,10 +94,10 @@ def test_json_says_the_same() -> None:
 def test_a_recipe() -> None:
     text = recipe_evidence_text(evidence_of_recipe("qv+ffn"))
     assert text.startswith(
-        "qv+ffn: query and value, and the FFN at half their rank\nfor it, where true:\n- Q and V at rank 8"
+        "qv+ffn: query and value, and the FFN at half their rank\nsupports it, if true:\n- Q and V at rank 8"
     )
     assert "(untested: 0 for, 0 against)" in text
-    assert "\nagainst it, where true:\n- Within the attention, V and O" in text
+    assert "\ncontradicts it, if true:\n- Within the attention, V and O" in text
 
 
 def test_str_is_the_text() -> None:

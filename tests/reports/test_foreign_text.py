@@ -31,7 +31,8 @@ from lorascope.reports.advice import advice_text, choices_text
 from lorascope.reports.check import check_text, serving_text
 from lorascope.reports.cost import budget_text, comparison_text, memory_text
 from lorascope.reports.json import check_json, map_json, plan_json, serving_json
-from lorascope.reports.terminal import BY, map_text, plan_text
+from lorascope.reports.model import BY, map_text
+from lorascope.reports.plan import plan_text
 from lorascope.servers.check import serve
 from tests.helpers.samples import sample
 

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
         print_json(map_json(model))
     else:
-        from lorascope.reports.terminal import map_text
+        from lorascope.reports.model import map_text
 
         print_text(map_text(model, by=options.by, component=options.component))
     if model.unexplained:

@@ -104,7 +104,7 @@ def _texts(
     serving: Serving | None,
 ) -> Iterator[str]:
     """The parts of the answer, each loading what it needs."""
-    from lorascope.reports.terminal import plan_text
+    from lorascope.reports.plan import plan_text
 
     yield plan_text(plan)
     if advice:

@@ -136,9 +136,9 @@ def _notes(items: Sequence[Json]) -> Iterator[Note]:
             yield Note("expert-rank", {**numbers, "selector": str(parse_rule(values["selector"]))})
         elif item["code"] == "no-dropout":
             values = item["values"]
-            dropout = float(values["dropout"])
+            experts = values["experts"] is True
             yield Note(
-                "no-dropout", {"count": _whole(values["count"]), "example": str(values["example"]), "dropout": dropout}
+                "no-dropout", {"count": _whole(values["count"]), "example": str(values["example"]), "experts": experts}
             )
 
 

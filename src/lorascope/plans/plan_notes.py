@@ -28,9 +28,9 @@ def plan_notes(
 ) -> Iterator[Note]:
     """The notes on a plan's parts, the most consequential first."""
     yield from _unexplained(model)
-    yield from _unreachable(model, unreachable)
+    yield from _unreachable(unreachable)
     yield from _fused_parts(rules, targets)
-    yield from (_left_out(omission) for omission in left_out)
+    yield from (_left_out(model, targets, omission) for omission in left_out)
     yield from _experts(targets, compiled.resolution.trainable)
     yield from _encodings(model, targets)
     yield from _ties(model, targets)
@@ -92,37 +92,57 @@ def _unexplained(model: ModelMap) -> Iterator[Note]:
         yield Note("unexplained", {"count": len(model.unexplained), "names": shown, "more": len(names) - len(shown)})
 
 
-def _unreachable(model: ModelMap, unreachable: Sequence[tuple[Weight, str]]) -> Iterator[Note]:
+def _unreachable(unreachable: Sequence[tuple[Weight, str]]) -> Iterator[Note]:
     groups: dict[str, list[Weight]] = {}
     for weight, reason in unreachable:
         groups.setdefault(reason, []).append(weight)
     for reason, weights in groups.items():
-        yield Note("unreachable", {**_counted(model, weights), "example": weights[0].name, "reason": reason})
+        values: dict[str, Value] = {
+            "roles": roles(weights),
+            "count": len(weights),
+            "example": weights[0].name,
+            "reason": reason,
+        }
+        yield Note("unreachable", values)
 
 
 def _fused_parts(rules: Sequence[Rule], targets: Sequence[Target]) -> Iterator[Note]:
     """Pieces of a fused matrix that no rule names."""
-    counts: dict[tuple[str, tuple[str, ...]], int] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[Target]] = {}
     for target in targets:
         parts = {value for values in rules[target.rule].facts if FACT_OF[values[0]] == "part" for value in values}
         if not parts or target.weight.role.part in parts:
             continue
         pieces = tuple(piece for piece in CONTENTS.get(target.weight.role.part, ()) if piece not in parts)
         if pieces:
-            key = (label(target.weight), pieces)
-            counts[key] = counts.get(key, 0) + 1
-    for (role, pieces), count in counts.items():
-        yield Note("fused-part", {"role": role, "pieces": pieces, "count": count})
+            groups.setdefault((label(target.weight), pieces), []).append(target)
+    for (role, pieces), group in groups.items():
+        parameters = sum(target.as_parameter for target in group)
+        yield Note("fused-part", {"role": role, "pieces": pieces, "count": len(group), "parameters": parameters})
 
 
-def _left_out(omission: LeftOut) -> Note:
+def _left_out(model: ModelMap, targets: Sequence[Target], omission: LeftOut) -> Note:
+    first = omission.weights[0].role
+    planned = {
+        _part(target.weight)
+        for target in targets
+        if (target.weight.role.component, target.weight.role.block) == (first.component, first.block)
+    }
+    parts = tuple(dict.fromkeys(_part(weight) for weight in omission.weights))
     values: dict[str, Value] = {
         "block": omission.block,
-        "roles": roles(omission.weights),
-        "count": len(omission.weights),
+        **_counted(model, omission.weights),
+        # By themselves only where none of the same name is planned.
+        "parts": () if "" in parts or planned.intersection(parts) else parts,
         "share": omission.share,
     }
     return Note("left-out", values)
+
+
+def _part(weight: Weight) -> str:
+    """A weight within its block: `k`, `expert down`."""
+    role = weight.role
+    return " ".join(word for word in (role.variant if role.variant not in ("self", "dense") else "", role.part) if word)
 
 
 def _experts(targets: Sequence[Target], trainable: int) -> Iterator[Note]:
@@ -140,7 +160,12 @@ def _experts(targets: Sequence[Target], trainable: int) -> Iterator[Note]:
 def _encodings(model: ModelMap, targets: Sequence[Target]) -> Iterator[Note]:
     bare = [t.weight for t in targets if t.weight.kind == "linear" and as_parameter(model, t.weight)]
     if bare:
-        values = {**_counted(model, bare), "example": bare[0].name, "model_type": model.model_type}
+        values: dict[str, Value] = {
+            "roles": roles(bare),
+            "count": len(bare),
+            "example": bare[0].name,
+            "model_type": model.model_type,
+        }
         yield Note("as-parameters", values)
     stacks = [t.weight for t in targets if t.weight.role.variant == "expert" and t.weight.kind == "parameter"]
     flat = [weight for weight in stacks if len(weight.shape) == 2]

@@ -131,7 +131,7 @@ def option_faults(options: Options) -> list[LorascopeError]:
     if options.alpha is not None and options.scale is not None:
         faults.append("alpha and scale are both given, and each decides the other: leave one out")
     if options.bias not in _BIASES:
-        faults.append(f"bias {quoted(options.bias)} is none of {', '.join(_BIASES)}")
+        faults.append(f"bias {quoted(options.bias)} is not one of {', '.join(_BIASES)}")
     layers: object = options.layers
     if not isinstance(layers, str):
         faults.append(f"layers {quoted(layers)} is not a text such as -8: or 0,3")
@@ -274,15 +274,15 @@ def _settle_dropout(
     dropout = DEFAULT_DROPOUT if options.dropout is None else options.dropout
     if not bare:
         return dataclasses.replace(options, dropout=dropout), ()
-    example = f"{len(bare)} of them, such as {bare[0].name}, are reached as parameters"
+    example = f"PEFT adapts {len(bare)} of these weights, such as {bare[0].name}, through target_parameters"
     if options.dora:
         raise LorascopeError(
-            f"DoRA is not possible for these weights: {example}, where PEFT has none",
+            f"DoRA is not possible: {example}, which have no DoRA",
             hint="Leave out --dora, or take them out of the plan (--exclude ffn.expert).",
         )
     if options.dropout:
         raise LorascopeError(
-            f"dropout {dropout:g} is not possible for these weights: {example}, where PEFT has none",
+            f"dropout {dropout:g} is not possible: {example}, which have no dropout",
             hint="Set --dropout 0, or take them out of the plan (--exclude ffn.expert).",
         )
     notes = () if options.dropout == 0 else (_no_dropout(bare),)
@@ -290,4 +290,5 @@ def _settle_dropout(
 
 
 def _no_dropout(bare: Sequence[Weight]) -> Note:
-    return Note("no-dropout", {"count": len(bare), "example": bare[0].name, "dropout": DEFAULT_DROPOUT})
+    experts = all(weight.role.variant == "expert" for weight in bare)
+    return Note("no-dropout", {"count": len(bare), "example": bare[0].name, "experts": experts})

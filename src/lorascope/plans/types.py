@@ -107,6 +107,11 @@ class Target:
     rule: int
     adapted: Adapted
 
+    @property
+    def as_parameter(self) -> bool:
+        """PEFT adapts it through `target_parameters`."""
+        return self.weight.kind == "parameter" or self.adapted.name != self.weight.name
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LeftOut:

@@ -1,60 +1,74 @@
-"""A recommendation as text for a terminal and as JSON: what to run first, then why, then what nobody knows."""
+"""Recommendations as text and as JSON: what to run, then why, then what is untested."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lorascope import light_dataclasses as dataclasses
-from lorascope.advice.evidence import Bearing, Figure, Record
-from lorascope.advice.recommend import Alternative, Choice, Ground, RecipeEvidence, Recommendation
+from lorascope.advice.evidence import Figure, Record
+from lorascope.advice.types import Alternative, Choice, Ground, RecipeEvidence, Recommendation
 from lorascope.foreign_text import one_line, shell_word, shown
+from lorascope.number_text import count_text, percent
 from lorascope.reports.json import plan_json
-from lorascope.reports.tables import bullets, percent, short, table
-from lorascope.reports.terminal import heading
+from lorascope.reports.model import heading
+from lorascope.reports.tables import bullets, table
 
 Json = dict[str, Any]
 
-_LABELS = {"learning_rate": "learning rate", "first_rate": "first rate to try", "batch": "effective batch"}
+_LABELS = {"learning_rate": "learning rate", "first_rate": "first learning rate", "batch": "effective batch size"}
+_KINDS = {"shown": "read off a plot"}
+_BUDGETS = {"none": "no budgets to match"}
+_RATES = {
+    "none": "no learning rate to tune",
+    "tuned": "learning rates tuned",
+    "one for all": "one learning rate for all",
+    "not reported": "learning rates not reported",
+}
 
 
 def advice_text(recommendation: Recommendation, explain: bool = False) -> str:
-    """What to run, each choice with its reason and strength, what others cost, and what is not known.
+    """Command, reasons, alternatives and open questions.
 
     Args:
-        recommendation: What to show.
-        explain: With every record that a choice rests on.
+        recommendation: The recommendation.
+        explain: Add every source that a choice rests on.
     """
-    task, made = recommendation.task, recommendation.plan
-    whole = recommendation.model.dimensions.parameters
-    trainable = made.resolution.trainable
+    task = recommendation.task
+    trainable, total = recommendation.plan.resolution.trainable, recommendation.model.dimensions.parameters
     parts = [
         heading(recommendation.model),
         f"task {task.name}: {task.purpose}",
         "",
         f"run: {one_line(recommendation.command)}",
-        f"{trainable:,} trainable parameters, {percent(trainable, whole)} of {short(whole)}",
+        f"{trainable:,} trainable parameters, {percent(trainable, total)} of {count_text(total)}",
         "",
+        "why:",
         bullets(map(_choice_line, recommendation.choices)),
     ]
     if recommendation.warnings:
         parts += ["", "warning:", bullets(recommendation.warnings)]
-    parts += ["", "instead:", _instead(recommendation)]
-    parts += ["", "also:", bullets(recommendation.notes)]
-    parts += ["", "nobody knows:", bullets(_unknown(recommendation))]
+    parts += ["", "alternatives:", _alternatives_table(recommendation)]
+    parts += ["", "good to know:", bullets(recommendation.notes)]
+    parts += ["", "untested:", bullets(_untested(recommendation))]
     if explain:
-        parts += ["", *_explained(recommendation)]
+        parts += ["", *_sources(recommendation)]
     else:
-        parts += ["", "the records behind each choice: --explain"]
+        parts += ["", "sources for each choice: --explain"]
     return shown("\n".join(parts))
 
 
 def choices_text(recommendation: Recommendation) -> str:
-    """Each choice, for one who has the plan and wants to know how to train it."""
+    """Each choice with its reason, to go with a plan."""
     name = recommendation.task.name
-    more = f"all of it: lorascope recommend {shell_word(recommendation.model.model)} --task {name}"
-    parts = [f"for {name}, before what you said beside it:", bullets(map(_choice_line, recommendation.choices)), more]
-    return shown("\n".join(parts))
+    return shown(
+        "\n".join(
+            [
+                f"Why these settings (task: {name}; your own flags win):",
+                bullets(map(_choice_line, recommendation.choices)),
+                f"More: lorascope recommend {shell_word(recommendation.model.model)} --task {name}",
+            ]
+        )
+    )
 
 
 def advice_json(recommendation: Recommendation) -> Json:
@@ -77,16 +91,16 @@ def choices_json(recommendation: Recommendation) -> Json:
         "choices": [_choice_json(choice) for choice in recommendation.choices],
         "warnings": list(recommendation.warnings),
         "notes": list(recommendation.notes),
-        "unknown": list(_unknown(recommendation)),
+        "unknown": list(_untested(recommendation)),
         "records": {name: _record_json(record) for name, record in sorted(records.items())},
     }
 
 
 def recipe_evidence_text(evidence: RecipeEvidence) -> str:
-    """What is said for a recipe and against it, one claim a line."""
+    """Claims for and against a recipe, one a line."""
     parts = [f"{evidence.name}: {evidence.purpose}"]
-    for side, grounds in (("for it, where true", evidence.pro), ("against it, where true", evidence.contra)):
-        parts += [f"{side}:", bullets(f"{ground.claim.text} ({_counted(ground)})" for ground in grounds)]
+    for verdict, grounds in (("supports", evidence.pro), ("contradicts", evidence.contra)):
+        parts += [f"{verdict} it, if true:", bullets(f"{ground.claim.text} ({_counts(ground)})" for ground in grounds)]
     return shown("\n".join(parts))
 
 
@@ -98,23 +112,22 @@ def _label(choice: Choice) -> str:
     return _LABELS.get(choice.name, choice.name)
 
 
-def _unknown(recommendation: Recommendation) -> Iterator[str]:
-    """What the recommendation says is unknown, and each of its choices that rests on nothing measured."""
+def _untested(recommendation: Recommendation) -> Iterator[str]:
+    """Open questions, and each choice that rests on nothing measured."""
     yield from recommendation.unknown
     for choice in recommendation.choices:
-        for ground in choice.grounds:
-            if ground.strength == "untested":
-                yield f"{_label(choice)}: whether it is true that: {ground.claim.text}"
+        if any(ground.strength == "untested" for ground in choice.grounds):
+            yield f"{_label(choice)} {choice.value.partition(' (')[0]} (no study found)"
 
 
-def _instead(recommendation: Recommendation) -> str:
+def _alternatives_table(recommendation: Recommendation) -> str:
     rows = []
     for choice in recommendation.choices:
-        for other in choice.otherwise:
-            cost = "-" if other.trainable is None else f"{other.trainable:,}"
+        for other in choice.alternatives:
+            trainable = "-" if other.trainable is None else f"{other.trainable:,}"
             ratio = "-" if other.ratio is None else f"{other.ratio:.2f}x"
-            rows.append((_label(choice), _rules(other), str(other.rank), cost, ratio, _said_of(other)))
-    head = ("choice", "rules", "rank", "trainable", "of the plan", "what is said of it")
+            rows.append((_label(choice), _rules(other), str(other.rank), trainable, ratio, _evidence(other)))
+    head = ("choice", "rules", "rank", "trainable", "of the plan", "evidence")
     return table(head, rows, right=(2, 3, 4))
 
 
@@ -122,41 +135,42 @@ def _rules(other: Alternative) -> str:
     return " ".join([*other.rules, *(f"--exclude {selector}" for selector in other.exclude)])
 
 
-def _said_of(other: Alternative) -> str:
+def _evidence(other: Alternative) -> str:
+    if other.refusal:
+        return f"not possible: {other.refusal}"
     claims = (f"{ground.claim.id}: {ground.strength}" for ground in other.grounds)
-    return "; ".join([other.note] if other.trainable is None else [*([other.note] if other.note else []), *claims])
+    return "; ".join([*([other.note] if other.note else []), *claims])
 
 
 def _all_grounds(choice: Choice) -> Iterator[Ground]:
     yield from choice.grounds
-    for other in choice.otherwise:
+    for other in choice.alternatives:
         yield from other.grounds
 
 
-def _explained(recommendation: Recommendation) -> Iterator[str]:
-    """Each claim once, under the first choice that rests on it, with its records."""
-    told: set[str] = set()
+def _sources(recommendation: Recommendation) -> Iterator[str]:
+    """Each claim once, with its records, under the first choice that rests on it."""
+    listed: set[str] = set()
     for choice in recommendation.choices:
         yield f"{_label(choice)} rests on:"
         for ground in _all_grounds(choice):
-            if ground.claim.id in told:
+            if ground.claim.id in listed:
                 yield bullets([f"{ground.claim.id}: see above"])
                 continue
-            told.add(ground.claim.id)
-            yield bullets([f"{ground.claim.id}: {ground.claim.text} ({_counted(ground)})"])
-            for sign, records in (("for", ground.supporting), ("against", ground.contradicting)):
-                yield from (f"    {line}" for record in records for line in _record_lines(record, ground, sign))
+            listed.add(ground.claim.id)
+            yield bullets([f"{ground.claim.id}: {ground.claim.text} ({_counts(ground)})"])
+            for verdict, records in (("supports", ground.supporting), ("contradicts", ground.contradicting)):
+                yield from (f"    {line}" for record in records for line in _record_lines(record, ground, verdict))
         yield ""
 
 
-def _counted(ground: Ground) -> str:
+def _counts(ground: Ground) -> str:
     return f"{ground.strength}: {len(ground.supporting)} for, {len(ground.contradicting)} against"
 
 
-def _record_lines(record: Record, ground: Ground, sign: str) -> Iterator[str]:
-    bearing = next(one for one in record.bears if one.claim == ground.claim.id)
-    near = ", of something near it" if bearing.indirect else ""
-    yield f"{sign} (grade {record.grade}{near}): {bearing.size}"
+def _record_lines(record: Record, ground: Ground, verdict: str) -> Iterator[str]:
+    bearing = next(item for item in record.bears if item.claim == ground.claim.id)
+    yield f"{verdict} (grade {record.grade}{', indirect' if bearing.indirect else ''}): {bearing.size}"
     yield f"    {record.title}, {record.by} {record.year}, {record.section}: {record.url}"
     yield f"    {setting_text(record)}"
     yield from (f"    {figure_text(figure)}" for figure in record.figures)
@@ -164,18 +178,18 @@ def _record_lines(record: Record, ground: Ground, sign: str) -> Iterator[str]:
 
 
 def setting_text(record: Record) -> str:
-    """What was compared how, in one line."""
-    said = [record.kind, f"read: {record.read}", ", ".join(record.models), record.data]
-    said.append({"none": "no budgets to match"}.get(record.budget, f"budget {record.budget}"))
-    said.append({"none": "no rate to tune"}.get(record.rate, f"rate {record.rate}"))
-    said.append(f"runs {record.runs or 'not said'}")
+    """Setting of a comparison, in one line."""
+    parts = [_KINDS.get(record.kind, record.kind), f"read: {record.read}", ", ".join(record.models), record.data]
+    parts.append(_BUDGETS.get(record.budget, f"budgets {record.budget}"))
+    parts.append(_RATES[record.rate])
+    parts.append(f"runs {record.runs or 'not reported'}")
     if record.spread:
-        said.append(f"spread {record.spread}")
-    return " · ".join(said)
+        parts.append(f"spread {record.spread}")
+    return " · ".join(parts)
 
 
 def figure_text(figure: Figure) -> str:
-    """A figure's numbers in one line."""
+    """Numbers of a figure, in one line."""
     return f"{figure.what}: {', '.join(f'{value:.10g}' for value in figure.values)} {figure.unit}"
 
 
@@ -186,7 +200,7 @@ def _choice_json(choice: Choice) -> Json:
         "reason": choice.reason,
         "strength": choice.strength,
         "claims": [_ground_json(ground) for ground in choice.grounds],
-        "otherwise": [_alternative_json(other) for other in choice.otherwise],
+        "otherwise": [_alternative_json(other) for other in choice.alternatives],
     }
 
 
@@ -197,7 +211,7 @@ def _alternative_json(other: Alternative) -> Json:
         "exclude": list(other.exclude),
         "trainable": other.trainable,
         "ratio": other.ratio,
-        "note": other.note or None,
+        "note": f"not possible: {other.refusal}" if other.refusal else other.note or None,
         "claims": [_ground_json(ground) for ground in other.grounds],
     }
 
@@ -213,13 +227,27 @@ def _ground_json(ground: Ground) -> Json:
 
 
 def _bearings(records: Sequence[Record], ground: Ground) -> list[Json]:
-    found: list[tuple[Record, Bearing]] = [
-        (record, next(one for one in record.bears if one.claim == ground.claim.id)) for record in records
-    ]
-    return [{"record": record.id, "size": one.size, "indirect": one.indirect} for record, one in found]
+    pairs = [(record, next(item for item in record.bears if item.claim == ground.claim.id)) for record in records]
+    return [{"record": record.id, "size": item.size, "indirect": item.indirect} for record, item in pairs]
 
 
 def _record_json(record: Record) -> Json:
-    plain = dataclasses.asdict(record)
-    del plain["bears"]
-    return {**plain, "grade": record.grade}
+    return {
+        "id": record.id,
+        "title": record.title,
+        "by": record.by,
+        "year": record.year,
+        "url": record.url,
+        "section": record.section,
+        "kind": record.kind,
+        "read": record.read,
+        "models": record.models,
+        "data": record.data,
+        "budget": record.budget,
+        "rate": record.rate,
+        "runs": record.runs,
+        "spread": record.spread,
+        "limits": record.limits,
+        "figures": [{"what": item.what, "values": item.values, "unit": item.unit} for item in record.figures],
+        "grade": record.grade,
+    }

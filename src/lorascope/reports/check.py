@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from lorascope.checks.types import Check
 from lorascope.foreign_text import one_line, shown
 from lorascope.names import listed
+from lorascope.number_text import count_text, percent
 from lorascope.peft_rules.addresses import weight_of
 from lorascope.peft_rules.types import Adapted
 from lorascope.plans.notes import label
 from lorascope.plans.rules import covered_blocks
-from lorascope.reports.tables import bullets, percent, short, table
-from lorascope.reports.terminal import heading
+from lorascope.reports.model import heading
+from lorascope.reports.tables import bullets, table
 from lorascope.servers.types import Serving
 
 # Names of one row; more of them are counted.
@@ -30,7 +31,7 @@ def check_text(check: Check) -> str:
         parts += [_adapted(check), ""]
     total = percent(resolution.trainable, check.model.dimensions.parameters)
     parts.append(
-        f"{resolution.trainable:,} trainable parameters, {total} of {short(check.model.dimensions.parameters)}"
+        f"{resolution.trainable:,} trainable parameters, {total} of {count_text(check.model.dimensions.parameters)}"
     )
     if resolution.saved:
         parts.append(f"trained in full: {one_line(listed(resolution.saved, _MOST_NAMED))}")

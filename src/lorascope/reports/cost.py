@@ -11,8 +11,9 @@ from lorascope.costs.memory import Memory
 from lorascope.costs.training_run import Training
 from lorascope.costs.units import bytes_column, bytes_text
 from lorascope.foreign_text import one_line, shell_word, shown
-from lorascope.reports.tables import bullets, percent, short, table
-from lorascope.reports.terminal import dimensions_text, heading
+from lorascope.number_text import count_text, percent
+from lorascope.reports.model import dimensions_text, heading
+from lorascope.reports.tables import bullets, table
 
 Json = dict[str, Any]
 
@@ -72,7 +73,7 @@ def memory_text(memory: Memory, training: Training) -> str:
 def budget_text(budgeted: BudgetedPlan) -> str:
     """Cost of a budgeted plan, the rest of the budget, and the next rank's cost."""
     in_bytes = budgeted.budget.unit == "bytes"
-    amount = bytes_text if in_bytes else short
+    amount = bytes_text if in_bytes else count_text
     unit = "" if in_bytes else " trainable parameters"
     lines = [
         f"budget {one_line(budgeted.budget.text)}: {amount(budgeted.cost)} of {amount(budgeted.limit)}{unit} used, "

@@ -1,4 +1,4 @@
-"""Plain text tables and numbers."""
+"""Plain text tables and lists."""
 
 from __future__ import annotations
 
@@ -18,20 +18,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
         ).rstrip()
         for row in lines
     )
-
-
-def short(count: int) -> str:
-    """A count as people say it: 812, 4.2K, 20.0M, 7.24B."""
-    for size, digits, unit in ((10**12, 2, "T"), (10**9, 2, "B"), (10**6, 1, "M"), (10**3, 1, "K")):
-        if count >= size:
-            return f"{count / size:.{digits}f}{unit}"
-    return str(count)
-
-
-def percent(part: int, whole: int) -> str:
-    """A share with the digits that it deserves: 7.4%, 0.058%."""
-    share = 100 * part / whole if whole else 0.0
-    return f"{share:.1f}%" if share >= 1 or share == 0 else f"{share:.2g}%"
 
 
 def bullets(texts: Iterable[str]) -> str:
