@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from lorascope.model.types import ModelMap, Module, Weight
-from lorascope.peft_rules.quantization import quantized_obstacle
+from lorascope.peft_rules import reasons
+from lorascope.peft_rules.diagnostics import Diagnostic
+from lorascope.peft_rules.quantization import why_not_quantized
 from lorascope.peft_rules.releases import Release, release_of
 
 _MAMBA_NAMES = ("out_proj", "conv1d")
@@ -23,7 +25,7 @@ _CRASHING = {
     "VoxtralRealtimeCausalConv1d": _OWN_ARGUMENTS,
 }
 # Convolutions on which get_peft_model itself fails, for the last of these reasons.
-_UNBUILDABLE = frozenset(
+_MISMATCHED = frozenset(
     {
         "AlignVisionDepthwiseConv2d",
         "EfficientNetDepthwiseConv2d",
@@ -41,40 +43,24 @@ def guarded_by_mamba(model: ModelMap, module: str, release: Release) -> bool:
     return module.rpartition(".")[2] in _MAMBA_NAMES
 
 
-def dead_or_crashing(module: Module) -> str:
-    """Why an adapter on this module does nothing or breaks the forward although PEFT creates it; empty if it works."""
+def known_broken(module: Module) -> Diagnostic | None:
+    """Why an adapter that PEFT creates on this module does nothing, or breaks the forward; None if it works."""
     if module.class_name in _CRASHING:
-        return (
-            f"{module.class_name} breaks with an adapter: {_CRASHING[module.class_name]}. PEFT creates the adapter "
-            "without an error, and the first forward fails. Leave it out."
-        )
+        return reasons.BREAKS_FORWARD.about(class_name=module.class_name, why=_CRASHING[module.class_name])
     if module.class_name == "NonDynamicallyQuantizableLinear":
-        owner = module.name.rpartition(".")[0]
-        return (
-            "an adapter on it would be dead, because MultiheadAttention reads its weight and never calls it. Adapt the "
-            f'MultiheadAttention "{owner}" itself: PEFT then adapts its input and output projections together.'
-        )
+        return reasons.NEVER_CALLED.about(owner=module.name.rpartition(".")[0])
     if module.kind == "embedding" and _POSITIONAL in module.class_name:
-        return (
-            f"{module.class_name} works out its positions itself, while PEFT's adapter looks up the rows of whatever "
-            "the module is called with, so that the first forward fails. Leave it out, or train it in full with "
-            "modules_to_save."
-        )
-    return ""
+        return reasons.OWN_POSITIONS.about(class_name=module.class_name)
+    return None
 
 
-def unbuildable(module: Module) -> str:
-    """Why PEFT fails to build an adapter for a module of a kind that it supports; empty if it does not."""
-    if module.class_name in _UNBUILDABLE:
-        return (
-            f"PEFT cannot build an adapter for a {module.class_name}: it does so with the layer's own class, whose "
-            "arguments come in another order. Leave it out."
-        )
-    return ""
+def constructor_mismatch(module: Module) -> bool:
+    """PEFT builds the adapter with the layer's own class, whose arguments come in another order, and fails."""
+    return module.class_name in _MISMATCHED
 
 
-def obstacle(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> str:
-    """Why PEFT cannot adapt this one weight, in one sentence with the next step; empty if it can.
+def why_not_adaptable(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> Diagnostic | None:
+    """Why PEFT cannot adapt this one weight, with the next step; None if it can.
 
     Args:
         model: The map that the weight belongs to.
@@ -85,58 +71,36 @@ def obstacle(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> str:
         LorascopeError: The version is unknown.
     """
     if not weight.module:
-        return (
-            "PEFT cannot wrap a parameter of the model itself, because there is no module around it. Train it in full "
-            "in your own code, or leave it out."
-        )
+        return reasons.WEIGHT_OF_ROOT.about()
     release = release_of(peft)
     if guarded_by_mamba(model, weight.module, release):
-        return (
-            f"PEFT refuses every module called out_proj or conv1d on {model.model_type}, because the fused kernels "
-            "read those weights past an adapter. Adapt in_proj or x_proj instead."
-        )
-    if weight.quantization and (stored := quantized_obstacle(weight.kind, weight.quantization)):
-        return f"Stored as {weight.quantization}: {stored}"
+        return reasons.WEIGHT_GUARDED.about(model_type=model.model_type)
+    if weight.quantization and (why := why_not_quantized(weight.kind, weight.quantization)):
+        return reasons.WEIGHT_STORED.about(quantization=weight.quantization, why=why)
     module = model.module_by_name.get(weight.module)
     if module is None:
-        return f'The model has no module "{weight.module}", so that PEFT has nothing to wrap.'
-    trouble = unbuildable(module) or dead_or_crashing(module)
-    if trouble:
-        return trouble[0].upper() + trouble[1:]
+        return reasons.WEIGHT_WITHOUT_MODULE.about(module=weight.module)
+    if constructor_mismatch(module):
+        return reasons.WEIGHT_MISMATCHED.about(class_name=module.class_name)
+    return known_broken(module) or _why_not_by_shape(weight, module, release)
+
+
+def _why_not_by_shape(weight: Weight, module: Module, release: Release) -> Diagnostic | None:
     apart = module.kind == "multihead_attention" and all(name != "in_proj_weight" for name, _ in module.parameters)
     # From 0.19 on the parameters of such an attention can be adapted one by one.
     if apart and (weight.kind != "parameter" or release < (0, 19)):
-        return (
-            "PEFT adapts a MultiheadAttention only where queries, keys and values have the same width. Train it in "
-            "full with modules_to_save, or leave it out."
-        )
+        return reasons.WEIGHT_OF_OTHER_WIDTHS.about()
     if weight.kind == "parameter":
-        return _parameter_obstacle(weight, module)
+        if len(weight.shape) not in (2, 3):
+            return reasons.WEIGHT_OF_OTHER_DIMENSIONS.about(dimensions=len(weight.shape))
+        if len(weight.shape) == 3 and weight.role.block == "attention" and "Expert" not in module.class_name:
+            return reasons.WEIGHT_NOT_OF_EXPERTS.about(shape=weight.shape)
+        return None
     if module.kind == "other":
-        return (
-            f"PEFT has no adapter for a {module.class_name}. Where it has a 2-D or 3-D parameter of its own, that can "
-            "be adapted through target_parameters; otherwise train it in full with modules_to_save."
-        )
+        return reasons.WEIGHT_OF_OTHER_KIND.about(class_name=module.class_name)
     if module.kind == "conv" and module.groups >= _full_rank(module) > 0 and module.groups > 1:
-        return (
-            f"The rank of a convolution must be a multiple of its {module.groups} groups, and that is already its full "
-            "rank. Train it in full with modules_to_save, or leave it out."
-        )
-    return ""
-
-
-def _parameter_obstacle(weight: Weight, module: Module) -> str:
-    if len(weight.shape) not in (2, 3):
-        return (
-            f"PEFT adapts parameters of two or three dimensions, not of {len(weight.shape)}. Train it in full with "
-            "modules_to_save, or leave it out."
-        )
-    if len(weight.shape) == 3 and weight.role.block == "attention" and "Expert" not in module.class_name:
-        return (
-            f"PEFT takes the first dimension of a 3-D parameter for experts, and here it is not: shape {weight.shape} "
-            "belongs to one projection. Train the module in full with modules_to_save, or leave it out."
-        )
-    return ""
+        return reasons.WEIGHT_IN_GROUPS.about(groups=module.groups)
+    return None
 
 
 def _full_rank(module: Module) -> int:

@@ -12,8 +12,9 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.matchers import parameter_names
+from lorascope.peft_rules.reasons import NOT_COVERED
 from lorascope.peft_rules.releases import release_of
-from lorascope.peft_rules.resolve import NOT_COVERED, resolve
+from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 
 # One release of each minor version, oldest first: within one, only the wrapper of a task type ever changed.
@@ -71,7 +72,7 @@ def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple
         if release_of(release) == release_of(peft):
             continue
         other = _of_wrapped(model, config, release)
-        if other.cause == NOT_COVERED:
+        if other.refused_as(NOT_COVERED):
             continue
         found = [_difference(other, own)]
         if _swaps_factors(release) != _swaps_factors(peft):
@@ -86,18 +87,16 @@ def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple
 def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str) -> Resolution:
     """The resolution, without the task type where that alone may be why PEFT refuses."""
     found = resolve(model, config, release)
-    if found.error and config.task_type == "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
+    if found.refusal is not None and config.task_type == "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
         return resolve(model, dataclasses.replace(config, task_type=None), release)
     return found
 
 
 def _difference(other: Resolution, own: Resolution) -> _Told | None:
     """What another release does that the own one does not; None if they do the same."""
-    if other.error or own.error:
-        if other.error and own.error:
-            return None
-        if other.error:
-            return _Told("{refuse} it", f": {other.error}")
+    if other.refusal is not None:
+        return None if own.refusal is not None else _Told("{refuse} it", f": {other.refusal}")
+    if own.refusal is not None:
         names = [weight.name for weight in other.adapted]
         what = f"{_counted(len(names))}: {listed(names, _MOST_NAMES)}" if names else "nothing"
         return _Told("{take} it and {adapt}", f" {what}.")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lorascope.foreign_text import literal
 from lorascope.model.types import Module
+from lorascope.peft_rules import reasons
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.releases import Release
 from lorascope.peft_rules.types import AdapterConfig
 
@@ -61,54 +62,63 @@ def swaps_sides(method: str, module: Module) -> bool:
     return module.kind == "conv1d" and method in ("olora", "loftq")
 
 
-def initialization_settings_fault(config: AdapterConfig) -> str:
-    """Why LoraConfig refuses the initialization and its settings, or empty."""
+def refused_initialization(config: AdapterConfig) -> Diagnostic | None:
+    """Why LoraConfig refuses the initialization and its settings, or None."""
     init = config.init_lora_weights
     if init == "loftq" and not config.loftq_config:
-        return 'init_lora_weights="loftq" needs a loftq_config, such as LoftQConfig(loftq_bits=4).'
+        return reasons.LOFTQ_WITHOUT_CONFIG.about()
     if config.lora_bias and init is not True and init is not False:
-        return f"lora_bias=True goes with init_lora_weights true or false only, not with {init!r}."
-    return ""
+        return reasons.BIAS_WITH_INITIALIZATION.about(init=init)
+    return None
 
 
-def initialization_fault(
-    config: AdapterConfig, release: Release, module: Module, rank: int, sides: tuple[int, int]
-) -> str:
-    """Why PEFT cannot initialize the adapter of a module, or empty.
+def refused_module_initialization(
+    config: AdapterConfig, release: Release, module: Module, rank: int, features: tuple[int, int]
+) -> Diagnostic | None:
+    """Why PEFT cannot initialize the adapter of a module, or None.
 
     Args:
         config: The configuration.
         release: PEFT's release.
         module: The module.
         rank: Its rank.
-        sides: Its input and output features.
+        features: Its input and output features.
     """
-    init = config.init_lora_weights
+    init, name = config.init_lora_weights, module.name
     method = method_of(init, release)
     if module.kind == "embedding":
-        return _embedding_fault(method, init, rank, sides)
+        if method == "loftq":
+            return reasons.LOFTQ_EMBEDDING.about(name)
+        return _refused_rank(name, init, rank, features) if method == "mica" else None
     if module.kind == "conv":
         # A convolution knows PEFT's own ones, and LoRA-GA falls back on them.
-        return "" if method in ("default", "lora_ga") else _no_method(init, "a convolution")
+        known = method in ("default", "lora_ga")
+        return None if known else reasons.UNKNOWN_TO_CONVOLUTION.about(name, init=init)
     if not method:
-        return _unknown(init)
+        return reasons.UNKNOWN_INITIALIZATION.about(name, init=init)
     if module.kind == "multihead_attention":
-        if method not in ("default", "eva"):
-            return f"init_lora_weights={literal(str(init), 200)} needs a weight, which a MultiheadAttention has under other names."
-        return ""
-    if config.use_dora and swaps_sides(method, module) and sides[0] != sides[1]:
-        return f"use_dora does not go with init_lora_weights={literal(str(init), 200)} on a Conv1D, whose factors PEFT makes the other way."
-    return _linear_fault(config, method, rank, sides)
+        known = method in ("default", "eva")
+        return None if known else reasons.INITIALIZATION_OF_ATTENTION.about(name, init=init)
+    if config.use_dora and swaps_sides(method, module) and features[0] != features[1]:
+        return reasons.INITIALIZATION_WITH_DORA.about(name, init=init)
+    if method == "pissa":
+        return _refused_pissa(name, init)
+    if method in ("mica", "corda"):
+        return _refused_rank(name, init, rank, features)
+    if method == "orthogonal" and rank % 2:
+        return reasons.ODD_RANK.about(name, rank=rank)
+    return _refused_loftq(name, config.loftq_config or {}) if method == "loftq" else None
 
 
-def initialization_parameter_fault(
-    config: AdapterConfig, release: Release, owner: Module, weight: Shape | None, rank: int
-) -> str:
-    """Why PEFT cannot initialize the adapter of a parameter, or empty.
+def refused_parameter_initialization(
+    config: AdapterConfig, release: Release, name: str, owner: Module, weight: Shape | None, rank: int
+) -> Diagnostic | None:
+    """Why PEFT cannot initialize the adapter of a parameter, or None.
 
     Args:
         config: The configuration.
         release: PEFT's release.
+        name: The parameter's name.
         owner: The module that has the parameter.
         weight: The shape of that module's `weight`, which PEFT decomposes whatever the parameter is; None without one.
         rank: The parameter's rank.
@@ -116,84 +126,51 @@ def initialization_parameter_fault(
     init = config.init_lora_weights
     method = method_of(init, release)
     if not method or (method == "mica" and init != "mica"):
-        return _unknown(init)
+        return reasons.UNKNOWN_INITIALIZATION.about(name, init=init)
     if method in ("default", "eva"):
-        return ""
+        return None
     if method in ("loftq", "mica", "corda"):
-        return f"init_lora_weights={literal(str(init), 200)} does not go with target_parameters."
+        return reasons.INITIALIZATION_OF_PARAMETER.about(name, init=init)
     if weight is None:
-        return (
-            f"init_lora_weights={literal(str(init), 200)} reads the weight of the module around a parameter, and a "
-            f"{owner.class_name} has none."
-        )
+        return reasons.INITIALIZATION_WITHOUT_WEIGHT.about(name, init=init, class_name=owner.class_name)
     if method in ("pissa", "olora") and len(weight) < 2:
-        return f"init_lora_weights={literal(str(init), 200)} decomposes the weight of the module around a parameter, which is a vector."
+        return reasons.INITIALIZATION_OF_VECTOR.about(name, init=init)
     if method == "orthogonal" and rank % 2:
-        return _odd(rank)
-    return _pissa_fault(init)
+        return reasons.ODD_RANK.about(name, rank=rank)
+    return _refused_pissa(name, init)
 
 
-def packed_fault(init: Init, release: Release, packing: str) -> str:
-    """Why PEFT cannot initialize the adapter of a quantized layer (`bnb` or `gptq`), or empty."""
+def refused_packed_initialization(name: str, init: Init, release: Release, packing: str) -> Diagnostic | None:
+    """Why PEFT cannot initialize the adapter of a quantized layer (`bnb` or `gptq`), or None."""
     method = method_of(init, release)
     if method in _OF_NUMBERS or (packing == "gptq" and method in ("olora", "lora_ga")):
-        return f"init_lora_weights={literal(str(init), 200)} needs the weight as numbers, and it is packed."
-    return ""
+        return reasons.INITIALIZATION_PACKED.about(name, init=init)
+    return None
 
 
-def _linear_fault(config: AdapterConfig, method: str, rank: int, sides: tuple[int, int]) -> str:
-    init = config.init_lora_weights
-    if method == "pissa":
-        return _pissa_fault(init)
-    if method in ("mica", "corda") and rank > min(sides):
-        return _too_high(init, rank, sides)
-    if method == "orthogonal" and rank % 2:
-        return _odd(rank)
-    if method == "loftq":
-        return _loftq_fault(config.loftq_config or {})
-    return ""
-
-
-def _loftq_fault(settings: Mapping[str, object]) -> str:
-    if missing := [name for name in ("loftq_bits", "loftq_iter") if name not in settings]:
-        return f"loftq_config lacks {' and '.join(missing)}, which PEFT reads."
+def _refused_loftq(name: str, settings: Mapping[str, object]) -> Diagnostic | None:
+    if missing := tuple(setting for setting in ("loftq_bits", "loftq_iter") if setting not in settings):
+        return reasons.LOFTQ_MISSING.about(name, settings=missing)
     if settings["loftq_bits"] not in (2, 4, 8):
-        return f"loftq_bits={settings['loftq_bits']!r} is neither 4 nor 8."
+        return reasons.LOFTQ_BITS.about(name, bits=settings["loftq_bits"])
     count = settings["loftq_iter"]
     if not isinstance(count, int) or count <= 0:
-        return f"loftq_iter={count!r} is no positive number."
-    return ""
+        return reasons.LOFTQ_ITERATIONS.about(name, count=count)
+    return None
 
 
-def _embedding_fault(method: str, init: Init, rank: int, sides: tuple[int, int]) -> str:
-    if method == "loftq":
-        return 'init_lora_weights="loftq" raises for embeddings.'
-    return _too_high(init, rank, sides) if method == "mica" and rank > min(sides) else ""
+def _refused_rank(name: str, init: Init, rank: int, features: tuple[int, int]) -> Diagnostic | None:
+    side = min(features)
+    return reasons.INITIALIZATION_RANK.about(name, init=init, side=side, rank=rank) if rank > side else None
 
 
-def _too_high(init: Init, rank: int, sides: tuple[int, int]) -> str:
-    return f"init_lora_weights={literal(str(init), 200)} takes ranks up to the smaller side, {min(sides)}, not {rank}."
-
-
-def _odd(rank: int) -> str:
-    return f'init_lora_weights="orthogonal" takes even ranks only, not {rank}.'
-
-
-def _pissa_fault(init: Init) -> str:
+def _refused_pissa(name: str, init: Init) -> Diagnostic | None:
     """Of PiSSA's spellings, one is plain and one has a number of iterations."""
     if not isinstance(init, str) or not init.startswith("pissa") or init == "pissa":
-        return ""
+        return None
     parts = init.split(_NITER)
     try:
         count = int(parts[-1]) if len(parts) == 2 else None
     except ValueError:
         count = None
-    return "" if count is not None else _unknown(init)
-
-
-def _unknown(init: Init) -> str:
-    return f"init_lora_weights={init!r} is no initialization that PEFT knows."
-
-
-def _no_method(init: Init, what: str) -> str:
-    return f"init_lora_weights={init!r} is no initialization that PEFT knows for {what}."
+    return None if count is not None else reasons.UNKNOWN_INITIALIZATION.about(name, init=init)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules import reasons
 from lorascope.peft_rules.name_patterns import BadPatternError, Pattern, compiled
 from lorascope.peft_rules.rank_pattern import masked
 from lorascope.peft_rules.releases import Release
@@ -309,7 +310,7 @@ class LayerFilter:
                     return int(text or "")
                 except (TypeError, ValueError) as error:
                     given = ", ".join(self._given)[:_MOST_SHOWN]
-                    raise BadPatternError(f'layers_pattern "{given}" yields {text!r}, no layer.') from error
+                    raise BadPatternError(reasons.NO_LAYER_NUMBER.about(pattern=given, text=text)) from error
         return None
 
 
@@ -373,7 +374,7 @@ def condensed_targets(targets: frozenset[str], names: Sequence[str]) -> frozense
     if len(targets) < CONDENSED_FROM:
         return targets
     if "" in targets:
-        raise BadPatternError("a list of 20 or more target modules must not contain an empty string.")
+        raise BadPatternError(reasons.EMPTY_NAME.about())
     matcher = NameSet(targets)
     # Only suffixes of the targets are ever looked up, and those are at most this long.
     parts = max(target.count(".") + 1 for target in targets)

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules import reasons
+from lorascope.peft_rules.diagnostics import Diagnostic
 
 # Task type -> the heads that PEFT saves by itself. Only SEQ_CLS adds them before it matches target modules, so that the
 # others can run into a head that already carries an adapter.
 _HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
-# Begins the warning where the count of trainable parameters is an estimate.
-ESTIMATED = "The count of trainable parameters is an estimate"
 # With these task types PEFT looks for modules to save twice, the second time in the model that it has wrapped.
 SAVING_TWICE = frozenset(_HEADS)
-_MOST_SHOWN = 10
+_MOST_ENTRIES = 10
 _CONTAINERS = frozenset({"ModuleDict", "ModuleList", "ParameterDict", "ParameterList"})
 # What an adapter puts below the module it wraps; PEFT stops where an entry ends one of these names.
 _INSIDE_ADAPTERS = ("lora_dropout", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -30,12 +30,12 @@ class Copied:
     Attributes:
         modules: The copied modules that lie in no other, in module order, repeated where one module has two names.
         nested: Copied modules within another copied module.
-        error: Why PEFT stops, or empty.
+        refusal: Why PEFT stops, or None.
     """
 
     modules: tuple[str, ...] = ()
     nested: tuple[str, ...] = ()
-    error: str = ""
+    refusal: Diagnostic | None = None
 
 
 def names_before_matching(entries: tuple[str, ...] | None, task_type: str | None) -> tuple[str, ...]:
@@ -105,22 +105,20 @@ def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, 
         if count:
             paths[name] = path + ".base_layer" * count
             if ends.end(path) or (count > 1 and ends.end("base_layer")):
-                return Copied(error=f'modules_to_save matches "{name}", which already carries an adapter.')
+                return Copied(refusal=reasons.SAVED_WRAPPED.about(name))
         elif owner in paths:
             paths[name] = path
         if not ends.end(paths.get(name, path)):
             continue
         if module.class_name in _CONTAINERS:
-            return Copied(
-                error=f'modules_to_save matches "{name}", a {module.class_name}, which has no forward to copy.'
-            )
+            return Copied(refusal=reasons.SAVED_CONTAINER.about(name, class_name=module.class_name))
         if owner in wraps:
-            return Copied(error=f'modules_to_save matches "{name}", which lies directly within an adapter.')
+            return Copied(refusal=reasons.SAVED_BELOW_ADAPTER.about(name))
         inside.add(name)
         (nested if below else outer).append(name)
     if wraps and any(map(ends.end, (*_INSIDE_ADAPTERS, "default"))):
-        shown = ", ".join(map(repr, entries[:_MOST_SHOWN])) + (", …" if len(entries) > _MOST_SHOWN else "")
-        return Copied(error=f"modules_to_save=[{shown}] also matches names within PEFT's own adapters.")
+        shown = ", ".join(map(repr, entries[:_MOST_ENTRIES])) + (", …" if len(entries) > _MOST_ENTRIES else "")
+        return Copied(refusal=reasons.SAVED_WITHIN_ADAPTERS.about(entries=shown))
     return Copied(modules=tuple(outer + _aliases(model, ends)), nested=tuple(nested))
 
 

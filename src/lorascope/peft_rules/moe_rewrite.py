@@ -12,9 +12,11 @@ from collections.abc import Mapping
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules import reasons
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.matchers import ALL_LINEAR, ModuleMatcher, all_linear_targets, parameter_names
 from lorascope.peft_rules.releases import Release
-from lorascope.peft_rules.types import AdapterConfig, Behavior
+from lorascope.peft_rules.types import AdapterConfig
 
 _FIRST_REWRITE = (0, 19)
 # Old name -> the parameter that holds it now; per conversion pattern of transformers.
@@ -30,8 +32,7 @@ _RENAMED: Mapping[str, Mapping[str, str]] = {
 _FUSED = "gate_up_proj"
 # Two matrices share the fused one, so PEFT gives it twice the rank, and twice the alpha to keep the scale.
 _FUSED_HALVES = 2
-# So many letters of a setting stand in a message.
-_MOST_SHOWN = 200
+_MOST_LETTERS = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Targets:
         parameters: The entries of `target_parameters`.
         rank_pattern: In order.
         alpha_pattern: In order.
-        error: Why PEFT stops at the rewrite, or empty.
+        refusal: Why PEFT stops at the rewrite, or None.
         warnings: What the rewrite changed.
     """
 
@@ -51,8 +52,8 @@ class Targets:
     parameters: frozenset[str] | None
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
-    error: str = ""
-    warnings: tuple[Behavior, ...] = ()
+    refusal: Diagnostic | None = None
+    warnings: tuple[Diagnostic, ...] = ()
 
 
 def rewritten_name(model: ModelMap, name: str, release: Release) -> str:
@@ -87,33 +88,28 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
     renamed = _RENAMED.get(model.moe_conversion)
     if renamed is None or release < _FIRST_REWRITE:
         return given
-    warnings: list[Behavior] = []
+    warnings: list[Diagnostic] = []
     modules = given.modules
     if isinstance(modules, str):
         modules = _resolved_string(model, config, modules, saved, release)
         if modules is None:
             return given
-        warnings.append(Behavior("moe-rewrite", _string_warning(config, release)))
+        in_letters = release < (0, 20)
+        reason = reasons.STRING_IN_LETTERS if in_letters else reasons.STRING_TO_NAMES
+        warnings.append(reason.about(pattern=str(config.target_modules)[:_MOST_LETTERS]))
     elif modules is None:
         modules = frozenset()
-        warnings.append(
-            Behavior(
-                "default-targets",
-                f"PEFT's defaults do not apply to {model.model_type}: on this model type its rewrite for fused experts "
-                "turns a missing target_modules into an empty list. Name the modules.",
-            )
-        )
+        warnings.append(reasons.DEFAULT_REWRITTEN.about(model_type=model.model_type))
 
     moved = {target: target.rpartition(".")[2] for target in modules if target.rpartition(".")[2] in renamed}
     halves = {old for old in moved.values() if renamed[old] == _FUSED}
     if len(halves) == 1:
         present = halves.pop()
         missing = next(old for old, new in renamed.items() if new == _FUSED and old != present)
-        return dataclasses.replace(
-            given,
-            error=f'{model.model_type} fuses "{present}" and "{missing}" into {_FUSED}: PEFT takes both or neither. '
-            f'Name "{missing}" as well, or give target_parameters=["mlp.experts.{_FUSED}"].',
+        refusal = reasons.HALF_OF_FUSED.about(
+            model_type=model.model_type, present=present, missing=missing, fused=_FUSED
         )
+        return dataclasses.replace(given, refusal=refusal)
     ranks, alphas = dict(given.rank_pattern), dict(given.alpha_pattern)
     if halves:
         # Assignment keeps the place of a key that the user gave himself, and appends it otherwise: his other keys win.
@@ -121,16 +117,9 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
         ranks[key] = config.r * _FUSED_HALVES
         alphas[key] = config.lora_alpha * _FUSED_HALVES
     if moved:
-        new = sorted({renamed[old] for old in moved.values()})
-        warnings.append(
-            Behavior(
-                "moe-rewrite",
-                f"PEFT rewrites {_listed(sorted(moved))} for {model.model_type} into target_parameters {_listed(new)}: "
-                "no module of that name gets an adapter, every parameter of the new name does"
-                + (f", {_FUSED} at twice the rank and alpha." if halves else "."),
-                tuple(sorted(moved)),
-            )
-        )
+        new = tuple(sorted({renamed[old] for old in moved.values()}))
+        reason = reasons.REWRITTEN_TWICE_THE_RANK if halves else reasons.REWRITTEN
+        warnings.append(reason.about(*sorted(moved), model_type=model.model_type, parameters=new, fused=_FUSED))
     return Targets(
         modules=modules - moved.keys(),
         parameters=(given.parameters or frozenset()) | {renamed[old] for old in moved.values()},
@@ -170,19 +159,3 @@ def _resolved_string(
 def _distinct_parameters(model: ModelMap) -> list[str]:
     again = {name for group in model.ties for name in group[1:]}
     return [name for _, name, _ in parameter_names(model) if name not in again]
-
-
-def _string_warning(config: AdapterConfig, release: Release) -> str:
-    if release < (0, 20):
-        return (
-            f'PEFT before 0.20 takes the string "{str(config.target_modules)[:_MOST_SHOWN]}" apart into single letters on this model '
-            "type. Give a list of names, or update PEFT."
-        )
-    return (
-        f'PEFT resolves "{str(config.target_modules)[:_MOST_SHOWN]}" to the last components of the names it matches on this model type: '
-        "a restriction to some layers or towers is lost. Give a list of names."
-    )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
+from lorascope.peft_rules import reasons
+from lorascope.peft_rules.diagnostics import Diagnostic
 
 if TYPE_CHECKING:
     from lorascope.model.types import ModelMap
@@ -47,13 +49,12 @@ class BadPatternError(ValueError):
     """A pattern of the configuration on which PEFT stops: no regular expression, or one whose group is no number.
 
     Args:
-        message: What is wrong, with the pattern.
-        reason: The same without it.
+        diagnostic: What is wrong.
     """
 
-    def __init__(self, message: str, reason: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason or message
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic)
+        self.diagnostic = diagnostic
 
 
 class PatternLimitError(LorascopeError):
@@ -248,7 +249,7 @@ def compiled(text: str, where: str = "") -> Pattern:
         if budget is not None:
             budget.kept[text] = kept
     if isinstance(kept, BadPatternError):
-        raise BadPatternError(str(kept), kept.reason)
+        raise BadPatternError(kept.diagnostic)
     if kept.where == where:
         return kept
     return Pattern(text, where, kept.number, kept.here, kept.longest, kept.longest_search)
@@ -311,7 +312,7 @@ def _bad(text: str, kind: str, reason: str) -> BadPatternError:
         "MemoryError": "it takes more memory than there is",
     }.get(kind, reason)
     shown = f'"{text}"' if len(text) <= _KEPT_LENGTH else _shown(text)
-    return BadPatternError(f"{shown} is not a regular expression: {why}", why)
+    return BadPatternError(reasons.BAD_PATTERN.about(pattern=shown, why=why))
 
 
 def _shown(text: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap, Module
-from lorascope.peft_rules import initializations, variants
+from lorascope.peft_rules import initializations, reasons, variants
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.matchers import parameter_names
 from lorascope.peft_rules.releases import Release
 from lorascope.peft_rules.types import AdapterConfig
@@ -17,7 +18,15 @@ Shape = tuple[int, ...]
 
 
 class UncountableError(LorascopeError):
-    """A module whose features cannot be told, as of one whose weight is parametrized."""
+    """A module whose features cannot be told, as of one whose weight is parametrized.
+
+    Args:
+        diagnostic: Why.
+    """
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(str(diagnostic))
+        self.diagnostic = diagnostic
 
 
 def stored_shape(module: Module, parameter: str) -> Shape | None:
@@ -40,14 +49,14 @@ def in_and_out(module: Module) -> tuple[int, int]:
     """
     weight = read_shape(module, "in_proj_weight" if module.kind == "multihead_attention" else "weight")
     if weight is None:
-        raise UncountableError(f"{module.name} has no weight of its own.")
+        raise UncountableError(reasons.NO_WEIGHT.about(module=module.name))
     if module.kind == "linear" or module.kind == "multihead_attention":
         return weight[1], weight[0]
     if module.kind in ("conv1d", "embedding"):  # Conv1D stores (in, out), an embedding (tokens, width).
         return weight[0], weight[1]
     if module.kind == "conv":
         return weight[1] * module.groups, weight[0]
-    raise UncountableError(f"PEFT has no adapter for a {module.class_name}.")
+    raise UncountableError(reasons.UNCOUNTABLE.about(class_name=module.class_name))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

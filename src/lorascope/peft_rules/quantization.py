@@ -96,7 +96,7 @@ _LIMITS = (
 )
 
 
-def quantized_obstacle(kind: Kind, quantization: str) -> str:
+def why_not_quantized(kind: Kind, quantization: str) -> str:
     """Why PEFT cannot adapt a weight that is stored like this, in one or two sentences with the next step.
 
     Args:

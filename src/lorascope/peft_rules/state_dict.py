@@ -77,14 +77,14 @@ def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution
     Args:
         model: The map of the model.
         config: The configuration.
-        resolution: What PEFT does with it, from `resolve`; one with an error has no tensors.
+        resolution: What PEFT does with it, from `resolve`; a refused one has no tensors.
         peft: The release by whose rules it was resolved.
 
     Raises:
         LorascopeError: The version is unknown.
         BadPatternError: A pattern is no regular expression, which `resolve` would have said.
     """
-    if resolution.error:
+    if resolution.refusal is not None:
         return SavedTensors({})
     saving = _Saving(model, config, resolution.adapted, peft)
     found = {tensor.name: tensor for tensor in saving.all()}

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules import reasons
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.modules_to_save import SAVING_TWICE
 from lorascope.peft_rules.parameter_count import read_shape
 from lorascope.peft_rules.types import AdapterConfig
@@ -22,13 +24,11 @@ class TokenRows:
 
     Attributes:
         modules: Module name to (rows, width), in module order.
-        error: Why PEFT stops, or empty.
-        uncovered: Why the rules do not cover it, or empty.
+        refusal: Why PEFT stops, or why the rules do not cover it; None if the rows train.
     """
 
     modules: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    error: str = ""
-    uncovered: str = ""
+    refusal: Diagnostic | None = None
 
     @property
     def trainable(self) -> int:
@@ -50,11 +50,11 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
         return TokenRows()
     asked = dict(given) if isinstance(given, Mapping) else {model.input_embeddings or _DEFAULT: given}
     if both := sorted(asked.keys() & set(config.modules_to_save or ())):
-        return TokenRows(error=f'"{both[0]}" is in modules_to_save and in trainable_token_indices. Leave it in one.')
+        return TokenRows(refusal=reasons.TOKENS_SAVED.about(both[0]))
     tied = tied_modules(model)
-    skipped, error = _tied_entries(model, config, asked, tied)
-    if error:
-        return TokenRows(error=error)
+    skipped, refusal = _tied_entries(model, config, asked, tied)
+    if refusal is not None:
+        return TokenRows(refusal=refusal)
     adapted, copied = set(wraps), set(saved)
     found: dict[str, tuple[int, int]] = {}
     for entry, rows in asked.items():
@@ -62,30 +62,22 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
             continue
         names = [module.name for module in model.modules if module.name.endswith(entry)]
         if not names:
-            return TokenRows(error=f'trainable_token_indices names "{entry}", which no module is called.')
+            return TokenRows(refusal=reasons.TOKENS_NAMELESS.about(entry))
         for name in names:
             module = model.module_by_name[name]
             if name in adapted:
-                return TokenRows(error=f'trainable_token_indices names "{name}", which carries an adapter.')
+                return TokenRows(refusal=reasons.TOKENS_ADAPTED.about(name))
             shape = read_shape(module, "weight")
             if module.kind not in ("linear", "embedding") or shape is None:
-                return TokenRows(
-                    error=f'trainable_token_indices names "{name}", a {module.class_name}, which is no embedding.'
-                )
+                return TokenRows(refusal=reasons.TOKENS_OF_OTHERS.about(name, class_name=module.class_name))
             if any(name.startswith(f"{copy}.") for copy in copied) or name in found:
-                why = f'trainable_token_indices for "{name}", which lies within a saved module or is named twice.'
-                return TokenRows(uncovered=why)
+                return TokenRows(refusal=reasons.TOKENS_WITHIN_SAVED.about(name))
             beyond = [row for row in rows if not -shape[0] <= row < shape[0]]
             if beyond:
-                return TokenRows(
-                    error=f'"{name}" has {shape[0]} rows, and trainable_token_indices asks for {beyond[0]}.'
-                )
+                return TokenRows(refusal=reasons.TOKENS_BEYOND.about(name, rows=shape[0], row=beyond[0]))
             found[name] = (len(rows), shape[1])
     if config.task_type in SAVING_TWICE and (both := sorted(copied & (tied | found.keys()))):
-        why = (
-            f'trainable_token_indices beside a saved "{both[0]}" with task_type={config.task_type}, which saves twice.'
-        )
-        return TokenRows(uncovered=why)
+        return TokenRows(refusal=reasons.TOKENS_SAVED_TWICE.about(both[0], task_type=config.task_type))
     return TokenRows(found)
 
 
@@ -98,10 +90,10 @@ def tied_modules(model: ModelMap) -> frozenset[str]:
 
 def _tied_entries(
     model: ModelMap, config: AdapterConfig, asked: Mapping[str, tuple[int, ...]], tied: frozenset[str]
-) -> tuple[frozenset[str], str]:
+) -> tuple[frozenset[str], Diagnostic | None]:
     """The entries that PEFT passes over because their module shares the embeddings' rows, and why it stops at others."""
     if len(asked) < 2 or not tied:
-        return frozenset(), ""
+        return frozenset(), None
     same = [
         entry
         for entry in asked
@@ -109,9 +101,7 @@ def _tied_entries(
         or any(name.endswith(entry) or entry in name.split(".") for name in tied)
     ]
     if len(same) < 2:
-        return frozenset(), ""
+        return frozenset(), None
     if any(asked[entry] != asked[same[0]] for entry in same):
-        if config.ensure_weight_tying:
-            return frozenset(), f"ensure_weight_tying needs the same token indices for the tied {' and '.join(same)}."
-        return frozenset(), ""
-    return frozenset(same) & tied, ""
+        return frozenset(), reasons.TOKENS_UNEQUAL.about(*same) if config.ensure_weight_tying else None
+    return frozenset(same) & tied, None

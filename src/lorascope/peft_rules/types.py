@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
+from lorascope.peft_rules.diagnostics import Diagnostic
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,24 +72,6 @@ class Adapted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Behavior:
-    """Something that PEFT does silently or only warns about, and that the owner of a configuration should know.
-
-    Attributes:
-        code: The code of the finding that it makes, see `Finding`.
-        message: What PEFT does.
-        names: The entries, keys or modules that it does it with.
-    """
-
-    code: str
-    message: str
-    names: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return self.message
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Resolution:
     """What PEFT does with a configuration on a model.
 
@@ -96,14 +79,20 @@ class Resolution:
         adapted: The adapted weights, sorted by name. Empty if PEFT refuses.
         trainable: All trainable parameters, with biases and saved modules.
         saved: Modules that are copied and trained in full (`modules_to_save`).
-        error: Why PEFT raises, in its sense if not in its words; empty if it does not.
-        cause: The code of the finding that an error makes, where it is of a known kind; see `Finding`.
+        refusal: Why PEFT raises, in its sense if not in its words; None if it does not.
         warnings: What PEFT warns about or does silently and the user should know.
     """
 
     adapted: tuple[Adapted, ...] = ()
     trainable: int = 0
     saved: tuple[str, ...] = ()
-    error: str = ""
-    cause: str = ""
-    warnings: tuple[Behavior, ...] = ()
+    refusal: Diagnostic | None = None
+    warnings: tuple[Diagnostic, ...] = ()
+
+    def refused_as(self, code: str) -> bool:
+        """PEFT raises, for a reason of this code."""
+        return self.refusal is not None and self.refusal.code == code
+
+    def warnings_of(self, *codes: str) -> tuple[Diagnostic, ...]:
+        """The warnings of some codes, in order."""
+        return tuple(warning for warning in self.warnings if warning.code in codes)

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorascope.model.types import Module
-from lorascope.peft_rules import initializations
+from lorascope.peft_rules import initializations, reasons
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.matchers import Substrings
 from lorascope.peft_rules.name_patterns import charge_for, made_once
 from lorascope.peft_rules.options import OPTIONS
@@ -66,134 +67,132 @@ def packing_of(module: Module) -> str:
     return "gptq" if module.quantization.startswith(("gptq", "awq")) else ""
 
 
-def ignored(config: AdapterConfig, module: Module, release: Release) -> str:
+def ignored_variant(config: AdapterConfig, module: Module, release: Release) -> str:
     """The variant that PEFT passes over without a word on this layer, or empty."""
     names = requested(config, release)
     return names[0] if len(names) == 1 and names[0] in _PASSED_OVER and packing_of(module) == "bnb" else ""
 
 
-def packed_uncovered(config: AdapterConfig, module: Module, release: Release) -> str:
-    """Why the rules do not cover what is asked of a packed layer, or empty."""
+def packed_not_covered(config: AdapterConfig, module: Module, release: Release) -> Diagnostic | None:
+    """Why the rules do not cover what is asked of a packed layer, or None."""
     packing = packing_of(module)
-    rare = [name for name in requested(config, release) if name not in ("use_dora", "alora_invocation_tokens")]
+    options = requested(config, release)
+    rare = tuple(name for name in options if name not in ("use_dora", "alora_invocation_tokens"))
     if packing == "gptq" and (rare or config.use_qalora):
-        return f'{" and ".join(rare or ["use_qalora"])} on "{module.name}", a layer of GPTQModel.'
-    if packing == "bnb" and len(requested(config, release)) > 1:
-        return f'{" and ".join(requested(config, release))} on "{module.name}", a layer of bitsandbytes.'
-    return ""
+        return reasons.GPTQ_NOT_COVERED.about(module.name, options=rare or ("use_qalora",))
+    if packing == "bnb" and len(options) > 1:
+        return reasons.BNB_NOT_COVERED.about(module.name, options=options)
+    return None
 
 
-def release_fault(config: AdapterConfig, release: Release) -> str:
-    """The fields that are set and that a release does not have, in a sentence; empty if there are none."""
+def refused_option(config: AdapterConfig, release: Release) -> Diagnostic | None:
+    """The first field that is set and that a release does not have; None if there is none."""
     defaults = AdapterConfig()
     for name, rule in OPTIONS.items():
         if release < rule.since and getattr(config, name, None) != getattr(defaults, name, None):
-            first = ".".join(map(str, rule.since))
-            return f"PEFT before {first} has no {name}: as an argument it raises, from a file it is dropped."
-    return ""
+            return reasons.OPTION_TOO_NEW.about(option=name, release=".".join(map(str, rule.since)))
+    return None
 
 
-def uncovered(config: AdapterConfig, release: Release) -> str:
-    """Why the rules do not cover the variants that a configuration asks for under a release, or empty."""
-    rare = [name for name in requested(config, release) if name not in ("use_dora", "mica")]
-    if rare and release < (0, 20):
-        return f"{' and '.join(rare)} is covered by the rules of PEFT 0.20 and later only."
-    return ""
+def variants_not_covered(config: AdapterConfig, release: Release) -> Diagnostic | None:
+    """Why the rules do not cover the variants that a configuration asks for under a release, or None."""
+    rare = tuple(name for name in requested(config, release) if name not in ("use_dora", "mica"))
+    return reasons.VARIANTS_NOT_COVERED.about(options=rare) if rare and release < (0, 20) else None
 
 
-def variant_settings_fault(config: AdapterConfig) -> str:
-    """Why PEFT refuses the settings of variants and initializations by themselves, or empty."""
-    return next(filter(None, _faults(config)), "")
+def refused_variants(config: AdapterConfig) -> Diagnostic | None:
+    """Why PEFT refuses the settings of variants and initializations by themselves, or None."""
+    return next(filter(None, _refused_settings(config)), None)
 
 
-def _faults(config: AdapterConfig) -> Iterable[str]:
+def _refused_settings(config: AdapterConfig) -> Iterable[Diagnostic | None]:
     yield _bdlora_overlap(config.use_bdlora)
-    yield _positive("velora_config", config.velora_config, ("num_groups", "scale"))
+    yield _not_positive("velora_config", config.velora_config, ("num_groups", "scale"))
     start = (config.velora_config or {}).get("init_type", "random")
-    yield (
-        "" if start in _VELORA_STARTS else f"velora_config: init_type {start!r} is none of {', '.join(_VELORA_STARTS)}."
-    )
+    yield None if start in _VELORA_STARTS else reasons.VELORA_START.about(start=start, known=_VELORA_STARTS)
     for name in ("beta", "gamma"):
         value = (config.kasa_config or {}).get(name, 0)
-        yield "" if _number(value) and not value < 0 else f"kasa_config: {name} must not be negative."
-    yield _positive("arrow_config", config.arrow_config, ("top_k", "router_temperature"))
+        good = _number(value) and not value < 0
+        yield None if good else reasons.NEGATIVE.about(option="kasa_config", setting=name)
+    yield _not_positive("arrow_config", config.arrow_config, ("top_k", "router_temperature"))
     if config.monteclora_config is not None:
         odd = sorted(config.monteclora_config.keys() - _MONTECLORA_NAMES)
-        yield f"monteclora_config has no setting {odd[0]!r}." if odd else ""
-        yield _positive("monteclora_config", config.monteclora_config, tuple(_MONTECLORA))
+        yield reasons.MONTECLORA_SETTING.about(setting=odd[0]) if odd else None
+        yield _not_positive("monteclora_config", config.monteclora_config, tuple(_MONTECLORA))
     rho, tau = ((config.eva_config or {}).get(name, 1.0) for name in ("rho", "tau"))
-    yield "" if _number(rho) and not rho < 1 else "eva_config: rho must be 1 or more."
-    yield "" if _number(tau) and not tau < 0 and not tau > 1 else "eva_config: tau must be from 0 to 1."
+    yield None if _number(rho) and not rho < 1 else reasons.EVA_RHO.about()
+    yield None if _number(tau) and not tau < 0 and not tau > 1 else reasons.EVA_TAU.about()
 
 
-def _bdlora_overlap(settings: Mapping[str, Any] | None) -> str:
+def _bdlora_overlap(settings: Mapping[str, Any] | None) -> Diagnostic | None:
     try:
         both = set(_patterns(settings, "a")) & set(_patterns(settings, "b"))
     except TypeError:
-        return "use_bdlora: target_modules_bd_a and target_modules_bd_b must be lists of texts."
-    return f"use_bdlora names {sorted(map(str, both))[0]!r} for both A and B." if both else ""
+        return reasons.BDLORA_NO_TEXTS.about()
+    return reasons.BDLORA_OVERLAP.about(text=sorted(map(str, both))[0]) if both else None
 
 
-def _positive(field: str, settings: Mapping[str, Any] | None, names: Iterable[str]) -> str:
+def _not_positive(option: str, settings: Mapping[str, Any] | None, names: Iterable[str]) -> Diagnostic | None:
     for name in names:
         value = (settings or {}).get(name, 1)
         if not _number(value) or value <= 0:
-            return f"{field}: {name} must be more than 0."
-    return ""
+            return reasons.NOT_POSITIVE.about(option=option, setting=name)
+    return None
 
 
 def _number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-def variant_fault(config: AdapterConfig, release: Release, module: Module, rank: int, sides: tuple[int, int]) -> str:
-    """Why a module does not take the variants that are asked for, or empty."""
-    names = requested(config, release)
-    if not names:
-        return ""
-    if len(names) > 1:
-        return f"{' and '.join(names)} exclude each other."
-    name = names[0]
-    if name == "velora_config" and packing_of(module):
-        return "velora_config does not go with a quantized layer."
-    if ignored(config, module, release):
-        return ""
-    if name not in _KNOWN.get(module.kind, frozenset()):
-        return f"{name} does not go with a {module.class_name}."
-    if name == "arrow_config":
-        return "arrow_config raises in get_peft_model: peft.create_arrow_model alone makes such adapters."
-    if name == "kasa_config":
+def refused_variant(
+    config: AdapterConfig, release: Release, module: Module, rank: int, features: tuple[int, int]
+) -> Diagnostic | None:
+    """Why a module does not take the variants that are asked for, or None."""
+    options = requested(config, release)
+    if not options:
+        return None
+    name, option = module.name, options[0]
+    if len(options) > 1:
+        return reasons.VARIANTS_EXCLUSIVE.about(name, options=options)
+    if option == "velora_config" and packing_of(module):
+        return reasons.VELORA_QUANTIZED.about(name)
+    if ignored_variant(config, module, release):
+        return None
+    if option not in _KNOWN.get(module.kind, frozenset()):
+        return reasons.VARIANT_OF_OTHER_KINDS.about(name, option=option, class_name=module.class_name)
+    if option == "arrow_config":
+        return reasons.ARROW_ALONE.about(name)
+    if option == "kasa_config":
         if module.kind == "conv1d":
-            return "kasa_config does not go with a Conv1D."
-        if rank >= min(sides):
-            return f"kasa_config takes ranks below the smaller side, {min(sides)}, not {rank}."
-    if name == "monteclora_config":
+            return reasons.KASA_CONV1D.about(name)
+        if rank >= min(features):
+            return reasons.KASA_RANK.about(name, side=min(features), rank=rank)
+    if option == "monteclora_config":
         samples = (config.monteclora_config or {}).get("num_samples", 8)
-        return "" if type(samples) is int else "monteclora_config: num_samples must be a whole number."
-    if name == "use_bdlora":
-        return _bdlora_fault(config.use_bdlora or {}, module, rank, sides)
-    return ""
+        return None if type(samples) is int else reasons.MONTECLORA_SAMPLES.about(name)
+    if option == "use_bdlora":
+        return _refused_bdlora(config.use_bdlora or {}, module, rank, features)
+    return None
 
 
-def _bdlora_fault(settings: Mapping[str, Any], module: Module, rank: int, sides: tuple[int, int]) -> str:
+def _refused_bdlora(
+    settings: Mapping[str, Any], module: Module, rank: int, features: tuple[int, int]
+) -> Diagnostic | None:
     try:
-        side = _block_side(settings, module.name)
+        factor = _block_factor(settings, module.name)
     except TypeError:
-        return "use_bdlora: target_modules_bd_a and target_modules_bd_b must be lists of texts."
-    if side == "both":
-        return f'use_bdlora: "{module.name}" matches both A and B.'
-    if not side:
-        strict = settings.get("match_strict", True)
-        return (
-            f'use_bdlora: "{module.name}" matches neither A nor B, which match_strict=False allows.' if strict else ""
-        )
+        return reasons.BDLORA_NO_TEXTS.about(module.name)
+    if factor == "both":
+        return reasons.BDLORA_BOTH.about(module.name)
+    if not factor:
+        return reasons.BDLORA_NEITHER.about(module.name) if settings.get("match_strict", True) else None
     if module.kind == "conv1d":
-        return "use_bdlora does not go with a Conv1D."
+        return reasons.BDLORA_CONV1D.about(module.name)
     blocks = settings.get("nblocks", 1)
-    length = sides[0] if side == "a" else sides[1]
+    length = features[0] if factor == "a" else features[1]
     if type(blocks) is not int or blocks < 1 or length % blocks or rank % blocks:
-        return f"use_bdlora: the rank {rank} and the side {length} must be multiples of nblocks={blocks!r}."
-    return ""
+        return reasons.BDLORA_BLOCKS.about(module.name, rank=rank, length=length, blocks=blocks)
+    return None
 
 
 def _patterns(settings: Mapping[str, Any] | None, side: str) -> Iterable[Any]:
@@ -204,7 +203,7 @@ def _looked_for(settings: Mapping[str, Any], side: str) -> Substrings:
     return made_once(settings, side, lambda: Substrings(_patterns(settings, side)))
 
 
-def _block_side(settings: Mapping[str, Any], name: str) -> str:
+def _block_factor(settings: Mapping[str, Any], name: str) -> str:
     """Which factor of a module BD-LoRA makes block-diagonal: `a`, `b`, `both` or neither. Patterns are parts of the name."""
     begun = time.perf_counter()
     down, up = (_looked_for(settings, side).within(name) for side in ("a", "b"))
@@ -216,7 +215,7 @@ def blocks_of(config: AdapterConfig, module: Module) -> tuple[str, int]:
     """The factor of a module that is block-diagonal, `a`, `b` or neither, and its number of blocks."""
     if config.use_bdlora is None or module.kind != "linear" or packing_of(module):
         return "", 1
-    return _block_side(config.use_bdlora, module.name), config.use_bdlora.get("nblocks", 1)
+    return _block_factor(config.use_bdlora, module.name), config.use_bdlora.get("nblocks", 1)
 
 
 def extra_count(config: AdapterConfig, module: Module, rank: int) -> int:
@@ -230,7 +229,7 @@ def extra_count(config: AdapterConfig, module: Module, rank: int) -> int:
     return 0
 
 
-def variant_parameter_fault(config: AdapterConfig, release: Release) -> str:
-    """Why the variants that are asked for do not go with target parameters, or empty."""
-    names = requested(config, release)
-    return f"{names[0]} does not go with target_parameters." if names else ""
+def refused_parameter_variant(config: AdapterConfig, release: Release, name: str) -> Diagnostic | None:
+    """Why the variants that are asked for do not go with a target parameter, or None."""
+    options = requested(config, release)
+    return reasons.VARIANT_OF_PARAMETER.about(name, option=options[0]) if options else None

@@ -1,0 +1,128 @@
+"""Diagnostics: what PEFT refuses, warns about or does silently, as fields instead of sentences.
+
+A `Reason` declares a code and a template; a `Diagnostic` is one case of it, with names and values. `message` alone makes
+the text, when somebody reads it.
+"""
+
+from __future__ import annotations
+
+from lorascope import light_dataclasses as dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from lorascope.foreign_text import literal
+
+Value = TypeVar("Value")
+
+_MOST_NAMES = 6
+_MOST_ITEMS = 10
+_MOST_LETTERS = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reason:
+    """A kind of diagnostic.
+
+    Attributes:
+        code: The code of the finding that it makes, see `Finding`.
+        text: A template in the manner of `str.format`, or a function of the diagnostic. A template has the values by
+            their names, all names as `names` and the first one as `name`; beside Python's own formats it knows `listed`,
+            `joined`, `array` and `literal`.
+        before: A template that stands before the text where there is a name.
+    """
+
+    code: str
+    text: str | Callable[[Diagnostic], str]
+    before: str = ""
+
+    def about(self, *names: str, **values: Any) -> Diagnostic:
+        """A case of it."""
+        return Diagnostic(self, names, values)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One thing that PEFT, or a tool that drives it, refuses, warns about or does silently.
+
+    Attributes:
+        reason: What kind of thing; compared by identity or by `code`, never by text.
+        names: The entries, keys or modules concerned.
+        values: The other facts that the text is made of.
+    """
+
+    reason: Reason
+    names: tuple[str, ...] = ()
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    @property
+    def code(self) -> str:
+        """The code of the finding that it makes."""
+        return self.reason.code
+
+    def __str__(self) -> str:
+        return message(self)
+
+
+class RefusalError(Exception):
+    """PEFT, or a tool that drives it, stops here.
+
+    Args:
+        diagnostic: Why.
+    """
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic)
+        self.diagnostic = diagnostic
+
+
+def message(diagnostic: Diagnostic) -> str:
+    """The text of a diagnostic, the only place that makes one."""
+    reason, names = diagnostic.reason, diagnostic.names
+    fields = {key: _Field(value) for key, value in diagnostic.values.items()}
+    fields |= {"names": _Field(names), "name": _Field(names[0] if names else "")}
+    text = reason.text(diagnostic) if callable(reason.text) else reason.text.format_map(fields)
+    return reason.before.format_map(fields) + text if names else text
+
+
+def listed_names(names: Iterable[str]) -> str:
+    """The first names in a row, and how many there are more."""
+    every = tuple(names)
+    more = f" and {len(every) - _MOST_NAMES} more" if len(every) > _MOST_NAMES else ""
+    return ", ".join(map(_cut, every[:_MOST_NAMES])) + more
+
+
+def array(items: Iterable[str | int]) -> str:
+    """Names or numbers as Python would write their list, the first ten of many."""
+    ordered: list[str | int] = sorted(items)  # type: ignore[type-var]
+    more = f" … and {len(ordered) - _MOST_ITEMS:,} more" if len(ordered) > _MOST_ITEMS else ""
+    return f"[{', '.join(repr(_cut(item)) for item in ordered[:_MOST_ITEMS])}{more}]"
+
+
+def _cut(item: Value) -> Value:
+    return f"{item[:_MOST_LETTERS]}…" if isinstance(item, str) and len(item) > _MOST_LETTERS else item  # type: ignore[return-value]
+
+
+_FORMATS: Mapping[str, Callable[[Any], str]] = {
+    "listed": listed_names,
+    "joined": " and ".join,
+    "array": array,
+    "literal": lambda value: literal(str(value), _MOST_LETTERS),
+}
+
+
+class _Field:
+    """A value within a template, with the formats of `Reason.text`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __format__(self, spec: str) -> str:
+        return _FORMATS[spec](self._value) if spec in _FORMATS else format(self._value, spec)
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+    def __str__(self) -> str:
+        return str(self._value)
