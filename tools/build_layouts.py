@@ -485,9 +485,31 @@ def _first(mapping: Any) -> dict[str, str]:
 def layouts_text(found: dict[str, Any]) -> str:
     """The file of the table: section, key and JSON a line, so that a reader parses what it needs and a diff is readable."""
     lines = [f"transformers\t\t{json.dumps(found['transformers'])}", f"base\t\t{_compact(found['base'])}"]
-    for section in ("heads", "moe", "configs", "classes"):
+    for section in ("heads", "moe", "configs"):
         lines += (f"{section}\t{key}\t{_compact(value)}" for key, value in found[section].items())
+    lines += (f"classes\t{key}\t{row}" for key, row in _class_rows(found["classes"]))
     return "\n" + "\n".join(lines) + "\n"
+
+
+def _class_rows(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """(key, row) of each class: slots by number once they are named, and of classes built alike the first one's key.
+
+    Models keep rows of their own, among which those of one model type are searched for.
+    """
+    first: dict[str, str] = {}
+    for key, value in classes.items():
+        row = dict(value)
+        numbers = {slot: number for number, slot in enumerate(row.get("slots", ()))}
+        for field in ("required", "bare"):
+            if field in row:
+                row[field] = [numbers[slot] for slot in row[field]]
+        if "variants" in row:
+            row["variants"] = [[[numbers[slot] for slot in slots] for slots in pair] for pair in row["variants"]]
+        if "slots" in row:
+            row["slots"] = {slot: keys[0] if len(keys) == 1 else keys for slot, keys in row["slots"].items()}
+        text = _compact(row)
+        yield key, text if "model" in row or text not in first else _compact(first[text])
+        first.setdefault(text, key)
 
 
 def _compact(value: Any) -> str:
@@ -510,12 +532,12 @@ def retold(text: str) -> str:
     for line in text.split("\n"):
         section, _, rest = line.partition("\t")
         key, _, value = rest.partition("\t")
-        facts = json.loads(value).get("model") if section == "classes" else None
+        row = json.loads(value) if section == "classes" else {}
+        facts = row.get("model") if isinstance(row, dict) else None
         # Only where the input embeddings have no name is there a fault that PEFT could meet.
         if facts and not facts.get("input"):
             name = key.partition("~")[0]
             entry = promised.get(name) or Entry("unknown", facts.get("model_type", ""), name)
-            row = json.loads(value)
             told = _refusal(entry, facts)
             row["model"] = {
                 field: told if field == "refusal" else facts.get(field)

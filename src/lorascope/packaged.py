@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 # A path, not importlib.resources: that takes as long to load as everything else of a light command.
-_DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data"
 
 
 def load_text(name: str) -> str:
     """Text of a packaged file, by its path within `data/`."""
-    return (_DATA / name).read_text(encoding="utf-8")
+    return (DATA / name).read_text(encoding="utf-8")
 
 
 def load_json(name: str) -> Any:

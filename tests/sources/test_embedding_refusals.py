@@ -127,7 +127,8 @@ def recorded() -> Iterator[tuple[str, str, str]]:
     for line in layout_table._text().splitlines():
         if line.startswith("classes\t"):
             _, key, row = line.split("\t")
-            facts = json.loads(row).get("model")
+            value = json.loads(row)
+            facts = value.get("model") if isinstance(value, dict) else None
             if facts and "input" not in facts:
                 yield key, facts.get("model_type", ""), facts.get("refusal", "")
 

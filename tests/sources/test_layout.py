@@ -143,3 +143,14 @@ def test_the_table_is_of_the_release_that_the_tests_run_with() -> None:
     import transformers
 
     assert layouts_version() == transformers.__version__, "stale: run python tools/build_layouts.py"
+
+
+def test_every_class_has_a_layout_also_those_built_alike() -> None:
+    rows = [line.split("\t") for line in LAYOUTS.read_text(encoding="utf-8").splitlines() if line.startswith("classes\t")]
+    shared = [key for _, key, row in rows if row.startswith('"')]
+    assert (len(rows), len(shared)) == (6552, 2324)
+    assert all(layout(key) is not None for _, key, _ in rows)
+    for key in shared[:200]:
+        own = layout(key)
+        assert own is not None
+        assert own.name == key.partition("~")[0]

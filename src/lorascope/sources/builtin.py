@@ -1,23 +1,21 @@
-"""Recorded maps of the default configuration of every architecture: no torch, no network.
+"""Built-in maps: the default configuration of every architecture, recorded.
 
 `tools/build_builtin_models.py` makes the files; one JSON file per head and model type lies in `data/builtin`.
 """
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
 
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.foreign_text import is_model_type
 from lorascope.model.json import map_from_json
 from lorascope.model.types import Head, ModelMap
+from lorascope.packaged import DATA, load_json
 
-# A path, not importlib.resources, which takes a tenth of the time that a whole command does.
-_BUILTIN = Path(__file__).parent.parent / "data" / "builtin"
+_BUILTIN = DATA / "builtin"
 
-# The head that a bare model type means, where it has several: the one that the released models have.
+# Heads in order of preference for a bare model type: the first is that of the released models.
 PREFERRED: tuple[Head, ...] = ("image-text-to-text", "seq2seq-lm", "masked-lm", "causal-lm", "sequence-classification")
 
 
@@ -27,11 +25,11 @@ def builtin_models() -> dict[str, tuple[str, ...]]:
     for head in PREFERRED:
         for name in _names(head):
             heads.setdefault(name, []).append(head)
-    return {name: tuple(found) for name, found in sorted(heads.items())}
+    return {name: tuple(heads[name]) for name in sorted(heads)}
 
 
 def is_builtin(model_type: str) -> bool:
-    """Whether a built-in model has this type."""
+    """A built-in model has this type."""
     return is_model_type(model_type) and any((_BUILTIN / head / f"{model_type}.json").is_file() for head in PREFERRED)
 
 
@@ -40,15 +38,15 @@ def load_builtin(model_type: str, head: str = "") -> ModelMap:
 
     Args:
         model_type: As in `config.json`: `llama`, `qwen3_moe`.
-        head: Which head, where the type has several; the one that released models have if empty.
+        head: The head; that of the released models if empty.
 
     Raises:
         LorascopeError: There is no such built-in model, or not with this head.
     """
     for candidate in (head,) if head else PREFERRED:
-        path = _BUILTIN / candidate / f"{model_type}.json"
-        if candidate in PREFERRED and is_model_type(model_type) and path.is_file():
-            return map_from_json(json.loads(path.read_text(encoding="utf-8")))
+        name = f"builtin/{candidate}/{model_type}.json"
+        if candidate in PREFERRED and is_model_type(model_type) and (DATA / name).is_file():
+            return map_from_json(load_json(name))
     known = builtin_models()
     if model_type in known:
         raise LorascopeError(

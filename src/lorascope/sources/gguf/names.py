@@ -6,21 +6,19 @@ own vocabulary still says what most tensors do (`gguf_role`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
+from lorascope.packaged import load_json
 from lorascope.sources.checkpoint.types import Stored
 from lorascope.sources.files.gguf_header import Entry, Gguf
 
 Shape = tuple[int, ...]
 
-_TABLE = Path(__file__).parents[2] / "data" / "gguf_names.json"
 _MOST_MEMBERS = 16_384  # of one stack of experts; the largest models have 512
 _MOST_TENSORS = 1_000_000  # of the original; DeepSeek-V3 has 91,000
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -163,7 +161,7 @@ def gguf_role(name: str) -> str:
 
 @cache
 def _table() -> Any:
-    return json.loads(_TABLE.read_text(encoding="utf-8"))
+    return load_json("gguf_names.json")
 
 
 def _fits(family: Mapping[str, Any], gguf: Gguf, places: Mapping[str, Any]) -> bool:
