@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lorascope.advice.evidence import Record, for_and_against, load_evidence, strength
-from lorascope.advice.recommend import Ground, evidence_of_recipe
+from lorascope.advice.recommend import evidence_of_recipe
 from lorascope.advice.tasks import Task, Why, load_advice
+from lorascope.advice.types import Ground
 from lorascope.plans.recipes import RECIPES
 from lorascope.reports.advice import figure_text, setting_text
 

@@ -1,4 +1,4 @@
-"""What is recommended: a plan that conforms, a reason with records for each choice, and prices of real plans."""
+"""Recommendations: a plan that PEFT confirms, reasons with evidence, alternatives with the cost of real plans."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 import pytest
 from build_advice import DATA, read_tasks
 
+from lorascope.advice.alternatives import PlanCache
 from lorascope.advice.evidence import STRENGTHS, load_evidence, strength
-from lorascope.advice.recommend import Choice, Prices, Recommendation, evidence_of_recipe, first_rate, recommend
+from lorascope.advice.recommend import evidence_of_recipe, first_rate, recommend
 from lorascope.advice.tasks import load_advice, task_of
+from lorascope.advice.types import Choice, Recommendation
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import peft_name
@@ -36,14 +38,14 @@ def by_name(recommendation: Recommendation) -> dict[str, Choice]:
 def prices(choice: Choice) -> dict[tuple[str, int], int | None]:
     return {
         (" ".join([*one.rules, *(f"-{two}" for two in one.exclude)]), one.rank): one.trainable
-        for one in choice.otherwise
+        for one in choice.alternatives
     }
 
 
-def check(model: ModelMap, task: str, known: Prices) -> str:
+def check(model: ModelMap, task: str, known: PlanCache) -> str:
     """What holds for every recommendation; which of the two outcomes it was."""
     try:
-        found = recommend(model, task, prices=known)
+        found = recommend(model, task, cache=known)
     except LorascopeError as error:
         assert error.hint and error.where == model.model
         assert task_of(task).refused.get(model.head) or model.refusal
@@ -63,8 +65,8 @@ def check(model: ModelMap, task: str, known: Prices) -> str:
         weakest = max((ground.strength for ground in choice.grounds), key=STRENGTHS.index)
         assert choice.strength == weakest != "contradicted"
         assert (choice.strength == "untested") == (choice.name in UNTESTED)
-        for other in choice.otherwise:
-            assert (other.trainable is None) == (other.ratio is None) == other.note.startswith("not possible here: ")
+        for other in choice.alternatives:
+            assert (other.trainable is None) == (other.ratio is None) == bool(other.refusal)
             if other.trainable is not None and other.ratio is not None:
                 assert other.ratio == other.trainable / made.resolution.trainable > 0
     return "planned"
@@ -74,10 +76,35 @@ def walk(pairs: Sequence[tuple[str, str]], tasks: Iterable[str]) -> collections.
     counts: collections.Counter[str] = collections.Counter()
     for model_type, head in pairs:
         model = load_builtin(model_type, head)
-        known = Prices(model)
+        known = PlanCache(model)
         for task in tasks:
             counts[check(model, task, known)] += 1
     return counts
+
+
+def planned_costs(pairs: Sequence[tuple[str, str]], tasks: Sequence[str]) -> int:
+    """Asserts that the cost of each alternative is that of its own plan; the number of alternatives."""
+    compared = 0
+    for place, (model_type, head) in enumerate(pairs):
+        model = load_builtin(model_type, head)
+        try:
+            found = recommend(model, tasks[place % len(tasks)])
+        except LorascopeError:
+            continue
+        for other in (other for choice in found.choices for other in choice.alternatives if not other.refusal):
+            alone = plan(model, *other.rules, rank=other.rank, exclude=other.exclude)
+            assert other.trainable == alone.resolution.trainable, (model_type, head, other.rules, other.rank)
+            compared += 1
+    return compared
+
+
+def test_costs_are_those_of_real_plans() -> None:
+    assert planned_costs(PAIRS[::40], TASKS) == 102
+
+
+@pytest.mark.slow
+def test_costs_are_those_of_real_plans_on_every_model() -> None:
+    assert planned_costs(PAIRS, TASKS[::-1]) == 3363
 
 
 def test_a_sample_of_the_built_in_models() -> None:
@@ -118,8 +145,8 @@ def test_llama() -> None:
         ("ffn", 16): 23_199_744,
         ("all", 4): 9_994_240,
     }
-    control = choices["targets"].otherwise[-1]
-    assert control.note == "the control of qv+ffn at rank 8 and 4: exactly as many parameters"
+    control = choices["targets"].alternatives[-1]
+    assert control.note == "control for qv+ffn (ranks 8 and 4): same number of parameters"
     assert control.ratio == 0.25
     assert prices(choices["rank"]) == {("all", 8): 8 * per_rank, ("all", 64): 64 * per_rank}
     assert choices["first_rate"].value == "2.9e-04"
@@ -127,7 +154,7 @@ def test_llama() -> None:
     assert (choices["targets"].strength, choices["rank"].strength) == ("moderate", "moderate")
     assert choices["first_rate"].strength == "contested"
     assert not found.warnings
-    assert any("79,953,920 bits" in note for note in found.notes)
+    assert any("40.0M parameters" in note and "80.0M training tokens" in note for note in found.notes)
 
 
 def test_mixtral() -> None:
@@ -139,19 +166,19 @@ def test_mixtral() -> None:
     expert = 8 * ((4096 + 2 * 14336) + (14336 + 4096))
     assert found.plan.resolution.trainable == attention + 32 * 4 * expert == 59_244_544
     choices = by_name(found)
-    assert choices["experts"].value.startswith("rank 4 for each routed expert, 8 // 2 active experts")
+    assert choices["experts"].value.startswith("rank 4 per routed expert: 8 // 2 active experts")
     assert prices(choices["experts"]) == {
         ("all ffn.expert=1", 8): attention + 32 * expert,
         ("all ffn.expert=8", 8): attention + 32 * 8 * expert,
         ("all -ffn.expert", 8): attention,
     }
-    assert choices["experts"].otherwise[0].note == "PEFT's documentation: 8 // 8 experts"
-    assert choices["experts"].otherwise[0].grounds[0].strength == "contradicted"
+    assert choices["experts"].alternatives[0].note == "as PEFT documents: rank 8 // 8 experts"
+    assert choices["experts"].alternatives[0].grounds[0].strength == "contradicted"
     assert "first_rate" not in choices
-    assert choices["dropout"].value.startswith("0, as PEFT has none")
+    assert choices["dropout"].value.startswith("0 (PEFT cannot apply it")
     (warning,) = found.warnings
-    assert warning.startswith("routed experts take 52,428,800 of 59,244,544 trainable parameters (88%)")
-    assert "experts: 19,922,944 in all; routed experts left as they are: 6,815,744 in all" in warning
+    assert warning.startswith("Routed experts are 88% of the trainable parameters (52,428,800 of 59,244,544)")
+    assert "experts: 19,922,944 in all; routed experts not adapted: 6,815,744 in all" in warning
     assert prices(choices["rank"]).keys() == {("all", 1), ("all", 32)}
 
 
@@ -159,17 +186,19 @@ def test_deepseek_v3() -> None:
     found = recommend(sample("deepseek_v3"), "continued-pretraining")
     assert (found.rank, found.plan.resolution.trainable) == (256, 11_752_390_656)
     choices = by_name(found)
-    assert choices["experts"].value.startswith("rank 32 for each routed expert, 256 // 8 active experts")
+    assert choices["experts"].value.startswith("rank 32 per routed expert: 256 // 8 active experts")
     assert prices(choices["experts"])["all ffn.expert=1", 256] == 2_325_692_416
     assert (
-        choices["targets"].otherwise[-1].note
-        == "the control of qv+ffn at rank 8 and 4: 12,758,272 parameters fewer (3.7%)"
+        choices["targets"].alternatives[-1].note
+        == "control for qv+ffn (ranks 8 and 4): 12,758,272 parameters fewer (3.7%)"
     )
-    assert found.warnings[0].startswith("routed experts take 9,730,785,280 of 11,752,390,656")
+    assert found.warnings[0].startswith(
+        "Routed experts are 83% of the trainable parameters (9,730,785,280 of 11,752,390,656)"
+    )
     assert any("Full fine-tuning learns more" in note for note in found.notes)
     small = by_name(recommend(sample("deepseek_v3"), "rl"))["experts"]
-    assert small.value.startswith("rank 1 for each routed expert, 8 // 8 active experts")
-    assert small.otherwise[0].note == "PEFT's documentation: 8 // 256 experts, at least 1"
+    assert small.value.startswith("rank 1 per routed expert: 8 // 8 active experts")
+    assert small.alternatives[0].note == "as PEFT documents: rank 8 // 256 experts, at least 1"
 
 
 def test_bert() -> None:
@@ -179,16 +208,19 @@ def test_bert() -> None:
     adapters = 12 * 8 * (4 * (768 + 768) + 2 * (768 + 3072))
     assert found.plan.resolution.trainable == adapters + 768 * 2 + 2 == 1_328_642
     assert "trained in full" in found.notes[0]
-    assert any(f"{adapters:,} adapter parameters" in note for note in found.notes)
+    assert any("this adapter (1.3M parameters)" in note for note in found.notes)
     assert "first_rate" not in by_name(found)
-    with fails("bert: BertForMaskedLM (masked-lm) cannot do the task classification", "--head sequence-classification"):
+    with fails(
+        "bert: BertForMaskedLM (masked-lm) cannot do classification: it has no classification head",
+        "--head sequence-classification",
+    ):
         recommend(sample("bert"), "classification")
     with fails(
         "BertForSequenceClassification", "instruction", "This head can do: classification (--task classification)"
     ):
         recommend(model, "instruction")
     # An encoder is no decoder, though transformers has a class for that.
-    with fails("cannot do the task rl", "This head can do: continued-pretraining"):
+    with fails("cannot do rl: ", "This head can do: continued-pretraining"):
         recommend(sample("bert"), "rl")
     with fails("--head masked-lm"):
         recommend(model, "continued-pretraining")
@@ -200,7 +232,7 @@ def test_t5() -> None:
     assert found.plan.resolution.trainable == 16 * (attention + 2 * 6 * 2 * (512 + 2048)) == 2_162_688
     assert "encoder-decoders: all evidence comes from BART and mBART in 2021" in found.unknown
     assert any("style" in one and "folklore" in one for one in found.unknown)
-    assert [ground.claim.id for ground in by_name(found)["targets"].otherwise[1].grounds] == [
+    assert [ground.claim.id for ground in by_name(found)["targets"].alternatives[1].grounds] == [
         "qv8-ffn4-balance",
         "ffn-beats-attention",
         "style-needs-ffn",
@@ -224,18 +256,18 @@ def test_mamba2() -> None:
         ("ffn", 16): None,
         ("all", 4): 5_799_936,
     }
-    assert all(one.note.startswith("not possible here: ") for one in targets.otherwise[:-1])
-    assert targets.otherwise[-1].note == ""
+    assert all("selects nothing in mamba2" in one.refusal for one in targets.alternatives[:-1])
+    assert targets.alternatives[-1].note == ""
     assert any("mixers" in one for one in found.unknown)
     (warning,) = found.warnings
-    assert warning.startswith("64 weights, such as backbone.layers.0.mixer.out_proj, are left out: PEFT refuses")
+    assert warning.startswith("Not adapted: 64 weights, such as backbone.layers.0.mixer.out_proj: PEFT refuses")
 
 
 @pytest.mark.parametrize(
     ("model", "value"),
     [
-        ("llama4_text", "rank 8 for each routed expert, as one is active"),
-        ("deepseek_v2", "rank 8 for each routed expert, as the map does not say how many are active"),
+        ("llama4_text", "rank 8 per routed expert: one is active"),
+        ("deepseek_v2", "rank 8 per routed expert: how many are active is unknown, so nothing is divided"),
     ],
 )
 def test_a_rank_that_is_not_divided(model: str, value: str) -> None:
@@ -304,13 +336,13 @@ def test_no_such_task(task: str, said: str) -> None:
         recommend(sample("llama"), task)
 
 
-def test_prices_are_of_one_model() -> None:
-    with fails("the prices are those of mistral, not of llama"):
-        recommend(sample("llama"), "rl", prices=Prices(sample("mistral")))
+def test_a_cache_is_of_one_model() -> None:
+    with fails("the cache has plans of mistral, not of llama"):
+        recommend(sample("llama"), "rl", cache=PlanCache(sample("mistral")))
 
 
 def test_a_model_that_peft_cannot_wrap() -> None:
-    with fails("PEFT cannot wrap PPFormulaNet", "No task can change that"):
+    with fails("PEFT cannot wrap PPFormulaNet", "No task changes that"):
         recommend(sample("pp_formulanet"), "instruction")
 
 
@@ -327,7 +359,7 @@ def test_every_recipe_has_evidence_on_both_sides(name: str) -> None:
 def test_the_balance_rests_on_nothing_that_was_measured() -> None:
     said = evidence_of_recipe("qv+ffn")
     assert (said.pro[0].claim.id, said.pro[0].strength) == ("qv8-ffn4-balance", "untested")
-    with fails("'attn' is no recipe", 'Did you mean "attention"'):
+    with fails("unknown recipe 'attn'", 'Did you mean "attention"'):
         evidence_of_recipe("attn")
 
 

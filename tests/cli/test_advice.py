@@ -134,9 +134,9 @@ def test_a_plan_for_a_task_says_how_to_train_it(capsys: pytest.CaptureFixture[st
 
 def test_a_comparison_tells_what_is_known_of_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "compare", "llama", "qv", "attention.o=4", "vo", "--explain")
-    assert out.count("for it, where true:") == 2
+    assert out.count("supports it, if true:") == 2
     assert "contradicted" in out
-    assert "where true" not in printed(capsys, "compare", "llama", "qv")
+    assert "if true" not in printed(capsys, "compare", "llama", "qv")
 
 
 def test_a_budget_gives_a_task_no_more_rank_than_it_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
