@@ -1,4 +1,4 @@
-"""`docs/evidence.md`: what is known about where adapters go, and what is recommended from it."""
+"""`docs/evidence.md`: claims, sources and recommendations."""
 
 from __future__ import annotations
 
@@ -15,77 +15,81 @@ _CHOICES = ("targets", "rank")
 
 
 def evidence_page() -> str:
-    """The page's text."""
+    """Text of the page."""
     known, advice = load_evidence(), load_advice()
     lines = [
-        "# What is known, and what is recommended from it",
+        "# Evidence and recommendations",
         "",
-        f"{len(known.records)} records bear on {len(known.claims)} claims about where adapters go, at which rank, alpha and",
-        "learning rate. `lorascope recommend SOURCE --task TASK` makes a plan of them for a model, and `--explain` prints the",
-        "records behind it. Both are data, `evidence.toml` and `tasks.toml` in `src/lorascope/data`: whoever knows better adds",
-        "a record.",
+        f"{len(known.claims)} claims on target modules, rank, alpha and learning rate, with {len(known.records)} sources for and against them.",
+        "`lorascope recommend SOURCE --task TASK` makes a plan from them, and `--explain` prints the sources. To add a source, edit",
+        "`evidence.toml` (or `tasks.toml` for recommendations) in `src/lorascope/data` and run `python tools/build_advice.py`.",
         "",
         "This page is generated: `python tools/build_docs.py`.",
         "",
         "## How strong a claim is",
         "",
-        "A record has a grade from 0 to 4: 0 where no number and no figure was seen; else 1, and one more for each of equal",
-        "parameter budgets, learning rates tuned for each, and several runs or a known spread (where there is nothing to match",
-        "or to tune, that counts as done); one less for a figure without numbers and for what is derived without training, one",
-        "less for what was read second hand or as an abstract, but never less than 1. Each author counts once on each side of a",
-        "claim, with their best grade, and with 1 at most where a record tests only something near it. With the sums of both",
-        "sides a claim is",
+        "A source has a grade from 0 to 4:",
+        "",
+        "- 0 if it shows neither a number nor a plot; else 1;",
+        "- plus 1 each for equal parameter budgets, learning rates tuned for each, and several runs or a known spread (nothing to match",
+        "  or to tune counts as done);",
+        "- minus 1 if read off a plot or derived without training, minus 1 if second-hand or read as an abstract, but never below 1.",
+        "",
+        "Each author counts once for and once against a claim, with their best grade, and with at most 1 where a source tests only",
+        "something near it. With these sums for and against, a claim is",
         "",
         "| word | rule |",
         "|---|---|",
         "| strong | at least 6 for it, two authors of grade 2 or more among them |",
         "| moderate | at least 3 |",
         "| weak | less |",
-        "| contested | what is against it comes to at least half of what is for it |",
-        "| contradicted | what is against it comes to at least twice what is for it |",
-        "| untested | nothing but statements, or nothing at all |",
+        "| contested | against it at least half of the sum for it |",
+        "| contradicted | against it at least twice the sum for it |",
+        "| untested | only statements, or nothing |",
         "",
         "A choice is as strong as the weakest claim that it rests on.",
         "",
         "## Tasks",
         "",
-        "| task | recipe | rank | targets, why | rank, why | nobody knows |",
+        "| task | recipe | rank | why these targets | why this rank | untested |",
         "|---|---|---|---|---|---|",
         *(_task_row(task) for task in advice.tasks.values()),
         "",
-        "For all of them:",
+        "For all tasks:",
         "",
         "| choice | why |",
         "|---|---|",
-        f"| alpha {advice.alpha} for every weight | {_reason(_shared('alpha'))} |",
+        f"| alpha {advice.alpha} for all modules | {_reason(_shared('alpha'))} |",
         f"| {advice.rate.multiple:g} times the learning rate of full fine-tuning | {_reason(_shared('learning_rate'))} |",
-        f"| a first rate, for Llama and Qwen | {_reason(_shared('first_rate'))} |",
+        f"| first learning rate, for Llama and Qwen | {_reason(_shared('first_rate'))} |",
         f"| routed experts: rank / active experts | {_reason(_shared('experts'))} |",
-        f"| fewer than {advice.batch} sequences a step | {_reason(_shared('batch'))} |",
+        f"| fewer than {advice.batch} sequences per step | {_reason(_shared('batch'))} |",
         f"| dropout 0.05 | {_reason(_shared('dropout'))} |",
         "",
-        f"{advice.note.reason[0].upper()}{advice.note.reason[1:]}.",
+        advice.note.reason,
         "",
         "## Recipes",
         "",
-        "| recipe | adapts | for it, where true | against it, where true |",
+        "| recipe | adapts | supports it, if true | contradicts it, if true |",
         "|---|---|---|---|",
     ]
     for name in RECIPES:
-        said = evidence_of_recipe(name)
-        lines.append(f"| `{name}` | {_cell(said.purpose)} | {_grounds(said.pro)} | {_grounds(said.contra)} |")
-    lines += ["", "## Claims", "", "| claim | strength | for | against |", "|---|---|---|---|"]
+        evidence = evidence_of_recipe(name)
+        lines.append(
+            f"| `{name}` | {_cell(evidence.purpose)} | {_grounds(evidence.pro)} | {_grounds(evidence.contra)} |"
+        )
+    lines += ["", "## Claims", "", "| claim | strength | supports | contradicts |", "|---|---|---|---|"]
     for claim in known.claims.values():
-        sides = (_links(records) for records in for_and_against(claim.id))
-        lines.append(f"| {_cell(claim.text)} | {strength(claim.id)} | {' | '.join(sides)} |")
-    lines += ["", "## Records"]
+        links = map(_links, for_and_against(claim.id))
+        lines.append(f"| {_cell(claim.text)} | {strength(claim.id)} | {' | '.join(links)} |")
+    lines += ["", "## Sources"]
     for record in known.records:
         lines += ["", *_record(record)]
     return "\n".join(lines) + "\n"
 
 
 def _shared(choice: str) -> Why:
-    """The reason that all tasks share."""
+    """Reason of a choice that all tasks share."""
     return next(iter(load_advice().tasks.values())).why[choice]
 
 
@@ -116,9 +120,9 @@ def _record(record: Record) -> Iterator[str]:
     yield f"- {setting_text(record)}"
     yield from (f"- {figure_text(figure)}" for figure in record.figures)
     for bearing in record.bears:
-        side = "for" if bearing.supports else "against"
+        verdict = "supports" if bearing.supports else "contradicts"
         near = ", indirectly" if bearing.indirect else ""
-        yield f"- {side} *{load_evidence().claims[bearing.claim].text}*{near}: {bearing.size}"
+        yield f"- {verdict} *{load_evidence().claims[bearing.claim].text}*{near}: {bearing.size}"
     yield f"- limits: {'; '.join(record.limits)}"
 
 
