@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lorascope import light_dataclasses as dataclasses
+from lorascope.peft_rules.diagnostics import Diagnostic
 
 # How much a finding matters, see `Finding`.
 Severity = Literal["error", "warning", "note"]
@@ -21,6 +22,7 @@ class Finding:
         where: The file or the weights.
         message: What is so.
         fix: What to do.
+        diagnostic: What PEFT or a tool says, where the message is that or quotes it.
     """
 
     code: str
@@ -28,3 +30,4 @@ class Finding:
     where: str
     message: str
     fix: str
+    diagnostic: Diagnostic | None = None

@@ -51,7 +51,7 @@ def check(model: ModelMap, task: str, known: PlanCache) -> str:
         assert task_of(task).refused.get(model.head) or model.refusal
         return "unwrappable" if model.refusal else "refused"
     made = found.plan
-    assert not made.resolution.error
+    assert made.resolution.refusal is None
     wanted = {peft_name(model, target.weight): (target.rank, target.alpha) for target in made.targets}
     assert wanted == {one.name: (one.rank, one.alpha) for one in made.resolution.adapted}
     assert {alpha for _, alpha in wanted.values()} == {32.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import collections
 import re
 from pathlib import Path
@@ -17,6 +16,9 @@ from lorascope.checks.config_findings import configuration_findings, trainer_fin
 from lorascope.checks.context import CheckContext
 from lorascope.checks.registry import rules
 from lorascope.findings import Finding
+from lorascope.peft_rules import reasons
+from lorascope.peft_rules.diagnostics import Reason
+from lorascope.peft_rules.reasons import UNMATCHED_MODULES
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from tests.helpers import peft_models
@@ -47,11 +49,11 @@ def check_whole(resolution: Resolution, found: list[Finding]) -> None:
     assert order == sorted(order)
     assert len(set(found)) == len(found), "told twice"
     assert all(f.code and f.where and f.message and f.fix for f in found)
-    assert bool(told(found, "refused")) == bool(resolution.error)
-    if resolution.error:
+    assert bool(told(found, "refused")) == (resolution.refusal is not None)
+    if resolution.refusal is not None:
         assert found[0].code == "refused"
         explaining = set(codes(found, "error")) - {"refused"}
-        assert explaining, (resolution.cause, resolution.error)
+        assert explaining, str(resolution.refusal)
         assert all(code in found[0].fix for code in explaining)
     said = set(codes(found))
     for behavior in resolution.warnings:
@@ -90,7 +92,7 @@ def test_nothing_is_lost_of_any_configuration(name: str) -> None:
     def run(data: st.DataObject) -> None:
         resolution, found = findings(name, data.draw(configurations(peft_models.mapped(name))))
         check_whole(resolution, found)
-        counts["refused" if resolution.error else "adapted"] += 1
+        counts["refused" if resolution.refusal is not None else "adapted"] += 1
 
     run()
     assert sum(counts.values()) >= PER_MODEL
@@ -98,18 +100,8 @@ def test_nothing_is_lost_of_any_configuration(name: str) -> None:
 
 
 def test_every_code_of_peft_rules_is_declared() -> None:
-    """The codes that stand in the rules' source, as first arguments of what reports and what refuses."""
-    found: set[str] = set()
-    for path in RULES.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                name = ast.unparse(node.func).rpartition(".")[2]
-                texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-                if name in ("Behavior", "_warn") and texts:
-                    found.add(texts[0])
-                elif name == "_RefusalError" and len(node.args) == 2:
-                    found.update(texts[-1:])
-    found -= {"refused"}
+    """The codes of all reasons."""
+    found = {reason.code for reason in vars(reasons).values() if isinstance(reason, Reason)} - {"not-covered"}
     assert len(found) >= 20
     assert found <= rules().keys()
 
@@ -182,7 +174,7 @@ def test_no_fix_speaks_of_a_form_that_cannot_be_copied() -> None:
 
 def test_a_trainer_without_peft_is_told_what_it_adapts() -> None:
     """Nothing, a tower too, experts not; no fix speaks of PEFT's keys."""
-    nothing = Resolution(error="Nothing is adapted: no module has the name q.", cause="no-match")
+    nothing = Resolution(refusal=UNMATCHED_MODULES.about("q"))
     (finding,) = trainer_findings(CheckContext(peft_models.mapped("llama"), AdapterConfig(), nothing))
     assert (finding.code, finding.severity) == ("no-match", "error")
     done = resolve(peft_models.mapped("llava"), AdapterConfig(target_modules=("q_proj",)))

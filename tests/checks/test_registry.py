@@ -19,7 +19,7 @@ from tests.helpers.samples import sample
 
 SOURCE = Path(lorascope.__file__).parent
 KINDS = registry._EVERY_KIND
-_GIVEN = re.compile(r'\b(?:Finding|Behavior|_warn)\(\s*"([a-z]+(?:-[a-z]+)*)"')
+_GIVEN = re.compile(r'\b(?:Finding|Rule|Reason)\(\s*"([a-z]+(?:-[a-z]+)*)"')
 # Codes that the trainers' own rooms give.
 OF_TRAINERS = {"unknown-key", "ignored-key", "abbreviated", "no-adapter", "trainer-filter"}
 

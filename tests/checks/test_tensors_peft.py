@@ -45,7 +45,7 @@ def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
     tried = 0
     for name in peft_models.NAMES:
         for config in CONFIGS.values():
-            if resolve(peft_models.mapped(name), config).error:
+            if resolve(peft_models.mapped(name), config).refusal is not None:
                 continue
             folder = tmp_path / "adapter"
             save(real(name), folder, **peft_kwargs(config))
@@ -61,7 +61,7 @@ def test_nothing_is_found_in_files_of_peft(tmp_path: Path) -> None:
 def test_nothing_is_found_under_random_configurations() -> None:
     def look(name: str, model: nn.Module, config: AdapterConfig) -> str:
         context = CheckContext(peft_models.mapped(name), config, resolve(peft_models.mapped(name), config))
-        if context.resolution.error:
+        if context.resolution.refusal is not None:
             return "refused"
         shapes = state_shapes(model, config)
         tensors = {key: Tensor(key, "F32", shape, Span("", 0, 0)) for key, shape in shapes.items()}

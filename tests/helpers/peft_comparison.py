@@ -16,7 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import LorascopeError
-from lorascope.peft_rules.modules_to_save import ESTIMATED
+from lorascope.peft_rules.reasons import UNWRAPPABLE
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.verify import verify
@@ -41,12 +41,12 @@ def compare(name: str, config: AdapterConfig) -> str:
         except Exception as error:  # PEFT raises whatever it likes
             refusal = f"{type(error).__name__}: {error}"
     if refusal:
-        assert ours.error, f"only PEFT refuses {config}: {refusal}"
+        assert ours.refusal is not None, f"only PEFT refuses {config}: {refusal}"
         assert not ours.adapted
         return "refused"
-    assert not ours.error, f"PEFT takes {config}"
+    assert ours.refusal is None, f"PEFT takes {config}"
     assert {weight.name: (weight.rank, weight.alpha, weight.scale) for weight in ours.adapted} == truth, config
-    if any(warning.message.startswith(ESTIMATED) for warning in ours.warnings):
+    if ours.warnings_of("saved-nested"):  # the count is an estimate
         return "estimated"
     assert ours.trainable == trainable, config
     return "adapted"
@@ -63,7 +63,7 @@ def compare_rare(name: str, values: Mapping[str, Any]) -> str:
     except LorascopeError as error:
         if "not cover" in str(error):
             return "uncovered"
-        ours = Resolution(error=str(error))
+        ours = Resolution(refusal=UNWRAPPABLE.about(why=str(error)))
     truth: dict[str, tuple[str, str, str]] = {}
     trainable = 0
     refusal = ""
@@ -81,11 +81,11 @@ def compare_rare(name: str, values: Mapping[str, Any]) -> str:
         except Exception as error:  # PEFT raises whatever it likes
             refusal = f"{type(error).__name__}: {error}"
     if refusal:
-        assert ours.error, f"only PEFT refuses {values}: {refusal}"
+        assert ours.refusal is not None, f"only PEFT refuses {values}: {refusal}"
         return "refused"
-    assert not ours.error, f"PEFT takes {values}: {ours.error}"
+    assert ours.refusal is None, f"PEFT takes {values}: {ours.refusal}"
     assert {weight.name: _told(weight.rank, weight.alpha, weight.scale) for weight in ours.adapted} == truth, values
-    if any(warning.message.startswith(ESTIMATED) for warning in ours.warnings):
+    if ours.warnings_of("saved-nested"):  # the count is an estimate
         return "estimated"
     assert ours.trainable == trainable, values
     return "adapted"

@@ -37,7 +37,7 @@ def said_of(model: ModelMap, trainer: str, text: str) -> dict[str, Any]:
     except LorascopeError as error:
         return {"error": str(error), "adapted": {}, "trainable": 0}
     return {
-        "error": outcome.resolution.error,
+        "error": str(outcome.resolution.refusal or ""),
         "adapted": {one.name: [one.rank, one.alpha, one.scale] for one in outcome.resolution.adapted},
         "trainable": outcome.resolution.trainable,
     }

@@ -1,4 +1,4 @@
-"""Each obstacle against the installed PEFT: it refuses, breaks, or trains something that nobody reads."""
+"""Each reason against the installed PEFT: it refuses, breaks, or trains something that nobody reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 
 from lorascope.model.types import ModelMap, Module, Role, Weight
-from lorascope.peft_rules.adaptability import dead_or_crashing, obstacle, unbuildable
+from lorascope.peft_rules.adaptability import constructor_mismatch, known_broken, why_not_adaptable
 from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers import peft_models
 
@@ -79,7 +79,7 @@ CRASHING: dict[str, tuple[str, Callable[[Any], nn.Module], tuple[Any, ...]]] = {
         (torch.full((1, 7), 60),),
     ),
 }
-UNBUILDABLE: dict[str, tuple[str, Callable[[Any], nn.Module]]] = {
+MISMATCHED: dict[str, tuple[str, Callable[[Any], nn.Module]]] = {
     "MoonshineStreamingCausalConv1d": ("moonshine_streaming", lambda cls: cls(4, 8, 3)),
     "NemotronAsrStreamingEncoderCausalConv2D": ("nemotron_asr_streaming", lambda cls: cls(4, 8, 3, "key")),
     "AlignVisionDepthwiseConv2d": ("align", lambda cls: cls(4, 1, 3)),
@@ -93,17 +93,17 @@ def test_crashing_classes_crash(name: str) -> None:
     model = Around(build(layer_of(package, name)))
     model(*inputs)
     module = map_module(model).module_by_name["layer"]
-    assert dead_or_crashing(module)
+    assert known_broken(module)
     adapted = adapt(model, target_modules=["layer"], r=4)
     with pytest.raises((AttributeError, RuntimeError, TypeError, IndexError)):
         adapted(*inputs)
 
 
-@pytest.mark.parametrize("name", UNBUILDABLE)
-def test_unbuildable_classes_cannot_be_built(name: str) -> None:
-    package, build = UNBUILDABLE[name]
+@pytest.mark.parametrize("name", MISMATCHED)
+def test_constructors_that_do_not_match_fail(name: str) -> None:
+    package, build = MISMATCHED[name]
     model = Around(build(layer_of(package, name)))
-    assert unbuildable(map_module(model).module_by_name["layer"])
+    assert constructor_mismatch(map_module(model).module_by_name["layer"])
     with pytest.raises(TypeError):
         adapt(model, target_modules=["layer"], r=8)
 
@@ -111,7 +111,7 @@ def test_unbuildable_classes_cannot_be_built(name: str) -> None:
 def test_the_output_projection_of_torch_attention_is_dead() -> None:
     model = Around(nn.MultiheadAttention(16, 4, batch_first=True))
     module = map_module(model).module_by_name["layer.out_proj"]
-    assert "itself" in dead_or_crashing(module)
+    assert "itself" in str(known_broken(module))
     inputs = torch.randn(1, 3, 16)
     before = model(inputs, inputs, inputs)[0]
     adapted = adapt(model, target_modules=["layer.out_proj"])
@@ -132,8 +132,8 @@ def test_the_output_projection_of_torch_attention_is_dead() -> None:
         ("llama", "model.norm", "no adapter"),
     ],
 )
-def test_obstacles(model: str, name: str, word: str) -> None:
-    found = obstacle(peft_models.mapped(model), weight_of(peft_models.mapped(model), name))
+def test_why_not(model: str, name: str, word: str) -> None:
+    found = str(why_not_adaptable(peft_models.mapped(model), weight_of(peft_models.mapped(model), name)))
     assert word in found
     assert found[0].isupper()
     assert found.endswith(".")
@@ -152,7 +152,7 @@ def test_obstacles(model: str, name: str, word: str) -> None:
     ],
 )
 def test_what_can_be_reached(model: str, name: str) -> None:
-    assert obstacle(peft_models.mapped(model), weight_of(peft_models.mapped(model), name)) == ""
+    assert why_not_adaptable(peft_models.mapped(model), weight_of(peft_models.mapped(model), name)) is None
 
 
 def test_attention_of_three_dimensions_is_no_stack_of_experts() -> None:
@@ -162,24 +162,24 @@ def test_attention_of_three_dimensions_is_no_stack_of_experts() -> None:
             transformers.XLNetConfig(vocab_size=64, d_model=16, n_layer=1, n_head=4, d_inner=24)
         )
     mapped = map_module(model)
-    found = obstacle(mapped, weight_of(mapped, "transformer.layer.0.rel_attn.q", attention))
+    found = str(why_not_adaptable(mapped, weight_of(mapped, "transformer.layer.0.rel_attn.q", attention)))
     assert "experts" in found
     jetmoe = peft_models.mapped("jetmoe")
     name = "model.layers.0.self_attention.experts.input_linear.weight"
-    assert obstacle(jetmoe, weight_of(jetmoe, name, attention)) == ""
+    assert why_not_adaptable(jetmoe, weight_of(jetmoe, name, attention)) is None
 
 
 def test_the_guard_for_nemotron_came_with_0_20() -> None:
     module = Module("layers.0.mixer.out_proj", "Linear", "linear", (("weight", (4, 4)),))
     model = dataclasses.replace(peft_models.mapped("llama"), model_type="nemotron_h", modules=(module,), weights=())
     weight = Weight(module.name, module.name, "linear", (4, 4), Role())
-    assert obstacle(model, weight, "0.19.1") == ""
-    assert "refuses" in obstacle(model, weight, "0.20.0")
+    assert why_not_adaptable(model, weight, "0.19.1") is None
+    assert "refuses" in str(why_not_adaptable(model, weight, "0.20.0"))
 
 
 def test_parameters_of_an_attention_with_other_widths_since_0_19() -> None:
     plain = peft_models.mapped("plain")
     weight = weight_of(plain, "other_width.q_proj_weight")
-    assert "same width" in obstacle(plain, weight, "0.18.1")
-    assert obstacle(plain, weight, "0.19.1") == ""
-    assert "same width" in obstacle(plain, weight_of(plain, "other_width"), "0.19.1")
+    assert "same width" in str(why_not_adaptable(plain, weight, "0.18.1"))
+    assert why_not_adaptable(plain, weight, "0.19.1") is None
+    assert "same width" in str(why_not_adaptable(plain, weight_of(plain, "other_width"), "0.19.1"))

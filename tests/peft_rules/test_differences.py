@@ -161,9 +161,8 @@ def test_biases_beside_the_same_weights() -> None:
 
 
 def test_a_task_type_without_a_wrapper_is_told_elsewhere() -> None:
-    assert resolve(
-        peft_models.mapped("t5"), AdapterConfig(target_modules=("q",), task_type="SEQ_2_SEQ_LM"), "0.20.0"
-    ).error
+    config = AdapterConfig(target_modules=("q",), task_type="SEQ_2_SEQ_LM")
+    assert resolve(peft_models.mapped("t5"), config, "0.20.0").refused_as("task-type")
     for peft in COMPARED:
         assert told("t5", peft, target_modules=("q",), task_type="SEQ_2_SEQ_LM") == {}
         # What else differs is said.
@@ -172,8 +171,8 @@ def test_a_task_type_without_a_wrapper_is_told_elsewhere() -> None:
 
 
 def test_different_reasons_to_refuse_are_no_difference() -> None:
-    assert resolve(peft_models.mapped("qwen3_moe"), AdapterConfig(), "0.18.1").error
-    assert resolve(peft_models.mapped("qwen3_moe"), AdapterConfig(), "0.21.2").error
+    assert resolve(peft_models.mapped("qwen3_moe"), AdapterConfig(), "0.18.1").refusal is not None
+    assert resolve(peft_models.mapped("qwen3_moe"), AdapterConfig(), "0.21.2").refusal is not None
     assert told("qwen3_moe") == {}
 
 

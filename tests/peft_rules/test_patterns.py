@@ -234,7 +234,7 @@ def test_what_does_not_compile_says_why(text: str, reason: str) -> None:
         assert reason in str(caught.value)
         assert len(str(caught.value)) < 500
     resolution = resolve(sample("mistral"), AdapterConfig(target_modules=text))
-    assert resolution.cause == "bad-pattern"
+    assert resolution.refused_as("bad-pattern")
 
 
 def test_warnings_of_patterns_are_nobodys() -> None:
@@ -264,9 +264,9 @@ def test_a_key_is_compiled_when_peft_compiles_it() -> None:
     model = sample("mistral")
     late = {"rank_pattern": {"q_proj": 4, "(": 8}}
     # 0.21 tries every key in the end, to warn of those that match nothing; older releases stop at the first match.
-    assert resolve(model, AdapterConfig(target_modules=("q_proj",), **late), "0.20.0").error == ""
-    assert resolve(model, AdapterConfig(target_modules=("q_proj",), **late), "0.21.2").cause == "bad-pattern"
-    assert resolve(model, AdapterConfig(target_modules=("v_proj",), **late), "0.20.0").cause == "bad-pattern"
+    assert resolve(model, AdapterConfig(target_modules=("q_proj",), **late), "0.20.0").refusal is None
+    assert resolve(model, AdapterConfig(target_modules=("q_proj",), **late), "0.21.2").refused_as("bad-pattern")
+    assert resolve(model, AdapterConfig(target_modules=("v_proj",), **late), "0.20.0").refused_as("bad-pattern")
     table = PatternTable({"q_proj": 4, "(": 8, "k_proj": 2})
     assert table.key("model.q_proj") == "q_proj"
     with pytest.raises(BadPatternError):
@@ -284,7 +284,7 @@ def test_layers_pattern_and_saved_modules_are_compiled_late() -> None:
     layers = AdapterConfig(target_modules=("q_proj",), layers_to_transform=(0,), layers_pattern=("layers", "("))
     assert len(resolve(model, layers).adapted) == 1
     bad = AdapterConfig(target_modules=("q_proj",), modules_to_save=("lm_head", "("))
-    assert resolve(model, bad).cause == "bad-pattern"
+    assert resolve(model, bad).refused_as("bad-pattern")
 
 
 def test_tables_of_thousands_are_linear() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, MixtralConfig
 
 from lorascope.model.types import Kind
-from lorascope.peft_rules.quantization import quantized_needs, quantized_obstacle
+from lorascope.peft_rules.quantization import quantized_needs, why_not_quantized
 from tests.helpers.paths import DATA
 
 # Every quantization that `lorascope.sources.checkpoint.quantization.unpack` can name; and of which kinds PEFT can adapt a weight.
@@ -49,10 +49,10 @@ ADAPTABLE: dict[str, tuple[Kind, ...]] = {
 @pytest.mark.parametrize("quantization", ADAPTABLE)
 def test_every_quantization_has_an_answer(quantization: str) -> None:
     for kind in KINDS:
-        obstacle = quantized_obstacle(kind, quantization)
-        assert (obstacle == "") == (kind in ADAPTABLE[quantization]), kind
+        why = why_not_quantized(kind, quantization)
+        assert (why == "") == (kind in ADAPTABLE[quantization]), kind
         # It says what to do next, and whole sentences.
-        assert not obstacle or ("Load " in obstacle and obstacle.endswith("."))
+        assert not why or ("Load " in why and why.endswith("."))
     needs = {kind: quantized_needs(quantization, kind) for kind in KINDS}
     assert all(not text or text.endswith(".") for text in needs.values())
 

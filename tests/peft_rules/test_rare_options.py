@@ -22,11 +22,12 @@ from torch import nn
 from lorascope.checks.check import check
 from lorascope.model.json import map_from_json, map_to_json
 from lorascope.peft_rules.differences import read_differently
+from lorascope.peft_rules.lora_config import to_peft
 from lorascope.peft_rules.options import OPTIONS, uncovered_fields
 from lorascope.peft_rules.releases import parsed_version
 from lorascope.peft_rules.state_dict import PREFIX, saved_tensors
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plans.verify import adapter_config, to_peft, verify
+from lorascope.plans.verify import adapter_config, verify
 from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers import peft_models as zoo
 from tests.helpers.oracle import RARE, adapted_weights
@@ -184,7 +185,7 @@ def test_figures(model: str, values: dict[str, Any], trainable: int | None) -> N
     if values.get("r", 0) < 2**40:
         assert compare_rare(model, {"target_modules": ["q_proj", "v_proj"], **values}) != "uncovered"
     found = verify(zoo.mapped(model), {"target_modules": ["q_proj", "v_proj"], **values})
-    assert (None if found.error else found.trainable) == trainable
+    assert (None if found.refusal is not None else found.trainable) == trainable
 
 
 def test_what_loads_as_a_file_may_be_frozen() -> None:
@@ -367,7 +368,7 @@ def test_layers_of_bitsandbytes(values: str) -> None:
     model.is_loaded_in_4bit = True  # type: ignore[assignment]
     arguments = {"target_modules": ["q"], "r": 40, **options}
     found = verify(map_module(model), arguments)
-    assert (None if found.error else found.trainable) == trainable
+    assert (None if found.refusal is not None else found.trainable) == trainable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -118,7 +118,7 @@ def seconds(model: ModelMap, config: AdapterConfig) -> float:
     found = []
     for _ in range(5):
         start = time.perf_counter()
-        assert not resolve(model, config).error
+        assert resolve(model, config).refusal is None
         found.append(time.perf_counter() - start)
     return min(found)
 

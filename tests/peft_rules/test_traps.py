@@ -291,7 +291,7 @@ def test_trap(label: str) -> None:
         assert len(found.adapted) == one.adapted
     if one.trainable is not None:
         assert found.trainable == one.trainable
-    assert one.says in found.error + " ".join(map(str, found.warnings))
+    assert one.says in str(found.refusal) + " ".join(map(str, found.warnings))
 
 
 def test_all_traps_are_here() -> None:
@@ -301,16 +301,16 @@ def test_all_traps_are_here() -> None:
 def test_a_parameter_of_the_model_itself() -> None:
     """0.18 and 0.19 wrap it without an error; its adapter does nothing. The rules refuse it with every release."""
     config = AdapterConfig(target_modules=(), target_parameters=("queries",))
-    assert "itself" in resolve(peft_models.mapped("plain"), config, peft.__version__).error
+    assert "itself" in str(resolve(peft_models.mapped("plain"), config, peft.__version__).refusal)
     if RELEASE >= (0, 20):
         assert compare("plain", config) == "refused"
 
 
 @pytest.mark.parametrize("label", [label for label, one in CASES.items() if one.adapted is None])
 def test_a_refusal_is_a_sentence(label: str) -> None:
-    error = ours(CASES[label]).error
-    assert error.strip() == error
-    assert len(error) > 20
+    refusal = str(ours(CASES[label]).refusal)
+    assert refusal.strip() == refusal
+    assert len(refusal) > 20
 
 
 def test_inputs_stay_as_they_were() -> None:

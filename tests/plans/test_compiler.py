@@ -163,7 +163,7 @@ def differences(made: Plan, config: AdapterConfig) -> list[str]:
     for peft in SUPPORTED_PEFT:
         tried = config if peft in made.releases else dataclasses.replace(config, task_type=None)
         resolution = resolve(made.model, tried, peft)
-        found.append(resolution.error or size_difference(resolution, sizes(made), peft))
+        found.append(str(resolution.refusal or "") or size_difference(resolution, sizes(made), peft))
     return [difference for difference in found if difference]
 
 

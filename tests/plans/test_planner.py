@@ -355,5 +355,5 @@ def test_a_plan_is_what_its_resolution_says(name: str) -> None:
     model: ModelMap = sample(name)
     made = plan(model, "all")
     assert len(made.resolution.adapted) == len(made.targets)
-    assert not made.resolution.error
+    assert made.resolution.refusal is None
     assert {t.weight.name for t in made.targets}.isdisjoint(weight.name for weight, _ in made.unreachable)

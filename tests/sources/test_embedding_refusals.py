@@ -93,7 +93,7 @@ class Tied(nn.Module):
 def test_models_of_ones_own(cls: type[Asked], attributes: dict[str, Any], refused: bool) -> None:
     told = embedding_names(cls(**attributes)).refusal
     assert bool(wrapped(cls(**attributes), "linear")) == bool(told) == refused
-    assert bool(verify(map_module(cls(**attributes)), {"target_modules": ["linear"]}).error) == refused
+    assert bool(verify(map_module(cls(**attributes)), {"target_modules": ["linear"]}).refusal) == refused
     if refused:
         assert told.startswith(f"{cls.__name__}.get_input_embeddings() ")
 
@@ -102,7 +102,7 @@ def test_clip_has_adapters() -> None:
     model = map_module(build(transformers.CLIPConfig(), architecture="CLIPModel"))
     assert model.refusal == ""
     found = verify(model, {"target_modules": ["q_proj", "v_proj"], "r": 8})
-    assert (len(found.adapted), found.trainable, found.error) == (48, 491_520, "")
+    assert (len(found.adapted), found.trainable, found.refusal) == (48, 491_520, None)
     known = layout("CLIPModel")
     assert known is not None
     assert known.model is not None

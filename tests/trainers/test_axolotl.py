@@ -97,7 +97,7 @@ def test_linear_layers_are_found_by_the_ends_of_their_names() -> None:
 
 def test_weights_of_other_classes_are_not_found() -> None:
     nothing = asked(sample("gpt2"), "lora_target_linear: true\n")
-    assert nothing.resolution.error and "finds no linear layer" in nothing.findings[0].message
+    assert nothing.resolution.refusal is not None and "finds no linear layer" in nothing.findings[0].message
     assert "48 weights, which are Conv1D modules" in nothing.findings[1].message
     experts = asked(sample("gpt_oss"), "lora_target_linear: true\n")
     assert any("bare parameters" in finding.message for finding in experts.findings)
@@ -115,13 +115,13 @@ def test_fused_experts_train_without_dropout() -> None:
     assert len(outcome.resolution.adapted) == 3 * 32
     (finding,) = outcome.findings
     assert finding.where == "lora_dropout" and "the other weights with it" in finding.message
-    assert "do not go with lora_dropout" in asked(sample("mixtral"), f"{text}rl: dpo\n").resolution.error
-    assert "do not go with use_dora" in asked(sample("mixtral"), f"{text}peft_use_dora: true\n").resolution.error
+    assert "do not go with lora_dropout" in str(asked(sample("mixtral"), f"{text}rl: dpo\n").resolution.refusal)
+    assert "do not go with use_dora" in str(asked(sample("mixtral"), f"{text}peft_use_dora: true\n").resolution.refusal)
 
 
 def test_quantized_experts_are_found_under_their_old_names() -> None:
     text = "lora_target_parameters: [mlp.experts.gate_proj, mlp.experts.up_proj]\n"
-    assert asked(sample("qwen3_moe"), text).resolution.error.startswith("Nothing is adapted")
+    assert str(asked(sample("qwen3_moe"), text).resolution.refusal).startswith("Nothing is adapted")
     outcome = asked(sample("qwen3_moe"), f"{text}quantize_moe_experts: true\nload_in_4bit: true\n")
     assert len(outcome.resolution.adapted) == 24 and "24 fused gate_up_proj" in outcome.findings[0].message
 
@@ -136,16 +136,16 @@ def test_frozen_towers_have_dead_adapters() -> None:
 
 
 def test_no_targets_adapt_nothing() -> None:
-    assert "Nothing is adapted" in asked(sample("llama"), "").resolution.error
+    assert "Nothing is adapted" in str(asked(sample("llama"), "").resolution.refusal)
     assert asked(sample("llama"), "lora_target_modules: all-linear\n").resolution.trainable == 19_988_480
 
 
 def test_what_makes_no_lora_is_said() -> None:
     full = AXOLOTL.resolve(sample("llama"), AXOLOTL.read("base_model: folder\nlora_r: 8\n", "file.yaml"))
-    assert "trains every weight of the model" in full.resolution.error and full.config is None
+    assert "trains every weight of the model" in str(full.resolution.refusal) and full.config is None
     assert told(full.findings) == [("ignored-key", "error")]
     other = AXOLOTL.resolve(sample("llama"), AXOLOTL.read("adapter: llama-adapter\n", "file.yaml"))
-    assert "trains with the adapter 'llama-adapter'" in other.resolution.error
+    assert "trains with the adapter 'llama-adapter'" in str(other.resolution.refusal)
 
 
 def test_what_is_not_covered_is_refused() -> None:

@@ -297,7 +297,7 @@ def outcome(tool: str, text: str, file: Path, model_type: str = "llama") -> str:
         return "refused"
     str(checked)
     json.loads(json_text(check_json(checked)))
-    return "error" if checked.resolution.error else "checked"
+    return "error" if checked.resolution.refusal is not None else "checked"
 
 
 def every_text(tool: str) -> Iterator[str]:

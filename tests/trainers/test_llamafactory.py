@@ -28,7 +28,7 @@ def asked(model: ModelMap, text: str) -> Outcome:
 
 def adapted(outcome: Outcome) -> set[str]:
     """The adapted names, their numbers as one sign."""
-    assert not outcome.resolution.error, outcome.resolution.error
+    assert outcome.resolution.refusal is None, str(outcome.resolution.refusal)
     return {re.sub(r"\d+", "#", one.name) for one in outcome.resolution.adapted}
 
 
@@ -95,7 +95,7 @@ def test_all_is_its_own_search() -> None:
 
 def test_all_sees_no_conv1d_and_no_bare_parameter() -> None:
     nothing = asked(sample("gpt2"), "")
-    assert nothing.resolution.error and "does not see these 48 weights" in nothing.findings[1].message
+    assert nothing.resolution.refusal is not None and "does not see these 48 weights" in nothing.findings[1].message
     experts = asked(sample("gpt_oss"), "lora_target: all\n")
     assert any("bare parameters" in finding.fix for finding in experts.findings)
     assert not any("experts" in name for name in adapted(experts))
@@ -113,7 +113,7 @@ def test_models_of_several_parts_are_searched_by_words_in_names() -> None:
     assert adapted(loose) == {"model.language_model.layers.#.self_attn.q_proj"}
     assert any("somewhere in their names" in finding.message for finding in loose.findings)
     everything = asked(model, "lora_target: 'q_proj,'\n")
-    assert everything.resolution.error
+    assert everything.resolution.refusal is not None
 
 
 def test_switches_do_nothing_on_models_that_it_does_not_know_the_parts_of() -> None:

@@ -33,7 +33,7 @@ def keyed(*keys: str, layers: int = -1, **more: Any) -> str:
 
 
 def adapted(outcome: Outcome) -> list[str]:
-    assert not outcome.resolution.error, outcome.resolution.error
+    assert outcome.resolution.refusal is None, str(outcome.resolution.refusal)
     return [one.name for one in outcome.resolution.adapted]
 
 
@@ -142,9 +142,9 @@ def test_keys_are_exact_names_within_blocks_or_the_model() -> None:
     ]
     assert adapted(asked(llama, keyed("lm_head", layers=1))) == ["lm_head"]
     outcome = asked(llama, keyed("q_proj"))
-    assert outcome.resolution.error == "Nothing is adapted: no layer has the name 'q_proj'."
-    assert outcome.resolution.cause == "no-match"
-    assert asked(llama, keyed()).resolution.error == "Nothing is adapted: keys is empty."
+    assert str(outcome.resolution.refusal) == "Nothing is adapted: no layer has the name 'q_proj'."
+    assert outcome.resolution.refused_as("no-match")
+    assert str(asked(llama, keyed()).resolution.refusal) == "Nothing is adapted: keys is empty."
 
 
 def test_keys_that_match_nothing_are_findings() -> None:
@@ -170,14 +170,14 @@ def test_keys_that_match_nothing_are_findings() -> None:
 )
 def test_where_mlx_lm_stops(keys: tuple[str, ...], said: str) -> None:
     outcome = asked(sample("llama"), keyed(*keys))
-    assert said in outcome.resolution.error and outcome.resolution.cause == "refused"
-    assert not asked(sample("llama"), keyed("lm_head", "model.layers")).resolution.error  # a list is no module
+    assert said in str(outcome.resolution.refusal) and outcome.resolution.refused_as("refused")
+    assert asked(sample("llama"), keyed("lm_head", "model.layers")).resolution.refusal is None  # a list is no module
 
 
 def test_more_layers_than_there_are_stop_it() -> None:
     outcome = asked(sample("llama"), keyed("self_attn.q_proj", layers=33))
-    assert outcome.resolution.error.startswith("num_layers is 33, and the model has 32 blocks")
-    assert outcome.resolution.cause == "layers-absent"
+    assert str(outcome.resolution.refusal).startswith("num_layers is 33, and the model has 32 blocks")
+    assert outcome.resolution.refused_as("layers-absent")
 
 
 def test_experts_are_split_and_have_no_dora() -> None:
@@ -192,7 +192,7 @@ def test_experts_are_split_and_have_no_dora() -> None:
     with fails("is one part of model.layers.0.mlp.experts.gate_up_proj", "Name all of them, or none"):
         asked(sample("qwen3_moe"), keyed(gate))
     stopped = asked(sample("qwen3_moe"), keyed(gate, up, fine_tune_type="dora")).resolution
-    assert stopped.cause == "dora" and "mlx-lm stops" in stopped.error
+    assert stopped.refused_as("dora") and "mlx-lm stops" in str(stopped.refusal)
 
 
 def test_a_tied_embedding_is_adapted_beside_what_is_counted() -> None:

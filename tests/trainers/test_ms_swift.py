@@ -29,7 +29,7 @@ def asked(model: ModelMap, options: str) -> Outcome:
 
 def adapted(outcome: Outcome) -> set[str]:
     """The adapted names, their numbers as one sign."""
-    assert not outcome.resolution.error, outcome.resolution.error
+    assert outcome.resolution.refusal is None, str(outcome.resolution.refusal)
     return {re.sub(r"\d+", "#", one.name) for one in outcome.resolution.adapted}
 
 
@@ -110,7 +110,7 @@ def test_all_linear_is_its_default() -> None:
 
 
 def test_all_linear_sees_no_conv1d_and_no_bare_parameter() -> None:
-    assert asked(sample("gpt2"), "").resolution.error
+    assert asked(sample("gpt2"), "").resolution.refusal is not None
     experts = asked(sample("gpt_oss"), "")
     assert any("target_parameters" in finding.fix for finding in experts.findings)
     assert not any("experts" in name for name in adapted(experts))
@@ -128,7 +128,7 @@ def test_towers_are_frozen_for_all_linear_alone() -> None:
     named = asked(sample("llava"), "--target_modules q_proj v_proj")
     assert any("vision_tower" in name for name in adapted(named))
     assert any("48 weights of towers" in finding.message for finding in named.findings)
-    assert asked(model, "--freeze_llm").resolution.error.startswith("ms-swift stops: none of the model's parts")
+    assert str(asked(model, "--freeze_llm").resolution.refusal).startswith("ms-swift stops: none of the model's parts")
 
 
 def test_other_names_beside_all_linear_are_dropped_with_towers() -> None:
@@ -177,7 +177,7 @@ def test_a_class_of_several_model_types() -> None:
     with_towers = asked(sample("glm"), "--model_type glm_edge_v").config
     assert with_towers is not None and str(with_towers.target_modules).startswith(r"^(model\.layers(?=\.)")
     stops = asked(sample("idefics2"), "")
-    assert "none of its model types" in stops.resolution.error
+    assert "none of its model types" in str(stops.resolution.refusal)
     paddle = sample("paddleocr_vl")
     with fails("in ways that differ by model type: paddle_ocr, paddleocr_vl"):
         asked(paddle, "")

@@ -26,7 +26,7 @@ def asked(model: ModelMap, text: str) -> Outcome:
 
 def sizes(outcome: Outcome) -> tuple[int, int, float]:
     """How many are adapted, and the rank and alpha of the first."""
-    assert not outcome.resolution.error, outcome.resolution.error
+    assert outcome.resolution.refusal is None, str(outcome.resolution.refusal)
     adapted = outcome.resolution.adapted
     return len(adapted), adapted[0].rank, adapted[0].alpha
 
@@ -112,7 +112,7 @@ def test_commands_are_told_from_files() -> None:
 def test_without_use_peft_nothing_is_adapted() -> None:
     for text in ("lora_r: 8\nlora_alpha: 4", "trl sft --lora_r 8 --lora_alpha 4"):
         outcome = asked(sample("llama"), text)
-        assert outcome.resolution.error.startswith("TRL makes no adapter") and outcome.config is None
+        assert str(outcome.resolution.refusal).startswith("TRL makes no adapter") and outcome.config is None
         (finding,) = outcome.findings
         assert (finding.code, finding.severity) == ("ignored-key", "error")
         assert "no effect of lora_alpha, lora_r" in finding.message
@@ -120,7 +120,9 @@ def test_without_use_peft_nothing_is_adapted() -> None:
 
 def test_a_single_name_is_a_regular_expression() -> None:
     nothing = asked(sample("llama"), "use_peft: true\nlora_target_modules: [q_proj]\n")
-    assert nothing.resolution.error.endswith('give ".*[.]q_proj".') and '["q_proj"]' not in nothing.resolution.error
+    assert str(nothing.resolution.refusal).endswith('give ".*[.]q_proj".') and '["q_proj"]' not in str(
+        nothing.resolution.refusal
+    )
     (finding,) = nothing.findings
     assert finding.severity == "error" and r"Write .*\.q_proj" in finding.fix
     one = asked(sample("llama"), "use_peft: true\nlora_target_modules: [model.layers.0.self_attn.q_proj]\n")
@@ -131,7 +133,7 @@ def test_a_single_name_is_a_regular_expression() -> None:
 
 def test_an_adapted_head_is_refused_where_trl_refuses_it() -> None:
     text = "use_peft: true\nlora_target_modules: [lm_head, q_proj]\n"
-    assert 'TRL stops at an adapter of "lm_head"' in asked(sample("llama"), text).resolution.error
+    assert 'TRL stops at an adapter of "lm_head"' in str(asked(sample("llama"), text).resolution.refusal)
     saved = asked(sample("llama"), "use_peft: true\nlora_modules_to_save: [lm_head]\n")
     assert saved.resolution.saved == ("lm_head",)
     command = "trl reward --use_peft --lora_target_modules q_proj v_proj --lora_task_type SEQ_CLS"

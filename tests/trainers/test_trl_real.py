@@ -263,7 +263,7 @@ def test_trl_stops_at_an_adapted_head(python: Path, tmp_path: Path) -> None:
         }
     )
     outcome = Trl().resolve(lorascope.inspect(str(base)), Trl().read(text, "c.yaml"))
-    assert 'TRL stops at an adapter of "lm_head"' in outcome.resolution.error
+    assert 'TRL stops at an adapter of "lm_head"' in str(outcome.resolution.refusal)
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(AssertionError, match="adapter to `lm_head` is not supported"):
         run_in(python, [str(ITSELF), "train", str(tmp_path / "c.yaml")], tmp_path, CPU)

@@ -123,7 +123,7 @@ def test_embeddings_are_moved_to_what_is_saved() -> None:
     assert outcome.resolution.saved == ("model.embed_tokens",) and len(outcome.resolution.adapted) == 32
     assert told(outcome.findings) == [("trainer-filter", "warning")]
     stopped = asked(sample("llama"), "FastLanguageModel: target_modules=['lm_head']")
-    assert "no other target is left" in stopped.resolution.error
+    assert "no other target is left" in str(stopped.resolution.refusal)
     with fails("shares a weight", "0 modules are called so"):
         asked(sample("gpt_neo"), "FastModel: target_modules=['q_proj', 'embed_tokens', 'lm_head']")
 
@@ -157,7 +157,7 @@ def test_what_is_saved_without_a_weight_is_not_trained() -> None:
 
 def test_how_the_model_is_loaded_counts() -> None:
     call = "FastLanguageModel: finetune_mlp_modules=False"
-    assert "hands finetune_mlp_modules to LoraConfig" in asked(sample("llama"), call).resolution.error
+    assert "hands finetune_mlp_modules to LoraConfig" in str(asked(sample("llama"), call).resolution.refusal)
     slow = asked(sample("llama"), call, ", load_in_8bit=True")
     assert len(slow.resolution.adapted) == 4 * 32
     with fails("full_finetuning of from_pretrained makes Unsloth train every weight"):
@@ -193,7 +193,7 @@ def test_unknown_arguments_are_named() -> None:
     assert "target_module is no key of it: FastModel passes over it silently" in found[0].message
     assert "target_modules" in found[0].fix and "embed_tokens and lm_head in full" in found[1].message
     stopped = asked(sample("llama"), "FastLanguageModel: target_module=['q_proj']")
-    assert "hands target_module to LoraConfig" in stopped.resolution.error
+    assert "hands target_module to LoraConfig" in str(stopped.resolution.refusal)
 
 
 def test_every_fault_is_said() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.findings import Finding, Severity
+from lorascope.peft_rules.diagnostics import Diagnostic
 
 Find = Callable[[CheckContext], Iterator[Finding]]
 
@@ -27,9 +28,10 @@ class Rule:
     meaning: str
     why: str
 
-    def finding(self, where: str, message: str, fix: str, severity: Severity | None = None) -> Finding:
-        """A finding of this kind."""
-        return Finding(self.code, severity or self.severity, where, message, fix)
+    def finding(self, where: str, about: str | Diagnostic, fix: str, severity: Severity | None = None) -> Finding:
+        """A finding of this kind, with a message or with the diagnostic that it reports."""
+        diagnostic = None if isinstance(about, str) else about
+        return Finding(self.code, severity or self.severity, where, str(about), fix, diagnostic)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

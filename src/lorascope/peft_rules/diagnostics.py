@@ -6,13 +6,11 @@ the text, when somebody reads it.
 
 from __future__ import annotations
 
-from lorascope import light_dataclasses as dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.foreign_text import literal
-
-Value = TypeVar("Value")
 
 _MOST_NAMES = 6
 _MOST_ITEMS = 10
@@ -88,18 +86,19 @@ def listed_names(names: Iterable[str]) -> str:
     """The first names in a row, and how many there are more."""
     every = tuple(names)
     more = f" and {len(every) - _MOST_NAMES} more" if len(every) > _MOST_NAMES else ""
-    return ", ".join(map(_cut, every[:_MOST_NAMES])) + more
+    return ", ".join(map(_short, every[:_MOST_NAMES])) + more
 
 
-def array(items: Iterable[str | int]) -> str:
+def array(items: Iterable[str] | Iterable[int]) -> str:
     """Names or numbers as Python would write their list, the first ten of many."""
-    ordered: list[str | int] = sorted(items)  # type: ignore[type-var]
+    ordered = sorted(items)
     more = f" … and {len(ordered) - _MOST_ITEMS:,} more" if len(ordered) > _MOST_ITEMS else ""
-    return f"[{', '.join(repr(_cut(item)) for item in ordered[:_MOST_ITEMS])}{more}]"
+    shown = (repr(_short(item) if isinstance(item, str) else item) for item in ordered[:_MOST_ITEMS])
+    return f"[{', '.join(shown)}{more}]"
 
 
-def _cut(item: Value) -> Value:
-    return f"{item[:_MOST_LETTERS]}…" if isinstance(item, str) and len(item) > _MOST_LETTERS else item  # type: ignore[return-value]
+def _short(name: str) -> str:
+    return f"{name[:_MOST_LETTERS]}…" if len(name) > _MOST_LETTERS else name
 
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {

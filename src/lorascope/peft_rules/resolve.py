@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lorascope import light_dataclasses as dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Module
 from lorascope.peft_rules import (
     initializations,

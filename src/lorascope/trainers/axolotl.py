@@ -13,6 +13,7 @@ from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Module
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.diagnostics import Reason
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
@@ -96,6 +97,7 @@ _MULTIMODAL = frozenset(
 # These hand the configuration to TRL's trainer, which wraps the model itself (loaders/model.py, _load_adapters).
 _WRAPPED_LATER = ("dpo", "ipo", "kto")
 _KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+_NO_ADAPTER = Reason("no-adapter", "{title} makes no LoRA adapter: the file {adapter}. Set adapter: lora")
 
 
 class Axolotl:
@@ -209,8 +211,7 @@ class Axolotl:
         adapter = settings.get("adapter")
         if adapter not in _LORA:
             said = f"trains with the adapter {adapter!r}" if adapter else "trains every weight of the model"
-            error = f"{_TITLE} makes no LoRA adapter: the file {said}. Set adapter: lora"
-            return Outcome(Resolution(error=error, cause="no-adapter"), None, asked.findings)
+            return Outcome(Resolution(refusal=_NO_ADAPTER.about(title=_TITLE, adapter=said)), None, asked.findings)
         targets, of_modules = _targets(model, settings)
         parameters, of_parameters = _parameters(model, settings)
         config = adapter_config(
@@ -329,7 +330,7 @@ def _conflicts(data: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator
         try:
             compiled(entry, "lora_target_modules")
         except BadPatternError as error:
-            yield f"lora_target_modules has {quoted(entry)}, which is no regular expression ({error.reason}): axolotl compiles every entry"
+            yield f"lora_target_modules has {quoted(entry)}, which is no regular expression ({error.diagnostic.values['why']}): axolotl compiles every entry"
     if settings.get("quantize_moe_experts"):
         if adapter not in _LORA:
             yield "quantize_moe_experts is set without adapter: lora or qlora"
@@ -532,12 +533,12 @@ def _loaded(model: ModelMap, config: AdapterConfig, settings: Mapping[str, Any])
     clippable = {module.name for module in model.modules if module.class_name == _CLIPPABLE}
     seen = _with_clippable(model, clippable) if clippable else model
     resolution = resolve(seen, config, _PEFT)
-    if resolution.cause == "parameters-options" and config.lora_dropout and not config.target_parameters:
+    if resolution.refused_as("parameters-options") and config.lora_dropout and not config.target_parameters:
         # PEFT's rewrite for fused experts made target_parameters: axolotl then lets the experts go without dropout.
         if settings.get("rl") in _WRAPPED_LATER:
             return resolution, findings
         resolution = resolve(seen, dataclasses.replace(config, lora_dropout=0.0), _PEFT)
-        if not resolution.error:
+        if resolution.refusal is None:
             said = f"the fused experts train without lora_dropout {config.lora_dropout:g}, the other weights with it: axolotl changes PEFT so"
             findings.append(
                 Finding("trainer-filter", "note", "lora_dropout", said, "Set lora_dropout: 0 to train all alike.")

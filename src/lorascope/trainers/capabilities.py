@@ -85,7 +85,7 @@ def fitted(plan: Plan, surface: Surface) -> AdapterConfig | None:
     sizes = {peft_name(plan.model, t.weight, surface.peft): (t.rank, t.alpha) for t in plan.targets}
     for config in _candidates(plan, surface):
         resolution = resolve(plan.model, config, surface.peft)
-        if not resolution.error and not size_difference(resolution, sizes, surface.peft):
+        if resolution.refusal is None and not size_difference(resolution, sizes, surface.peft):
             return config
     return None
 

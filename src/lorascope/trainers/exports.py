@@ -83,8 +83,8 @@ def _difference(plan: Plan, trainer: Trainer, text: str) -> str:
     """How what the tool does with the text differs from the plan; empty if it does not."""
     outcome = trainer.resolve(plan.model, trainer.read(text, f"export to {trainer.name}"))
     done = outcome.resolution
-    if done.error:
-        return done.error
+    if done.refusal is not None:
+        return str(done.refusal)
     wanted, found = _sizes(plan.model, plan.resolution), _sizes(plan.model, done)
     for name in sorted(wanted.keys() | found.keys()):
         one, other = wanted.get(name), found.get(name)

@@ -245,7 +245,7 @@ def _settings(plan: Plan) -> dict[str, Any] | None:
         settings = {"lora_target": list(names), **common}
         found, _ = _lora_config(model, {**_DEFAULTS, **settings})
         resolution = resolve(model, found, _PEFT)
-        if not resolution.error and not size_difference(resolution, sizes, _PEFT):
+        if resolution.refusal is None and not size_difference(resolution, sizes, _PEFT):
             joined = ",".join(names)
             return {**settings, "lora_target": joined if len(joined) <= _WIDEST else list(names)}
     return None

@@ -13,8 +13,9 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import listed
+from lorascope.peft_rules.diagnostics import Diagnostic, Reason
 from lorascope.peft_rules.parameter_count import stored_shape
-from lorascope.peft_rules.types import Adapted, Behavior, Resolution
+from lorascope.peft_rules.types import Adapted, Resolution
 from lorascope.plans.types import Plan
 from lorascope.sources.files.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import commented_yaml
@@ -39,6 +40,21 @@ _TYPES = ("lora", "dora", "full")
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 # Numbers that YAML 1.1 reads as texts, and that mlx-lm's own loader reads as numbers.
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
+_TOO_MANY_LAYERS = Reason(
+    "layers-absent", "num_layers is {layers}, and the model has {blocks} blocks: mlx-lm stops. -1 means all."
+)
+_NAMED_TWICE = Reason("refused", "{name} is named twice, as {again} too: mlx-lm stops at the adapter that it has.")
+_HOLDS_LAYERS = Reason(
+    "refused", "{key} holds layers and is none itself: mlx-lm stops, as it adapts single layers only."
+)
+_DORA_OF_EXPERTS = Reason("dora", "DoRA of {name}, whose experts are one layer: mlx-lm stops, as it has none for them.")
+_NO_LAYER = Reason("no-match", "Nothing is adapted: no layer has the name {shown}.")
+_NO_KEYS = Reason("no-match", "Nothing is adapted: keys is empty.")
+_UNMATCHED_KEYS = Reason(
+    "no-match",
+    "of the keys, these name no layer there that mlx-lm can adapt: {shown}. Names that it has not it passes over without "
+    "a word",
+)
 
 
 class MlxLm:
@@ -169,16 +185,16 @@ class MlxLm:
         parameters = settings.get("lora_parameters") or _PARAMETERS
         layers = _NUM_LAYERS if settings.get("num_layers") is None else settings["num_layers"]
         if layers > mlx.layers:
-            error = f"num_layers is {layers}, and the model has {mlx.layers} blocks: mlx-lm stops. -1 means all."
-            return Outcome(Resolution(error=error, cause="layers-absent"), None, asked.findings)
+            refusal = _TOO_MANY_LAYERS.about(layers=layers, blocks=mlx.layers)
+            return Outcome(Resolution(refusal=refusal), None, asked.findings)
         keys = parameters.get("keys")
         findings = list(asked.findings)
         if keys is None:
             keys = _default_keys(mlx)
             findings.append(_default_finding(mlx, layers, settings))
         stopped = _stopped(mlx, keys, layers)
-        if stopped:
-            return Outcome(Resolution(error=stopped, cause="refused"), None, tuple(findings))
+        if stopped is not None:
+            return Outcome(Resolution(refusal=stopped), None, tuple(findings))
         outcome = _outcome(model, mlx, parameters, kind == "dora", keys, layers, findings)
         return outcome if parameters.get("keys") is None else _with_unmatched(outcome, mlx, keys, layers)
 
@@ -315,13 +331,13 @@ def _counts(mlx: MlxModel, name: str, layers: int) -> bool:
     return layer is not None and layer >= (0 if layers <= 0 else mlx.layers - layers)
 
 
-def _stopped(mlx: MlxModel, keys: Sequence[str], layers: int) -> str:
-    """Why mlx-lm stops at keys; empty if it does not: what it cannot adapt, and what it would adapt twice."""
+def _stopped(mlx: MlxModel, keys: Sequence[str], layers: int) -> Diagnostic | None:
+    """Why mlx-lm stops at keys; None if it does not: what it cannot adapt, and what it would adapt twice."""
     names = set(keys)
     chosen = _named(mlx, [name for modules in mlx.modules.values() for name in modules], keys, layers)
     twice = [name for name in chosen if name in names and _counts(mlx, name, layers) and mlx.relative(name) in names]
     if twice:
-        return f"{twice[0]} is named twice, as {mlx.relative(twice[0])} too: mlx-lm stops at the adapter that it has."
+        return _NAMED_TWICE.about(twice[0], again=mlx.relative(twice[0]))
     whole = {part for modules in mlx.modules.values() for name in modules for part in _holding(name)}
     within = {
         part
@@ -332,8 +348,8 @@ def _stopped(mlx: MlxModel, keys: Sequence[str], layers: int) -> str:
     }
     holding = sorted(names & (whole | within))
     if holding:
-        return f"{quoted(holding[0])} holds layers and is none itself: mlx-lm stops, as it adapts single layers only."
-    return ""
+        return _HOLDS_LAYERS.about(holding[0], key=quoted(holding[0]))
+    return None
 
 
 def _holding(name: str) -> Iterator[str]:
@@ -379,8 +395,7 @@ def _outcome(
         if not pieces:
             continue
         if dora and weight.experts > 1:
-            error = f"DoRA of {pieces[0]}, whose experts are one layer: mlx-lm stops, as it has none for them."
-            return Outcome(Resolution(error=error, cause="dora"), None, tuple(findings))
+            return Outcome(Resolution(refusal=_DORA_OF_EXPERTS.about(pieces[0])), None, tuple(findings))
         if len(pieces) < len(names):
             raise LorascopeError(
                 f"{pieces[0]} is one part of {weight.name}, of which mlx-lm makes {' and '.join(names)}",
@@ -405,8 +420,8 @@ def _outcome(
     findings.extend(beside)
     if not adapted:
         named = listed(map(quoted, keys), _MOST_NAMED)
-        error = f"Nothing is adapted: no layer has the name {named}." if keys else "Nothing is adapted: keys is empty."
-        return Outcome(Resolution(error=error, cause="no-match"), None, tuple(_without_repeats(findings)))
+        refusal = _NO_LAYER.about(*keys, shown=named) if keys else _NO_KEYS.about()
+        return Outcome(Resolution(refusal=refusal), None, tuple(_without_repeats(findings)))
     trainable = sum(one.trainable for one in adapted)
     adapted.sort(key=lambda one: one.name)
     return Outcome(Resolution(tuple(adapted), trainable), None, tuple(_without_repeats(findings)))
@@ -445,18 +460,14 @@ def _with_unmatched(outcome: Outcome, mlx: MlxModel, keys: Sequence[str], layers
     hit = {*_chosen(mlx, keys, layers), *_named(mlx, mlx.sharing, keys, layers)}
     used = hit | {mlx.relative(name) for name in hit}
     unmatched = [key for key in dict.fromkeys(keys) if key not in used and not _others_named(mlx, [key])]
-    if not unmatched or done.error:
+    if not unmatched or done.refusal is not None:
         return outcome
-    said = (
-        f"of the keys, these name no layer there that mlx-lm can adapt: {listed(unmatched, _MOST_NAMED)}. Names that it has "
-        "not it passes over without a word"
-    )
+    warning = _UNMATCHED_KEYS.about(*unmatched, shown=listed(unmatched, _MOST_NAMED))
     fix = (
         f"lorascope export writes {_TITLE}'s own names of a plan; it calls stacks of experts switch_mlp, and some layers "
         "otherwise."
     )
-    finding = Finding("no-match", "error", "lora_parameters.keys", said, fix)
-    warning = Behavior("no-match", f"{said}.", tuple(unmatched))
+    finding = Finding("no-match", "error", "lora_parameters.keys", str(warning), fix)
     resolution = dataclasses.replace(done, warnings=(*done.warnings, warning))
     return dataclasses.replace(outcome, resolution=resolution, findings=(*outcome.findings, finding))
 

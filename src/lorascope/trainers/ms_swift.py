@@ -16,9 +16,10 @@ from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.diagnostics import Diagnostic, Reason
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
 from lorascope.peft_rules.resolve import resolve
-from lorascope.peft_rules.types import AdapterConfig, Behavior, Resolution
+from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.compiler import size_difference
 from lorascope.plans.rules import own_components
 from lorascope.plans.types import Plan
@@ -122,6 +123,13 @@ _HEADS = ("causal-lm", "image-text-to-text", "sequence-classification", "unknown
 _OF_PARTS = frozenset({"gemma4_assistant"})
 # Matches no name, and keeps it from searching for linear layers.
 _NOTHING = "(?!)"
+_ALL_FROZEN = Reason(
+    "refused", "ms-swift stops: none of the model's parts may be adapted (freeze_llm, freeze_vit, freeze_aligner)"
+)
+_NO_MODEL_TYPE = Reason(
+    "refused",
+    "ms-swift stops: none of its model types is for {architecture}, which it does not load without one. Give --model_type",
+)
 
 
 class MsSwift:
@@ -268,13 +276,12 @@ class MsSwift:
         settings = {**_DEFAULTS, **asked.settings}
         findings: list[Finding] = []
         searched = not settings.get("target_regex") and _LINEAR in settings["target_modules"]
-        kind, error = _kind(model, settings, findings, asking=searched)
-        if error:
-            return Outcome(Resolution(error=error, cause="refused"), None, tuple(findings))
+        kind, refusal = _kind(model, settings, findings, asking=searched)
+        if refusal is not None:
+            return Outcome(Resolution(refusal=refusal), None, tuple(findings))
         targets = _targets(model, settings, kind, findings, asked.settings)
         if targets is None:
-            error = "ms-swift stops: none of the model's parts may be adapted (freeze_llm, freeze_vit, freeze_aligner)"
-            return Outcome(Resolution(error=error, cause="refused"), None, tuple(findings))
+            return Outcome(Resolution(refusal=_ALL_FROZEN.about()), None, tuple(findings))
         config = _lora_config(model, settings, kind, targets, findings)
         return Outcome(_adapted(model, config, findings), config, tuple(findings))
 
@@ -325,7 +332,7 @@ def _settings(plan: Plan) -> dict[str, Any] | None:
     }
     sizes = {peft_name(plan.model, t.weight): (t.rank, t.alpha) for t in plan.targets}
     outcome = MsSwift().resolve(plan.model, Asked("", settings))
-    exact = not outcome.resolution.error and not size_difference(outcome.resolution, sizes, _PEFT)
+    exact = outcome.resolution.refusal is None and not size_difference(outcome.resolution, sizes, _PEFT)
     return settings if exact else None
 
 
@@ -462,23 +469,20 @@ def _uncovered(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def _kind(
     model: ModelMap, settings: Mapping[str, Any], findings: list[Finding], *, asking: bool
-) -> tuple[ModelType, str]:
+) -> tuple[ModelType, Diagnostic | None]:
     """The model type whose rules hold, or why ms-swift stops.
 
     Raises:
         LorascopeError: Several come into question that differ in what is adapted.
     """
     if name := settings.get("model_type"):
-        return model_types()[name], ""
+        return model_types()[name], None
     kinds = types_for(model.architecture)
     towers = _has_towers(model)
     if not kinds:
         if _stops_at(model):
-            return ModelType(""), (
-                f"ms-swift stops: none of its model types is for {model.architecture}, which it does not load without one. "
-                "Give --model_type"
-            )
-        return ModelType("", multimodal=towers), ""
+            return ModelType(""), _NO_MODEL_TYPE.about(architecture=model.architecture)
+        return ModelType("", multimodal=towers), None
     if len(kinds) > 1:
         findings.append(
             Finding(
@@ -501,7 +505,7 @@ def _kind(
             where=_TITLE,
             hint="Give --model_type.",
         )
-    return fitting[0], ""
+    return fitting[0], None
 
 
 # Discovery.
@@ -710,9 +714,9 @@ def _adapted(model: ModelMap, config: AdapterConfig, findings: list[Finding]) ->
         resolution,
         adapted=kept,
         trainable=resolution.trainable - sum(one.trainable for one in skipped),
-        warnings=tuple(said for said in resolution.warnings if not _only_about(said, alone)),
+        warnings=tuple(one for one in resolution.warnings if not _only_about(one, alone)),
     )
 
 
-def _only_about(said: Behavior, names: Collection[str]) -> bool:
-    return bool(said.names) and all(name in names for name in said.names)
+def _only_about(warning: Diagnostic, names: Collection[str]) -> bool:
+    return bool(warning.names) and all(name in names for name in warning.names)

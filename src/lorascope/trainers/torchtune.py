@@ -11,7 +11,8 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import listed
-from lorascope.peft_rules.types import Adapted, Behavior, Resolution
+from lorascope.peft_rules.diagnostics import Diagnostic, Reason
+from lorascope.peft_rules.types import Adapted, Resolution
 from lorascope.plans.types import Plan
 from lorascope.sources.files.yaml_text import parse_yaml
 from lorascope.trainers.commented_yaml import Reference, commented_yaml
@@ -66,6 +67,18 @@ _FAMILIES: Mapping[str, tuple[str, str, str]] = {
     "qwen2": ("QWEN2", "qwen2.qwen2_tokenizer", "vocab.json"),
     "qwen2_5": ("QWEN2", "qwen2_5.qwen2_5_tokenizer", "vocab.json"),
 }
+_NO_ARGUMENT = Reason("unsupported", "{path} has no argument {arguments}: torchtune stops.")
+_OTHER_TYPE = Reason("unsupported", "{path} builds a model of type {built}, and this is a {type}.")
+_NO_DECODER = Reason("unsupported", "{path} builds a plain decoder, and this is none.")
+_OTHER_SIZES = Reason("unsupported", "{path} builds {built}; this model has {sizes}.")
+_NO_ATTENTION = Reason(
+    "unsupported", "lora_attn_modules is empty: torchtune stops, even where only the MLP is to be adapted."
+)
+_NO_HEAD = Reason(
+    "unsupported", "apply_lora_to_output is true, and the output layer is the embedding: torchtune stops."
+)
+_UNKNOWN_PARTS = Reason("no-match", "lora_attn_modules has {parts}, passed over.")
+_NO_PART = Reason("no-match", "Nothing is adapted: none of lora_attn_modules is one of {parts}.")
 
 
 class Torchtune:
@@ -187,14 +200,14 @@ class Torchtune:
         """
         settings = {**_DEFAULTS, **asked.settings}
         path = _path_of(settings["_component_"])
-        error = _mismatch(model, settings, path)
+        refusal = _mismatch(model, settings, path)
         attention = tuple(settings["lora_attn_modules"])
-        if not error and not attention:
-            error = "lora_attn_modules is empty: torchtune stops, even where only the MLP is to be adapted."
-        if not error and settings["apply_lora_to_output"] and not _has_head(model, settings, path):
-            error = "apply_lora_to_output is true, and the output layer is the embedding: torchtune stops."
-        if error:
-            return Outcome(Resolution(error=error, cause="unsupported"), None, asked.findings)
+        if refusal is None and not attention:
+            refusal = _NO_ATTENTION.about()
+        if refusal is None and settings["apply_lora_to_output"] and not _has_head(model, settings, path):
+            refusal = _NO_HEAD.about()
+        if refusal is not None:
+            return Outcome(Resolution(refusal=refusal), None, asked.findings)
         names = set(attention) & set(ATTENTION_PARTS)
         names |= {*(_MLP if settings["apply_lora_to_mlp"] else ())}
         names |= {"output"} if settings["apply_lora_to_output"] else set()
@@ -367,24 +380,24 @@ def _key_findings(data: Mapping[str, Any], model: Mapping[str, Any], path: str, 
 # Resolving.
 
 
-def _mismatch(model: ModelMap, settings: Mapping[str, Any], path: str) -> str:
-    """Why a function does not build this model; empty if it does."""
+def _mismatch(model: ModelMap, settings: Mapping[str, Any], path: str) -> Diagnostic | None:
+    """Why a function does not build this model; None if it does."""
     unknown = [key for key in settings if key not in _DEFAULTS and f"{path}.{key}" not in known_keys("torchtune")]
     unknown += [key for key in _departures(settings) if f"{path}.{key}" not in known_keys("torchtune")]
     unknown = [key for key in unknown if key != "_component_"]
     if unknown:
-        return f"{path} has no argument {', '.join(unknown)}: torchtune stops."
+        return _NO_ARGUMENT.about(*unknown, path=path, arguments=", ".join(unknown))
     builder = next((one for one in BUILDERS if one.path == path), None)
     wanted = builder.model_type if builder else PLAIN[path]
     if wanted != model.model_type:
-        return f"{path} builds a model of type {wanted}, and this is a {model.model_type or model.architecture}."
+        return _OTHER_TYPE.about(path=path, built=wanted, type=model.model_type or model.architecture)
     found = sizes_of(model)
     built = builder.sizes if builder else _sizes_given(settings)
     if found is None:
-        return f"{path} builds a plain decoder, and this is none."
+        return _NO_DECODER.about(path=path)
     if built is not None and built != found:
-        return f"{path} builds {built}; this model has {found}."
-    return ""
+        return _OTHER_SIZES.about(path=path, built=str(built), sizes=str(found))
+    return None
 
 
 def _departures(settings: Mapping[str, Any]) -> list[str]:
@@ -441,15 +454,13 @@ def _outcome(
         )
         told.append(Finding("trainer-filter", "note", "model", said, "Nothing to do; PEFT has one for all pieces."))
     unknown = tuple(name for name in attention if name not in ATTENTION_PARTS)
-    warnings = (
-        [Behavior("no-match", f"lora_attn_modules has {', '.join(unknown)}, passed over.", unknown)] if unknown else []
-    )
+    warnings = (_UNKNOWN_PARTS.about(*unknown, parts=", ".join(unknown)),) if unknown else ()
     adapted.sort(key=lambda one: one.name)
     if not adapted:
-        error = f"Nothing is adapted: none of lora_attn_modules is one of {', '.join(ATTENTION_PARTS)}."
-        return Outcome(Resolution(error=error, cause="no-match"), None, tuple(told))
+        refusal = _NO_PART.about(parts=", ".join(ATTENTION_PARTS))
+        return Outcome(Resolution(refusal=refusal), None, tuple(told))
     trainable = sum(one.trainable for one in adapted)
-    return Outcome(Resolution(tuple(adapted), trainable, warnings=tuple(warnings)), None, tuple(told))
+    return Outcome(Resolution(tuple(adapted), trainable, warnings=warnings), None, tuple(told))
 
 
 def _example_hint() -> str:

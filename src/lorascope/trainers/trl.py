@@ -13,6 +13,7 @@ from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.diagnostics import Reason
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
@@ -59,6 +60,14 @@ _KEY = re.compile(r"\s*(-\s|[\"']?[A-Za-z_]\w*[\"']?\s*:(\s|$))")
 _COMMAND = re.compile(rf"(^\s*--\w)|((^|[\s/])(trl\s+({'|'.join(_SCRIPTS)})|({'|'.join(_SCRIPTS)})\.py)(\s|$))")
 # A configuration of what `--config` and the script's own keys stand beside.
 _BESIDE = ("config", "model_name_or_path", "chat_template_path", "script")
+_NO_ADAPTER = Reason(
+    "no-adapter", "TRL makes no adapter and trains every weight, because use_peft is not true. Set use_peft: true"
+)
+_ADAPTED_HEAD = Reason(
+    "unsupported",
+    'TRL stops at an adapter of "{name}", because its loss reads that weight without it. Leave it out of '
+    "lora_target_modules; lora_modules_to_save trains it in full.",
+)
 
 
 class Trl:
@@ -168,8 +177,7 @@ class Trl:
         """What TRL's `get_peft_config` makes PEFT adapt, and what its trainers refuse of that."""
         settings = asked.settings
         if settings["use_peft"] is False:
-            error = "TRL makes no adapter and trains every weight, because use_peft is not true. Set use_peft: true"
-            return Outcome(Resolution(error=error, cause="no-adapter"), None, asked.findings)
+            return Outcome(Resolution(refusal=_NO_ADAPTER.about()), None, asked.findings)
         modules = settings["lora_target_modules"]
         parameters = settings["lora_target_parameters"]
         saved = settings["lora_modules_to_save"]
@@ -187,9 +195,7 @@ class Trl:
         )
         resolution = resolve(model, config, self.peft)
         if isinstance(modules, str):  # a list with that name alone is what TRL makes this text of
-            resolution = dataclasses.replace(
-                resolution, error=resolution.error.replace(f'give ["{modules}"] or ', "give ")
-            )
+            resolution = _without_list_hint(resolution)
         findings = [*asked.findings, *_word_findings(settings, resolution)]
         head = model.output_embeddings
         if (
@@ -197,12 +203,17 @@ class Trl:
             and settings["script"] != _HEADLESS
             and any(one.name in (head, f"{head}.weight") for one in resolution.adapted)
         ):
-            error = (
-                f'TRL stops at an adapter of "{head}", because its loss reads that weight without it. Leave it out of '
-                "lora_target_modules; lora_modules_to_save trains it in full."
-            )
-            return Outcome(Resolution(error=error, cause="unsupported"), config, tuple(findings))
+            return Outcome(Resolution(refusal=_ADAPTED_HEAD.about(head)), config, tuple(findings))
         return Outcome(resolution, config, tuple(findings))
+
+
+def _without_list_hint(resolution: Resolution) -> Resolution:
+    """A resolution whose refusal does not advise a list of one name."""
+    refusal = resolution.refusal
+    if refusal is None or refusal.values.get("hint") != "regex":
+        return resolution
+    refusal = dataclasses.replace(refusal, values={**refusal.values, "hint": "regex-alone"})
+    return dataclasses.replace(resolution, refusal=refusal)
 
 
 # Writing.
@@ -221,7 +232,7 @@ def _said_modules(plan: Plan, config: AdapterConfig) -> tuple[str | tuple[str, .
     pattern = rf"(.*\.)?{re.escape(modules[0])}"
     sizes = {peft_name(plan.model, t.weight): (t.rank, t.alpha) for t in plan.targets}
     resolution = resolve(plan.model, dataclasses.replace(config, target_modules=pattern), NEWEST)
-    if not resolution.error and not size_difference(resolution, sizes):
+    if resolution.refusal is None and not size_difference(resolution, sizes):
         return (
             pattern,
             "TRL would make a text of a list with one name, which PEFT reads as a regular expression: so it is one.",
@@ -382,7 +393,7 @@ def _word_findings(settings: Mapping[str, Any], resolution: Resolution) -> Itera
     if not isinstance(modules, str) or modules.lower() == _ALL_LINEAR:
         return
     said = f"TRL hands the single name {quoted(modules)} to PEFT as a text, which is a regular expression for the whole name"
-    if resolution.error:
+    if resolution.refusal is not None:
         fix = (
             rf"Write .*\.{re.escape(modules)} for all modules of that name."
             if re.fullmatch(r"[\w.]+", modules)

@@ -13,6 +13,7 @@ from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.diagnostics import Reason
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.matchers import ALL_LINEAR, all_linear_targets
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
@@ -294,7 +295,7 @@ def _said(plan: Plan) -> AdapterConfig | None:
         if not _is_own(owner, plan.model):
             settings |= {**_SCOPE, "task_type": config.task_type}
         resolution = _outcome(plan.model, {**settings, "owner": owner, "given": (), "slow": False}).resolution
-        if not resolution.error and not size_difference(resolution, sizes):
+        if resolution.refusal is None and not size_difference(resolution, sizes):
             return config
     return None
 
@@ -380,6 +381,9 @@ def _loading_faults(loading: Mapping[str, Any]) -> Iterator[str]:
 # Resolving.
 
 
+_STOPPED = Reason("refused", "{title} stops: {why}")
+
+
 class _StopError(Exception):
     """Unsloth stops; the text says why."""
 
@@ -410,8 +414,8 @@ def _outcome(model: ModelMap, settings: Mapping[str, Any]) -> Outcome:
         if not own:
             resolution = _without_bare_parameters(model, resolution, targets)
     except (_StopError, NothingToTrainError, BadPatternError) as stop:
-        error = f"{_TITLE} stops: {stop}"
-        return Outcome(Resolution(error=error, cause="refused"), None, tuple(targets.findings))
+        refusal = _STOPPED.about(title=_TITLE, why=str(stop))
+        return Outcome(Resolution(refusal=refusal), None, tuple(targets.findings))
     return Outcome(resolution, config, tuple(targets.findings))
 
 

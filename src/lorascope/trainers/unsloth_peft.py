@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.matchers import ALL_LINEAR
 from lorascope.peft_rules.modules_to_save import names_before_matching
 from lorascope.peft_rules.moe_rewrite import converted_targets
@@ -30,9 +31,9 @@ def resolve_under_unsloth(model: ModelMap, config: AdapterConfig) -> Resolution:
     if model.model_type == "qwen2_moe" and not model.moe_conversion:
         model = dataclasses.replace(model, moe_conversion="qwen2_moe")
     if model.moe_conversion:
-        config, error = _converted(model, config)
-        if error:
-            return Resolution(error=error, cause="moe-rewrite")
+        config, refusal = _converted(model, config)
+        if refusal is not None:
+            return Resolution(refusal=refusal)
         model = dataclasses.replace(model, moe_conversion="")
     wrapped = {module.name for module in model.modules if module.class_name == _CLIPPABLE}
     if not wrapped:
@@ -52,7 +53,7 @@ def resolve_under_unsloth(model: ModelMap, config: AdapterConfig) -> Resolution:
     return dataclasses.replace(resolution, adapted=adapted, trainable=resolution.trainable - again)
 
 
-def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, str]:
+def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, Diagnostic | None]:
     """PEFT's rewrite as Unsloth has it: import_fixes.py, `_patch_peft_moe_target_conversion`.
 
     It keeps PEFT from rewriting wherever parameters are given, and names with dots; and it puts linear layers back
@@ -60,21 +61,21 @@ def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, s
     """
     asked = config.target_modules
     if config.target_parameters or (isinstance(asked, str) and "." in asked):
-        return config, ""
+        return config, None
     dotted: tuple[str, ...] = ()
     rewritten = config
     if isinstance(asked, tuple):
         dotted = tuple(name for name in asked if "." in name)
         bare = tuple(name for name in asked if "." not in name)
         if dotted and not bare:
-            return config, ""
+            return config, None
         rewritten = dataclasses.replace(config, target_modules=bare)
     saved = names_before_matching(config.modules_to_save, config.task_type)
     targets = converted_targets(model, rewritten, saved, release_of(NEWEST))
-    if targets.error:
-        return config, targets.error
+    if targets.refusal is not None:
+        return config, targets.refusal
     if isinstance(targets.modules, str):
-        return config, ""
+        return config, None
     after = frozenset(targets.modules or ()) | frozenset(dotted)
     parameters = targets.parameters or frozenset()
     restored = _restored(model, asked, after, parameters)
@@ -86,7 +87,7 @@ def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, s
             rank_pattern=targets.rank_pattern,
             alpha_pattern=targets.alpha_pattern,
         ),
-        "",
+        None,
     )
 
 

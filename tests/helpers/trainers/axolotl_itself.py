@@ -159,7 +159,7 @@ def compared(module: Any, model: Any, text: str) -> str:
     try:
         outcome = trainer.resolve(model, trainer.read(text, "file"))
         told = {one.name: (one.rank, one.alpha, one.scale) for one in outcome.resolution.adapted}
-        refusal, trainable = outcome.resolution.error, outcome.resolution.trainable
+        refusal, trainable = str(outcome.resolution.refusal or ""), outcome.resolution.trainable
     except LorascopeError as error:
         told, refusal, trainable = {}, str(error), 0
     with restored(module):

@@ -192,8 +192,8 @@ def said_of(model: Any, text: str) -> dict[str, Any]:
     except ls.LorascopeError as error:
         return {"refused": list(error.faults)}
     one = outcome.resolution
-    if one.error:
-        return {"error": one.error, "cause": one.cause}
+    if one.refusal is not None:
+        return {"error": str(one.refusal), "cause": one.refusal.code}
     sizes = {weight.name: [weight.rank, weight.scale] for weight in one.adapted}
     findings = [finding.message for finding in outcome.findings]
     return {"adapted": sizes, "trainable": one.trainable, "findings": findings}

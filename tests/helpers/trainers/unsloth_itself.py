@@ -287,8 +287,8 @@ def said_of(model: Any, asked: Any) -> dict[str, Any]:
         said = Unsloth().resolve(model, asked).resolution
     except ls.LorascopeError as error:
         return {"not covered": error.faults[0]}
-    if said.error:
-        return {"error": said.error}
+    if said.refusal is not None:
+        return {"error": str(said.refusal)}
     return {
         "adapted": {one.name: (one.rank, one.alpha, one.scale) for one in said.adapted},
         "trainable": said.trainable,
