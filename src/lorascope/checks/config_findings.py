@@ -37,10 +37,9 @@ def adapter_file_findings(context: CheckContext) -> Iterator[Finding]:
 
 def trainer_findings(context: CheckContext) -> Iterator[Finding]:
     """The findings on what a trainer without PEFT adapts: nothing, too much, or too little."""
-    resolution = context.resolution
-    if resolution.error:
+    if context.refusal:
         command = planning_command(context.model)
         fix = f"Name weights that the model has; lorascope export writes them from {command}"
-        yield Finding(resolution.cause or REFUSED.code, "error", context.where, resolution.error, fix)
+        yield Finding(context.refusal.code or REFUSED.code, "error", context.where, context.refusal_text, fix)
     yield from apply_rules(REACH, context)
     yield from apply_rules(COVERAGE, context.without_entries())

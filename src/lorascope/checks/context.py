@@ -13,10 +13,11 @@ from lorascope.checks.suggestions import MOST_SPELLED
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import count_endings
 from lorascope.peft_rules.addresses import weight_of
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.matchers import parameter_names
 from lorascope.peft_rules.releases import NEWEST, Release, release_of
 from lorascope.peft_rules.resolve import resolve
-from lorascope.peft_rules.types import AdapterConfig, Behavior, Resolution
+from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.name_forms import shortest_endings
 from lorascope.plans.rules import own_components
 from lorascope.sources.checkpoint.types import Tensor
@@ -93,19 +94,29 @@ class CheckContext:
     @cached_property
     def comparison(self) -> TensorComparison | None:
         """The tensors of the file next to what PEFT would save; None without a file, or where PEFT refuses."""
-        if self.tensors is None or self.resolution.error:
+        if self.tensors is None or self.refusal:
             return None
         from lorascope.checks.tensor_comparison import TensorComparison  # with what reads tables of names
 
         return TensorComparison(self.model, self.config, self.resolution, self.release_name, self.tensors)
 
-    def behaviors(self, code: str) -> list[Behavior]:
-        """What PEFT does silently, of one kind."""
-        return [behavior for behavior in self.resolution.warnings if behavior.code == code]
+    @property
+    def refusal(self) -> Diagnostic | None:
+        """Why PEFT raises; None if it does not."""
+        return self.resolution.refusal
 
-    def refused_for(self, *codes: str) -> bool:
-        """PEFT refuses the configuration for such a reason."""
-        return bool(self.resolution.error) and self.resolution.cause in codes
+    @cached_property
+    def refusal_text(self) -> str:
+        """The same in words."""
+        return str(self.refusal) if self.refusal else ""
+
+    def refused_as(self, code: str) -> bool:
+        """PEFT raises, for a reason of this code."""
+        return self.resolution.refused_as(code)
+
+    def warnings_of(self, *codes: str) -> tuple[Diagnostic, ...]:
+        """What PEFT warns about or does silently, of some codes."""
+        return self.resolution.warnings_of(*codes)
 
     @cached_property
     def is_of_peft(self) -> bool:

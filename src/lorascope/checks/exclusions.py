@@ -74,7 +74,7 @@ def excluding_fix(context: CheckContext, adapted: Sequence[str], modules: Sequen
             return f"To leave {them} out, set exclude_modules={shown}."
     if arguments := _other_targets(context, wanted):
         return f"To leave {them} out, set {arguments}."
-    return f"To leave {them} out, name what you mean; this writes it: {planning_command(context.model)}"
+    return f"To leave {them} out, name what you mean, or generate it: {planning_command(context.model)}"
 
 
 def _candidates(

@@ -11,7 +11,7 @@ from lorascope.model import lexicon
 from lorascope.model.classify import parse_role
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER
-from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.plans.rules import CONTENTS, holds
 
@@ -106,7 +106,9 @@ def find_place(context: CheckContext, meanings: Iterable[Meaning]) -> Place | No
         holders = [
             weight
             for weight in model.weights
-            if weight.role.component in context.main_components and holds(weight, facts) and not obstacle(model, weight)
+            if weight.role.component in context.main_components
+            and holds(weight, facts)
+            and not why_not_adaptable(model, weight)
         ]
         if holders:
             present.append((block, part))
@@ -139,7 +141,8 @@ def describe_place(context: CheckContext, texts: Sequence[str], place: Place) ->
             return f"Most models have a separate {names}; this one fuses it into {where}."
     if not many and len(pieces) > 1 and len(place.modules) > 1:
         return f"Elsewhere it fuses {describe_meanings(place.meanings)}; here they are separate: {where}."
-    return f"{'They mean' if many else 'It means'} {describe_meanings(place.meanings)}; here that is {where}."
+    verb = "are" if len(pieces) > 1 else "is"
+    return f"Here {describe_meanings(place.meanings)} {verb} {where}."
 
 
 def describe_lack(context: CheckContext, texts: Sequence[str], meanings: Sequence[Meaning]) -> str:
@@ -157,8 +160,8 @@ def describe_lack(context: CheckContext, texts: Sequence[str], meanings: Sequenc
     return f"{meaning}, and {model.model} has none that can be adapted."
 
 
-def fix_for_place(context: CheckContext, place: Place, command: str) -> str:
-    """What to write to adapt a place; the command that writes it where entries do not suffice."""
+def fix_for_place(context: CheckContext, place: Place, command: str, purpose: str = "") -> str:
+    """What to write to adapt a place, or the command that writes it where entries do not suffice."""
     ways = []
     if place.modules:
         ways.append(f"{in_quotes(place.modules)} in target_modules")
@@ -166,8 +169,8 @@ def fix_for_place(context: CheckContext, place: Place, command: str) -> str:
         ways.append(f"target_parameters=[{in_quotes(place.parameters)}] with lora_dropout=0")
     parameters = [weight for weight in place.weights if as_parameter(context.model, weight)]
     if (parameters and not place.parameters) or (len(parameters) < len(place.weights) and not place.modules):
-        return f"This writes it: {command}"
-    return f"Use {' and '.join(ways)}."
+        return f"{purpose}, generate it: {command}" if purpose else f"Generate it: {command}"
+    return f"{purpose}, use {' and '.join(ways)}." if purpose else f"Use {' and '.join(ways)}."
 
 
 def selector_of(meanings: Iterable[Meaning]) -> str:

@@ -1,4 +1,4 @@
-"""Will a server take this adapter: yes, no, or depends, with the reason and the source of every answer."""
+"""Checks that a server supports an adapter: yes, no or depends, each with reason and source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serve(
     *,
     extras: Mapping[str, Any] | None = MappingProxyType({}),
 ) -> Serving:
-    """What a server does with an adapter as PEFT saves it, on the model that it was trained on.
+    """What a server does with a saved adapter on its own base model.
 
     Args:
         model: The map of the model.
@@ -34,25 +34,24 @@ def serve(
         resolution: What PEFT adapts with it.
         server: `vllm` or `sglang`, or a release of them: `vllm==0.11.2`.
         extras: The keys of `adapter_config.json` that an `AdapterConfig` does not hold, such as `init_lora_weights`; None
-            if nobody knows them, which no server's answer about options can then be sure of.
+            if they are unknown, so that no answer about options is sure.
 
     Raises:
         LorascopeError: There is no such server, or no release that old is recorded.
     """
     facts = server_facts(server)
-    if resolution.error:
-        return _finished(facts, (Answer("adapter", "no", f"there is none: {resolution.error}", "PEFT"),), ())
-    if not resolution.adapted:
-        return _finished(facts, (Answer("adapter", "no", "there is none: nothing is adapted", "PEFT"),), ())
-    ask = vllm_answers if facts.server == "vllm" else sglang_answers
-    return _finished(facts, *ask(facts, model, config, resolution, extras))
+    if resolution.refusal or not resolution.adapted:
+        why = resolution.refusal or "nothing is adapted"
+        return _sorted_answers(facts, (Answer("adapter", "no", f"there is no adapter: {why}", "PEFT"),), ())
+    answer = vllm_answers if facts.server == "vllm" else sglang_answers
+    return _sorted_answers(facts, *answer(facts, model, config, resolution, extras))
 
 
-def _finished(facts: Facts, answers: tuple[Answer, ...], flags: tuple[str, ...]) -> Serving:
-    """Worst answers first; what is refused whatever the flags gets none."""
-    if facts.asked != facts.release:
-        reason = f"{facts.asked} is not recorded: the rules are those of {facts.release}, the nearest older release"
+def _sorted_answers(facts: Facts, answers: tuple[Answer, ...], flags: tuple[str, ...]) -> Serving:
+    """Worst answers first; no flags for an adapter that is refused whatever they are."""
+    if facts.wanted != facts.release:
+        reason = f"{facts.wanted} is not recorded; these are the rules of {facts.release}, the nearest older release"
         answers = (*answers, Answer("release", "depends", reason, "lorascope"))
-    ordered = tuple(sorted(answers, key=lambda one: _WORST.index(one.answer)))
+    ordered = tuple(sorted(answers, key=lambda answer: _WORST.index(answer.answer)))
     worst = ordered[0].answer
     return Serving(facts.server, facts.release, worst, ordered, () if worst == "no" else flags)

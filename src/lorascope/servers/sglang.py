@@ -1,6 +1,6 @@
-"""What SGLang does with an adapter: one answer per question, and the flags to start it with.
+"""SGLang: one answer per question about an adapter, and the flags to start it with.
 
-Read in SGLang's own code and never run: srt/lora/lora_config.py, lora.py, lora_manager.py, mem_pool.py and utils.py.
+From SGLang's own code, which was read and never run: srt/lora/lora_config.py, lora.py, lora_manager.py, mem_pool.py and utils.py.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ _SIZED = frozenset(
     {"qkv_proj", "o_proj", "gate_up_proj", "down_proj", "fused_qkv_a_proj_with_mqa", "q_b_proj", "kv_b_proj"}
 )
 _VOCABULARY = frozenset({"embed_tokens", "lm_head"})
-# What is plain enough for a "yes" from reading alone: sizes that do not vary with the layer.
+# Plain enough for a "yes" from reading alone: sizes that do not vary with the layer.
 _PLAIN = frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"})
 
 
 def sglang_answers(
     facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution, extras: Mapping[str, Any] | None
 ) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """Every question with its answer, and the flags that a server needs for the adapter.
+    """Every question with its answer, and the flags that the server needs.
 
     Args:
         facts: Of the release.
         model: The map of the model.
         config: The adapter's configuration.
         resolution: What PEFT adapts with it.
-        extras: The other keys of `adapter_config.json`; None if nobody knows them.
+        extras: The other keys of `adapter_config.json`; None if they are unknown.
     """
     answers = [_model_answer(facts, model), _ranks(facts, config, resolution), *_options(facts, config, extras)]
     answers += _trained_in_full(facts, config, resolution)
     answers += _targets(facts, model, config, resolution)
     if not facts.rules["targets"]:  # before 0.4.9 an adapter could be given at the start alone, and needed no more
         return tuple(answers), ("--lora-paths",)
-    leaves = {one.name.rpartition(".")[2] for one in resolution.adapted}
-    told = " ".join(sorted(leaves)) if leaves <= set(facts.rules["targets"]) else "all"
-    flags = ("--enable-lora", f"--max-lora-rank {config.r}", f"--lora-target-modules {told}")
+    leaves = {adapted.name.rpartition(".")[2] for adapted in resolution.adapted}
+    targets = " ".join(sorted(leaves)) if leaves <= set(facts.rules["targets"]) else "all"
+    flags = ("--enable-lora", f"--max-lora-rank {config.r}", f"--lora-target-modules {targets}")
     return tuple(answers), flags
 
 
 def _source(facts: Facts, file: str) -> str:
-    return f"{facts.title}, srt/lora/{file}, read and not run"
+    return f"{facts.title}, srt/lora/{file}, read, not run"
 
 
 def _model_answer(facts: Facts, model: ModelMap) -> Answer:
-    source = f"{facts.title}, srt/models, read and not run"
+    source = f"{facts.title}, srt/models, read, not run"
     if model.architecture in facts.models:
         return Answer("model", "yes", f"it has a class for {model.architecture}", source)
-    reason = f"it has no class of its own for {model.architecture or 'the model'}, and may run transformers' code"
+    reason = f"it has no class for {model.architecture or 'the model'} and may run transformers' code"
     return Answer("model", "depends", reason, source)
 
 
 def _ranks(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Answer:
-    other = [one.name for one in resolution.adapted if one.rank != config.r]
+    other = [adapted.name for adapted in resolution.adapted if adapted.rank != config.r]
     if other:
-        reason = f"every weight must have rank r={config.r}: {listed(other, _MOST_NAMED)} has another"
+        reason = f"every weight must have rank r={config.r}, and {listed(other, _MOST_NAMED)} has another"
         return Answer("rank", "no", reason, _source(facts, "mem_pool.py"))
     scale = config.lora_alpha / config.r
-    wrong = [one.name for one in resolution.adapted if abs(one.scale - scale) > 1e-6 * abs(scale)]
+    wrong = [adapted.name for adapted in resolution.adapted if abs(adapted.scale - scale) > 1e-6 * abs(scale)]
     if wrong:
-        read = "use_rslora" if config.use_rslora else "alpha_pattern"
+        ignored = "use_rslora" if config.use_rslora else "alpha_pattern"
         reason = (
-            f"it does not read {read} and scales every weight by lora_alpha / r = {scale:.4g}, which is wrong for "
+            f"it ignores {ignored} and scales every weight by lora_alpha / r = {scale:.4g}, which is wrong for "
             f"{listed(wrong, _MOST_NAMED)}"
         )
         return Answer("rank", "no", reason, _source(facts, "lora.py"))
@@ -81,61 +81,63 @@ def _ranks(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Answe
 
 def _options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any] | None) -> Iterator[Answer]:
     source = _source(facts, "lora_config.py")
-    told = extras is None
+    unsure = extras is None
     if extras is None:
         extras = {}
         yield Answer("options", "depends", UNKNOWN_EXTRAS, source)
     if config.use_dora:
-        does = "refuses it" if facts.rules["refuses_dora"] else "does not read it, and serves without the magnitudes"
-        yield Answer("options", "no", f"use_dora: it {does}; train without DoRA, or merge the adapter", source)
-        told = True
+        does = (
+            "refuses use_dora" if facts.rules["refuses_dora"] else "ignores use_dora and serves without the magnitudes"
+        )
+        yield Answer("options", "no", f"it {does}; train without DoRA, or merge the adapter", source)
+        unsure = True
     for key, on in (("bias", config.bias != "none"), ("lora_bias", config.lora_bias)):
         if on:
-            yield Answer("options", "no", f"{key}: it has no place for the biases of an adapter", source)
-            told = True
+            yield Answer("options", "no", f"it has no place for the biases of an adapter ({key})", source)
+            unsure = True
     start = extras.get("init_lora_weights")
-    named = [f"init_lora_weights={start[:40]!r}"] if isinstance(start, str) and start.lower() != "gaussian" else []
+    starts = [f"init_lora_weights={start[:40]!r}"] if isinstance(start, str) and start.lower() != "gaussian" else []
     keys = ("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "trainable_token_indices")
-    unread = [*named, *(key for key in keys if extras.get(key))]
-    if unread:
-        reason = f"it does not read {', '.join(unread)}, and loads the adapter as if it were not there"
+    ignored = [*starts, *(key for key in keys if extras.get(key))]
+    if ignored:
+        reason = f"it ignores {', '.join(ignored)} and loads the adapter without"
         yield Answer("options", "depends", reason, source)
-    elif not told:
-        yield Answer("options", "yes", "no option is set that it refuses or does not read", source)
+    elif not unsure:
+        yield Answer("options", "yes", "no option is set that it refuses or ignores", source)
 
 
 def _trained_in_full(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Iterator[Answer]:
     names = dict.fromkeys([*(config.modules_to_save or ()), *(n.rpartition(".")[2] for n in resolution.saved)])
     if names:
-        reason = f"it does not read modules_to_save: what was trained in {listed(names, _MOST_NAMED)} is not served"
+        reason = f"it ignores modules_to_save, so what was trained in {listed(names, _MOST_NAMED)} is not served"
         yield Answer("saved modules", "no", reason, _source(facts, "lora_config.py"))
 
 
 def _targets(facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution) -> Iterator[Answer]:
     if not isinstance(config.target_modules, tuple) and config.target_modules != "all-linear":
         given = "a regular expression" if config.target_modules else "nothing"
-        reason = f"target_modules must be a list of names, and is {given}"
+        reason = f"target_modules must be a list of names, not {given}"
         yield Answer("targets", "no", reason, _source(facts, "utils.py"))
     own = own_components(model)
     plain: list[Adapted] = []
     fused: list[str] = []
     outside: list[str] = []
-    for one in resolution.adapted:
-        weight = model.weight_by_name.get(one.name)
-        leaf = one.name.rpartition(".")[2]
+    for adapted in resolution.adapted:
+        weight = model.weight_by_name.get(adapted.name)
+        leaf = adapted.name.rpartition(".")[2]
         if weight is not None and weight.role.component not in own:
-            outside.append(one.name)
+            outside.append(adapted.name)
         elif weight is not None and weight.kind == "parameter":
-            fused.append(one.name)
-        elif not _LAYER.search(one.name) and leaf not in _VOCABULARY:
-            outside.append(one.name)
+            fused.append(adapted.name)
+        elif not _LAYER.search(adapted.name) and leaf not in _VOCABULARY:
+            outside.append(adapted.name)
         else:
-            plain.append(one)
+            plain.append(adapted)
     if fused:
-        reason = f"it knows no adapters under the names that PEFT gives to experts: {listed(fused, _MOST_NAMED)}"
+        reason = f"it does not know the names that PEFT gives to adapters of experts: {listed(fused, _MOST_NAMED)}"
         yield Answer("experts", "no", reason, _source(facts, "mem_pool.py"))
     if outside:
-        reason = f"it has no adapters outside of the language model's layers: {listed(outside, _MOST_NAMED)}"
+        reason = f"it has adapters on the layers of the language model only, not on {listed(outside, _MOST_NAMED)}"
         yield Answer("targets", "no", reason, _source(facts, "lora.py"))
     yield from _layers(facts, model, plain)
 
@@ -144,18 +146,18 @@ def _layers(facts: Facts, model: ModelMap, adapted: list[Adapted]) -> Iterator[A
     stacked: Mapping[str, Any] = facts.rules["stacked"]
     parts: dict[str, set[str]] = {}
     wholes: dict[str, str] = {}
-    for one in adapted:
-        parent, _, leaf = one.name.rpartition(".")
+    for weight in adapted:
+        parent, _, leaf = weight.name.rpartition(".")
         parts.setdefault(parent, set()).add(leaf)
         whole = stacked.get(leaf, leaf)
-        wholes[one.name] = whole if isinstance(whole, str) else str(_first(whole))
+        wholes[weight.name] = whole if isinstance(whole, str) else str(_first(whole))
     broken = sorted(
         parent
         for parent, leaves in parts.items()
         if leaves & {"q_proj", "k_proj", "v_proj"} and not leaves >= {"q_proj", "v_proj"}
     )
     if broken:
-        reason = f"it joins q_proj, k_proj and v_proj, and needs the first and the last: {listed(broken, _MOST_NAMED)}"
+        reason = f"it joins q_proj, k_proj and v_proj, and needs q_proj and v_proj: {listed(broken, _MOST_NAMED)}"
         yield Answer("targets", "no", reason, _source(facts, "lora.py (normalize_qkv_proj)"))
     row = facts.models.get(model.architecture, {})
     declared = row.get("modules", [])
@@ -164,7 +166,7 @@ def _layers(facts: Facts, model: ModelMap, adapted: list[Adapted]) -> Iterator[A
         known |= _VOCABULARY
     unknown = [name for name, whole in wholes.items() if whole not in known]
     if unknown and not declared:
-        reason = f"it does not know the size of {listed(unknown, _MOST_NAMED)}, unless the model's class tells it"
+        reason = f"it does not know the size of {listed(unknown, _MOST_NAMED)}, unless the model's class has it"
         yield Answer("targets", "depends", reason, _source(facts, "utils.py (get_hidden_dim)"))
     elif unknown:
         reason = f"the model's class takes adapters on {', '.join(declared)} only: {listed(unknown, _MOST_NAMED)}"
@@ -174,7 +176,7 @@ def _layers(facts: Facts, model: ModelMap, adapted: list[Adapted]) -> Iterator[A
         sure = set(wholes.values()) <= held and not model.dimensions.experts and model.basis == "code"
         reason = f"it knows the layers of {listed(wholes, _MOST_NAMED)}"
         if not sure:
-            reason += ", and whether this model's class has them under these names was not read"
+            reason += ", but whether this model's class has them under these names was not read"
         yield Answer("targets", "yes" if sure else "depends", reason, _source(facts, "utils.py and srt/models"))
 
 

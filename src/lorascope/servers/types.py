@@ -1,4 +1,4 @@
-"""What a server does with an adapter, one answer per question."""
+"""Answers of a server about an adapter."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Verdict = Literal["yes", "no", "depends"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """One question about serving an adapter, answered.
+    """The answer to one question about serving an adapter.
 
     Attributes:
-        question: What is asked: `rank`, `targets`, `experts`, `options`, …
+        question: Its subject: `rank`, `targets`, `experts`, `options`, …
         answer: See `Verdict`.
-        reason: Why, with the releases, weights and flags that it turns on.
-        source: What the answer rests on: the server's release and file.
+        reason: Why, with the releases, weights and flags that matter.
+        source: The server's release and file that the answer rests on.
     """
 
     question: str
@@ -36,7 +36,7 @@ class Serving:
         release: The release whose rules were applied.
         answer: The worst of the answers.
         answers: Every question, in the order of their weight.
-        flags: With which the server must be started, `--max-lora-rank 16` among them.
+        flags: Those to start the server with, such as `--max-lora-rank 16`.
     """
 
     server: str

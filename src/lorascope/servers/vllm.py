@@ -1,4 +1,4 @@
-"""What vLLM does with an adapter: one answer per question, and the flags to start it with."""
+"""vLLM: one answer per question about an adapter, and the flags to start it with."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _FEATURES = {
 def vllm_answers(
     facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution, extras: Mapping[str, Any] | None
 ) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """Every question with its answer, and the flags that a server needs for the adapter.
+    """Every question with its answer, and the flags that the server needs.
 
     Args:
         facts: Of the release.
         model: The map of the model.
         config: The adapter's configuration.
         resolution: What PEFT adapts with it.
-        extras: The other keys of `adapter_config.json`; None if nobody knows them.
+        extras: The other keys of `adapter_config.json`; None if they are unknown.
     """
     rank, flags = _rank(facts, config, resolution)
     answers = [_architecture(facts, model), rank, *_patterns(facts, config, resolution)]
@@ -56,23 +56,23 @@ def _architecture(facts: Facts, model: ModelMap) -> Answer:
     name = model.architecture
     source = f"{facts.title}, model_executor/models/registry.py and the class"
     if name in facts.backend:
-        return Answer("model", "yes", f"{name} is run with transformers' own code, which takes adapters", source)
+        return Answer("model", "yes", f"it runs {name} with transformers' own code, which takes adapters", source)
     row = facts.models.get(name)
     if row is None:
-        reason = f"{name or 'the architecture'} is not in its registry: it may run it with transformers' own code"
+        reason = f"{name or 'the architecture'} is not in its registry; it may run it with transformers' own code"
         return Answer("model", "depends", reason, source)
     if not row["lora"]:
-        return Answer("model", "no", f"{name} takes no adapters at all: the class is no SupportsLoRA", source)
+        return Answer("model", "no", f"{name} takes no adapters: its class is no SupportsLoRA", source)
     return Answer("model", "yes", f"{name} takes adapters", source)
 
 
 def _rank(facts: Facts, config: AdapterConfig, resolution: Resolution) -> tuple[Answer, list[str]]:
-    most = max([config.r, *config.rank_pattern.values(), *(one.rank for one in resolution.adapted)])
+    most = max([config.r, *config.rank_pattern.values(), *(adapted.rank for adapted in resolution.adapted)])
     source = f"{facts.title}, config/lora.py and lora/peft_helper.py"
     allowed = [rank for rank in facts.rules["ranks"] if rank >= most]
     if not allowed:
         greatest = max(facts.rules["ranks"])
-        return Answer("rank", "no", f"rank {most} is above {greatest}, the greatest that it can be told", source), []
+        return Answer("rank", "no", f"rank {most} is above {greatest}, the maximum of --max-lora-rank", source), []
     least = min(allowed)
     return Answer("rank", "yes", f"rank {most} needs --max-lora-rank {least}", source), [f"--max-lora-rank {least}"]
 
@@ -82,57 +82,60 @@ def _patterns(facts: Facts, config: AdapterConfig, resolution: Resolution) -> It
         return
     source = f"{facts.title}, lora/peft_helper.py"
     if "rank_pattern" in facts.rules["fields"]:
-        yield Answer("patterns", "yes", "rank_pattern and alpha_pattern are read as PEFT reads them", source)
+        yield Answer("patterns", "yes", "it reads rank_pattern and alpha_pattern as PEFT reads them", source)
         return
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    wrong = [one.name for one in resolution.adapted if abs(one.scale - scale) > 1e-6 * abs(scale)]
+    wrong = [adapted.name for adapted in resolution.adapted if abs(adapted.scale - scale) > 1e-6 * abs(scale)]
     if wrong:
         reason = (
-            f"it reads no patterns and scales every weight by {scale:.4g}, which is wrong for "
+            f"it ignores both patterns and scales every weight by {scale:.4g}, which is wrong for "
             f"{listed(wrong, _MOST_NAMED)}; 0.32.0 reads them"
         )
         yield Answer("patterns", "no", reason, source)
     else:
-        reason = "it reads no patterns; the scales are right all the same, and unequal ranks were not tried"
+        reason = "it ignores both patterns; the scales are right without them, and unequal ranks were not tried"
         yield Answer("patterns", "depends", reason, source)
 
 
 def _options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any] | None) -> Iterator[Answer]:
-    """What is trained or meant beside the two factors; one "yes" if there is nothing of that kind."""
-    found = list(_refused_options(facts, config, extras or {}))
+    """Options that change more than the two factors; one "yes" if none is set."""
+    doubts = list(_refused_options(facts, config, extras or {}))
     if extras is None:
-        found.append(("depends", UNKNOWN_EXTRAS))
+        doubts.append(("depends", UNKNOWN_EXTRAS))
     source = f"{facts.title}, lora/peft_helper.py"
-    for answer, reason in found:
+    for answer, reason in doubts:
         yield Answer("options", answer, reason, source)
-    if not found:
-        yield Answer("options", "yes", "no option is set that it refuses or does not read", source)
+    if not doubts:
+        yield Answer("options", "yes", "no option is set that it refuses or ignores", source)
 
 
 def _refused_options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any]) -> Iterator[tuple[Verdict, str]]:
     rules = facts.rules
     if config.use_dora:
-        yield "no", "it refuses use_dora: DoRA's magnitudes are not supported; train without DoRA, or merge the adapter"
+        yield (
+            "no",
+            "it refuses use_dora, for it has no place for DoRA's magnitudes; train without DoRA, or merge the adapter",
+        )
     for key, on in (("bias", config.bias != "none"), ("lora_bias", config.lora_bias)):
         if on and rules["bias_flag"]:
-            yield "depends", f"{key}: biases need --enable-lora-bias, and were not tried"
+            yield "depends", f"biases ({key}) need --enable-lora-bias, and were not tried"
         elif on:
-            yield "no", f"{key}: it refuses adapters with a bias"
+            yield "no", f"it refuses adapters with a bias ({key})"
     start = extras.get("init_lora_weights")
     if isinstance(start, str) and start.lower() not in _HARMLESS_STARTS:
         if "init_lora_weights" in rules["fields"]:
-            reason = "such starts change the base model's weights too; convert the adapter to a plain one with PEFT"
+            reason = "it changes the base weights too; convert the adapter to a plain one with PEFT"
             yield "no", f"it refuses init_lora_weights={start[:40]!r}: {reason}"
         else:
-            reason = "it is right only if the served model has the changed weights"
-            yield "depends", f"it does not read init_lora_weights={start[:40]!r}: {reason}"
+            reason = "the result is right only if the served model has the changed weights"
+            yield "depends", f"it ignores init_lora_weights={start[:40]!r}: {reason}"
     for key, called in _FEATURES.items():
         if extras.get(key) and key in rules["fields"]:
             yield "no", f"it refuses {key} ({called})"
         elif extras.get(key):
-            yield "depends", f"it does not read {key} ({called}) and loads the adapter as if it were not there"
+            yield "depends", f"it ignores {key} ({called}) and loads the adapter without"
     if extras.get("trainable_token_indices"):
-        yield "no", "trainable_token_indices: the tensors of trained tokens have names that it refuses"
+        yield "no", "it refuses the names of the tensors that trainable_token_indices trains"
 
 
 def _saved(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Iterator[Answer]:
@@ -148,17 +151,19 @@ def _saved(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Itera
         )
         yield Answer("saved modules", "no", reason, source)
     else:
-        reason = f"a trained {' or '.join(names)} is taken by a model that it serves as a classifier with such a head"
+        reason = (
+            f"it takes a trained {' or '.join(names)} only where it serves the model as a classifier with such a head"
+        )
         yield Answer("saved modules", "depends", reason, source)
 
 
 def _targets(
     facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution
 ) -> tuple[list[Answer], list[str]]:
-    """Where the factors end up, for weights, experts and towers apart."""
+    """Where the factors end up: weights, experts and towers separately."""
     row = facts.modules.get(model.architecture, {})
     if "modules" not in row:
-        reason = f"which modules of {model.architecture or 'the model'} take an adapter is not recorded"
+        reason = f"the modules of {model.architecture or 'the model'} that take an adapter are not recorded"
         return [Answer("targets", "depends", reason, f"{facts.title}: its code was not run on this model")], []
     places = vllm_places(saved_tensors(model, config, resolution).tensors, row)
     source = f"vLLM {facts.ran}: its own code ran on a model of transformers' default configuration"
@@ -168,21 +173,21 @@ def _targets(
     for place in places:
         of.setdefault(place.fate, []).append(place)
     if "refused" in of:
-        reason = f"it raises at {_names(of['refused'])}: the model has no layer of that name that takes an adapter"
+        reason = f"it raises at {_names(of['refused'])}: its model has no layer of that name that takes an adapter"
         answers.append(Answer("targets", "no", reason, source))
     if "dropped" in of:
         towers = "language" in row and any(not _in_language(place, row) for place in of["dropped"])
-        why = "outside of its language model" if towers else "for no layer of its own model has that place"
-        reason = f"{_names(of['dropped'])}: loaded and left out without a word, {why}"
+        why = "they are outside of its language model" if towers else "no layer of its own model has that name"
+        reason = f"it loads {_names(of['dropped'])} and silently leaves it out: {why}"
         answers.append(Answer("targets", "no", reason, source))
     if "taken" in of:
         answers.append(_taken(facts, model, of["taken"], source))
     if "tower" in of:
         flag = facts.rules["tower_flag"]
         reason = (
-            f"{_names(of['tower'])}: served with --enable-tower-connector-lora, left out without a word otherwise"
+            f"it serves {_names(of['tower'])} with --enable-tower-connector-lora, and silently leaves it out otherwise"
             if flag
-            else f"{_names(of['tower'])}: it has no adapters outside of the language model before 0.14.1"
+            else f"it has no adapters outside of the language model before 0.14.1: {_names(of['tower'])}"
         )
         answers.append(_elsewhere(facts, Answer("towers", "yes" if flag else "no", reason, source)))
         flags += ["--enable-tower-connector-lora"] if flag else []
@@ -198,7 +203,7 @@ def _targets(
 def _taken(facts: Facts, model: ModelMap, places: list[Place], source: str) -> Answer:
     reason = f"it has a place for {_names(places)}"
     if model.basis == "names":
-        reason += ", if the names of the model's checkpoint are those of its modules"
+        reason += ", if the checkpoint has the names of the model's modules"
         return Answer("targets", "depends", reason, source)
     if facts.release == facts.ran:
         return Answer("targets", "yes", reason, source)
@@ -215,7 +220,7 @@ def _taken(facts: Facts, model: ModelMap, places: list[Place], source: str) -> A
 
 
 def _alike(row: Mapping[str, Any], facts: Facts, architecture: str) -> bool:
-    """A release's class says of itself what the one says that ran, so far as that bears on names.
+    """A release declares a class as the release that ran does, as far as that bears on names.
 
     A mapper that only stacks, as many classes got one in 0.28.0, renames nothing, as none does.
     """
@@ -228,7 +233,7 @@ def _alike(row: Mapping[str, Any], facts: Facts, architecture: str) -> bool:
 
 
 def _elsewhere(facts: Facts, answer: Answer) -> Answer:
-    """The same answer, no surer than what an untried release allows."""
+    """The same answer, and no yes for a release that was not tried."""
     if facts.release == facts.ran or answer.answer != "yes":
         return answer
     return Answer(answer.question, "depends", f"{answer.reason}; not tried with {facts.release}", answer.source)
@@ -240,16 +245,16 @@ def _experts(facts: Facts, fate: str, places: list[Place], source: str) -> Answe
     holders = {name.removesuffix(".base_layer") for name in names}
     partial = sorted(name for name in holders if not {name, f"{name}.base_layer"} <= names)
     if partial:
-        reason = f"experts need both gate_up_proj and down_proj: {listed(partial, _MOST_NAMED)} has one of them"
+        reason = f"experts need both gate_up_proj and down_proj, and {listed(partial, _MOST_NAMED)} has one of them"
         return Answer("experts", "no", reason, source)
     if fate == "fused":
         return _elsewhere(facts, Answer("experts", "yes", f"it has a place for {_names(places)}", source))
     if not facts.rules["mixed_experts"]:
-        reason = f"{_names(places)}: fused experts of this model were not tried with {facts.release}; 0.22.1 has a flag"
+        reason = f"fused experts were not tried with {facts.release}: {_names(places)}; 0.22.1 has a flag"
         return Answer("experts", "depends", reason, f"{facts.title}, lora/model_manager.py")
     reason = (
-        f"{_names(places)}: refused unless started with --enable-mixed-moe-lora-format and each request for the adapter "
-        "has is_3d_lora_weight, which was read and not tried"
+        f"it refuses {_names(places)} unless it is started with --enable-mixed-moe-lora-format and each request for the "
+        "adapter has is_3d_lora_weight, which was read, not tried"
     )
     return Answer("experts", "depends", reason, source)
 

@@ -1,4 +1,4 @@
-"""Where the tensors of a saved adapter end up in vLLM's own model: taken by a module, left out silently, or refused.
+"""Fate of an adapter's tensors in vLLM's model: taken, silently left out, or refused.
 
 Restates vLLM 0.33.0, lora/lora_model.py (`check_unexpected_modules`), lora/utils.py (`parse_fine_tuned_lora_name`),
 lora/model_manager.py (`_create_merged_loras_inplace`) and model_executor/models/utils.py (`WeightsMapper`). Every fate is
@@ -24,7 +24,7 @@ _FACTOR = re.compile(r"\.lora_(?:[AB]\.weight|embedding_[AB])$")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """What became of the two factors of one weight.
+    """Fate of the two factors of one weight.
 
     Attributes:
         name: Its name in the adapter, without `base_model.model.`
@@ -38,7 +38,7 @@ class Place:
 
 
 def vllm_places(tensors: Iterable[str], row: Mapping[str, Any]) -> tuple[Place, ...]:
-    """The fate of every pair of factors.
+    """Fate of every pair of factors.
 
     Args:
         tensors: Names of a saved adapter's tensors; those that are no factors of LoRA are passed over.
@@ -49,7 +49,7 @@ def vllm_places(tensors: Iterable[str], row: Mapping[str, Any]) -> tuple[Place, 
     if "experts" in row["supported"]:
         expected.add("experts")
     modules, towers = frozenset(row["modules"]), frozenset(row.get("towers", ()))
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     for tensor in tensors:
         if not _FACTOR.search(tensor):
             continue
@@ -67,8 +67,8 @@ def vllm_places(tensors: Iterable[str], row: Mapping[str, Any]) -> tuple[Place, 
             fate = "taken"
         elif _held(place, towers, packed):
             fate = "tower"
-        found[name] = Place(name, place, fate)
-    return tuple(found.values())
+        places[name] = Place(name, place, fate)
+    return tuple(places.values())
 
 
 def _unexpected(tensor: str, numbered: str, expected: set[str]) -> bool:

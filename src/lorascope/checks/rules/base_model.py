@@ -120,7 +120,7 @@ def find_other_release(context: CheckContext) -> Iterator[Finding]:
         return
     there = resolve(context.model, context.config, ".".join(map(str, release)))
     before, here = adapted_sizes(there), context.sizes
-    if there.error or context.resolution.error or before == here:
+    if there.refusal or context.refusal or before == here:
         return
     differing = sorted(name for name in before.keys() | here.keys() if before.get(name) != here.get(name))
     message = (

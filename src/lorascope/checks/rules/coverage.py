@@ -14,7 +14,7 @@ from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.model.types import Weight
 from lorascope.names import template
-from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.plans.rules import CONTENTS
@@ -55,8 +55,9 @@ def find_left_out(context: CheckContext) -> Iterator[Finding]:
             f"{plural(len(weights), 'weight')} of {kind} ({parts})."
         )
         selector = ".".join(word for word in (block, variant) if word)
-        place = place_of_weights(context, weights)
-        fix = f"{fix_for_place(context, place, planning_command(context.model, selector))} Nothing to do if they are meant to stay out."
+        command = planning_command(context.model, selector)
+        fix = fix_for_place(context, place_of_weights(context, weights), command, "To adapt them")
+        fix = f"Nothing to do if they are meant to stay out. {fix}"
         severity: Severity = "warning" if _likely_unmeant(context, weights) else "note"
         yield LEFT_OUT.finding(places(weights), message, fix, severity)
 
@@ -88,7 +89,9 @@ def _missed(context: CheckContext) -> list[Weight]:
         excluded = set(excluded_by(context.config.exclude_modules or (), [weight.name for weight in candidates]))
     except BadPatternError:
         return []
-    return [weight for weight in candidates if weight.name not in excluded and not obstacle(context.model, weight)]
+    return [
+        weight for weight in candidates if weight.name not in excluded and not why_not_adaptable(context.model, weight)
+    ]
 
 
 def _is_main(context: CheckContext, weight: Weight) -> bool:

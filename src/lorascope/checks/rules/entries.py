@@ -66,19 +66,19 @@ _TAKE_OUT = "Take it out of the targets."
 def find_bad_patterns(context: CheckContext) -> Iterator[Finding]:
     """Texts that PEFT compiles and that are no regular expressions."""
     several = False
-    severity: Severity = "error" if context.resolution.error else "warning"
+    severity: Severity = "error" if context.refusal else "warning"
     for setting, (texts, before, after) in _patterns(context).items():
         faults = [(text, error) for text in texts if (error := _fault(text, before, after, setting)) is not None]
         several = several or bool(faults)
         for text, error in faults[:_MOST_FAULTS]:
             fix = f'Write an expression, such as ".*[.]{_last_word(text)}", or escape the characters meant literally.'
-            yield BAD_PATTERN.finding(setting, str(error), fix, severity)
+            yield BAD_PATTERN.finding(setting, str(error.diagnostic), fix, severity)
         if rest := faults[_MOST_FAULTS:]:
             message = f"{len(rest):,} more are not regular expressions: {some_in_quotes([text for text, _ in rest])}."
             yield BAD_PATTERN.finding(setting, message, "Take them out.", severity)
-    if context.refused_for("bad-pattern") and not several:
+    if context.refused_as("bad-pattern") and not several:
         fix = 'Use a layers_pattern without groups of its own, such as layers_pattern="layers".'
-        yield BAD_PATTERN.finding("target_modules, layers_pattern", context.resolution.error, fix)
+        yield BAD_PATTERN.finding("target_modules, layers_pattern", context.refusal_text, fix)
 
 
 def _patterns(context: CheckContext) -> dict[str, tuple[Sequence[str], str, str]]:
@@ -135,8 +135,8 @@ def find_unsupported(context: CheckContext) -> Iterator[Finding]:
         fix = _layers_within(context, entry) if number <= MOST_EXPLAINED else _TAKE_OUT
         yield UNSUPPORTED.finding("target_modules", message, fix)
     digits = any(entry.refused for entry in _digit_entries(context))
-    if context.refused_for("unsupported") and not number and not digits:
-        yield UNSUPPORTED.finding("the targets", context.resolution.error, _tried_exclusions(context))
+    if context.refused_as("unsupported") and not number and not digits:
+        yield UNSUPPORTED.finding("the targets", context.refusal_text, _tried_exclusions(context))
 
 
 def _tried_exclusions(context: CheckContext) -> str:
@@ -144,17 +144,14 @@ def _tried_exclusions(context: CheckContext) -> str:
     given = context.config.exclude_modules
     if isinstance(given, str):
         return _TAKE_OUT
-    names, resolution = list(given or ()), context.resolution
-    while resolution.error and len(names) < MOST_SPELLED:
-        name = re.search(r'"([\w.-]+)"', resolution.error)
-        leaf = name[1].rpartition(".")[2] if name else ""
-        if resolution.cause != "unsupported" or not leaf or leaf in names:
+    names, refusal = list(given or ()), context.refusal
+    while refusal and len(names) < MOST_SPELLED:
+        leaf = refusal.names[0].rpartition(".")[2] if refusal.names else ""
+        if refusal.code != UNSUPPORTED.code or not leaf or leaf in names:
             return _TAKE_OUT
         names.append(leaf)
-        resolution = context.resolve_with(exclude_modules=tuple(names))
-    if resolution.error:
-        return _TAKE_OUT
-    return f"Set exclude_modules=[{in_quotes(names)}]; PEFT takes the rest."
+        refusal = context.resolve_with(exclude_modules=tuple(names)).refusal
+    return _TAKE_OUT if refusal else f"Set exclude_modules=[{in_quotes(names)}]; PEFT takes the rest."
 
 
 def _layers_within(context: CheckContext, entry: Entry) -> str:
@@ -202,8 +199,8 @@ def find_digit_names(context: CheckContext) -> Iterator[Finding]:
         classes = ", ".join(dict.fromkeys(module.class_name for module in entry.modules))
         names = listed((module.name for module in entry.modules), _MOST_NAMED)
         many = plural(len(entry.modules), "module")
-        raises = ". PEFT raises at those that are no layer" if blocks else ""
-        message = f'"{entry.text}" is a number and matches {many} ({classes}): {names}{raises}.'
+        raises = " PEFT raises: it adapts linear layers, not blocks." if blocks else ""
+        message = f'"{entry.text}" is a number and matches {many} ({classes}): {names}.{raises}'
         if layers:
             owners = listed((literal(module.name) for module in layers), _MOST_NAMED)
             fix = f"Use a longer name for the layers you mean: {owners}."
@@ -218,17 +215,17 @@ def find_default_targets(context: CheckContext) -> Iterator[Finding]:
     config, form = context.config, context.entries.form
     if config.target_modules is not None:
         return
-    behaviors = context.behaviors("default-targets")
-    for behavior in behaviors:
+    warnings = context.warnings_of("default-targets")
+    for warning in warnings:
         if config.target_parameters:
             fix = "Set target_modules=[] if the parameters alone are meant."
-            yield DEFAULT_TARGETS.finding("target_modules", behavior.message, fix)
+            yield DEFAULT_TARGETS.finding("target_modules", str(warning), fix)
         elif form == "none":
-            yield DEFAULT_TARGETS.finding("target_modules", behavior.message, _query_and_value(context))
+            yield DEFAULT_TARGETS.finding("target_modules", str(warning), _query_and_value(context))
         else:
             fix = "Nothing to do if that is meant; otherwise name the modules in target_modules."
-            yield DEFAULT_TARGETS.finding("target_modules", behavior.message, fix, "note")
-    if behaviors or not context.resolution.error or config.target_parameters:
+            yield DEFAULT_TARGETS.finding("target_modules", str(warning), fix, "note")
+    if warnings or not context.refusal or config.target_parameters:
         return
     if form == "none":
         type_ = context.model.model_type or "this model"
@@ -247,19 +244,19 @@ def _query_and_value(context: CheckContext) -> str:
     place = find_place(context, (("attention", "q"), ("attention", "v")))
     if place:
         return fix_for_place(context, place, planning_command(context.model, "qv"))
-    return f"Name the modules in target_modules; this writes them: {planning_command(context.model)}"
+    return f"Name the modules in target_modules, or generate them: {planning_command(context.model)}"
 
 
 @finds(TWICE)
 def find_twice_targeted(context: CheckContext) -> Iterator[Finding]:
     """One layer as a module and through its parameter."""
-    if not context.refused_for("twice"):
+    if not context.refused_as("twice"):
         return
     entries = context.entries
     owners = {name.rpartition(".")[0] for entry in entries.parameters for name in entry.parameters}
     both = [entry.text for entry in entries.modules if any(module.name in owners for module in entry.targeted)]
     fix = f"Take {in_quotes(both[:MOST_SPELLED])} out of target_modules." if both else "Leave one of them out."
-    yield TWICE.finding("target_modules, target_parameters", context.resolution.error, fix)
+    yield TWICE.finding("target_modules, target_parameters", context.refusal_text, fix)
 
 
 @finds(COVERED)

@@ -52,7 +52,7 @@ def find_idle_exclusions(context: CheckContext) -> Iterator[Finding]:
         for module in entry.modules
         if entries.verdicts[module.name] is Match.EXCLUDED
     ]
-    if context.refused_for("no-match") and gone and not left:
+    if context.refused_as("no-match") and gone and not left:
         who = "exclude_modules and modules_to_save take" if saved else "exclude_modules takes"
         message = f"{who} out every target ({listed(gone, 2)}): nothing is left to adapt."
         yield NO_MATCH.finding(_SETTING, message, "Exclude less, or name other targets.")
@@ -127,6 +127,6 @@ def find_unexcluded_parameters(context: CheckContext) -> Iterator[Finding]:
         return
     beyond = [name for name in names if name in meant or owners[name] in meant]
     if beyond:
-        message = f"exclude_modules does not apply to parameters: {listed(beyond, 2)} are adapted all the same."
+        message = f"PEFT adapts {listed(beyond, 2)} all the same: exclude_modules does not apply to parameters."
         fix = "Name in target_parameters only what you mean, with its layer where that matters."
         yield EXCLUDE_UNMATCHED.finding(_SETTING, message, fix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import in_quotes, plural
@@ -65,7 +65,7 @@ _MAIN_BLOCKS = ("attention", "ffn", "mixer")
 @finds(LAYERS_WITH_STRING)
 def find_layers_with_string(context: CheckContext) -> Iterator[Finding]:
     """Layers with a string in `target_modules`."""
-    if not context.refused_for("layers-with-string"):
+    if not context.refused_as("layers-with-string"):
         return
     linear = [module.name for entry in context.entries.modules for module in entry.targeted if module.kind != "other"]
     endings = context.module_entries(linear) if linear else ()
@@ -76,15 +76,15 @@ def find_layers_with_string(context: CheckContext) -> Iterator[Finding]:
     fix = f"Use a list: target_modules=[{in_quotes(endings or words[-1:])}]."
     if context.entries.form == "string":
         fix += " Or name the layers in the expression and leave layers_to_transform out."
-    yield LAYERS_WITH_STRING.finding("target_modules", context.resolution.error, fix)
+    yield LAYERS_WITH_STRING.finding("target_modules", context.refusal_text, fix)
 
 
 @finds(LAYERS_PATTERN)
 def find_lone_pattern(context: CheckContext) -> Iterator[Finding]:
     """A `layers_pattern` that PEFT refuses."""
-    if context.refused_for("layers-pattern"):
+    if context.refused_as("layers-pattern"):
         fix = "Take layers_pattern out, or set the layers in layers_to_transform."
-        yield LAYERS_PATTERN.finding("layers_pattern", context.resolution.error, fix, "error")
+        yield LAYERS_PATTERN.finding("layers_pattern", context.refusal_text, fix, "error")
 
 
 def _filter(context: CheckContext, *, of_lists: bool = False) -> LayerFilter | None:
@@ -126,7 +126,7 @@ def find_dropped(context: CheckContext) -> Iterator[Finding]:
         message = f"{listed(outside, _MOST_NAMED)} {verb} in no layer, so layers_to_transform drops {it} silently."
         fix = f"Use the full name, which layers_to_transform does not apply to: {in_quotes(outside[:_MOST_NAMED])}."
         if len(context.config.target_modules or ()) >= CONDENSED_FROM:
-            fix = f"This writes the targets: {planning_command(context.model)}"
+            fix = f"Generate the targets: {planning_command(context.model)}"
         yield LAYERS_DROPPED.finding(_SETTING, message, fix, severity if whole else "note")
 
 
@@ -138,7 +138,7 @@ def _pattern_fix(context: CheckContext, names: Sequence[str]) -> str:
     for word in itertools.islice(words, _MOST_TRIED):
         if word != context.config.layers_pattern and context.resolve_with(layers_pattern=word).adapted:
             return f'Set layers_pattern="{word}".'
-    return f"Name the layers in the targets instead; this writes them: {planning_command(context.model)}"
+    return f"Name the layers in the targets instead, or generate them: {planning_command(context.model)}"
 
 
 @finds(LAYERS_ABSENT)
@@ -161,10 +161,10 @@ def find_absent_layers(context: CheckContext) -> Iterator[Finding]:
         return
     nothing = len(missing) == len(layers.wanted)
     plural = "s" if len(missing) > 1 else ""
-    message = f"No target is in layer{plural} {_shown(missing)}: the targets are in layers {spans(there)}. " + (
+    message = f"No target is in layer{plural} {_shown(missing)}: the targets are in {_layers(there)}. " + (
         "Nothing is left to adapt." if nothing else "PEFT ignores that silently."
     )
-    fix = f"Set layers_to_transform within {spans(there)}."
+    fix = f"Choose from {_layers(there)} in layers_to_transform."
     negative = [layer for layer in missing if layer < 0][:_MOST_LAYERS]
     last = max(there) + 1
     if negative:
@@ -173,6 +173,10 @@ def find_absent_layers(context: CheckContext) -> Iterator[Finding]:
     elif last in missing:
         fix += " Layers are counted from 0."
     yield LAYERS_ABSENT.finding(_SETTING, message, fix, "error" if nothing else "warning")
+
+
+def _layers(numbers: Collection[int]) -> str:
+    return f"layer{'s' if len(numbers) > 1 else ''} {spans(numbers)}"
 
 
 def _shown(numbers: Sequence[int]) -> str:
@@ -250,7 +254,7 @@ def find_unrestricted_parameters(context: CheckContext) -> Iterator[Finding]:
     below = NUMBER.split(beyond[0], maxsplit=1)[-1].lstrip(".") or leaf
     spelled = [f"{stem}.{layer}.{below}" for layer in sorted(layers.wanted)[:2]]
     message = (
-        f"layers_to_transform does not apply to parameters: {listed(beyond, _MOST_NAMED)} are adapted all the same."
+        f"PEFT adapts {listed(beyond, _MOST_NAMED)} all the same: layers_to_transform does not apply to parameters."
     )
     fix = f"Put the layers into the names: target_parameters=[{in_quotes(spelled)}]."
     yield LAYERS_IGNORED.finding(_SETTING, message, fix)

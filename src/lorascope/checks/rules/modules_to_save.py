@@ -16,6 +16,7 @@ from lorascope.peft_rules.modules_to_save import Endings, names_before_matching
 from lorascope.peft_rules.modules_to_save import unmatched as unmatched_entries
 from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.peft_rules.parameter_count import Tensors
+from lorascope.peft_rules.reasons import SAVED_BELOW_ADAPTER, SAVED_WRAPPED
 
 SAVED = Rule(
     "saved", "error", "modules_to_save names what PEFT cannot copy", "PEFT raises at a list of modules, for example."
@@ -62,22 +63,22 @@ _SETTING = "modules_to_save"
 @finds(SAVED, SAVED_SHADOWS)
 def find_refused_copies(context: CheckContext) -> Iterator[Finding]:
     """Copies that PEFT refuses."""
-    if not context.refused_for("saved"):
+    if not context.refused_as("saved"):
         return
-    error = context.resolution.error
-    if "already carries an adapter" in error or "directly within an adapter" in error:
+    if context.refusal and context.refusal.reason in (SAVED_WRAPPED, SAVED_BELOW_ADAPTER):
         fix = "Take it out of the targets (exclude_modules), or out of modules_to_save."
-        yield SAVED_SHADOWS.finding(_SETTING, error, fix, "error")
+        yield SAVED_SHADOWS.finding(_SETTING, context.refusal_text, fix, "error")
     else:
-        yield SAVED.finding(_SETTING, error, "Name the modules that hold weights, with more of their names.")
+        fix = "Name the modules that hold weights, with more of their names."
+        yield SAVED.finding(_SETTING, context.refusal_text, fix)
 
 
 @finds(SAVED_UNMATCHED)
 def find_unmatched_saves(context: CheckContext) -> Iterator[Finding]:
     """Entries that match no module."""
-    names = dict.fromkeys(name for behavior in context.behaviors("saved-unmatched") for name in behavior.names)
+    names = dict.fromkeys(name for warning in context.warnings_of("saved-unmatched") for name in warning.names)
     absent = [*names]
-    if context.resolution.error:
+    if context.refusal:
         absent = unmatched_entries(context.config.modules_to_save or (), context.module_names)
     model = context.model.model
     if rest := absent[_MOST_EXPLAINED:]:
@@ -132,7 +133,7 @@ def find_shadowed_targets(context: CheckContext) -> Iterator[Finding]:
         )
         shown = literal(entry) if entry in numbers else entry
         fix = f"Take {shown} out of modules_to_save if adapters are meant, and the targets out otherwise."
-        yield SAVED_SHADOWS.finding(_SETTING, message, fix, "error" if context.refused_for("no-match") else "warning")
+        yield SAVED_SHADOWS.finding(_SETTING, message, fix, "error" if context.refused_as("no-match") else "warning")
 
 
 def _shadowed(context: CheckContext) -> list[str]:
@@ -151,18 +152,18 @@ def _shadowed(context: CheckContext) -> list[str]:
 @finds(SAVED_LOOSE, SAVED_NESTED)
 def find_loose_and_nested(context: CheckContext) -> Iterator[Finding]:
     """Entries that copy more than they say, or a module twice."""
-    for behavior in context.resolution.warnings:
-        if behavior.code == SAVED_LOOSE.code:
-            entries = [entry for entry in context.config.modules_to_save or () if behavior.names[0].endswith(entry)]
+    for warning in context.resolution.warnings:
+        if warning.code == SAVED_LOOSE.code:
+            entries = [entry for entry in context.config.modules_to_save or () if warning.names[0].endswith(entry)]
             named = NameSet(entries)
             whole = [name for name in context.resolution.saved if named.has(name)]
             fix = "PEFT has no stricter form."
             if whole:
                 fix = f"Use the full name: {in_quotes(dict.fromkeys(whole[:_MOST_NAMED]))}."
             # What the task type alone adds is a head, and part of the new one.
-            yield SAVED_LOOSE.finding(_SETTING, behavior.message, fix, "warning" if entries else "note")
-        elif behavior.code == SAVED_NESTED.code:
-            yield SAVED_NESTED.finding(_SETTING, behavior.message, "Name the outermost modules only.")
+            yield SAVED_LOOSE.finding(_SETTING, str(warning), fix, "warning" if entries else "note")
+        elif warning.code == SAVED_NESTED.code:
+            yield SAVED_NESTED.finding(_SETTING, str(warning), "Name the outermost modules only.")
 
 
 @finds(SAVED_COPY)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
+from lorascope.checks.entries import Entry
 from lorascope.checks.name_meanings import place_of_weights
-from lorascope.checks.phrases import in_quotes, places, plural
+from lorascope.checks.phrases import in_quotes, joined, places, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding
@@ -30,16 +31,15 @@ _SETTING = "target_modules"
 @finds(MOE_REWRITE)
 def find_rewritten(context: CheckContext) -> Iterator[Finding]:
     """What the rewrite took away from the targets and added to them."""
-    if context.refused_for("moe-rewrite"):
+    if context.refused_as("moe-rewrite"):
         yield _halves(context)
         return
     entries = [entry for entry in context.entries.modules if entry.rewritten]
-    done = context.behaviors("moe-rewrite")
+    done = context.warnings_of("moe-rewrite")
     if not context.model.moe_conversion or context.release < (0, 19) or not (done or entries):
         return
     if not done:  # PEFT refuses the whole for another reason.
-        names = ", ".join(f'"{entry.text}" into {entry.rewritten}' for entry in entries[:MOST_SPELLED])
-        message = f"PEFT rewrites {names} on this model type ({context.model.model_type})."
+        message = f"On {context.model.model_type}, PEFT turns {_turned(entries[:MOST_SPELLED])}, for its fused experts."
         yield MOE_REWRITE.finding(_SETTING, message, "Nothing to do if the experts are meant.", "note")
         return
     plain = _without_rewrite(context)
@@ -49,11 +49,11 @@ def find_rewritten(context: CheckContext) -> Iterator[Finding]:
     experts = [weight for weight in gained if weight.role.variant == "expert"]
     others = [weight for weight in gained if weight.role.variant != "expert"]
     matters = bool(lost or others or (context.entries.form == "string" and experts))
-    if not matters and not experts and not plain.error:
+    if not matters and not experts and not plain.refusal:
         return  # It changed nothing.
     parts = [f"PEFT rewrites the targets for the fused experts of {context.model.model_type}."]
     if entries:
-        parts.append("It turns " + ", ".join(f"{entry.text} into {entry.rewritten}" for entry in entries) + ".")
+        parts.append(f"It turns {_turned(entries)}.")
     elif context.entries.form in ("string", "all-linear"):
         parts.append("It keeps only the last words of the names that the string matches.")
     if lost:
@@ -71,9 +71,17 @@ def find_rewritten(context: CheckContext) -> Iterator[Finding]:
     yield MOE_REWRITE.finding(_SETTING, " ".join(parts), fix, "warning" if matters else "note")
 
 
+def _turned(entries: Sequence[Entry]) -> str:
+    """What becomes of entries: `w1 and w3 into gate_up_proj, w2 into down_proj`."""
+    texts: dict[str, list[str]] = {}
+    for entry in entries:
+        texts.setdefault(entry.rewritten, []).append(entry.text)
+    return ", ".join(f"{joined(names)} into {stack}" for stack, names in texts.items())
+
+
 def rewritten_away(context: CheckContext) -> frozenset[str]:
     """The weights that the configuration names and that PEFT's rewrite takes out of it."""
-    if not context.behaviors("moe-rewrite"):
+    if not context.warnings_of("moe-rewrite"):
         return frozenset()
     adapted = {weight.name for weight in context.adapted_weights}
     return frozenset(_weights(context, _without_rewrite(context)).keys() - adapted)
@@ -86,7 +94,7 @@ def _halves(context: CheckContext) -> Finding:
     fix = "Name both halves, or neither."
     if entries:
         fix += f" For the experts alone: target_parameters=[{in_quotes(entries)}] with lora_dropout=0."
-    return MOE_REWRITE.finding(_SETTING, context.resolution.error, fix, "error")
+    return MOE_REWRITE.finding(_SETTING, context.refusal_text, fix, "error")
 
 
 def _without_rewrite(context: CheckContext) -> Resolution:
@@ -116,4 +124,4 @@ def _fix(context: CheckContext, lost: list[Weight], others: list[Weight]) -> str
         routers = all(weight.role.block == "router" for weight in others)
         what = "the router" if routers else listed((weight.name for weight in others), 1)
         ways.append(f"To leave {what} out, use a list of the names you mean.")
-    return " ".join([*ways, f"This writes it: {planning_command(context.model, 'all')}"])
+    return " ".join([*ways, f"Or generate it: {planning_command(context.model, 'all')}"])

@@ -11,6 +11,7 @@ from lorascope.foreign_text import literal
 from lorascope.names import listed
 from lorascope.peft_rules.matchers import CONDENSED_FROM
 from lorascope.peft_rules.parameter_count import Tensors, trained_biases
+from lorascope.peft_rules.reasons import EMBEDDING_BIAS
 
 BIAS = Rule(
     "bias",
@@ -34,18 +35,18 @@ DROPOUT = Rule(
 def find_biases(context: CheckContext) -> Iterator[Finding]:
     """Biases that PEFT refuses, that cannot be merged, or that are the base model's."""
     config = context.config
-    if context.refused_for("bias"):
+    if context.refused_as("bias"):
         fix = 'Set bias="none", "all" or "lora_only".'
-        if "lora_bias" in context.resolution.error:
+        if context.refusal and context.refusal.reason is EMBEDDING_BIAS:
             fix = "Set lora_bias=False, or leave embeddings out."
-        yield BIAS.finding("bias", context.resolution.error, fix, "error")
+        yield BIAS.finding("bias", context.refusal_text, fix, "error")
         return
-    for behavior in context.behaviors("bias"):
+    for warning in context.warnings_of("bias"):
         fix = "Set lora_bias=False, or keep the adapter unmerged."
-        if behavior.names:
+        if warning.names:
             fix = "Write the full name of the weight: entries match every parameter whose name ends with them."
-        where = listed(behavior.names, 2) if behavior.names else "lora_bias"
-        yield BIAS.finding(where, behavior.message, fix, "warning")
+        where = listed(warning.names, 2) if warning.names else "lora_bias"
+        yield BIAS.finding(where, str(warning), fix, "warning")
     if config.bias == "none" or not context.sizes:
         return
     modules = context.model.module_by_name
@@ -66,12 +67,12 @@ def find_biases(context: CheckContext) -> Iterator[Finding]:
 @finds(CONDENSED)
 def find_condensed(context: CheckContext) -> Iterator[Finding]:
     """Lists of twenty names and more, which PEFT shortens."""
-    entries, behaviors = context.entries, context.behaviors("condensed")
-    for behavior in behaviors:
+    entries, warnings = context.entries, context.warnings_of("condensed")
+    for warning in warnings:
         fix = "Leave layers_to_transform out: full names hold the layers themselves."
         severity: Severity = "note" if entries.form == "all-linear" else "warning"
-        yield CONDENSED.finding("target_modules", behavior.message, fix, severity)
-    if not behaviors and entries.form == "list" and len(entries.modules) >= CONDENSED_FROM and context.sizes:
+        yield CONDENSED.finding("target_modules", str(warning), fix, severity)
+    if not warnings and entries.form == "list" and len(entries.modules) >= CONDENSED_FROM and context.sizes:
         message = (
             f"The list has {len(entries.modules)} names. PEFT shortens a list of {CONDENSED_FROM} or more to endings that "
             "match the same, and saves those."
@@ -83,13 +84,13 @@ def find_condensed(context: CheckContext) -> Iterator[Finding]:
 @finds(DORA)
 def find_refused_dora(context: CheckContext) -> Iterator[Finding]:
     """DoRA that PEFT refuses."""
-    if context.refused_for("dora"):
-        yield DORA.finding("use_dora", context.resolution.error, "Set use_dora=False, or leave these layers out.")
+    if context.refused_as("dora"):
+        yield DORA.finding("use_dora", context.refusal_text, "Set use_dora=False, or leave these layers out.")
 
 
 @finds(DROPOUT)
 def find_bad_dropout(context: CheckContext) -> Iterator[Finding]:
     """A dropout that is no probability."""
-    if context.refused_for("dropout"):
+    if context.refused_as("dropout"):
         fix = "Set lora_dropout to a number from 0 to 1, such as 0.05."
-        yield DROPOUT.finding("lora_dropout", context.resolution.error, fix)
+        yield DROPOUT.finding("lora_dropout", context.refusal_text, fix)

@@ -21,7 +21,7 @@ _FREE_EXPERTS = "The experts that PEFT's rewrite turns into parameters"
 @finds(PARAMETERS_OPTIONS)
 def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
     """All options at once that parameters do not take; PEFT names the first."""
-    if not context.refused_for("parameters-options"):
+    if not context.refused_as("parameters-options"):
         return
     config, entries = context.config, context.entries
     settings = {
@@ -33,7 +33,7 @@ def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
     present = [setting for setting, (_, is_set) in settings.items() if is_set]
     if not present:
         fix = "Adapt either the Conv1D layers or the parameters."
-        yield PARAMETERS_OPTIONS.finding("target_parameters", context.resolution.error, fix)
+        yield PARAMETERS_OPTIONS.finding("target_parameters", context.refusal_text, fix)
         return
     rewritten = [entry.text for entry in entries.modules if entry.rewritten]
     given = [entry.text for entry in entries.parameters if entry.parameters]
@@ -41,7 +41,7 @@ def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
     if rewritten and not given:
         subject += f" ({in_quotes(rewritten)} on this model type)"
     verb = "do" if len(present) > 1 or len(given) != 1 else "does"
-    message = f"{subject} {verb} not go with {' and '.join(present)}. PEFT raises: {context.resolution.error}"
+    message = f"{subject} {verb} not go with {' and '.join(present)}."
     fix = f"Set {', '.join(off for off, is_set in settings.values() if is_set)}"
     fix += f", or take {in_quotes(rewritten or given)} out." if rewritten or given else "."
     yield PARAMETERS_OPTIONS.finding(", ".join(setting.partition("=")[0] for setting in present), message, fix)

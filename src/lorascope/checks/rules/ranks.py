@@ -68,7 +68,7 @@ _DEFAULT_ALPHA = 8
 def find_invalid_ranks(context: CheckContext) -> Iterator[Finding]:
     """Ranks that PEFT refuses, or would refuse."""
     config, explained = context.config, False
-    refused = context.refused_for("rank-invalid")
+    refused = context.refused_as("rank-invalid")
     if config.r <= 0:
         explained = True
         message = f"r is {config.r}, and PEFT takes positive ranks only."
@@ -85,10 +85,9 @@ def find_invalid_ranks(context: CheckContext) -> Iterator[Finding]:
         fix = f"To leave weights out, set exclude_modules=[{some_in_quotes(words)}]."
         yield RANK_INVALID.finding("rank_pattern", message, fix, "error" if refused else "warning")
     if refused and not explained:
-        groups = re.search(r"with (\d+) groups", context.resolution.error)
-        multiple = groups[1] if groups else "its groups"
-        fix = f"Take it out of the targets, or use a rank that is a multiple of {multiple}."
-        yield RANK_INVALID.finding("r", context.resolution.error, fix)
+        groups = context.refusal.values.get("groups", "its groups") if context.refusal else ""
+        fix = f"Take it out of the targets, or use a rank that is a multiple of {groups}."
+        yield RANK_INVALID.finding("r", context.refusal_text, fix)
 
 
 @finds(PATTERN_PREFIX, PATTERN_UNMATCHED, PATTERN_SHADOWED)
@@ -213,7 +212,7 @@ def _reordered(given: Mapping[str, float], setting: str, names: list[str]) -> It
 @finds(PATTERN_FALSE_ALARM)
 def find_false_alarms(context: CheckContext) -> Iterator[Finding]:
     """Keys that PEFT warns of without a reason."""
-    keys = dict.fromkeys(name for behavior in context.behaviors("pattern-false-alarm") for name in behavior.names)
+    keys = dict.fromkeys(name for warning in context.warnings_of("pattern-false-alarm") for name in warning.names)
     if keys:
         message = f"PEFT will warn that it ignored the keys {some_in_quotes(keys)}. It did not: they match parameters."
         yield PATTERN_FALSE_ALARM.finding("rank_pattern, alpha_pattern", message, "Nothing to do.")

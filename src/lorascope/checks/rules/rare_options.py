@@ -44,8 +44,8 @@ def find_refused_options(context: CheckContext) -> Iterator[Finding]:
         (TOKENS, "trainable_token_indices", "Name an embedding of the model and rows that it has, each once."),
         (OPTION_RELEASE, "version", "Update PEFT (pip install -U peft), or leave the option out."),
     ):
-        if context.refused_for(rule.code):
-            yield rule.finding(where, context.resolution.error, fix, "error")
+        if context.refused_as(rule.code):
+            yield rule.finding(where, context.refusal_text, fix, "error")
 
 
 @finds(INITIALIZATION, VARIANT, FROZEN)
@@ -60,7 +60,7 @@ def find_doubtful_options(context: CheckContext) -> Iterator[Finding]:
         "variant": (VARIANT, "variant", "Load the model without quantization, or leave the variant out."),
         "frozen": (FROZEN, "inference_mode", "Set inference_mode=False to train."),
     }
-    for behavior in context.resolution.warnings:
-        if behavior.code in answers:
-            rule, where, fix = answers[behavior.code]
-            yield rule.finding(where, behavior.message, fix, "warning")
+    for warning in context.resolution.warnings:
+        if warning.code in answers:
+            rule, where, fix = answers[warning.code]
+            yield rule.finding(where, str(warning), fix, "warning")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.exclusions import excluding_fix, fix_without
@@ -14,7 +15,7 @@ from lorascope.findings import Finding, Severity
 from lorascope.model.classify import role_of_name
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER, listed, template
-from lorascope.peft_rules.adaptability import dead_or_crashing, obstacle
+from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import peft_name
 
 DEAD_OR_CRASHING = Rule(
@@ -49,27 +50,24 @@ _MOST_NAMED = 3
 @finds(DEAD_OR_CRASHING)
 def find_dead(context: CheckContext) -> Iterator[Finding]:
     """Adapters that do nothing, or that break the forward pass."""
-    model, release = context.model, context.release_name
     explained: set[str] = set()
-    for reason, weights in _grouped(context.adapted_weights, lambda w: obstacle(model, w, release)).items():
+    for reason, weights in _grouped(context.adapted_weights, lambda weight: _trouble(context, weight)).items():
         if reason:
             explained.update(weight.name for weight in weights)
             yield DEAD_OR_CRASHING.finding(places(weights), reason, fix_without(context, weights))
     # What is no weight of the map, such as the dead output projection within torch's own attention.
     others: dict[str, list[str]] = {}
-    for behavior in context.behaviors("dead-or-crashing"):
-        if not explained.intersection(behavior.names):
-            others.setdefault(NUMBER.sub("*", _trouble(context, behavior.names)), []).extend(behavior.names)
+    for warning in context.warnings_of(DEAD_OR_CRASHING.code):
+        if not explained.intersection(warning.names):
+            text = str(dataclasses.replace(warning, names=()))
+            others.setdefault(NUMBER.sub("*", text), []).extend(warning.names)
     for reason, names in others.items():
-        text = reason[0].upper() + reason[1:]
-        yield DEAD_OR_CRASHING.finding(listed(names, _MOST_NAMED), text, excluding_fix(context, names, names))
+        yield DEAD_OR_CRASHING.finding(listed(names, _MOST_NAMED), reason, excluding_fix(context, names, names))
 
 
-def _trouble(context: CheckContext, names: Sequence[str]) -> str:
-    """Why an adapter on a module, or on a parameter of it, is dead or crashes."""
-    modules = context.model.module_by_name
-    module = modules.get(names[0]) or modules[names[0].rpartition(".")[0]]
-    return dead_or_crashing(module)
+def _trouble(context: CheckContext, weight: Weight) -> str:
+    """Why PEFT cannot adapt a weight well; empty if it can."""
+    return str(why_not_adaptable(context.model, weight, context.release_name) or "")
 
 
 def _grouped(weights: Iterable[Weight], key: Callable[[Weight], str]) -> dict[str, list[Weight]]:
@@ -130,8 +128,7 @@ def _router(context: CheckContext, weights: Sequence[Weight]) -> Finding:
 def _head(context: CheckContext, weights: Sequence[Weight]) -> Finding:
     kinds = " and ".join(dict.fromkeys(_head_word(weight) for weight in weights))
     share = _share(context, weights)
-    message = f"the {kinds} is adapted{share}." if len(weights) == 1 else f"{kinds} are adapted{share}."
-    message = message[0].upper() + message[1:]
+    message = f"The {kinds} {'are' if ' and ' in kinds else 'is'} adapted{share}."
     if context.model.head == "sequence-classification" and "classifier" in kinds:
         message += " It is new and random, so it needs full training, not a low-rank change."
         fix = 'Set task_type="SEQ_CLS": PEFT then trains it in full and saves it.'
@@ -204,8 +201,8 @@ def _uncharted(context: CheckContext) -> dict[str, str]:
     model = context.model
     known = {peft_name(model, weight) for weight in context.adapted_weights}
     known |= {weight.name for weight in context.adapted_weights}
-    reported = (*context.behaviors("dead-or-crashing"), *context.behaviors("bias"))
-    known |= {name for behavior in reported for name in behavior.names}
+    reported = (*context.warnings_of("dead-or-crashing"), *context.warnings_of("bias"))
+    known |= {name for warning in reported for name in warning.names}
     names = [name for name in context.sizes if name not in known]
     return {name: role_of_name(template(name), "conv", model.model_type)[0].component for name in names}
 

@@ -27,12 +27,13 @@ _MORE_SPECIAL = {"no-match": ("regex-in-list", "string-not-list"), "pattern-unma
 
 def explain_refusal(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
     """That PEFT raises, and which findings explain it."""
-    error = context.resolution.error
-    if not error:
+    if not context.refusal:
         return
     codes = dict.fromkeys(finding.code for finding in findings if finding.severity == "error")
-    told = any(error in finding.message for finding in findings)
-    message = "PEFT refuses the configuration." if told else f"PEFT raises: {error}"
+    text = context.refusal_text
+    # Some findings are the refusal, with what to do.
+    repeated = any(finding.message == text for finding in findings)
+    message = "PEFT refuses the configuration." if repeated else f"PEFT raises: {text}"
     fix = f"Start from: {planning_command(context.model)}"
     if codes:
         fix = f"For the fix, see {joined(codes)} below."
@@ -42,10 +43,10 @@ def explain_refusal(context: CheckContext, findings: Iterable[Finding]) -> Itera
 def report_unexplained(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
     """What PEFT does silently and no finding is about, in the words of its rules."""
     codes = {finding.code for finding in findings}
-    for behavior in context.resolution.warnings:
-        if behavior.code in _ONLY_WHERE_IT_MATTERS:
+    for warning in context.resolution.warnings:
+        if warning.code in _ONLY_WHERE_IT_MATTERS:
             continue
-        if not codes & {behavior.code, *_MORE_SPECIAL.get(behavior.code, ())}:
-            fix = f"Write what is meant; this gives the form: {planning_command(context.model)}"
-            where = ", ".join(behavior.names[:3]) or context.where
-            yield Finding(behavior.code, "warning", where, behavior.message, fix)
+        if not codes & {warning.code, *_MORE_SPECIAL.get(warning.code, ())}:
+            fix = f"Write what you mean, or generate it: {planning_command(context.model)}"
+            where = ", ".join(warning.names[:3]) or context.where
+            yield Finding(warning.code, "warning", where, str(warning), fix)

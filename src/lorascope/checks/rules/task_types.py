@@ -9,6 +9,7 @@ from lorascope.checks.phrases import in_quotes
 from lorascope.checks.rule import Rule, finds
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal
+from lorascope.peft_rules.reasons import WRAPPER_TOO_OLD
 from lorascope.plans.task_types import task_type, unsaved_heads
 
 TASK_TYPE = Rule(
@@ -26,12 +27,12 @@ _HEADS = ("classifier", "score", "qa_outputs")
 def find_task_types(context: CheckContext) -> Iterator[Finding]:
     """A task type that PEFT refuses, or under which a new head stays random."""
     model, given = context.model, context.config.task_type
-    if context.refused_for("task-type"):
+    if context.refused_as("task-type"):
         usual = task_type(model)
         fix = f'Set task_type="{usual}".' if usual and usual != given else "Leave task_type out."
-        if "before 0.21.2" in context.resolution.error:
+        if context.refusal and context.refusal.reason is WRAPPER_TOO_OLD:
             fix = "Update PEFT (pip install -U peft), or leave task_type out."
-        yield TASK_TYPE.finding("task_type", context.resolution.error, fix, "error")
+        yield TASK_TYPE.finding("task_type", context.refusal_text, fix, "error")
         return
     classifier = model.head == "sequence-classification"
     heads = [name for name in context.module_names if name in _HEADS]

@@ -26,7 +26,7 @@ _UNTIE = "untie the model before training (tie_word_embeddings=False)"
 @finds(TIED)
 def find_tied_adapters(context: CheckContext) -> Iterator[Finding]:
     """Adapted modules whose tensor is another module's too."""
-    names = {name for behavior in context.behaviors("tied") for name in behavior.names}
+    names = {name for warning in context.warnings_of("tied") for name in warning.names}
     alone: dict[str, str] = {}
     together: dict[str, None] = {}
     for owners in _owners(context) if names else ():
@@ -60,8 +60,11 @@ def find_tied_copies(context: CheckContext) -> Iterator[Finding]:
         others = [owner for owner in owners if owner not in saved]
         if not hits:
             continue
-        rest = f"{listed(others, 2)} keeps the old one" if others else "they are separate tensors from then on"
-        message = f"modules_to_save copies {listed(hits, 2)}, and its tensor is shared: the copy is trained, {rest}."
+        message = f"modules_to_save copies {listed(hits, 2)}, which shares its tensor"
+        if others:
+            message += f" with {listed(others, 2)}: only the copy is trained."
+        else:
+            message += ": the copies are trained as separate tensors."
         yield TIED.finding(listed(hits, 2), message, f"Take it out of modules_to_save, or {_UNTIE}.")
 
 
@@ -74,6 +77,6 @@ def _owners(context: CheckContext) -> Iterator[list[str]]:
 @finds(UNMERGEABLE)
 def find_unmergeable(context: CheckContext) -> Iterator[Finding]:
     """Adapters that PEFT cannot merge."""
-    for behavior in context.behaviors("unmergeable"):
+    for warning in context.warnings_of("unmergeable"):
         fix = "Do not merge the adapter, or leave these layers out."
-        yield UNMERGEABLE.finding(listed(behavior.names, 2), behavior.message, fix)
+        yield UNMERGEABLE.finding(listed(warning.names, 2), str(warning), fix)

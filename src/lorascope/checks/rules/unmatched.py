@@ -89,9 +89,9 @@ def find_unmatched(context: CheckContext) -> Iterator[Finding]:
         return
     every = entries.modules + entries.parameters
     severity: Severity = "warning" if any(entry.modules or entry.parameters for entry in every) else "error"
-    if entries.form == "list" and not every and context.refused_for("no-match"):
+    if entries.form == "list" and not every and context.refused_as("no-match"):
         message = "target_modules is empty and target_parameters is missing: nothing is adapted."
-        fix = f"Name modules in target_modules; this writes them: {planning_command(context.model)}"
+        fix = f"Name modules in target_modules, or generate them: {planning_command(context.model)}"
         yield NO_MATCH.finding("target_modules", message, fix)
     if entries.form == "string":
         yield from _string(context, entries.modules[0], severity)
@@ -143,7 +143,7 @@ def _parameter_string(context: CheckContext, text: str) -> Finding:
     matches = _named(text, names) or cheap_matches(text, names, "fullmatch")
     endings = context.parameter_entries(matches) if matches else ()
     fix = f"Use a list of names: target_parameters=[{in_quotes(endings or (text,))}]."
-    return STRING_NOT_LIST.finding("target_parameters", context.resolution.error, fix)
+    return STRING_NOT_LIST.finding("target_parameters", context.refusal_text, fix)
 
 
 def _string(context: CheckContext, entry: Entry, severity: Severity) -> Iterator[Finding]:
@@ -243,7 +243,7 @@ def _regex(context: CheckContext, text: str) -> tuple[str, str]:
     if not names:
         return (
             f"{_NO_REGEX} As an expression it would match nothing either.",
-            f"This writes the targets: {planning_command(model)}",
+            f"Generate the targets: {planning_command(model)}",
         )
     adaptable = [name for name in names if name in model.weight_by_name]
     endings = context.module_entries(adaptable) if adaptable else ()
@@ -256,7 +256,7 @@ def _regex(context: CheckContext, text: str) -> tuple[str, str]:
     ways = (texts if whole in texts else [whole]) + ([pattern_of(plain)] if plain else [])
     pattern = "|".join(ways)
     if len(pattern) > LONGEST_PATTERN:
-        return why, f"This writes the targets: {planning_command(model)}"
+        return why, f"Generate the targets: {planning_command(model)}"
     return why, f"Use one string instead of the list: target_modules={literal(pattern)}."
 
 
@@ -370,7 +370,7 @@ def _parameter_answer(context: CheckContext, text: str) -> _Answer:
         endings = context.parameter_entries(matches) if matches else ()
         why = "List entries are names of parameters or their endings, never regular expressions."
         command = planning_command(context.model)
-        fix = f"Use the names: {in_quotes(endings)}." if endings else f"This writes the targets: {command}"
+        fix = f"Use the names: {in_quotes(endings)}." if endings else f"Generate the targets: {command}"
         return _Answer(REGEX_IN_LIST, why, fix)
     if answer := _other_number(context, text, names):
         return answer
