@@ -361,7 +361,7 @@ def _experts(submodule: Submodule, step: TrainingStep, tokens: int) -> Iterator[
 
 
 def _recurrent(submodule: Submodule, step: TrainingStep, tokens: int) -> Iterator[tuple[str, int]]:
-    """State spaces, recurrences, linear attention: a rough estimate, meant as an upper bound.
+    """Rough upper estimate of state spaces, recurrences and linear attention.
 
     Each weight's output counts four times in float32 (convolution, activation, gate and normalization), its input once. Where a decay per channel and state is a
     parameter (Mamba's `A_log`), transformers' own path, without the kernels of `mamba-ssm`, keeps the discrete states

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from lorascope.peft_rules.state_dict import saved_tensors
+from lorascope.costs.adapter_tensors import adapter_tensors
 from lorascope.plans.types import Plan
 
 # PEFT keeps adapters in float32 where the model is in half precision (`autocast_adapter_dtype`, on by default); what is
@@ -24,10 +24,9 @@ def adapter_file_size(plan: Plan, dtype: str = "bf16") -> int:
         plan: The plan.
         dtype: Dtype of the model: `bf16`, `fp16` or `fp32`.
     """
-    tensors = saved_tensors(plan.model, plan.config, plan.resolution).tensors.values()
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    typed = [(*_TYPES[dtype if tensor.part in _OF_THE_MODEL else "fp32"], tensor) for tensor in tensors]
+    typed = [(*_TYPES[dtype if tensor.part in _OF_THE_MODEL else "fp32"], tensor) for tensor in adapter_tensors(plan)]
     # Wider types come first, then names decide.
     for name, size, tensor in sorted(typed, key=lambda row: (-row[1], row[2].name)):
         end = offset + math.prod(tensor.shape) * size

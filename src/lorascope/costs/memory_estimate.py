@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.activations import (
@@ -29,12 +30,12 @@ from lorascope.costs.activations import (
     saved_outside_layers,
     training_facts,
 )
+from lorascope.costs.adapter_tensors import adapter_tensors
 from lorascope.costs.base_weights import BaseWeights, base_weights
 from lorascope.costs.layers import Layer, ModelLayers, Submodule, fan_in_out, layer_order, model_layers
 from lorascope.costs.optimizer_state import TrainedTensor, step_bytes
 from lorascope.costs.training_run import Training
 from lorascope.model.types import ModelMap, Weight
-from lorascope.peft_rules.state_dict import saved_tensors
 from lorascope.plans.types import Plan
 
 # Up to here a small model's share of the formulas' bytes is taken as explained: masks of a step, labels.
@@ -140,13 +141,13 @@ class MemoryEstimate:
     # Trained tensors.
 
     def _trained_tensors(self) -> tuple[TrainedTensor, ...]:
-        tensors = saved_tensors(self.model, self.plan.config, self.plan.resolution).tensors.values()
         return tuple(
             (tensor.shape, self.training.width if tensor.part == "bias" else ADAPTER_WIDTH)
-            for tensor in tensors
+            for tensor in adapter_tensors(self.plan)
             if tensor.part != "base"
         )
 
+    @cached_property
     def all_gradients(self) -> int:
         """Bytes of the gradients of all trained tensors."""
         return sum(math.prod(shape) * width for shape, width in self.trained)
@@ -310,7 +311,7 @@ class MemoryEstimate:
         return max(outputs, default=0)
 
     def _backward(self) -> Iterable[Moment]:
-        gradients = self.all_gradients() - sum(run.trained for run in self.runs)
+        gradients = self.all_gradients - sum(run.trained for run in self.runs)
         below = self._saved()
         for run in reversed(self.runs):
             saved = below + (run.size if self.training.gradient_checkpointing else 0)
@@ -321,7 +322,7 @@ class MemoryEstimate:
 
     def _optimizer_step(self) -> Moment:
         working = step_bytes(self.training.optimizer, self.trained)
-        return Moment("the optimizer's step", gradients=self.all_gradients(), workspace=working)
+        return Moment("the optimizer's step", gradients=self.all_gradients, workspace=working)
 
 
 # Parts of the last model: comparisons and budgets need them for many plans of one model.

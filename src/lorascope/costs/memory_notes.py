@@ -44,7 +44,7 @@ def _weights(estimate: MemoryEstimate) -> str:
 def _gradients(estimate: MemoryEstimate, peak: Moment) -> str:
     if not peak.gradients:
         return "none at this moment"
-    total = estimate.all_gradients()
+    total = estimate.all_gradients
     share = "all" if peak.gradients >= total else "part"
     return f"{share} of {bytes_text(total)}, one per trainable parameter"
 
@@ -85,7 +85,7 @@ def memory_notes(estimate: MemoryEstimate, peak: Moment) -> tuple[str, ...]:
 
 def _left_out(estimate: MemoryEstimate, peak: Moment) -> Iterator[str]:
     training, base = estimate.training, estimate.base
-    missing = estimate.all_gradients() - peak.gradients
+    missing = estimate.all_gradients - peak.gradients
     if missing > 0:
         yield f"Gradient accumulation adds {bytes_text(missing)} at the peak."
     if training.device == "cuda":
