@@ -245,7 +245,7 @@ def test_a_repository_from_the_cache(folder: Path, tmp_path: Path, monkeypatch: 
         found = read_adapter(NAME)
         assert (found.config, found.tensors, found.commit) == (SETTINGS, None, Repo({}).commit)
         assert len(found.notes) == 2
-        assert found.notes[0].startswith("HF_HUB_OFFLINE is set: what is in the cache is read")
+        assert found.notes[0].startswith("HF_HUB_OFFLINE is set: the cache is read")
         assert found.notes[1].startswith(f"{TENSORS} is not in the cache")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         huggingface_hub.hf_hub_download(NAME, TENSORS)

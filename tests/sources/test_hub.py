@@ -274,7 +274,7 @@ def test_what_is_no_name(name: str, hub: Server) -> None:
 )
 def test_an_environment_that_huggingface_hub_cannot_use(name: str, value: str, use: str) -> None:
     code = f"""
-import lorascope, lorascope.sandbox.seal, lorascope.sources.transformers.config, lorascope.plans.verify
+import lorascope, lorascope.sandbox.seal, lorascope.sources.transformers.config, lorascope.peft_rules.lora_config
 try:
     {use}
 except lorascope.LorascopeError as error:
@@ -296,7 +296,7 @@ except lorascope.LorascopeError as error:
 
 def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with fails(f"{NAME}: huggingface_hub is not installed", "pip install 'lorascope[hub]'"):
+    with fails(f"{NAME}: Reading from the Hub needs huggingface_hub", "pip install 'lorascope[hub]'"):
         open_repository(NAME)
 
 
@@ -572,7 +572,7 @@ def test_offline_is_the_cache(revision: str | None, fetched: Server, monkeypatch
         "01234567" + "89abcdef01234567" * 2,
         {"config.json", WEIGHTS},
     )
-    assert found.notes == ("HF_HUB_OFFLINE is set: what is in the cache is read, at commit 0123456",)
+    assert found.notes == ("HF_HUB_OFFLINE is set: the cache is read, at commit 0123456",)
     assert found.read([Span(WEIGHTS, 5, 10), Span("config.json", 0, 99)]) == [FRONT[5:10], CONFIG]
     assert (found.size(WEIGHTS), found.requests, found.transferred) == (len(FRONT), 0, 0)
     with fails("has no file 'model-2.safetensors' at its root", "HF_HUB_OFFLINE is set", f"hf download {NAME}"):
@@ -599,13 +599,13 @@ def test_unreachable_is_the_cache_and_says_so(fetched: Server, cache: Path) -> N
         assert begin(found) == FRONT[:1000]
     (note,) = found.notes
     assert "cannot be reached: ConnectError" in note
-    assert note.endswith("what is in the cache is read, at commit 0123456")
+    assert note.endswith("the cache is read, at commit 0123456")
 
 
 def test_a_hub_that_is_down_is_the_cache_and_says_so(fetched: Server) -> None:
     fetched.faults.facts_statuses = [503] * 4
     (note,) = open_repository(NAME).notes
-    assert "answers with status 503 (4 tries): what is in the cache is read, at commit 0123456" in note
+    assert "answers with status 503 (4 tries): the cache is read, at commit 0123456" in note
 
 
 def test_a_refusal_is_not_the_cache(fetched: Server) -> None:

@@ -1,4 +1,4 @@
-"""A repository on the Hub as files: its facts first, its commit pinned, and of large files only the bytes asked for."""
+"""A Hub repository as files: pinned to a commit, large files read in parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.files.plain import MOST_BYTES
 
 _ALONGSIDE = 8
-# Spans as near as this are read by one request: a request costs more than the bytes between.
+# Spans as near as this are joined: a request costs more than the bytes between.
 _GAP = 16 * 2**10
 # The headers of the largest model of all are some 20 MB; with a first guess of 100 kB a shard, 2,000 shards fit.
 _MOST_IN_ALL = 512 * 2**20
@@ -30,16 +30,16 @@ _ORDINARY = re.compile(r"[^/\\]{1,255}")
 
 
 class Repository:
-    """The files at the root of a repository, at one commit. See `checkpoints.Files`.
+    """Files at the root of a repository, at one commit; implements `checkpoint.types.Files`.
 
     Args:
-        where: What messages call it.
+        where: Its name in messages.
         commit: The commit that everything is read at.
         names: The files at its root.
-        sizes: Their sizes, as far as the Hub told them.
-        connection: By which they are read; None where only the cache is.
-        cached: The commit's folder in the cache, where there is one: what it has is not asked for again.
-        notes: What the user should know of where the files come from.
+        sizes: Their sizes, where the Hub states them.
+        connection: Reads them; None where only the cache is read.
+        cached: The commit's folder in the cache, if any: what it has is not requested again.
+        notes: What the user should know about the files' origin.
         progress: Called with the number of parts read and of all, after each.
     """
 
@@ -62,12 +62,12 @@ class Repository:
         self._sizes = dict(sizes or {})
         self._connection = connection
         self._cached = cached
-        self._progress = progress
+        self._progress = progress or (lambda done, parts: None)
         self._whole: dict[str, bytes] = {}
 
     @property
     def requests(self) -> int:
-        """Requests sent so far, redirections and repetitions included."""
+        """Requests sent so far, redirections and retries included."""
         return self._connection.requests if self._connection else 0
 
     @property
@@ -76,45 +76,40 @@ class Repository:
         return self._connection.transferred if self._connection else 0
 
     def size(self, name: str) -> int:
-        """A file's bytes. See `checkpoints.Files`."""
-        self._check([name])
-        if self._has(name):
-            assert self._cached is not None
+        """A file's bytes. See `Files`."""
+        self._require([name])
+        if self._cached is not None and name in self._cached.names:
             return self._cached.size(name)
         if name not in self._sizes and name.endswith(".json"):
             self._sizes[name] = len(self._whole_file(name))
         elif name not in self._sizes:
             self._fetch([Span(name, 0, 1)])
         if name not in self._sizes:
-            raise LorascopeError(
-                f"the server does not tell the size of {name}", where=self.where, hint="Unset HF_ENDPOINT."
-            )
+            fault = f"the server does not tell the size of {name}"
+            raise LorascopeError(fault, where=self.where, hint="Unset HF_ENDPOINT.")
         return self._sizes[name]
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """The bytes of each span, in order. See `checkpoints.Files`."""
-        self._check([span.file for span in spans])
-        asked = dict.fromkeys(spans)
-        there = [span for span in asked if self._has(span.file)]
-        found = dict(zip(there, self._cached.read(there), strict=True)) if self._cached and there else {}
+        """The bytes of each span, in order. See `Files`."""
+        self._require([span.file for span in spans])
+        distinct = dict.fromkeys(spans)
+        local = [span for span in distinct if self._cached is not None and span.file in self._cached.names]
+        contents = dict(zip(local, self._cached.read(local), strict=True)) if self._cached and local else {}
         parts = []
-        for span in (span for span in asked if span not in found):
+        for span in (span for span in distinct if span not in contents):
             end = min(span.end, self._sizes.get(span.file, span.end))
             if end <= span.start:
-                found[span] = b""
+                contents[span] = b""
             elif span.file.endswith(".json"):
-                found[span] = self._whole_file(span.file)[span.start : end]
+                contents[span] = self._whole_file(span.file)[span.start : end]
             else:
                 parts.append(span)
-        if parts:
-            found |= self._in_parts(parts)
-        return [found[span] for span in spans]
+        joined = _joined(parts)
+        for (whole, inner), body in zip(joined.items(), self._fetch(list(joined)), strict=True):
+            contents |= {span: body[span.start - whole.start : span.end - whole.start] for span in inner}
+        return [contents[span] for span in spans]
 
-    def _has(self, name: str) -> bool:
-        """The cache has the whole file."""
-        return self._cached is not None and name in self._cached.names
-
-    def _check(self, names: Sequence[str]) -> None:
+    def _require(self, names: Sequence[str]) -> None:
         missing = sorted(set(names) - self.names)
         if missing:
             faults = first_faults(f"has no file {quoted(name)} at its root" for name in missing)
@@ -123,59 +118,44 @@ class Repository:
                 hint = f"{'; '.join(self.notes)}. To fetch all of it: hf download {self.where}"
             raise LorascopeError(*faults, where=self.where, hint=hint)
 
-    def _in_parts(self, spans: Sequence[Span]) -> dict[Span, bytes]:
-        joined = _joined(spans)
-        bodies = dict(zip(joined, self._fetch(list(joined)), strict=True))
-        return {
-            span: bodies[whole][span.start - whole.start : span.end - whole.start]
-            for whole, inner in joined.items()
-            for span in inner
-        }
-
     def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
-        """The bytes of each span, in order, some requests at a time."""
-        from huggingface_hub import hf_hub_url
-
+        """The bytes of each span, in order, by a few requests at a time."""
+        if not spans:
+            return []
         ended = threading.Event()
-        connection = self._connection
-        assert connection is not None, "without a connection the cache has every name"
-        wanted = sum(span.end - span.start for span in spans)
-        if self.transferred + wanted > _MOST_IN_ALL:
+        length = sum(span.end - span.start for span in spans)
+        if self.transferred + length > _MOST_IN_ALL:
             raise LorascopeError(
-                f"{wanted} bytes in {len(spans)} parts are more than the {_MOST_IN_ALL} that are read of a repository",
+                f"{length} bytes in {len(spans)} parts are more than the {_MOST_IN_ALL} that are read of a repository",
                 where=self.where,
                 hint="Are these a model's weights? Headers are far smaller.",
             )
-
-        def one(span: Span) -> bytes:
-            url = hf_hub_url(self.where, span.file, revision=self.commit)
-            body, size = connection.part(url, span, ended, self.commit)
-            known = self._sizes.setdefault(span.file, size) if size is not None else None
-            if known != size:
-                raise LorascopeError(
-                    f"{span.file} has {size} bytes, and {known} by the repository's facts",
-                    where=self.where,
-                    hint="Try again; if it stays so, the server, mirror or proxy is broken (HF_ENDPOINT).",
-                )
-            return body
-
         with ThreadPoolExecutor(min(_ALONGSIDE, len(spans))) as pool:
-            running = [pool.submit(one, span) for span in spans]
+            running = [pool.submit(self._fetch_part, span, ended) for span in spans]
             try:
                 for done, part in enumerate(as_completed(running), 1):
                     part.result()
-                    if self._progress:
-                        self._progress(done, len(spans))
+                    self._progress(done, len(spans))
             except BaseException:
                 ended.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return [part.result() for part in running]
 
-    def _whole_file(self, name: str) -> bytes:
-        """A small file, kept in memory alone."""
-        from huggingface_hub import hf_hub_url
+    def _fetch_part(self, span: Span, ended: threading.Event) -> bytes:
+        assert self._connection is not None, "without a connection the cache has every name"
+        body, size = self._connection.part(span, ended, self.commit)
+        known = self._sizes.setdefault(span.file, size) if size is not None else None
+        if known != size:
+            raise LorascopeError(
+                f"{span.file} has {size} bytes, and {known} by the repository's facts",
+                where=self.where,
+                hint="Try again; if it stays so, the server, mirror or proxy is broken (HF_ENDPOINT).",
+            )
+        return body
 
+    def _whole_file(self, name: str) -> bytes:
+        """A small file, kept in memory."""
         if name not in self._whole:
             size = self._sizes.get(name)
             if size is not None and size > MOST_BYTES:
@@ -185,33 +165,30 @@ class Repository:
                     hint="Is this a model's configuration, or its weights?",
                 )
             assert self._connection is not None, "without a connection the cache has every name"
-            url = hf_hub_url(self.where, name, revision=self.commit)
-            self._whole[name] = self._connection.whole(url, name, self.commit, size=size, most=MOST_BYTES)
+            self._whole[name] = self._connection.whole(name, self.commit, size=size, most=MOST_BYTES)
         return self._whole[name]
 
 
 def _joined(spans: Sequence[Span]) -> dict[Span, list[Span]]:
-    """Spans that cover all others with one request each, and what each of them covers."""
-    found: dict[Span, list[Span]] = {}
-    inner: list[Span] = []
+    """Spans that cover all others with one request each, with what each covers."""
+    groups: list[list[Span]] = []
     end = 0
     for span in sorted(spans, key=lambda span: (span.file, span.start)):
-        if inner and (span.file != inner[0].file or span.start > end + _GAP):
-            found[Span(inner[0].file, inner[0].start, end)] = inner
-            inner = []
-        end = max(end, span.end) if inner else span.end
-        inner.append(span)
-    if inner:
-        found[Span(inner[0].file, inner[0].start, end)] = inner
-    return found
+        if groups and groups[-1][0].file == span.file and span.start <= end + _GAP:
+            groups[-1].append(span)
+            end = max(end, span.end)
+        else:
+            groups.append([span])
+            end = span.end
+    return {Span(group[0].file, group[0].start, max(span.end for span in group)): group for group in groups}
 
 
 def open_repository(
     name: str, revision: str | None = None, *, progress: Callable[[int, int], None] | None = None
 ) -> Repository:
-    """A model repository on the Hub, pinned to the commit that it has now; nothing of its files is read yet.
+    """A model repository on the Hub, pinned to its present commit; no file is read yet.
 
-    Where the Hub cannot be asked, or must not (`HF_HUB_OFFLINE`), it is what huggingface_hub's cache has.
+    Where the Hub does not answer, or must not be asked (`HF_HUB_OFFLINE`), huggingface_hub's cache is read.
 
     Args:
         name: The repository's id, `mistralai/Mistral-7B-v0.3`.
@@ -219,20 +196,20 @@ def open_repository(
         progress: Called with the number of parts read and of all, after each.
 
     Raises:
-        LorascopeError: There is no such repository or revision, it may not be read, or the Hub cannot be asked and the
-            cache does not have it.
+        LorascopeError: There is no such repository or revision, it may not be read, or neither the Hub nor the cache has
+            it.
     """
     try:
-        constants, faults, _ = (hub_part(part, name) for part in ("constants", "errors", "file_download"))
+        constants, errors, _ = (hub_part(part, name) for part in ("constants", "errors", "file_download"))
     except ImportError as error:
+        package = error.name or "huggingface_hub"
+        needs = "huggingface_hub" if package == "huggingface_hub" else f"huggingface_hub, which needs {package}"
         raise LorascopeError(
-            f"{error.name} is not installed, through which the Hub is read",
-            where=name,
-            hint="Install it with: pip install 'lorascope[hub]'",
+            f"Reading from the Hub needs {needs}.", where=name, hint="Install it with: pip install 'lorascope[hub]'"
         ) from error
     try:
         hub_utilities().validate_repo_id(name)
-    except faults.HFValidationError as error:
+    except errors.HFValidationError as error:
         raise LorascopeError(
             "is no name of a repository on the Hub", where=quoted(name), hint="A name is such as org/model."
         ) from error
@@ -255,22 +232,17 @@ def open_repository(
         return cached
     commit, sizes = _root_files(name, facts)
     try:
-        cached_files = _snapshot(name, commit)
-    except LorascopeError:  # a cache that cannot be read is no reason not to ask
-        cached_files = None
+        folder = _snapshot(name, commit)
+    except LorascopeError:  # a cache that cannot be read does not keep the Hub from being asked
+        folder = None
+    known = {file: size for file, size in sizes.items() if size is not None}
     return Repository(
-        name,
-        commit,
-        frozenset(sizes),
-        sizes={file: size for file, size in sizes.items() if size is not None},
-        connection=connection,
-        cached=cached_files,
-        progress=progress,
+        name, commit, frozenset(sizes), sizes=known, connection=connection, cached=folder, progress=progress
     )
 
 
 def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, int | None]]:
-    """The commit, and the files at the root with their sizes where these are told."""
+    """The commit, and the files at the root with their sizes where stated."""
     commit, siblings = facts.get("sha"), facts.get("siblings")
     if not (isinstance(commit, str) and _COMMIT.fullmatch(commit) and isinstance(siblings, list)):
         raise LorascopeError(
@@ -288,16 +260,14 @@ def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, int
 
 
 def _snapshot(name: str, revision: str | None) -> Folder | None:
-    """The folder of the cache that holds a revision's configuration, and with it what else was fetched of it."""
-    from huggingface_hub import try_to_load_from_cache
-
+    """The cache's folder of a revision, found by its configuration."""
     for configuration in _CONFIGURATIONS:
         try:
-            found = try_to_load_from_cache(name, configuration, revision=revision)
+            path = hub_part("file_download").try_to_load_from_cache(name, configuration, revision=revision)
         except (OSError, ValueError):  # a revision that no file name can hold
             return None
-        if isinstance(found, str):
-            return open_folder(Path(found).parent)
+        if isinstance(path, str):
+            return open_folder(Path(path).parent)
     return None
 
 
@@ -306,5 +276,5 @@ def _from_cache(name: str, revision: str | None, why: str) -> Repository | None:
     if folder is None:
         return None
     commit = Path(folder.where).name
-    note = f"{why}: what is in the cache is read, at commit {commit[:7]}"
+    note = f"{why}: the cache is read, at commit {commit[:7]}"
     return Repository(name, commit, folder.names, cached=folder, notes=(note,))
