@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Sequence
 
 from lorascope.foreign_text import one_line
+
+_WIDEST = 120
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -22,13 +26,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 
 def bullets(texts: Iterable[str]) -> str:
     """Each text after a dash, broken at spaces to the terminal's width, 120 at most."""
-    import shutil  # with archives and temporary files, which no table needs
     import textwrap
 
-    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
+    width = _terminal_width()
     return "\n".join(
         textwrap.fill(
             f"- {one_line(text)}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
         for text in texts
     )
+
+
+def _terminal_width() -> int:
+    """Columns of the terminal, 120 at most: as `shutil` tells them, without its archives and temporary files."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return min(int(columns), _WIDEST)
+    try:
+        return min(os.get_terminal_size(sys.__stdout__.fileno()).columns or _WIDEST, _WIDEST)  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):  # no terminal
+        return _WIDEST
