@@ -61,9 +61,10 @@ def rewritten_name(model: ModelMap, name: str, release: Release) -> str:
 
     A linear layer whose name is rewritten can only be adapted as the parameter `name.weight`.
     """
-    if release < _FIRST_REWRITE:
+    renamed = _RENAMED.get(model.moe_conversion)
+    if renamed is None or release < _FIRST_REWRITE:
         return ""
-    return _RENAMED.get(model.moe_conversion, {}).get(name.rpartition(".")[2], "")
+    return renamed.get(name.rpartition(".")[2], "")
 
 
 def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, ...], release: Release) -> Targets:
