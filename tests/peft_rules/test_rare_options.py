@@ -24,7 +24,7 @@ from lorascope.model.json import map_from_json, map_to_json
 from lorascope.peft_rules.differences import read_differently
 from lorascope.peft_rules.lora_config import to_peft
 from lorascope.peft_rules.options import OPTIONS, uncovered_fields
-from lorascope.peft_rules.releases import parsed_version
+from lorascope.peft_rules.releases import parse_release
 from lorascope.peft_rules.state_dict import PREFIX, saved_tensors
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.verify import adapter_config, verify
@@ -35,7 +35,7 @@ from tests.helpers.peft_comparison import compare_rare
 from tests.helpers.random_configs import LABELS, rare_configurations
 from tests.helpers.samples import fails
 
-RELEASE = parsed_version(peft.__version__) or ()
+RELEASE = parse_release(peft.__version__) or ()
 MODELS = (
     "normed",
     "llama-tied",

@@ -1,6 +1,7 @@
-"""Which PEFT a rule speaks of: the releases differ in a handful of rules, and each difference names its release.
+"""Releases of PEFT and of everything else, as numbers.
 
-A rule compares the release with the start of a version: `release >= (0, 21)` holds from 0.21.0 on.
+A rule compares the release with the start of a version: `release >= (0, 21)` holds from 0.21.0 on. Not `packaging`: it
+takes longer to import than a plan takes to make.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from lorascope.errors import LorascopeError
 
 Release = tuple[int, ...]
 
+_VERSION = re.compile(r"(\d{1,9}(?:\.\d{1,9})+)(?:\.?post(\d{1,9}))?(\.?dev)?")
+
 OLDEST: Release = (0, 18)
-# One release of each minor version, because the rules differ between them and not within them.
+# One release of each minor version: the rules differ between them, not within them.
 SUPPORTED_PEFT = ("0.19.1", "0.20.0", "0.21.2")
 NEWEST = SUPPORTED_PEFT[-1]
 
@@ -22,15 +25,13 @@ NEWEST = SUPPORTED_PEFT[-1]
 def release_of(version: str) -> Release:
     """The numbers of a version of PEFT.
 
-    A development version counts as the last release before it, because nobody knows which of the later changes it has.
-
     Args:
         version: As `peft.__version__` gives it: `0.21.2`, `0.20.1.dev0`.
 
     Raises:
         LorascopeError: It is not a version, or older than the rules reach.
     """
-    numbers = parsed_version(version)
+    numbers = parse_release(version)
     if numbers is None:
         raise LorascopeError(f'"{version}" is not a version of PEFT.', hint="Give it as peft.__version__ shows: 0.21.2")
     if numbers < OLDEST:
@@ -41,12 +42,21 @@ def release_of(version: str) -> Release:
     return numbers
 
 
-def parsed_version(version: str) -> Release | None:
-    """The three numbers of any version, those of the release before for a development version; None if it has none."""
-    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(\.?dev)?", version)
+def parse_release(version: str) -> Release | None:
+    """The numbers of a version, at least three; None if it has none.
+
+    The number of a post release comes last. A development version counts as the last release before it, because nobody
+    knows which of the later changes it has.
+
+    >>> parse_release("0.5.6.post2"), parse_release("0.21.2.dev0")
+    ((0, 5, 6, 2), (0, 21, 1))
+    """
+    match = _VERSION.match(version)
     if match is None:
         return None
-    major, minor, patch = (int(text or 0) for text in match.groups()[:3])
-    if not match.group(4):
-        return (major, minor, patch)
-    return (major, minor, patch - 1) if patch else (major, minor - 1, 99)
+    numbers = [int(number) for number in match[1].split(".")]
+    numbers += [0] * (3 - len(numbers))
+    if match[3]:
+        *earlier, minor, patch = numbers
+        return (*earlier, minor, patch - 1) if patch else (*earlier, minor - 1, 99)
+    return (*numbers, int(match[2])) if match[2] else tuple(numbers)

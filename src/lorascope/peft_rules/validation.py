@@ -5,7 +5,7 @@ from __future__ import annotations
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules import initializations, reasons, variants
 from lorascope.peft_rules.diagnostics import Diagnostic
-from lorascope.peft_rules.releases import Release, parsed_version
+from lorascope.peft_rules.releases import Release, parse_release
 from lorascope.peft_rules.types import AdapterConfig
 
 _TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
@@ -52,7 +52,7 @@ def _refused_biases(config: AdapterConfig) -> Diagnostic | None:
 def _refused_task(model: ModelMap, config: AdapterConfig, release: Release) -> Diagnostic | None:
     if config.task_type in _GENERATING and not model.prepares_generation:
         return reasons.NO_GENERATION.about(architecture=model.architecture, task_type=config.task_type)
-    transformers = parsed_version(model.versions.get("transformers", ""))
+    transformers = parse_release(model.versions.get("transformers", ""))
     # PEFT asks the model for a method that transformers dropped in 5.18; 0.21.2 no longer does.
     if config.task_type == "SEQ_2_SEQ_LM" and release < (0, 21, 2) and (transformers or ()) >= (5, 18):
         return reasons.WRAPPER_TOO_OLD.about()

@@ -14,6 +14,7 @@ from typing import Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.packaged import load_json
+from lorascope.peft_rules.releases import Release, parse_release
 
 SERVERS = ("vllm", "sglang")
 _TITLES = {"vllm": "vLLM", "sglang": "SGLang"}
@@ -70,7 +71,7 @@ def server_facts(server: str) -> Facts:
     content = _content(name)
     releases: list[str] = content["releases"]
     wanted = match["release"] or releases[0]
-    older = [release for release in releases if _key(release) <= _key(wanted)]
+    older = [release for release in releases if _numbers(release) <= _numbers(wanted)]
     if not older:
         raise LorascopeError(
             f"{_TITLES[name]} {wanted} is older than the recorded releases",
@@ -111,7 +112,6 @@ def _content(name: str) -> dict[str, Any]:
     return content
 
 
-def _key(release: str) -> tuple[int, ...]:
-    """Releases in order; a post release comes after its own."""
-    numbers = [int(number) for number in re.findall(r"\d+", release)]
-    return (*numbers, *(0 for _ in range(3 - len(numbers))))
+def _numbers(release: str) -> Release:
+    """The numbers of a release, also of one written as a single number."""
+    return parse_release(release if "." in release else f"{release}.0") or ()

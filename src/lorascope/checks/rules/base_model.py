@@ -14,7 +14,7 @@ from lorascope.findings import Finding
 from lorascope.foreign_text import quoted, shell_word
 from lorascope.model.types import Head
 from lorascope.names import listed
-from lorascope.peft_rules.releases import NEWEST, OLDEST, parsed_version
+from lorascope.peft_rules.releases import NEWEST, OLDEST, parse_release
 from lorascope.peft_rules.resolve import resolve
 from lorascope.sources.source_kinds import HUB_ID
 
@@ -106,11 +106,11 @@ def find_other_head(context: CheckContext) -> Iterator[Finding]:
 def find_other_release(context: CheckContext) -> Iterator[Finding]:
     """A PEFT release that saved the adapter and reads it differently."""
     given = context.given.get("peft_version")
-    release = parsed_version(given) if isinstance(given, str) else None
-    ours = parsed_version(context.release_name)
+    release = parse_release(given) if isinstance(given, str) else None
+    ours = parse_release(context.release_name)
     if release is None or ours is None:
         return
-    newest = parsed_version(NEWEST) or ours
+    newest = parse_release(NEWEST) or ours
     if release[:2] > newest[:2]:
         message = f"The adapter was saved by PEFT {quoted(given)}, and the newest release known here is {NEWEST}."
         fix = "Update lorascope. An older PEFT drops keys of a configuration that it does not know."
