@@ -85,7 +85,7 @@ def test_many_findings_of_one_code_are_counted() -> None:
     check = ls.check(model, {"target_modules": entries + full})
     covered = [finding for finding in check.findings if finding.code == "covered"]
     assert len(covered) == 21
-    assert covered[0].message.startswith('layers.0.self_attn.q_proj is matched by "0.self_attn.q_proj" anyway')
+    assert covered[0].message.startswith('layers.0.self_attn.q_proj is already matched by "0.self_attn.q_proj"')
     assert covered[-1].message == "There are 108 more of this kind."
     assert {finding.severity for finding in covered} == {"note"}
     assert str(check).count("(covered)") == 21

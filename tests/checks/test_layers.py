@@ -89,7 +89,7 @@ EXAMPLES = {
         "layers-towers",
         "warning",
         ("vision", "text"),
-        ("Exclude",),
+        ("see outside",),
         {"exclude_modules": ".*vision_tower.*"},
     ),
     "two stacks": Example(
@@ -127,7 +127,7 @@ EXAMPLES = {
         {"target_modules": ["q"], "layers_to_transform": [0], "layers_pattern": ["layer"]},
         "layers-pattern",
         "warning",
-        ("another number",),
+        ("wrong layer index", "finds 0 where the layer is 1"),
         ("layers_pattern",),
         {"layers_pattern": ["block"]},
     ),

@@ -54,7 +54,7 @@ EXAMPLES = {
         {**QUERY, "exclude_modules": ["layers.0"]},
         "exclude-unmatched",
         "warning",
-        ("not what lies below",),
+        ("not the modules within",),
         ('exclude_modules="(.*[.])?layers[.]0[.].*"',),
         {"exclude_modules": "(.*[.])?layers[.]0[.].*"},
     ),
@@ -161,7 +161,7 @@ EXAMPLES = {
         "bias",
         "warning",
         ("as if it were a weight",),
-        ("in full",),
+        ("the full name",),
         {"target_parameters": ["gate_up_proj"]},
     ),
     "DoRA with a bias": Example(

@@ -104,7 +104,7 @@ EXAMPLES = {
         {"target_modules": ["w1", "w2", "w3"], "rank_pattern": {"w2": 4}},
         "pattern-unmatched",
         "warning",
-        ("makes down_proj of w2",),
+        ("turns w2 into down_proj",),
         ('"down_proj"',),
         {"rank_pattern": {"down_proj": 4}},
     ),
@@ -131,7 +131,7 @@ EXAMPLES = {
         {"target_modules": [], "target_parameters": ["experts.down_proj"], "rank_pattern": {"experts.down_proj": 2}},
         "pattern-false-alarm",
         "note",
-        ("They are not",),
+        ("It did not",),
     ),
     "a scale of nothing": Example(
         "llama",

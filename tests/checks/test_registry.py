@@ -19,7 +19,8 @@ from tests.helpers.samples import sample
 
 SOURCE = Path(lorascope.__file__).parent
 KINDS = registry._EVERY_KIND
-_GIVEN = re.compile(r'\b(?:Finding|Rule|Reason)\(\s*"([a-z]+(?:-[a-z]+)*)"')
+_GIVEN = re.compile(r'\bFinding\(\s*"([a-z]+(?:-[a-z]+)*)"')
+_REASON = re.compile(r'\bReason\(\s*"([a-z]+(?:-[a-z]+)*)"')
 # Codes that the trainers' own rooms give.
 OF_TRAINERS = {"unknown-key", "ignored-key", "abbreviated", "no-adapter", "trainer-filter"}
 
@@ -66,9 +67,12 @@ def test_a_function_gives_the_codes_that_it_declares(model: str, arguments: dict
 def test_every_code_in_the_source_is_declared() -> None:
     given: set[str] = set()
     for path in SOURCE.rglob("*.py"):
-        given |= set(_GIVEN.findall(path.read_text(encoding="utf-8")))
-    assert len(given) > 15
-    assert given <= rules().keys()
+        text = path.read_text(encoding="utf-8")
+        given |= set(_GIVEN.findall(text))
+        if path.parent.name in ("peft_rules", "trainers"):  # other rooms have reasons of their own
+            given |= set(_REASON.findall(text))
+    assert len(given) > 25
+    assert given - {"not-covered"} <= rules().keys()
 
 
 def test_the_codes_of_known_mistakes_are_declared() -> None:

@@ -85,7 +85,7 @@ def test_nothing_is_said_where_peft_refuses() -> None:
 def test_no_prefix() -> None:
     finding = renamed(lambda key: key.removeprefix(PREFIX))
     assert (finding.code, finding.severity) == ("tensor-unexpected", "error")
-    assert finding.message.startswith('12 tensors of the file lack the prefix "base_model.model."')
+    assert finding.message.startswith('12 of 12 tensors lack the prefix "base_model.model."')
     assert finding.where == "model.layers.{0-2}.self_attn.q_proj, model.layers.{0-2}.self_attn.v_proj"
 
 
@@ -135,7 +135,7 @@ def test_modules_that_are_not_targeted_or_not_there() -> None:
     context = context_of("llama", QV)
     more = saved(context_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj", "up_proj"))))
     finding = one(context, more)
-    assert "6 tensors of the file belong to modules that the configuration does not target" in finding.message
+    assert "6 of 18 tensors belong to modules that the configuration does not target" in finding.message
     assert finding.where == "base_model.model.model.layers.{0-2}.mlp.up_proj"
     finding = one(context, {**saved(context), f"{PREFIX}model.layers.0.self_attn.qkv.lora_A.weight": (8, 16)})
     assert "that LlamaForCausalLM does not have" in finding.message
@@ -220,10 +220,10 @@ def test_another_rank() -> None:
     sixteen = saved(context_of("llama", AdapterConfig(target_modules=("q_proj", "v_proj"), r=16)))
     finding = one(context, sixteen)
     assert (finding.code, finding.severity) == ("tensor-rank", "error")
-    assert finding.message.startswith("6 weights have rank 16 in the file and 8 by the configuration")
+    assert finding.message.startswith("6 weights have rank 16 in the file and 8 in the configuration")
     assert finding.fix.startswith('Set "r": 16 in')
     some = {key: sixteen[key] if "v_proj" in key else shape for key, shape in saved(context).items()}
-    assert 'rank_pattern of adapter_config.json: "v_proj": 16' in one(context, some).fix
+    assert 'Set rank_pattern in adapter_config.json: "v_proj": 16' in one(context, some).fix
 
 
 def test_another_rank_of_experts() -> None:
@@ -326,4 +326,4 @@ def test_the_number_of_findings_does_not_grow_with_the_file() -> None:
     shapes = {f"{PREFIX}m{number}x.layers.0.self_attn.q_proj.lora_A.weight": (8, 16) for number in range(3000)}
     findings = found(context, shapes)
     assert len(findings) <= 10
-    assert "2992 tensors more" in " ".join(finding.message for finding in findings)
+    assert "2,992 of 3,000 tensors" in " ".join(finding.message for finding in findings)

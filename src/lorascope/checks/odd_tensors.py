@@ -32,7 +32,7 @@ class Cause:
     """Why PEFT has no place for tensors.
 
     Attributes:
-        message: What is so, after "… tensors ".
+        message: What is so, after "3 of 12 tensors ".
         fix: What to do.
         severity: Of the finding.
         effect: What PEFT does with them.

@@ -139,22 +139,22 @@ def find_odd_names(context: CheckContext) -> Iterator[Finding]:
     if comparison is None:
         return
     odd = OddTensors(comparison, _named_base(context))
-    yield from _unexpected(odd)
+    yield from _unexpected(odd, len(context.tensors or ()))
     yield from _missing(context, comparison, odd)
     yield from _converted(comparison)
 
 
-def _unexpected(odd: OddTensors) -> Iterator[Finding]:
+def _unexpected(odd: OddTensors, total: int) -> Iterator[Finding]:
     causes = sorted(odd.by_cause.items(), key=lambda item: -len(item[1]))
     for cause, tensors in causes[:_MOST_CAUSES]:
         sources = [source for arrival, _ in tensors for source in arrival.sources]
         example = quoted(sources[0])
-        message = f"{plural(len(sources), 'tensor')} of the file {cause.message}, such as {example}: {cause.effect}."
+        message = f"{len(sources):,} of {plural(total, 'tensor')} {cause.message}, such as {example}: {cause.effect}."
         yield TENSOR_UNEXPECTED.finding(_holders(sources), message, cause.fix, cause.severity)
     rest = [source for _, tensors in causes[_MOST_CAUSES:] for arrival, _ in tensors for source in arrival.sources]
     if rest:
         message = (
-            f"{plural(len(rest), 'tensor')} more have names that PEFT has no place for, for "
+            f"{len(rest):,} of {plural(total, 'tensor')} have names that PEFT has no place for, for "
             f"{len(causes) - _MOST_CAUSES} further reasons."
         )
         fix = "Look at the findings before: a file with so many kinds of names was not saved by PEFT."
