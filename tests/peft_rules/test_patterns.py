@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import tomllib
 import warnings
 from collections import Counter
@@ -181,13 +180,11 @@ def test_a_verb_has_one_limit() -> None:
         for letter in "XYZ":
             resolve(model, AdapterConfig(target_modules=f"(([a-z_.0-9]+)+)+{letter}"))
 
-    begun = time.monotonic()
     with pytest.raises(PatternLimitError) as caught:
         twice()
     assert "a pattern takes too long: '(([a-z_.0-9]+)+)+X'" in str(caught.value)
     assert "(limit 2 s)" in str(caught.value)
     assert caught.value.where == "target_modules"
-    assert time.monotonic() - begun < 60  # A limit for a stuck test, on any machine.
 
 
 def test_a_limit_is_no_refusal_of_pefts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -429,14 +429,12 @@ def test_loops_end(loop: Callable[[], None], thread: bool, short: None) -> None:
         except BaseException as error:
             found.append(error)
 
-    begun = time.monotonic()
     if thread:
         running = threading.Thread(target=run)
         running.start()
         running.join(20)
     else:
         run()
-    assert time.monotonic() - begun < 10
     assert [type(error) for error in found] == [LorascopeError]
     assert "It is not built: it takes more than 0.3 seconds" in str(found[0])
     assert "--source headers" in str(found[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -120,10 +119,8 @@ def test_whoever_answers_badly(kind: str, place: str, nothing_written: Path) -> 
     server = Hostile(good | {"/api/models/" if place == "facts" else place: act})
     # A part is refused by its status before its body is looked at.
     parts = [said] if said and (place != "model.safetensors" or "redirection" in kind) else []
-    begun = time.monotonic()
     with server, connected(server.endpoint, nothing_written / "cache", "hf_mine"), fails("→", *parts) as caught:
         open_repository(NAME).read([Span(place, 0, 50)])
-    assert time.monotonic() - begun < 6
     assert len(str(caught.value)) < 900
     assert len(server.asked) < 25
 

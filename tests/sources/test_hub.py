@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ from lorascope.sources.files import hub as hub_room
 from lorascope.sources.files import hub_requests
 from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.hub import Repository, open_repository
-from lorascope.sources.transformers.config import MOST_BYTES
+from lorascope.sources.files.plain import MOST_BYTES
 from tests.helpers.hub_server import Faults, Huge, Repo, Server, connected
 from tests.helpers.samples import fails
 from tests.helpers.sparse_checkpoints import write_checkpoint
@@ -357,11 +357,24 @@ def test_a_configuration_is_tried_again(hub: Server) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {"RateLimit": '"api";r=0;t=1'}])
-def test_the_server_says_how_long_to_wait(headers: dict[str, str], hub: Server) -> None:
+def test_the_server_says_how_long_to_wait(
+    headers: dict[str, str], hub: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = open_repository(NAME)
     hub.faults = Faults(statuses=[429], headers=headers)
-    begun = time.monotonic()
-    assert begin(open_repository(NAME)) == FRONT[:1000]
-    assert 1 <= time.monotonic() - begun < 5
+    waited: list[float | None] = []
+    monkeypatch.setattr(hub_requests, "_PAUSES", [0.125])
+    wait = threading.Event.wait
+
+    def note(event: threading.Event, timeout: float | None = None) -> bool:
+        if timeout in (0.125, 1):
+            waited.append(timeout)
+            return event.is_set()
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", note)
+    assert begin(found) == FRONT[:1000]
+    assert waited == [1]
 
 
 def test_the_server_says_to_wait_for_long(hub: Server) -> None:
@@ -396,10 +409,8 @@ def test_an_answer_that_drips(hub: Server, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(hub_requests, "_DEADLINE", 0.2)
     hub.faults.slow = 0.02
     found = open_repository(NAME)
-    begun = time.monotonic()
     with fails("bytes in 0.2 seconds"):
         begin(found, 400)
-    assert time.monotonic() - begun < 4
 
 
 def closed_port() -> int:
@@ -410,13 +421,11 @@ def closed_port() -> int:
 
 
 def test_nobody_listens(cache: Path) -> None:
-    begun = time.monotonic()
     with (
         connected(f"http://127.0.0.1:{closed_port()}", cache),
         fails(f"{NAME}: 127.0.0.1:", "cannot be reached: ConnectError", "Check the network and HF_ENDPOINT"),
     ):
         open_repository(NAME)
-    assert time.monotonic() - begun < 3
 
 
 @pytest.mark.parametrize("endpoint", ["nowhere", "ftp://127.0.0.1", "http://", "http://[", "http://127.0.0.1:99999"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from lorascope.sources.files.folder import open_folder
 from tests.helpers.paths import DATA
 from tests.helpers.samples import fails
 from tests.helpers.sparse_checkpoints import write_checkpoint
+from tests.helpers.work import calls_at_most
 
 RECORDED = json.loads((DATA / "quantized_headers.json").read_text(encoding="utf-8"))
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -614,7 +614,7 @@ def test_a_configuration_that_makes_no_sense(said: object, message: str) -> None
         (b"{", "is not JSON"),
         (b"[]", "has None for quantization"),
         (b'{"quantization": [1]}', "has [1] for quantization"),
-        (b" " * (2**20 + 1), "is longer than 1048576 bytes"),
+        (b" " * (2**20 + 1), "has 1,048,577 bytes, more than the 1,048,576 that are read"),
     ],
 )
 def test_model_optimizers_file_may_be_broken(content: bytes, message: str) -> None:
@@ -642,15 +642,14 @@ def test_from_a_folder_of_shards(tmp_path: Path) -> None:
     assert summary(found) == {f"layers.{layer}.a.weight": ((24, 64), "bnb nf4") for layer in range(4)}
 
 
-def test_ninety_thousand_tensors_take_seconds_at_most() -> None:
+def test_ninety_thousand_tensors_take_ten_calls_each_at_most() -> None:
     tensors = {}
     for expert in range(45_000):
         tensors[f"layers.{expert // 750}.mlp.experts.{expert % 750}.up_proj.weight"] = ("F8_E4M3", (2048, 7168))
         tensors[f"layers.{expert // 750}.mlp.experts.{expert % 750}.up_proj.weight_scale_inv"] = ("F32", (16, 56))
     opened = checkpoint(tensors, FP8)
-    start = time.perf_counter()
-    found = unpack(opened)
-    assert time.perf_counter() - start < 10  # half a second, where nothing else runs
+    with calls_at_most(900_000):
+        found = unpack(opened)
     assert Counter(summary(found).values()) == {((2048, 7168), "fp8 block 128×128"): 45_000}
 
 
