@@ -21,7 +21,7 @@ from lorascope.plan_door import plan
 from lorascope.plans.rules import holds, own_components, parse_rule
 from lorascope.plans.task_types import task_type
 from lorascope.sources.transformers.meta_model import map_module
-from tests.helpers.oracle import peft_kwargs, peft_truth, restored
+from tests.helpers.oracle import Truth, peft_kwargs, peft_truth, restored
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,9 +58,9 @@ class Outcome:
 
 
 def measure_plans(
-    module: nn.Module, model: ModelMap, peft: str = NEWEST, rules: Mapping[str, tuple[str, ...]] = RULES
+    module: nn.Module | None, model: ModelMap, peft: str = NEWEST, rules: Mapping[str, tuple[str, ...]] = RULES
 ) -> Iterator[Outcome]:
-    """Each of the rules: planned, compiled, and given to the installed PEFT."""
+    """Each of the rules: planned, compiled, and given to the installed PEFT; without a module, to our rules of it."""
     for name, texts in rules.items():
         try:
             made = plan(model, *texts)
@@ -71,12 +71,11 @@ def measure_plans(
         config = made.config
         if peft in SUPPORTED_PEFT and peft not in made.releases:  # which the plan says
             config = dataclasses.replace(config, task_type=None)
-        with restored(module):
-            try:
-                truth, trainable = peft_truth(module, {**peft_kwargs(config), **_QUICK})
-            except Exception as error:
-                yield Outcome(name, "different", f"PEFT raises {type(error).__name__}: {error}")
-                continue
+        try:
+            truth, trainable = _adapted(module, model, config, peft)
+        except Exception as error:
+            yield Outcome(name, "different", f"PEFT raises {type(error).__name__}: {error}")
+            continue
         found = {weight: (rank, float(alpha)) for weight, (rank, alpha, _) in truth.items()}
         counted = resolve(model, config, peft).trainable
         if found != asked:
@@ -107,8 +106,8 @@ class Pasted:
     agrees: bool = True
 
 
-def measure_pasted(module: nn.Module, model: ModelMap, peft: str = NEWEST) -> Iterator[Pasted]:
-    """Each list of `PASTED` through PEFT and through our rules.
+def measure_pasted(module: nn.Module | None, model: ModelMap, peft: str = NEWEST) -> Iterator[Pasted]:
+    """Each list of `PASTED` through PEFT and through our rules; without a module, through our rules alone.
 
     The seven names and `all-linear` claim the attention and FFN of the language model, `q_proj,v_proj` and PEFT's
     default what makes its queries and values.
@@ -116,14 +115,24 @@ def measure_pasted(module: nn.Module, model: ModelMap, peft: str = NEWEST) -> It
     for name, targets in PASTED.items():
         config = AdapterConfig(target_modules=targets, task_type=task_type(model))
         ours = resolve(model, config, peft)
-        with restored(module):
-            try:
-                truth, trainable = peft_truth(module, {**peft_kwargs(config), **_QUICK})
-            except Exception:
-                yield Pasted(name, "error", agrees=bool(ours.error))
-                continue
+        try:
+            truth, trainable = _adapted(module, model, config, peft)
+        except Exception:
+            yield Pasted(name, "error", agrees=ours.refusal is not None)
+            continue
         same = {one.name: one.rank for one in ours.adapted} == {key: rank for key, (rank, _, _) in truth.items()}
         yield _judged(model, name, set(truth), agrees=same and ours.trainable == trainable)
+
+
+def _adapted(module: nn.Module | None, model: ModelMap, config: AdapterConfig, peft: str) -> tuple[Truth, int]:
+    """Every adapted weight and the number of trainable parameters, by PEFT itself or by our rules."""
+    if module is not None:
+        with restored(module):
+            return peft_truth(module, {**peft_kwargs(config), **_QUICK})
+    ours = resolve(model, config, peft)
+    if ours.refusal is not None:
+        raise LorascopeError(str(ours.refusal))
+    return {one.name: (one.rank, one.alpha, one.scale) for one in ours.adapted}, ours.trainable
 
 
 def _judged(model: ModelMap, name: str, adapted: set[str], *, agrees: bool) -> Pasted:
