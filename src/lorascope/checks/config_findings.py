@@ -40,6 +40,7 @@ def trainer_findings(context: CheckContext) -> Iterator[Finding]:
     if context.refusal:
         command = planning_command(context.model)
         fix = f"Name weights that the model has; lorascope export writes them from {command}"
-        yield Finding(context.refusal.code or REFUSED.code, "error", context.where, context.refusal_text, fix)
+        code, message = context.refusal.code or REFUSED.code, str(context.refusal)
+        yield Finding(code, "error", context.where, message, fix, context.refusal)
     yield from apply_rules(REACH, context)
     yield from apply_rules(COVERAGE, context.without_entries())

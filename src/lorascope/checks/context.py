@@ -105,11 +105,6 @@ class CheckContext:
         """Why PEFT raises; None if it does not."""
         return self.resolution.refusal
 
-    @cached_property
-    def refusal_text(self) -> str:
-        """The same in words."""
-        return str(self.refusal) if self.refusal else ""
-
     def refused_as(self, code: str) -> bool:
         """PEFT raises, for a reason of this code."""
         return self.resolution.refused_as(code)

@@ -28,8 +28,17 @@ class Rule:
     meaning: str
     why: str
 
-    def finding(self, where: str, about: str | Diagnostic, fix: str, severity: Severity | None = None) -> Finding:
-        """A finding of this kind, with a message or with the diagnostic that it reports."""
+    def finding(
+        self, where: str, about: str | Diagnostic | None, fix: str, severity: Severity | None = None
+    ) -> Finding:
+        """A finding of this kind.
+
+        Args:
+            where: The file, the setting or the weights.
+            about: What is wrong: a message, or the diagnostic that it reports.
+            fix: What to do.
+            severity: Another severity than usual.
+        """
         diagnostic = None if isinstance(about, str) else about
         return Finding(self.code, severity or self.severity, where, str(about), fix, diagnostic)
 

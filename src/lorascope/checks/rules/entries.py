@@ -72,13 +72,13 @@ def find_bad_patterns(context: CheckContext) -> Iterator[Finding]:
         several = several or bool(faults)
         for text, error in faults[:_MOST_FAULTS]:
             fix = f'Write an expression, such as ".*[.]{_last_word(text)}", or escape the characters meant literally.'
-            yield BAD_PATTERN.finding(setting, str(error.diagnostic), fix, severity)
+            yield BAD_PATTERN.finding(setting, error.diagnostic, fix, severity)
         if rest := faults[_MOST_FAULTS:]:
             message = f"{len(rest):,} more are not regular expressions: {some_in_quotes([text for text, _ in rest])}."
             yield BAD_PATTERN.finding(setting, message, "Take them out.", severity)
     if context.refused_as("bad-pattern") and not several:
         fix = 'Use a layers_pattern without groups of its own, such as layers_pattern="layers".'
-        yield BAD_PATTERN.finding("target_modules, layers_pattern", context.refusal_text, fix)
+        yield BAD_PATTERN.finding("target_modules, layers_pattern", context.refusal, fix)
 
 
 def _patterns(context: CheckContext) -> dict[str, tuple[Sequence[str], str, str]]:
@@ -136,7 +136,7 @@ def find_unsupported(context: CheckContext) -> Iterator[Finding]:
         yield UNSUPPORTED.finding("target_modules", message, fix)
     digits = any(entry.refused for entry in _digit_entries(context))
     if context.refused_as("unsupported") and not number and not digits:
-        yield UNSUPPORTED.finding("the targets", context.refusal_text, _tried_exclusions(context))
+        yield UNSUPPORTED.finding("the targets", context.refusal, _tried_exclusions(context))
 
 
 def _tried_exclusions(context: CheckContext) -> str:
@@ -219,12 +219,12 @@ def find_default_targets(context: CheckContext) -> Iterator[Finding]:
     for warning in warnings:
         if config.target_parameters:
             fix = "Set target_modules=[] if the parameters alone are meant."
-            yield DEFAULT_TARGETS.finding("target_modules", str(warning), fix)
+            yield DEFAULT_TARGETS.finding("target_modules", warning, fix)
         elif form == "none":
-            yield DEFAULT_TARGETS.finding("target_modules", str(warning), _query_and_value(context))
+            yield DEFAULT_TARGETS.finding("target_modules", warning, _query_and_value(context))
         else:
             fix = "Nothing to do if that is meant; otherwise name the modules in target_modules."
-            yield DEFAULT_TARGETS.finding("target_modules", str(warning), fix, "note")
+            yield DEFAULT_TARGETS.finding("target_modules", warning, fix, "note")
     if warnings or not context.refusal or config.target_parameters:
         return
     if form == "none":
@@ -256,7 +256,7 @@ def find_twice_targeted(context: CheckContext) -> Iterator[Finding]:
     owners = {name.rpartition(".")[0] for entry in entries.parameters for name in entry.parameters}
     both = [entry.text for entry in entries.modules if any(module.name in owners for module in entry.targeted)]
     fix = f"Take {in_quotes(both[:MOST_SPELLED])} out of target_modules." if both else "Leave one of them out."
-    yield TWICE.finding("target_modules, target_parameters", context.refusal_text, fix)
+    yield TWICE.finding("target_modules, target_parameters", context.refusal, fix)
 
 
 @finds(COVERED)

@@ -76,7 +76,7 @@ def find_layers_with_string(context: CheckContext) -> Iterator[Finding]:
     fix = f"Use a list: target_modules=[{in_quotes(endings or words[-1:])}]."
     if context.entries.form == "string":
         fix += " Or name the layers in the expression and leave layers_to_transform out."
-    yield LAYERS_WITH_STRING.finding("target_modules", context.refusal_text, fix)
+    yield LAYERS_WITH_STRING.finding("target_modules", context.refusal, fix)
 
 
 @finds(LAYERS_PATTERN)
@@ -84,7 +84,7 @@ def find_lone_pattern(context: CheckContext) -> Iterator[Finding]:
     """A `layers_pattern` that PEFT refuses."""
     if context.refused_as("layers-pattern"):
         fix = "Take layers_pattern out, or set the layers in layers_to_transform."
-        yield LAYERS_PATTERN.finding("layers_pattern", context.refusal_text, fix, "error")
+        yield LAYERS_PATTERN.finding("layers_pattern", context.refusal, fix, "error")
 
 
 def _filter(context: CheckContext, *, of_lists: bool = False) -> LayerFilter | None:

@@ -67,10 +67,10 @@ def find_refused_copies(context: CheckContext) -> Iterator[Finding]:
         return
     if context.refusal and context.refusal.reason in (SAVED_WRAPPED, SAVED_BELOW_ADAPTER):
         fix = "Take it out of the targets (exclude_modules), or out of modules_to_save."
-        yield SAVED_SHADOWS.finding(_SETTING, context.refusal_text, fix, "error")
+        yield SAVED_SHADOWS.finding(_SETTING, context.refusal, fix, "error")
     else:
         fix = "Name the modules that hold weights, with more of their names."
-        yield SAVED.finding(_SETTING, context.refusal_text, fix)
+        yield SAVED.finding(_SETTING, context.refusal, fix)
 
 
 @finds(SAVED_UNMATCHED)
@@ -161,9 +161,9 @@ def find_loose_and_nested(context: CheckContext) -> Iterator[Finding]:
             if whole:
                 fix = f"Use the full name: {in_quotes(dict.fromkeys(whole[:_MOST_NAMED]))}."
             # What the task type alone adds is a head, and part of the new one.
-            yield SAVED_LOOSE.finding(_SETTING, str(warning), fix, "warning" if entries else "note")
+            yield SAVED_LOOSE.finding(_SETTING, warning, fix, "warning" if entries else "note")
         elif warning.code == SAVED_NESTED.code:
-            yield SAVED_NESTED.finding(_SETTING, str(warning), "Name the outermost modules only.")
+            yield SAVED_NESTED.finding(_SETTING, warning, "Name the outermost modules only.")
 
 
 @finds(SAVED_COPY)

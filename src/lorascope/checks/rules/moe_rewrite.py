@@ -94,7 +94,7 @@ def _halves(context: CheckContext) -> Finding:
     fix = "Name both halves, or neither."
     if entries:
         fix += f" For the experts alone: target_parameters=[{in_quotes(entries)}] with lora_dropout=0."
-    return MOE_REWRITE.finding(_SETTING, context.refusal_text, fix, "error")
+    return MOE_REWRITE.finding(_SETTING, context.refusal, fix, "error")
 
 
 def _without_rewrite(context: CheckContext) -> Resolution:

@@ -39,14 +39,14 @@ def find_biases(context: CheckContext) -> Iterator[Finding]:
         fix = 'Set bias="none", "all" or "lora_only".'
         if context.refusal and context.refusal.reason is EMBEDDING_BIAS:
             fix = "Set lora_bias=False, or leave embeddings out."
-        yield BIAS.finding("bias", context.refusal_text, fix, "error")
+        yield BIAS.finding("bias", context.refusal, fix, "error")
         return
     for warning in context.warnings_of("bias"):
         fix = "Set lora_bias=False, or keep the adapter unmerged."
         if warning.names:
             fix = "Write the full name of the weight: entries match every parameter whose name ends with them."
         where = listed(warning.names, 2) if warning.names else "lora_bias"
-        yield BIAS.finding(where, str(warning), fix, "warning")
+        yield BIAS.finding(where, warning, fix, "warning")
     if config.bias == "none" or not context.sizes:
         return
     modules = context.model.module_by_name
@@ -71,7 +71,7 @@ def find_condensed(context: CheckContext) -> Iterator[Finding]:
     for warning in warnings:
         fix = "Leave layers_to_transform out: full names hold the layers themselves."
         severity: Severity = "note" if entries.form == "all-linear" else "warning"
-        yield CONDENSED.finding("target_modules", str(warning), fix, severity)
+        yield CONDENSED.finding("target_modules", warning, fix, severity)
     if not warnings and entries.form == "list" and len(entries.modules) >= CONDENSED_FROM and context.sizes:
         message = (
             f"The list has {len(entries.modules)} names. PEFT shortens a list of {CONDENSED_FROM} or more to endings that "
@@ -85,7 +85,7 @@ def find_condensed(context: CheckContext) -> Iterator[Finding]:
 def find_refused_dora(context: CheckContext) -> Iterator[Finding]:
     """DoRA that PEFT refuses."""
     if context.refused_as("dora"):
-        yield DORA.finding("use_dora", context.refusal_text, "Set use_dora=False, or leave these layers out.")
+        yield DORA.finding("use_dora", context.refusal, "Set use_dora=False, or leave these layers out.")
 
 
 @finds(DROPOUT)
@@ -93,4 +93,4 @@ def find_bad_dropout(context: CheckContext) -> Iterator[Finding]:
     """A dropout that is no probability."""
     if context.refused_as("dropout"):
         fix = "Set lora_dropout to a number from 0 to 1, such as 0.05."
-        yield DROPOUT.finding("lora_dropout", context.refusal_text, fix)
+        yield DROPOUT.finding("lora_dropout", context.refusal, fix)

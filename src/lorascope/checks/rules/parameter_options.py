@@ -33,7 +33,7 @@ def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
     present = [setting for setting, (_, is_set) in settings.items() if is_set]
     if not present:
         fix = "Adapt either the Conv1D layers or the parameters."
-        yield PARAMETERS_OPTIONS.finding("target_parameters", context.refusal_text, fix)
+        yield PARAMETERS_OPTIONS.finding("target_parameters", context.refusal, fix)
         return
     rewritten = [entry.text for entry in entries.modules if entry.rewritten]
     given = [entry.text for entry in entries.parameters if entry.parameters]

@@ -87,7 +87,7 @@ def find_invalid_ranks(context: CheckContext) -> Iterator[Finding]:
     if refused and not explained:
         groups = context.refusal.values.get("groups", "its groups") if context.refusal else ""
         fix = f"Take it out of the targets, or use a rank that is a multiple of {groups}."
-        yield RANK_INVALID.finding("r", context.refusal_text, fix)
+        yield RANK_INVALID.finding("r", context.refusal, fix)
 
 
 @finds(PATTERN_PREFIX, PATTERN_UNMATCHED, PATTERN_SHADOWED)

@@ -45,7 +45,7 @@ def find_refused_options(context: CheckContext) -> Iterator[Finding]:
         (OPTION_RELEASE, "version", "Update PEFT (pip install -U peft), or leave the option out."),
     ):
         if context.refused_as(rule.code):
-            yield rule.finding(where, context.refusal_text, fix, "error")
+            yield rule.finding(where, context.refusal, fix, "error")
 
 
 @finds(INITIALIZATION, VARIANT, FROZEN)
@@ -63,4 +63,4 @@ def find_doubtful_options(context: CheckContext) -> Iterator[Finding]:
     for warning in context.resolution.warnings:
         if warning.code in answers:
             rule, where, fix = answers[warning.code]
-            yield rule.finding(where, str(warning), fix, "warning")
+            yield rule.finding(where, warning, fix, "warning")

@@ -30,10 +30,9 @@ def explain_refusal(context: CheckContext, findings: Iterable[Finding]) -> Itera
     if not context.refusal:
         return
     codes = dict.fromkeys(finding.code for finding in findings if finding.severity == "error")
-    text = context.refusal_text
     # Some findings are the refusal, with what to do.
-    repeated = any(finding.message == text for finding in findings)
-    message = "PEFT refuses the configuration." if repeated else f"PEFT raises: {text}"
+    repeated = any(finding.diagnostic == context.refusal for finding in findings)
+    message = "PEFT refuses the configuration." if repeated else f"PEFT raises: {context.refusal}"
     fix = f"Start from: {planning_command(context.model)}"
     if codes:
         fix = f"For the fix, see {joined(codes)} below."
@@ -49,4 +48,4 @@ def report_unexplained(context: CheckContext, findings: Iterable[Finding]) -> It
         if not codes & {warning.code, *_MORE_SPECIAL.get(warning.code, ())}:
             fix = f"Write what you mean, or generate it: {planning_command(context.model)}"
             where = ", ".join(warning.names[:3]) or context.where
-            yield Finding(warning.code, "warning", where, str(warning), fix)
+            yield Finding(warning.code, "warning", where, str(warning), fix, warning)

@@ -32,7 +32,7 @@ def find_task_types(context: CheckContext) -> Iterator[Finding]:
         fix = f'Set task_type="{usual}".' if usual and usual != given else "Leave task_type out."
         if context.refusal and context.refusal.reason is WRAPPER_TOO_OLD:
             fix = "Update PEFT (pip install -U peft), or leave task_type out."
-        yield TASK_TYPE.finding("task_type", context.refusal_text, fix, "error")
+        yield TASK_TYPE.finding("task_type", context.refusal, fix, "error")
         return
     classifier = model.head == "sequence-classification"
     heads = [name for name in context.module_names if name in _HEADS]

@@ -79,4 +79,4 @@ def find_unmergeable(context: CheckContext) -> Iterator[Finding]:
     """Adapters that PEFT cannot merge."""
     for warning in context.warnings_of("unmergeable"):
         fix = "Do not merge the adapter, or leave these layers out."
-        yield UNMERGEABLE.finding(listed(warning.names, 2), str(warning), fix)
+        yield UNMERGEABLE.finding(listed(warning.names, 2), warning, fix)

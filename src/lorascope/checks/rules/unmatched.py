@@ -143,7 +143,7 @@ def _parameter_string(context: CheckContext, text: str) -> Finding:
     matches = _named(text, names) or cheap_matches(text, names, "fullmatch")
     endings = context.parameter_entries(matches) if matches else ()
     fix = f"Use a list of names: target_parameters=[{in_quotes(endings or (text,))}]."
-    return STRING_NOT_LIST.finding("target_parameters", context.refusal_text, fix)
+    return STRING_NOT_LIST.finding("target_parameters", context.refusal, fix)
 
 
 def _string(context: CheckContext, entry: Entry, severity: Severity) -> Iterator[Finding]:
