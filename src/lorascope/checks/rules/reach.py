@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
@@ -17,6 +18,7 @@ from lorascope.model.types import Weight
 from lorascope.names import NUMBER, listed, template
 from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import peft_name
+from lorascope.peft_rules.diagnostics import Diagnostic
 
 DEAD_OR_CRASHING = Rule(
     "dead-or-crashing",
@@ -43,6 +45,8 @@ HEAD = Rule(
     "A low-rank change of a new, random head is not what is wanted; of an old one it is rarely meant.",
 )
 
+Key = TypeVar("Key")
+
 _MAIN_BLOCKS = ("attention", "ffn", "mixer")
 _MOST_NAMED = 3
 
@@ -51,27 +55,29 @@ _MOST_NAMED = 3
 def find_dead(context: CheckContext) -> Iterator[Finding]:
     """Adapters that do nothing, or that break the forward pass."""
     explained: set[str] = set()
-    for reason, weights in _grouped(context.adapted_weights, lambda weight: _trouble(context, weight)).items():
-        if reason:
+    model, release = context.model, context.release_name
+    groups = _grouped(context.adapted_weights, lambda weight: why_not_adaptable(model, weight, release))
+    for diagnostic, weights in groups.items():
+        if diagnostic is not None:
             explained.update(weight.name for weight in weights)
-            yield DEAD_OR_CRASHING.finding(places(weights), reason, fix_without(context, weights))
+            yield DEAD_OR_CRASHING.finding(places(weights), diagnostic, fix_without(context, weights))
     # What is no weight of the map, such as the dead output projection within torch's own attention.
-    others: dict[str, list[str]] = {}
+    others: dict[Diagnostic, list[str]] = {}
     for warning in context.warnings_of(DEAD_OR_CRASHING.code):
         if not explained.intersection(warning.names):
-            text = str(dataclasses.replace(warning, names=()))
-            others.setdefault(NUMBER.sub("*", text), []).extend(warning.names)
-    for reason, names in others.items():
-        yield DEAD_OR_CRASHING.finding(listed(names, _MOST_NAMED), reason, excluding_fix(context, names, names))
+            others.setdefault(_of_every_layer(warning), []).extend(warning.names)
+    for diagnostic, names in others.items():
+        yield DEAD_OR_CRASHING.finding(listed(names, _MOST_NAMED), diagnostic, excluding_fix(context, names, names))
 
 
-def _trouble(context: CheckContext, weight: Weight) -> str:
-    """Why PEFT cannot adapt a weight well; empty if it can."""
-    return str(why_not_adaptable(context.model, weight, context.release_name) or "")
+def _of_every_layer(diagnostic: Diagnostic) -> Diagnostic:
+    """A diagnostic without its module's name and layer."""
+    values = {key: NUMBER.sub("*", value) for key, value in diagnostic.values.items()}
+    return dataclasses.replace(diagnostic, names=(), values=values)
 
 
-def _grouped(weights: Iterable[Weight], key: Callable[[Weight], str]) -> dict[str, list[Weight]]:
-    groups: dict[str, list[Weight]] = {}
+def _grouped(weights: Iterable[Weight], key: Callable[[Weight], Key]) -> dict[Key, list[Weight]]:
+    groups: dict[Key, list[Weight]] = {}
     for weight in weights:
         groups.setdefault(key(weight), []).append(weight)
     return groups
