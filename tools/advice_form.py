@@ -1,4 +1,4 @@
-"""Form of `evidence.toml` and `tasks.toml`: every key, and what its value must be."""
+"""Form of `evidence.toml` and `tasks.toml`: keys and their values."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _record_faults(row: Mapping[str, Any], claims: Mapping[str, str]) -> Iterato
 
 
 def _tables(value: object) -> list[dict[str, Any]]:
-    """Tables of a list; anything else becomes an empty one, which has faults enough."""
+    """Tables of a list; an empty one for anything else."""
     rows = value if isinstance(value, list) else [value]
     return [row if isinstance(row, dict) else {} for row in rows]
 
@@ -123,7 +123,7 @@ def _is_figure(figure: Mapping[str, Any]) -> bool:
 
 
 def tasks_faults(data: Mapping[str, Any], claims: Mapping[str, str]) -> Iterator[str]:
-    """Everything that is wrong with the tables of `tasks.toml`, whose claims are those of `evidence.toml`."""
+    """Everything that is wrong with the tables of `tasks.toml`."""
     for key in ("task", "recipe", "why", "alpha", "batch", "note", "hot", "capacity", "rate", "head", "only"):
         if not isinstance(data.get(key), dict):
             yield f"there is no table {key}"

@@ -1,4 +1,4 @@
-"""Makes `evidence.json` and `tasks.json`, which the package loads, from the TOML files that people write.
+"""Makes `evidence.json` and `tasks.json` of their TOML files.
 
 `python tools/build_advice.py` refuses files with faults. The tests run it, and fail where the JSON is stale.
 """
@@ -65,7 +65,7 @@ def built_files() -> dict[Path, str]:
 
 
 def _json(data: dict[str, Any]) -> str:
-    """Compact, with a line for each table: quick to read, and a change shows as one line."""
+    """Compact JSON with a line for each table."""
     parts = []
     for name, value in data.items():
         if isinstance(value, list):

@@ -14,78 +14,102 @@ from lorascope.reports.advice import figure_text, setting_text
 _CHOICES = ("targets", "rank")
 
 
+_STRENGTH = """
+This page is generated: `python tools/build_docs.py`.
+
+## How strong a claim is
+
+A source has a grade from 0 to 4:
+
+- 0 if it shows neither a number nor a plot; else 1;
+- plus 1 each for equal parameter budgets, learning rates tuned for each, and several runs or a known spread (nothing to match
+  or to tune counts as done);
+- minus 1 if read off a plot or derived without training, minus 1 if second-hand or read as an abstract, but never below 1.
+
+Each author counts once for and once against a claim, with their best grade, and with at most 1 where a source tests only
+something near it. With these sums for and against, a claim is
+
+| word | rule |
+|---|---|
+| strong | at least 6 for it, two authors of grade 2 or more among them |
+| moderate | at least 3 |
+| weak | less |
+| contested | against it at least half of the sum for it |
+| contradicted | against it at least twice the sum for it |
+| untested | only statements, or nothing |
+
+A choice is as strong as the weakest claim that it rests on.
+"""
+
+
 def evidence_page() -> str:
     """Text of the page."""
-    known, advice = load_evidence(), load_advice()
-    lines = [
-        "# Evidence and recommendations",
-        "",
-        f"{len(known.claims)} claims on target modules, rank, alpha and learning rate, with {len(known.records)} sources for and against them.",
-        "`lorascope recommend SOURCE --task TASK` makes a plan from them, and `--explain` prints the sources. To add a source, edit",
-        "`evidence.toml` (or `tasks.toml` for recommendations) in `src/lorascope/data` and run `python tools/build_advice.py`.",
-        "",
-        "This page is generated: `python tools/build_docs.py`.",
-        "",
-        "## How strong a claim is",
-        "",
-        "A source has a grade from 0 to 4:",
-        "",
-        "- 0 if it shows neither a number nor a plot; else 1;",
-        "- plus 1 each for equal parameter budgets, learning rates tuned for each, and several runs or a known spread (nothing to match",
-        "  or to tune counts as done);",
-        "- minus 1 if read off a plot or derived without training, minus 1 if second-hand or read as an abstract, but never below 1.",
-        "",
-        "Each author counts once for and once against a claim, with their best grade, and with at most 1 where a source tests only",
-        "something near it. With these sums for and against, a claim is",
-        "",
-        "| word | rule |",
-        "|---|---|",
-        "| strong | at least 6 for it, two authors of grade 2 or more among them |",
-        "| moderate | at least 3 |",
-        "| weak | less |",
-        "| contested | against it at least half of the sum for it |",
-        "| contradicted | against it at least twice the sum for it |",
-        "| untested | only statements, or nothing |",
-        "",
-        "A choice is as strong as the weakest claim that it rests on.",
-        "",
-        "## Tasks",
-        "",
-        "| task | recipe | rank | why these targets | why this rank | untested |",
-        "|---|---|---|---|---|---|",
-        *(_task_row(task) for task in advice.tasks.values()),
-        "",
-        "For all tasks:",
-        "",
-        "| choice | why |",
-        "|---|---|",
-        f"| alpha {advice.alpha} for all modules | {_reason(_shared('alpha'))} |",
-        f"| {advice.rate.multiple:g} times the learning rate of full fine-tuning | {_reason(_shared('learning_rate'))} |",
-        f"| first learning rate, for Llama and Qwen | {_reason(_shared('first_rate'))} |",
-        f"| routed experts: rank / active experts | {_reason(_shared('experts'))} |",
-        f"| fewer than {advice.batch} sequences per step | {_reason(_shared('batch'))} |",
-        f"| dropout 0.05 | {_reason(_shared('dropout'))} |",
-        "",
-        advice.note.reason,
-        "",
-        "## Recipes",
-        "",
-        "| recipe | adapts | supports it, if true | contradicts it, if true |",
-        "|---|---|---|---|",
-    ]
+    return "\n".join((*_head(), *_tasks(), *_recipes(), *_claims(), *_records())) + "\n"
+
+
+def _head() -> Iterator[str]:
+    evidence = load_evidence()
+    yield "# Evidence and recommendations"
+    yield ""
+    yield (
+        f"{len(evidence.claims)} claims on target modules, rank, alpha and learning rate, with {len(evidence.records)} sources for "
+        "and against them."
+    )
+    yield "`lorascope recommend SOURCE --task TASK` makes a plan from them, and `--explain` prints the sources. To add a source, edit"
+    yield "`evidence.toml` (or `tasks.toml` for recommendations) in `src/lorascope/data` and run `python tools/build_advice.py`."
+    yield _STRENGTH
+
+
+def _tasks() -> Iterator[str]:
+    advice = load_advice()
+    yield "## Tasks"
+    yield ""
+    yield "| task | recipe | rank | why these targets | why this rank | untested |"
+    yield "|---|---|---|---|---|---|"
+    yield from map(_task_row, advice.tasks.values())
+    yield ""
+    yield "For all tasks:"
+    yield ""
+    yield "| choice | why |"
+    yield "|---|---|"
+    yield f"| alpha {advice.alpha} for all modules | {_reason(_shared('alpha'))} |"
+    yield f"| {advice.rate.multiple:g} times the learning rate of full fine-tuning | {_reason(_shared('learning_rate'))} |"
+    yield f"| first learning rate, for Llama and Qwen | {_reason(_shared('first_rate'))} |"
+    yield f"| routed experts: rank / active experts | {_reason(_shared('experts'))} |"
+    yield f"| fewer than {advice.batch} sequences per step | {_reason(_shared('batch'))} |"
+    yield f"| dropout 0.05 | {_reason(_shared('dropout'))} |"
+    yield ""
+    yield advice.note.reason
+
+
+def _recipes() -> Iterator[str]:
+    yield ""
+    yield "## Recipes"
+    yield ""
+    yield "| recipe | adapts | supports it, if true | contradicts it, if true |"
+    yield "|---|---|---|---|"
     for name in RECIPES:
         evidence = evidence_of_recipe(name)
-        lines.append(
-            f"| `{name}` | {_cell(evidence.purpose)} | {_grounds(evidence.pro)} | {_grounds(evidence.contra)} |"
-        )
-    lines += ["", "## Claims", "", "| claim | strength | supports | contradicts |", "|---|---|---|---|"]
-    for claim in known.claims.values():
+        yield f"| `{name}` | {_cell(evidence.purpose)} | {_grounds(evidence.pro)} | {_grounds(evidence.contra)} |"
+
+
+def _claims() -> Iterator[str]:
+    yield ""
+    yield "## Claims"
+    yield ""
+    yield "| claim | strength | supports | contradicts |"
+    yield "|---|---|---|---|"
+    for claim in load_evidence().claims.values():
         links = map(_links, for_and_against(claim.id))
-        lines.append(f"| {_cell(claim.text)} | {strength(claim.id)} | {' | '.join(links)} |")
-    lines += ["", "## Sources"]
-    for record in known.records:
-        lines += ["", *_record(record)]
-    return "\n".join(lines) + "\n"
+        yield f"| {_cell(claim.text)} | {strength(claim.id)} | {' | '.join(links)} |"
+
+
+def _records() -> Iterator[str]:
+    yield ""
+    yield "## Sources"
+    for record in load_evidence().records:
+        yield ""
+        yield from _record(record)
 
 
 def _shared(choice: str) -> Why:

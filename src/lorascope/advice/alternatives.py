@@ -22,7 +22,7 @@ _Selection = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class PlanCache:
-    """Plans of one model, each made once: tasks share most of their alternatives."""
+    """Plans of one model, each made once for all tasks."""
 
     def __init__(self, model: ModelMap) -> None:
         self.model = model
@@ -34,7 +34,7 @@ class PlanCache:
         self._plans.setdefault((rules, ()), plan)
 
     def trainable(self, rules: tuple[str, ...], rank: int, exclude: tuple[str, ...] = ()) -> int | LorascopeError:
-        """Trainable parameters of the plan of these rules, or why there is none."""
+        """Trainable parameters of these rules, or why there is no plan."""
         selection = (rules, exclude)
         key = (selection, rank)
         if key not in self._outcomes:
@@ -55,7 +55,10 @@ class PlanCache:
 
 
 def _trainable_at(plan: Plan, recipes: Sequence[str], rank: int) -> int:
-    """Trainable parameters of a plan of recipes at another rank: adapters grow with it, saved modules do not."""
+    """Trainable parameters of a plan of recipes at another rank.
+
+    Adapters grow with the rank, modules that are saved whole do not.
+    """
     rules = rules_at(plan.model, recipes, rank)
     trainable = plan.resolution.trainable
     for target in plan.targets:
@@ -125,7 +128,7 @@ def _alternative(
 
 
 def _control_note(control: int, cache: PlanCache) -> str:
-    """Difference in parameters to the balance: none on most shapes, some on others."""
+    """Difference in parameters to the balance, which most shapes lack."""
     name, rank = _BALANCE
     balance = cache.trainable((name,), rank)
     if not isinstance(balance, int):

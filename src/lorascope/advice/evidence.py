@@ -1,4 +1,4 @@
-"""Evidence on adapters: claims, the records for and against them, and how strong that makes a claim.
+"""Evidence on adapters: claims, and records for and against them.
 
 `evidence.toml` holds it as people write it; `tools/build_advice.py` checks that and makes `evidence.json`, which is loaded.
 Nothing there is a measurement of lorascope's own, but for one marked simulation.
@@ -33,7 +33,10 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bearing:
-    """A record's answer to a claim: supports or contradicts, by how much; `indirect` if it tests something near it."""
+    """Support or contradiction of a claim, by how much.
+
+    It is `indirect` where the record tests only something near the claim.
+    """
 
     claim: str
     supports: bool
@@ -86,7 +89,7 @@ class Record:
 
     @property
     def grade(self) -> int:
-        """Weight of the record: 0 where nothing was measured, else 1 to 4.
+        """Quality: 0 where nothing was measured, else 1 to 4.
 
         1, and one more for each of: equal budgets (or none to compare), learning rates tuned for each (or none to
         tune), several runs or a known spread. One less for a figure without numbers, and for what is derived without
@@ -105,7 +108,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Claim:
-    """A sentence that can be true or false, and that advice rests on."""
+    """A sentence, true or false, that advice rests on."""
 
     id: str
     text: str
@@ -148,7 +151,9 @@ def _record(row: Mapping[str, Any]) -> Record:
 
 
 def for_and_against(claim: str) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Records that support a claim, and those that contradict it, the best first.
+    """Records that support a claim, and those that contradict it.
+
+    The best come first.
 
     Raises:
         LorascopeError: There is no such claim.

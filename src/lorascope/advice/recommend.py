@@ -1,4 +1,6 @@
-"""Recommends a plan for a model and a task, with a reason, evidence and alternatives for each choice.
+"""Recommends a plan for a model and a task.
+
+Each choice has a reason, evidence and alternatives.
 
 The recommendations and their reasons are data (`data/tasks.toml`). Costs are those of real plans.
 """
@@ -17,8 +19,9 @@ from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.foreign_text import shell_word
 from lorascope.model.types import ModelMap
 from lorascope.number_text import count_text
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.plans.arguments import require_map
-from lorascope.plans.plan_notes import EXPERTS_DOMINATE
+from lorascope.plans.plan_notes import DOMINANT_SHARE
 from lorascope.plans.planner import plan_with
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.types import Options, Plan, Target
@@ -74,7 +77,10 @@ def evidence_of_recipe(name: str) -> RecipeEvidence:
 
 
 def first_rate(model: ModelMap) -> float | None:
-    """First learning rate to try (`RateRule`); None where the formula was not fitted for such a model."""
+    """First learning rate to try, see `RateRule`.
+
+    None where the formula was not fitted for such a model.
+    """
     rule = load_advice().rate
     width = model.dimensions.hidden_size
     exponent = rule.exponents.get(model.model_type)
@@ -111,7 +117,8 @@ def _check_able(model: ModelMap, task: Task) -> None:
 
 
 def _other_head(model: ModelMap, task: Task) -> str:
-    """A head that does the task and that models of this type are released with: an encoder is no decoder."""
+    """A released head of this model type that can do the task."""
+    # Only the first of the others: transformers has decoder classes for encoders, and nobody trained their heads.
     heads = builtin_models().get(model.model_type, ())
     for head in ("sequence-classification", *heads[:1]):
         if head in heads and head in task.heads:
@@ -120,7 +127,7 @@ def _other_head(model: ModelMap, task: Task) -> str:
 
 
 def _capped_rank(model: ModelMap, task: Task) -> int:
-    """The task's rank, halved until it is at most the hidden size divided by the task's share."""
+    """The task's rank, halved until it suits the hidden size."""
     rank, width = task.rank, model.dimensions.hidden_size
     while task.share and width and rank > max(1, width // task.share):
         rank //= 2
@@ -184,7 +191,7 @@ def _experts_value(plan: Plan) -> str:
 
 
 def _unreachable(plan: Plan) -> Iterator[str]:
-    names_of: dict[str, list[str]] = {}
+    names_of: dict[Diagnostic, list[str]] = {}
     for weight, reason in plan.unreachable:
         names_of.setdefault(reason, []).append(weight.name)
     for reason, names in names_of.items():
@@ -194,7 +201,7 @@ def _unreachable(plan: Plan) -> Iterator[str]:
 def _expert_warnings(plan: Plan, task: Task, advice: Advice, cache: PlanCache) -> Iterator[str]:
     experts = sum(target.adapted.trainable for target in _routed(plan))
     total = plan.resolution.trainable
-    if not experts or experts < EXPERTS_DOMINATE * total:
+    if not experts or experts < DOMINANT_SHARE * total:
         return
     parts = [f"Routed experts are {experts / total:.0%} of the trainable parameters ({experts:,} of {total:,})"]
     for other in other_expert_ranks(plan, task, cache):

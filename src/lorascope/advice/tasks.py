@@ -1,4 +1,4 @@
-"""Recommendations as data: recipe, rank and further choices of each task, with reasons.
+"""Recommendations as data: choices for each task, with reasons.
 
 `tasks.toml` holds them as people write them; `tools/build_advice.py` checks that and makes `tasks.json`, which is loaded.
 """
@@ -61,7 +61,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RecipeClaims:
-    """Claims for and against a recipe, and the rank that its cost is shown at."""
+    """Claims for and against a recipe, and the rank of its cost."""
 
     pro: tuple[str, ...]
     contra: tuple[str, ...]
@@ -70,7 +70,9 @@ class RecipeClaims:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RateRule:
-    """The first learning rate to try: base · multiple · (width / hidden size) ^ exponent (LoRA Without Regret, 2025).
+    """Formula of the first learning rate to try.
+
+    base · multiple · (width / hidden size) ^ exponent (LoRA Without Regret, 2025).
 
     Attributes:
         base: Rate of full fine-tuning at hidden size `width`.

@@ -68,9 +68,9 @@ def training_facts() -> Mapping[str, frozenset[str]]:
 
 
 def measured_share(head: str, model_type: str) -> float | None:
-    """Saved bytes of a small trained model over those of the formulas; None where none was trained.
+    """Measured saved bytes over those of the formulas.
 
-    A model of text and images gets the share of its text model.
+    None where no small model of the type was trained. A model of text and images gets the share of its text model.
     """
     shares = _table()["kept"]
     for key in (f"{head}/{model_type}", f"causal-lm/{model_type}", f"causal-lm/{model_type}_text"):
@@ -122,9 +122,9 @@ class TrainingStep:
 
     @property
     def scored(self) -> bool:
-        """Attention's scores are saved: its class has no kernel, or its biases need a gradient.
+        """Whether attention's scores are saved.
 
-        T5's biases need one under gradient checkpointing (`position_bias.requires_grad = True`); no kernel gives it.
+        They are where its class has no kernel, or its biases need a gradient. T5's biases need one under gradient checkpointing (`position_bias.requires_grad = True`); no kernel gives it.
         """
         return self.eager or (self.relative and self.training.gradient_checkpointing)
 
@@ -144,10 +144,10 @@ def saved_activations(layer: Layer, step: TrainingStep, tokens: int, *, first_st
         first_stage: First stage of the layer (`Submodule.stage`) that needs a gradient; earlier ones save nothing. -1
             where the layer's own input needs one.
     """
-    kept: dict[str, int] = {}
+    saved: dict[str, int] = {}
 
     def add(what: str, size: int) -> None:
-        kept[what] = kept.get(what, 0) + size
+        saved[what] = saved.get(what, 0) + size
 
     for submodule in layer.submodules:
         if submodule.stage < first_stage:
@@ -161,7 +161,7 @@ def saved_activations(layer: Layer, step: TrainingStep, tokens: int, *, first_st
         add("normalizations", norm_bytes(norm, tokens * _norm_times(norm, layer), step.training))
     if step.drops:
         add("the model's own dropout", step.mask * tokens * sum(_dropout_widths(layer)))
-    return {what: size for what, size in kept.items() if size}
+    return {what: size for what, size in saved.items() if size}
 
 
 def _norms_after(layer: Layer, stage: int) -> tuple[Module, ...]:
@@ -178,7 +178,7 @@ def _norms_after(layer: Layer, stage: int) -> tuple[Module, ...]:
 
 
 def _norm_times(norm: Module, layer: Layer) -> int:
-    """Runs of a normalization per token: one per head where it is as wide as a head."""
+    """Runs of a normalization per token: several where it is per head."""
     width = norm.parameters[0][1][-1] if norm.parameters[0][1] else 1
     for submodule in layer.submodules:
         if submodule.block != "attention" or not norm.name.startswith(f"{submodule.parent}."):
@@ -200,7 +200,10 @@ def _projected_width(submodule: Submodule, piece: str) -> int:
 
 
 def norm_bytes(norm: Module, tokens: int, training: Training) -> int:
-    """Bytes that a normalization saves: its input, one or two numbers per token, Gemma's weight."""
+    """Bytes that a normalization saves.
+
+    Its input, and one or two numbers per token; Gemma's weight too.
+    """
     size = norm.parameters[0][1][-1] if norm.parameters[0][1] else 1
     if norm.class_name in ("LayerNorm", "BatchNorm1d", "GroupNorm"):
         return tokens * (size * training.width + 2 * (training.width if training.device == "cpu" else ADAPTER_WIDTH))
@@ -254,7 +257,7 @@ def _saved_by_submodule(
 
 
 def _attention(submodule: Submodule, step: TrainingStep, tokens: int) -> int:
-    """Bytes of queries, keys, values, output and log-sum-exps, or scores: see the module."""
+    """Bytes that attention saves: see the module."""
     width, length = step.training.width, step.training.seq_len
     weights = {part: fan_in_out(weight) for part, weight in submodule.weights.items()}
     fused = next((weights[part] for part in _FUSED_QKV if part in weights), None)
@@ -282,19 +285,19 @@ def _attention(submodule: Submodule, step: TrainingStep, tokens: int) -> int:
     heads = _heads(submodule, step, out)
     if eager:
         numbers -= out  # which no product keeps
-    kept = tokens * numbers * width
+    saved = tokens * numbers * width
     if scored:
         scores = 4 + (width if width != 4 else 0) + (width if step.capped else 0)
-        kept += heads * tokens * length * scores
+        saved += heads * tokens * length * scores
     if eager:
-        return kept
-    kept += tokens * heads * 4
+        return saved
+    saved += tokens * heads * 4
     if step.relative and (masked or submodule.variant != "cross"):
         sequences = 1 if submodule.variant != "cross" and "decoder" in _stack(submodule) else step.training.batch
-        kept += heads * sequences * length * length * width
+        saved += heads * sequences * length * length * width
     elif masked:
-        kept += tokens * length * width
-    return kept
+        saved += tokens * length * width
+    return saved
 
 
 def _stack(submodule: Submodule) -> str:
@@ -418,7 +421,10 @@ def _adapter_inputs(submodule: Submodule, step: TrainingStep, tokens: int) -> in
 
 
 def _reads_output(submodule: Submodule, step: TrainingStep) -> bool:
-    """Whether the output projection reads what attention saves; assembled queries make it read a copy."""
+    """Whether the output projection reads what attention saves.
+
+    With assembled queries it reads a copy.
+    """
     apart = step.rotary and any(part in submodule.weights for part in (*_FUSED_QKV, "q_b", "kv_b"))
     return submodule.block == "attention" and submodule.variant != "linear" and not step.eager and not apart
 

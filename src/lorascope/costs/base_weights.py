@@ -85,7 +85,7 @@ def packed_bytes(count: int, rows: int, training: Training) -> int:
 
 
 def _kept_whole(model: ModelMap) -> frozenset[str]:
-    """The modules that are not quantized: the head, and what is tied to it."""
+    """Unquantized modules: the head, and modules tied to it."""
     tied = {name.rpartition(".")[0] for group in model.ties for name in group}
     return frozenset({model.output_embeddings, *tied})
 
@@ -100,6 +100,6 @@ def _is_quantized(module: Module | None, name: str, kept_whole: frozenset[str]) 
 
 
 def _stored_bits(quantization: str) -> float:
-    """Bits per weight of a checkpoint's own quantization; a sixteenth more for its scales."""
+    """Bits per weight in a quantized checkpoint, with a sixteenth for scales."""
     match = re.search(r"(\d+) bit", quantization)
     return (int(match[1]) if match else 8) * 17 / 16

@@ -127,7 +127,9 @@ def budgeted_plan(
     training: Training | None = None,
     rank_cap: int | None = None,
 ) -> BudgetedPlan:
-    """Plan with the highest ranks that fit a budget; they grow together (`ScaledRanks`).
+    """Plan with the highest ranks that fit a budget.
+
+    Ranks grow together, see `ScaledRanks`.
 
     Args:
         model: The map.
@@ -180,9 +182,9 @@ def _cost_function(kind: Kind, training: Training) -> Callable[[Plan], int]:
 
 
 def _highest_rank(cost_of: Callable[[int], int], least: int, last: int, limit: int) -> tuple[int, int, int | None]:
-    """Highest rank within the limit, its cost, and the next rank's cost; None at the last rank.
+    """Highest rank within the limit, its cost, and the next rank's.
 
-    Costs grow almost linearly with the rank, so each try is where the line between known costs meets the limit.
+    The next cost is None at the last rank. Costs grow almost linearly with the rank, so each try is where the line between known costs meets the limit.
 
     Args:
         cost_of: Cost of a rank, which never falls.

@@ -68,12 +68,11 @@ def compare(
     layers: str = "",
     exclude: str | Sequence[str] = (),
 ) -> Comparison:
-    """Compare what recipes or rules adapt on a model, and what they cost.
+    """Compare what recipes or rules adapt, and their cost.
 
     Args:
         model: The map.
-        rules: For each plan a recipe, a rule, or several rules in one text with spaces between them; every recipe if
-            there is none.
+        rules: A recipe, a rule, or a text of several rules for each plan; every recipe if there is none.
         training: Settings of the training; the defaults of `Training` if not given.
         rank: As in `plan`, and so are all that follow.
         alpha: One alpha for every weight.

@@ -71,7 +71,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class ModelLayers:
-    """Layers of a model in the order of a step, and what lies outside of them.
+    """Layers of a model in order, and the rest of it.
 
     Attributes:
         layers: The layers.
@@ -152,7 +152,7 @@ def _order(key: tuple[str, str, int]) -> tuple[int, int, int]:
 
 
 def _prefix(name: str, layer: int) -> str:
-    """Name up to the layer's number: the first number that is it, or else the first number."""
+    """Name up to the layer's number, or else to its first."""
     pieces = name.split(".")
     numbers = [at for at, piece in enumerate(pieces) if piece.isdecimal()]
     if not numbers:
@@ -175,7 +175,10 @@ def _is_norm(module: Module) -> bool:
 
 
 def _is_rotary(model: ModelMap) -> bool:
-    """Whether positions are rotary: a module rotates, or the text has no embedding of positions."""
+    """Whether positions are rotary.
+
+    A module rotates, or the text has no embedding of positions.
+    """
     if any("Rotary" in module.class_name or "RoPE" in module.class_name for module in model.modules):
         return True
     return not any(weight.role.block == "embedding" and weight.role.part == "position" for weight in model.weights)

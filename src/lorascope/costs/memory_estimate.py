@@ -174,7 +174,10 @@ class MemoryEstimate:
         return start, min(stages, default=-1)
 
     def _tokens(self, component: str) -> int:
-        """Tokens per step through a component: a tower's are its positions, once per sequence, if known."""
+        """Tokens per step through a component.
+
+        A tower gets its positions once per sequence, where the map shows them.
+        """
         if component not in (*_TOWERS, "connector"):
             return self.training.tokens
         towers = _TOWERS if component == "connector" else (component,)
@@ -219,7 +222,7 @@ class MemoryEstimate:
         return sizes
 
     def _working(self, layer: Layer, tokens: int) -> int:
-        """Bytes of a layer's temporary tensors: its largest operation's, and the hidden states' gradients."""
+        """Bytes of a layer's temporary tensors, gradients of its hidden states included."""
         hidden = 2 * tokens * layer.width * self.training.width
         return (
             hidden
@@ -261,7 +264,7 @@ class MemoryEstimate:
     # Moments.
 
     def _outside(self) -> int:
-        """Bytes saved outside of the layers: after them, and by adapters before them."""
+        """Bytes saved after the layers, and by adapters before them."""
         tokens = self.training.tokens
         saved = sum(norm_bytes(norm, tokens, self.training) for norm in self.layers.norms) if self.runs else 0
         if self.step.drops:

@@ -37,7 +37,10 @@ def _state(optimizer: str, shape: tuple[int, ...], width: int) -> int:
 
 
 def step_bytes(optimizer: str, tensors: Iterable[TrainedTensor]) -> int:
-    """Bytes of temporary tensors in the optimizer's step: Adafactor makes an update of each tensor, and its square."""
+    """Bytes of temporary tensors in the optimizer's step.
+
+    Adafactor makes an update of each tensor, and its square.
+    """
     if optimizer != "adafactor":
         return 0  # torch's fused AdamW, bitsandbytes' kernels and SGD write where the parameters are
     return max((3 * 4 * math.prod(shape) for shape, _ in tensors), default=0)

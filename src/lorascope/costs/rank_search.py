@@ -75,7 +75,7 @@ class ScaledRanks:
         return {target.weight.name: rules[target.rule].rank or plain for target in self.smallest.targets}
 
     def estimate(self, max_rank: int) -> Plan:
-        """Targets and costs of a plan without its configuration, which takes most of a plan's time."""
+        """Targets and costs at a rank, without the slow compilation."""
         plain, rules, options = self._scaled(DEFAULT_RANK, max_rank), self._rules(max_rank), self.smallest.options
         sizes = []
         for rule in rules:
