@@ -1,26 +1,32 @@
-"""A plan said within what a trainer passes on to PEFT, or what of it cannot be said there."""
+"""Which arguments of PEFT's LoraConfig a trainer can set, and a plan expressed within them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.model.types import Weight
+from lorascope.model.types import ModelMap, Weight
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import as_parameter, peft_name
+from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
-from lorascope.peft_rules.types import AdapterConfig
+from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.compiler import size_difference
 from lorascope.plans.name_forms import module_forms
 from lorascope.plans.types import Plan
+from lorascope.trainers.protocol import Unsupported
 
 _MOST_NAMED = 4
+# Scales that differ by less are one scale.
+_CLOSE = 1e-12
+LANGUAGE_HEADS = ("causal-lm", "image-text-to-text", "unknown")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Surface:
-    """Which keys of `peft.LoraConfig` a trainer's configuration can set.
+class Capabilities:
+    """Which arguments of `peft.LoraConfig` a trainer's configuration can set.
 
     Attributes:
         title: What the trainer calls itself.
@@ -46,74 +52,121 @@ class Surface:
     rslora: bool = True
     biases: tuple[str, ...] = ("none", "all", "lora_only")
 
-
-def surface_losses(plan: Plan, surface: Surface) -> tuple[str, ...]:
-    """What of a plan the surface cannot say, a sentence each."""
-    config, title = plan.config, surface.title
-    lost = []
-    if not surface.patterns and (config.rank_pattern or config.alpha_pattern):
-        lost.append(f"ranks and alphas that differ: {_sizes(plan)}. {title} has one rank and one alpha for all")
-    bare = [target.weight for target in plan.targets if as_parameter(plan.model, target.weight, surface.peft)]
-    if not surface.parameters and bare:
-        lost.append(f"{_named(bare)}, which PEFT reaches through target_parameters. {title} has no such setting")
-    if not surface.dora and config.use_dora:
-        lost.append(f"DoRA. {title} has no such setting")
-    if not surface.rslora and config.use_rslora:
-        lost.append(f"the scale of rsLoRA. {title} has no such setting")
-    if config.bias not in surface.biases:
-        lost.append(f"the biases that are trained ({config.bias}). {title} trains {' or '.join(surface.biases)}")
-    if lost:
-        return tuple(lost)
-    fit = fitted(plan, surface)
-    if fit is None:
-        return (
-            f"exactly these weights. {title} cannot tell them from others of the same names, or PEFT {surface.peft} "
-            "reads it differently",
-        )
-    if config.bias != "none":
-        trained = resolve(plan.model, fit, surface.peft).trainable
-        if trained != plan.resolution.trainable:
+    def unsupported(self, plan: Plan) -> tuple[Unsupported, ...]:
+        """Everything in a plan that these arguments cannot express."""
+        parts = tuple(self._missing(plan))
+        if parts:
+            return parts
+        config = expressible_config(plan, self)
+        if config is None:
             return (
-                f"which biases are trained. PEFT {surface.peft} would train {trained:,} parameters with "
-                f'bias="{config.bias}", where the plan has {plan.resolution.trainable:,}',
+                Unsupported(
+                    "weights",
+                    f"{self.title} cannot name exactly these weights: either others share their names, or PEFT {self.peft} "
+                    "reads the names differently.",
+                ),
             )
-    return ()
+        if config.bias != "none":
+            trained = resolve(plan.model, config, self.peft).trainable
+            if trained != plan.resolution.trainable:
+                return (
+                    Unsupported(
+                        "biases",
+                        f'With bias="{config.bias}", PEFT {self.peft} would train {trained:,} parameters; the plan has '
+                        f"{plan.resolution.trainable:,}.",
+                    ),
+                )
+        return ()
+
+    def _missing(self, plan: Plan) -> Iterator[Unsupported]:
+        """Parts of a plan for which an argument is missing."""
+        config, title = plan.config, self.title
+        if not self.patterns and (config.rank_pattern or config.alpha_pattern):
+            yield Unsupported("sizes", f"{title} takes one rank and alpha; this plan has {_sizes(plan)}.")
+        parameters = [t.weight for t in plan.targets if as_parameter(plan.model, t.weight, self.peft)]
+        if not self.parameters and parameters:
+            yield Unsupported(
+                "weights", f"{title} has no target_parameters, which PEFT needs for {_weights_named(parameters)}."
+            )
+        if not self.dora and config.use_dora:
+            yield Unsupported("variant", f"{title} has no option for DoRA.")
+        if not self.rslora and config.use_rslora:
+            yield Unsupported("variant", f"{title} has no option for rsLoRA.")
+        if config.bias not in self.biases:
+            yield _unsupported_bias(plan, title, self.biases)
 
 
-def fitted(plan: Plan, surface: Surface) -> AdapterConfig | None:
-    """The configuration with which the trainer's own PEFT does the plan, or None if the surface cannot say it."""
-    sizes = {peft_name(plan.model, t.weight, surface.peft): (t.rank, t.alpha) for t in plan.targets}
-    for config in _candidates(plan, surface):
-        resolution = resolve(plan.model, config, surface.peft)
-        if resolution.refusal is None and not size_difference(resolution, sizes, surface.peft):
+def expressible_config(plan: Plan, capabilities: Capabilities) -> AdapterConfig | None:
+    """The configuration with which the trainer's PEFT adapts exactly the plan; None if there is none."""
+    for config in _candidates(plan, capabilities):
+        if adapts_exactly(plan, resolve(plan.model, config, capabilities.peft), capabilities.peft):
             return config
     return None
 
 
-def _candidates(plan: Plan, surface: Surface) -> Iterator[AdapterConfig]:
+def adapts_exactly(plan: Plan, resolution: Resolution, peft: str = NEWEST) -> bool:
+    """The resolution has the plan's weights, ranks and alphas."""
+    sizes = {peft_name(plan.model, t.weight, peft): (t.rank, t.alpha) for t in plan.targets}
+    return resolution.refusal is None and not size_difference(resolution, sizes, peft)
+
+
+def _candidates(plan: Plan, capabilities: Capabilities) -> Iterator[AdapterConfig]:
     config = plan.config
     plain: dict[str, Any] = {"layers_to_transform": None, "exclude_modules": None, "layers_pattern": None}
     within = (
-        (surface.regex or not isinstance(config.target_modules, str))
-        and (surface.layers or config.layers_to_transform is None)
-        and (surface.excludes or config.exclude_modules is None)
+        (capabilities.regex or not isinstance(config.target_modules, str))
+        and (capabilities.layers or config.layers_to_transform is None)
+        and (capabilities.excludes or config.exclude_modules is None)
     )
     if within:
         yield config
-    modules = {t.weight.name for t in plan.targets if not as_parameter(plan.model, t.weight, surface.peft)}
+    modules = {t.weight.name for t in plan.targets if not as_parameter(plan.model, t.weight, capabilities.peft)}
     if len(modules) == len(plan.targets):  # Releases before the rewrite reach as modules what later ones do not.
         plain["target_parameters"] = None
-    forms = module_forms(plan.model, modules, layers=surface.layers, excludes=surface.excludes, regex=surface.regex)
+    forms = module_forms(
+        plan.model,
+        modules,
+        layers=capabilities.layers,
+        excludes=capabilities.excludes,
+        regex=capabilities.regex,
+    )
     for form in forms:
         yield dataclasses.replace(config, **{**plain, **form})
 
 
+def untrained_head(model: ModelMap, title: str, heads: Sequence[str] = LANGUAGE_HEADS) -> Iterator[Unsupported]:
+    """The model's head, where the trainer has no training for such models."""
+    if model.head not in heads:
+        yield Unsupported("model", f"{title} does not train models with the head {model.head} ({model.architecture}).")
+
+
+def unequal_sizes(plan: Plan, title: str) -> Iterator[Unsupported]:
+    """Ranks and scales that differ, for a trainer without PEFT that has one of each."""
+    ranks = sorted({adapted.rank for adapted in plan.resolution.adapted})
+    scales = sorted({adapted.scale for adapted in plan.resolution.adapted})
+    if len(ranks) > 1:
+        yield Unsupported("sizes", f"{title} takes one rank; this plan has {', '.join(map(str, ranks))}.")
+    if scales[-1] - scales[0] > _CLOSE * scales[-1]:
+        shown = ", ".join(f"{scale:g}" for scale in scales)
+        yield Unsupported("sizes", f"{title} takes one scale (alpha / rank); this plan has {shown}.")
+
+
+def untrained_biases(plan: Plan, title: str) -> Iterator[Unsupported]:
+    """The plan's biases, for a trainer that trains none."""
+    if plan.config.bias != "none":
+        yield _unsupported_bias(plan, title, ("none",))
+
+
+def _unsupported_bias(plan: Plan, title: str, biases: Sequence[str]) -> Unsupported:
+    takes = f"takes bias={' or '.join(biases)} only" if len(biases) > 1 else "trains no biases"
+    return Unsupported("biases", f'{title} {takes}; this plan has bias="{plan.config.bias}".')
+
+
 def _sizes(plan: Plan) -> str:
-    groups: dict[tuple[int, float], int] = {}
-    for target in plan.targets:
-        groups[target.rank, target.alpha] = groups.get((target.rank, target.alpha), 0) + 1
-    return ", ".join(f"{rank}/{alpha:g} for {count} weights" for (rank, alpha), count in groups.items())
+    counts = Counter((target.rank, target.alpha) for target in plan.targets)
+    groups = ", ".join(f"{rank}/{alpha:g} on {count} weights" for (rank, alpha), count in counts.items())
+    return f"{len(counts)} ({groups})"
 
 
-def _named(weights: list[Weight]) -> str:
+def _weights_named(weights: Sequence[Weight]) -> str:
     return f"{len(weights)} weights ({listed((weight.name for weight in weights), _MOST_NAMED)})"

@@ -45,7 +45,7 @@ def commented_yaml(
     Args:
         heading: Comment lines at the top.
         settings: Keys with values of YAML's own types; tuples are written as lists.
-        remarks: What to say above a key. A key that is none of the settings is passed over.
+        remarks: What to say above a key; nothing for an empty text. A key that is none of the settings is passed over.
         references: The trainer reads it with OmegaConf, which fills in what stands as `${…}` in a text.
 
     Raises:
@@ -60,7 +60,7 @@ def commented_yaml(
         raise LorascopeError(*faults, hint="Give it another name, or export to peft.")
     lines = [*map(comment, heading)]
     for key, value in settings.items():
-        if key in remarks:
+        if remarks.get(key):
             lines += ["", comment(remarks[key])]
         lines.append(_written({key: _plain(value)}))
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A file or options of a trainer: whose they are, and what they say."""
+"""Whose configuration a file or some options are, and what is in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lorascope.foreign_text import quoted
 from lorascope.sources.files.json_text import parse_json
 from lorascope.sources.files.plain import read_plain, require_reachable
 from lorascope.sources.files.yaml_text import MOST_BYTES, parse_yaml
-from lorascope.trainers.protocol import Asked, Trainer
+from lorascope.trainers.protocol import Trainer, TrainerConfig
 from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
 
 
@@ -25,19 +25,19 @@ class TrainerFile:
     Attributes:
         where: What messages call it.
         trainer: Whose it is.
-        asked: What it says.
+        config: Its options.
     """
 
     where: str
     trainer: Trainer
-    asked: Asked
+    config: TrainerConfig
 
 
 def read_as(name: str, words: Sequence[str]) -> TrainerFile:
-    """A file of the trainer of a name, or options as they stand on its command line.
+    """Read a file of a trainer, or options of its command line.
 
     Raises:
-        LorascopeError: There is no such trainer or file, or it cannot be read.
+        LorascopeError: No such trainer or file, or it cannot be read.
     """
     trainer = trainer_called(name)
     if len(words) == 1:
@@ -54,16 +54,16 @@ def read_as(name: str, words: Sequence[str]) -> TrainerFile:
 
 
 def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
-    """A trainer's file, told by its keys; or PEFT's settings, where it is an adapter's or a saved plan.
+    """Read a trainer's file, recognized by its keys; an adapter's or a saved plan's gives PEFT's settings.
 
     Raises:
-        LorascopeError: It cannot be read, or nobody can tell whose it is.
+        LorascopeError: It cannot be read, or it could be several trainers' or none's.
     """
     text = _text(path)
     where = str(path)
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
-        return _read_by(_one_of(trainers_marked(parse_yaml(text, where).keys()), where), text, where)
+        return _read_by(_only(trainers_marked(parse_yaml(text, where).keys()), where), text, where)
     if suffix == ".json":
         data = parse_json(text.encode(), where, "Give an adapter_config.json or a trainer's configuration.")
         if not isinstance(data, dict):
@@ -73,11 +73,10 @@ def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
             return inner
         if "peft_type" in data or "target_modules" in data:
             return data
-        return _read_by(_one_of(trainers_marked(data.keys()), where), text, where)
+        return _read_by(_only(trainers_marked(data.keys()), where), text, where)
     marked = trainers_marked(set(re.findall(r"[\w-]+", text)))
     wanted = "python" if suffix == ".py" else ""
-    found = [one for one in marked if not wanted or one.form == wanted]
-    return _read_by(_one_of(found, where), text, where)
+    return _read_by(_only([trainer for trainer in marked if not wanted or trainer.form == wanted], where), text, where)
 
 
 def _is_there(path: Path) -> bool:
@@ -87,15 +86,15 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _one_of(found: Sequence[Trainer], where: str) -> Trainer:
-    if len(found) == 1:
-        return found[0]
-    said = (
-        f"can be a configuration of {' or '.join(one.title for one in found)}"
-        if found
-        else "is no configuration of a trainer that is known here, and no adapter's"
+def _only(trainers: Sequence[Trainer], where: str) -> Trainer:
+    if len(trainers) == 1:
+        return trainers[0]
+    message = (
+        f"can be a configuration of {' or '.join(trainer.title for trainer in trainers)}"
+        if trainers
+        else "is no configuration of a trainer, and no adapter's"
     )
-    raise LorascopeError(said, where=where, hint=f"Say which with --as: {', '.join(TRAINERS)}")
+    raise LorascopeError(message, where=where, hint=f"Name the trainer with --as: {', '.join(TRAINERS)}")
 
 
 def _read_by(trainer: Trainer, text: str, where: str) -> TrainerFile:

@@ -1,10 +1,9 @@
-"""A plan as another tool's configuration: refused where that tool cannot say it, and read back before it is given out."""
+"""Exports of a plan to another trainer, refused where it cannot do the plan, and read back before they are returned."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import re
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -23,28 +22,26 @@ from lorascope.trainers.protocol import Job, Trainer
 from lorascope.trainers.registry import trainer_called
 
 _CLOSE = 1e-9
-# Of a processor, for the search of a plan that a tool can run: each try takes seconds on the largest maps.
+# Processor time for the search of a plan that a trainer can run: each try takes seconds on the largest maps.
 _SECONDS = 5.0
-# How a trainer begins a loss that is of the model, so that no other plan of it is run either.
-_OF_MODEL = re.compile(r"all \d+ weights\. |the kind of model \(")
 
 
 @in_matching_time
 @no_collection()  # a sixth of the time on the largest maps
 def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str = "lora-output") -> str:
-    """The text of a configuration that makes another tool adapt exactly the targets of a plan.
+    """The configuration with which another trainer adapts exactly the targets of a plan.
 
     Args:
         plan: The plan.
         to: The tool: `peft`, `peft-python`, `axolotl`, `llamafactory`, `ms-swift`, `trl`, `unsloth`, `torchtune`,
             `mlx-lm`.
-        base: The model that it trains, a Hub id or a folder; the one that the plan was made for if not given.
-        data: What it trains on, in the tool's own way to name data; its own demonstration data if not given.
+        base: The model to train, a Hub id or a folder; by default the one that the plan was made for.
+        data: The data, as the tool names it; by default its own demonstration data.
         output: The folder that it writes to.
 
     Raises:
-        LorascopeError: There is no such tool, or it cannot say what the plan says: with everything that would be lost,
-            and the nearest plan that it can run.
+        LorascopeError: No such tool, or its configuration cannot express the plan: with everything that it does not
+            support, and the closest plan that it can run.
     """
     trainer = trainer_called(to)
     wrong = [key for key, value in (("base", base), ("data", data), ("output", output)) if not isinstance(value, str)]
@@ -53,12 +50,11 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
             *(f"{key} is no text" for key in wrong), where=f"export to {to}", hint="Give names or paths."
         )
     job = Job(base or _base_of(plan), data, output)
-    losses = trainer.losses(plan)
-    if losses:
+    if unsupported := trainer.unsupported(plan):
         raise LorascopeError(
-            *(f"{trainer.title} would lose {loss}" for loss in losses),
+            *(limit.message for limit in unsupported),
             where=f"export to {to}",
-            hint=_elsewhere(trainer) if any(map(_OF_MODEL.match, losses)) else _advice(plan, trainer),
+            hint=_elsewhere(trainer) if any(limit.part == "model" for limit in unsupported) else _advice(plan, trainer),
         )
     try:
         text = trainer.write(plan, job)
@@ -67,7 +63,7 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
     difference = _difference(plan, trainer, text)
     if difference:
         raise LorascopeError(
-            f"{trainer.title} {trainer.release} would not do the plan: {difference}",
+            f"{trainer.title} {trainer.release} would not adapt what the plan does: {difference}",
             where=f"export to {to}",
             hint=_advice(plan, trainer),
         )
@@ -75,34 +71,40 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
 
 
 def _base_of(plan: Plan) -> str:
-    """The model that a plan was made for, where it is known by a name that a trainer can load."""
+    """The model that a plan was made for, if it has a name that a trainer can load."""
     return plan.model.model if plan.model.source in LOADABLE else ""
 
 
 def _difference(plan: Plan, trainer: Trainer, text: str) -> str:
-    """How what the tool does with the text differs from the plan; empty if it does not."""
+    """How what the trainer does with the text differs from the plan; empty if it does not."""
     outcome = trainer.resolve(plan.model, trainer.read(text, f"export to {trainer.name}"))
-    done = outcome.resolution
-    if done.refusal is not None:
-        return str(done.refusal)
-    wanted, found = _sizes(plan.model, plan.resolution), _sizes(plan.model, done)
-    for name in sorted(wanted.keys() | found.keys()):
-        one, other = wanted.get(name), found.get(name)
-        if one is None or other is None or one[0] != other[0] or not math.isclose(one[1], other[1], rel_tol=_CLOSE):
-            return f"{name} gets (rank, scale) {other} where the plan has {one}"
-    if done.trainable != plan.resolution.trainable:
-        return f"{done.trainable:,} parameters are trained where the plan has {plan.resolution.trainable:,}"
+    resolution = outcome.resolution
+    if resolution.refusal is not None:
+        return str(resolution.refusal)
+    planned, done = _sizes(plan.model, plan.resolution), _sizes(plan.model, resolution)
+    for name in sorted(planned.keys() | done.keys()):
+        if not _equal(planned.get(name), done.get(name)):
+            return f"{name} gets (rank, scale) {done.get(name)}; the plan has {planned.get(name)}"
+    if resolution.trainable != plan.resolution.trainable:
+        return f"{resolution.trainable:,} parameters are trained; the plan has {plan.resolution.trainable:,}"
     if outcome.config is not None and outcome.config.lora_dropout != plan.config.lora_dropout:
-        return f"dropout is {outcome.config.lora_dropout:g} where the plan has {plan.config.lora_dropout:g}"
+        return f"dropout is {outcome.config.lora_dropout:g}; the plan has {plan.config.lora_dropout:g}"
     return ""
+
+
+def _equal(one: tuple[int, float] | None, other: tuple[int, float] | None) -> bool:
+    """Two ranks and scales are the same, up to rounding."""
+    return (
+        one is not None and other is not None and one[0] == other[0] and math.isclose(one[1], other[1], rel_tol=_CLOSE)
+    )
 
 
 def _sizes(model: ModelMap, resolution: Resolution) -> dict[str, tuple[int, float]]:
     """Rank and scale by the name in the map, as releases of PEFT differ in how they reach a weight."""
     sizes = {}
-    for one in resolution.adapted:
-        weight = weight_of(model, one.name)
-        sizes[weight.name if weight else one.name] = (one.rank, one.scale)
+    for adapted in resolution.adapted:
+        weight = weight_of(model, adapted.name)
+        sizes[weight.name if weight else adapted.name] = (adapted.rank, adapted.scale)
     return sizes
 
 
@@ -110,19 +112,19 @@ def _advice(plan: Plan, trainer: Trainer) -> str:
     try:
         near = nearest_plan(plan, trainer)
     except TimeoutError:
-        return f"No plan near this one was found within {_SECONDS:g} seconds. Export to peft, which takes every plan."
+        return f"Found no close plan within {_SECONDS:g} seconds. Export to peft, which takes every plan."
     if near is None:
         return _elsewhere(trainer)
-    said, made = near
-    return f"The nearest that it can run, with {said}: {plan_command(made)}"
+    changes, closest = near
+    return f"Closest plan {trainer.title} can run, with {changes}: {plan_command(closest)}"
 
 
 def _elsewhere(trainer: Trainer) -> str:
-    return f"No plan near this one can be run by {trainer.title}. Export to peft, which takes every plan."
+    return f"{trainer.title} can run no plan close to this one. Export to peft, which takes every plan."
 
 
 def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
-    """The plan that gives up least and that the trainer can run, with what it gives up; None if there is none near.
+    """The closest plan that the trainer can run, with its changes; None if there is none.
 
     Raises:
         TimeoutError: None was found in time.
@@ -134,13 +136,13 @@ def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
         for change in changes:
             request = _CHANGES[change](plan, request)
         try:
-            made = plan_with(plan.model, [str(rule) for rule in request.rules], request.options)
+            changed = plan_with(plan.model, [str(rule) for rule in request.rules], request.options)
             _require_time(until)
-            if trainer.losses(made):
+            if trainer.unsupported(changed):
                 continue
             _require_time(until)
-            if not _difference(made, trainer, trainer.write(made, Job())):
-                return " and ".join(changes), made
+            if not _difference(changed, trainer, trainer.write(changed, Job())):
+                return " and ".join(changes), changed
         except LorascopeError:
             continue
     return None
@@ -152,7 +154,7 @@ def _require_time(until: float) -> None:
 
 
 def plan_command(plan: Plan) -> str:
-    """The command that makes a plan, which can be pasted whatever its model is called."""
+    """The command that makes a plan; it can be pasted whatever the model is called."""
     options = plan.options
     source, rules = plan.model.model, [str(rule) for rule in plan.rules]
     words = []

@@ -1,19 +1,19 @@
-"""Which keys a trainer's own parser knows, and what is to be said of those that it does not.
+"""Which keys a trainer's own parser knows, and findings for those that it does not.
 
-The lists in `data/trainer_keys` were taken from the trainers' own parsers by `tools/build_trainer_keys.py`.
+The lists in `data/trainer_keys` come from the trainers' own parsers, by `tools/trainer_keys`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator
-from importlib.resources import files
 
 from lorascope.errors import did_you_mean
 from lorascope.findings import Finding, Severity
 from lorascope.foreign_text import quoted
+from lorascope.packaged import load_text
 
-# So many unknown keys are looked into one by one, and so many letters of each are shown.
+# So many unknown keys are explained one by one, and so many characters of each are shown.
 _MOST_EXPLAINED = 20
 _LONGEST_KEY = 100
 
@@ -21,7 +21,7 @@ _LONGEST_KEY = 100
 @functools.lru_cache(maxsize=16)
 def known_keys(trainer: str) -> frozenset[str]:
     """The keys of a trainer's configuration file or the options of its command line, without dashes."""
-    text = (files("lorascope") / "data" / "trainer_keys" / f"{trainer}.txt").read_text(encoding="utf-8")
+    text = load_text(f"trainer_keys/{trainer}.txt")
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
@@ -40,11 +40,11 @@ def unknown_key_findings(
     known = known_keys(trainer)
     unknown = [key for key in keys if key not in known]
     if rest := unknown[_MOST_EXPLAINED:]:
-        message = f"{len(rest):,} more keys are none of it, such as {quoted(rest[0])}: {consequence}"
+        message = f"{len(rest):,} more unknown keys, such as {quoted(rest[0])}: {consequence}"
         yield Finding("unknown-key", severity, where, message, "Leave them out.")
     for key in unknown[:_MOST_EXPLAINED]:
         fix = did_you_mean(key, known) or "Leave it out, or look it up in the trainer's documentation."
-        yield Finding("unknown-key", severity, where, f"{_cut(key)} is no key of it: {consequence}", fix)
+        yield Finding("unknown-key", severity, where, f"{_cut(key)} is an unknown key: {consequence}", fix)
 
 
 def _cut(key: str) -> str:

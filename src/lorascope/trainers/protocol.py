@@ -1,29 +1,35 @@
-"""What the room of every trainer offers, and the values that pass between them."""
+"""A trainer, and the values that its rules take and give."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from lorascope import light_dataclasses as dataclasses
+from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.types import Plan
 
 Form = Literal["json", "yaml", "command", "python"]
+# Which part of a plan a trainer does not support: `model` where it trains no such model, whatever the plan.
+Part = Literal["model", "weights", "sizes", "biases", "variant", "dropout"]
 
-# What stands in a written configuration where the user's own model must stand.
+# Stands in a written configuration where the user's own model must stand.
 PLACEHOLDER = "YOUR/MODEL"
+
+_DATA_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """What a complete configuration needs beside the plan.
+    """What a complete configuration needs besides the plan.
 
     Attributes:
-        base: The model, by Hub id or folder; empty if nobody said, so that `PLACEHOLDER` is written with a remark.
-        data: The data, as the trainer names data sets; empty for the trainer's own demonstration data.
+        base: The model, by Hub id or folder; empty if not given, and `PLACEHOLDER` is written.
+        data: The data set, as the trainer names it; empty for the trainer's own demonstration data.
         output: The folder that the trainer writes to.
     """
 
@@ -31,15 +37,33 @@ class Job:
     data: str = ""
     output: str = "lora-output"
 
+    @property
+    def data_format(self) -> str:
+        """The loader of the `datasets` library for a data file: `json`, `csv`, `parquet`; empty for other data."""
+        return next((form for ending, form in _DATA_FORMATS.items() if self.data.endswith(ending)), "")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
-    """A trainer's configuration as it was read.
+class Unsupported:
+    """Part of a plan that a trainer's configuration cannot express.
+
+    Attributes:
+        part: Which part; `model` if the trainer cannot train the model at all.
+        message: What it is, in a sentence or two.
+    """
+
+    part: Part
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainerConfig:
+    """A trainer's configuration, read.
 
     Attributes:
         base: The model that it names, or empty.
-        settings: What bears on the adapters, under the trainer's own keys.
-        findings: What the reading noticed: keys that the trainer does not know, values that it ignores.
+        settings: The options that bear on the adapters, under the trainer's own names.
+        findings: Faults that do not stop the reading: unknown keys, ignored values.
     """
 
     base: str
@@ -52,8 +76,8 @@ class Outcome:
     """What a trainer adapts on a model.
 
     Attributes:
-        resolution: The weights, under the names of the map, and what they cost.
-        config: What the trainer hands to PEFT; None where it does not use PEFT.
+        resolution: The weights, under the names of the map, and their cost.
+        config: What the trainer hands to PEFT; None if it does not use PEFT.
         findings: What the trainer's own rules did that its user should know.
     """
 
@@ -62,16 +86,22 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
 
 
-class Trainer(Protocol):
-    """One trainer.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trainer:
+    """One trainer: what it is, and its rules.
 
     Attributes:
         name: As `--to` names it: `llamafactory`.
         title: As it calls itself: `LLaMA-Factory`.
         release: The release whose code the rules restate.
-        peft: The release of PEFT that it runs with, whose rules therefore hold; empty where it does not use PEFT.
+        peft: The release of PEFT that it runs with; empty if it does not use PEFT.
         form: What its configuration is written in.
-        marks: Keys that tell a configuration of it from one of another trainer: any of them will do.
+        marks: Keys that tell its configuration from other trainers'; any of them will do.
+        limits: Gives everything in a plan that its configuration cannot express.
+        write: Gives the complete configuration of a plan within the limits, with a comment at each forced value.
+        read: Reads a configuration, given its text and what messages call it; raises LorascopeError with every fault.
+        resolve: Applies its own search for targets, then PEFT's rules where it uses PEFT; raises LorascopeError if the
+            configuration uses something that the rules do not cover.
     """
 
     name: str
@@ -80,27 +110,37 @@ class Trainer(Protocol):
     peft: str
     form: Form
     marks: frozenset[str]
+    limits: Callable[[Plan], Iterable[Unsupported]]
+    write: Callable[[Plan, Job], str]
+    read: Callable[[str, str], TrainerConfig]
+    resolve: Callable[[ModelMap, TrainerConfig], Outcome]
 
-    def losses(self, plan: Plan) -> tuple[str, ...]:
-        """What the trainer's configuration cannot say of a plan, a sentence each; nothing if it can say it all."""
-        ...
+    def unsupported(self, plan: Plan) -> tuple[Unsupported, ...]:
+        """Everything in a plan that the trainer's configuration cannot express."""
+        return tuple(self.limits(plan))
 
-    def write(self, plan: Plan, job: Job) -> str:
-        """The complete configuration of a plan that has no losses, ready to run, commented where a value was forced."""
-        ...
 
-    def read(self, text: str, where: str) -> Asked:
-        """A configuration of the trainer.
+def stopped(refusal: Diagnostic, findings: Iterable[Finding] = (), config: AdapterConfig | None = None) -> Outcome:
+    """The outcome where the trainer stops or makes no adapter.
 
-        Raises:
-            LorascopeError: It is none, with every fault of it.
-        """
-        ...
+    Args:
+        refusal: Why it stops.
+        findings: What its rules did before.
+        config: What it handed to PEFT.
+    """
+    return Outcome(Resolution(refusal=refusal), config, tuple(findings))
 
-    def resolve(self, model: ModelMap, asked: Asked) -> Outcome:
-        """What the trainer adapts on a model: its own discovery of targets, then PEFT's rules where it uses PEFT.
 
-        Raises:
-            LorascopeError: It asks for something that the rules do not cover.
-        """
-        ...
+def trainer_filter(severity: Literal["error", "warning", "note"], where: str, message: str, fix: str) -> Finding:
+    """The finding that a trainer changes what its configuration names."""
+    return Finding("trainer-filter", severity, where, message, fix)
+
+
+def require_no_faults(faults: Sequence[str], where: str, hint: str) -> None:
+    """Raise all faults of a configuration at once, if there are any.
+
+    Raises:
+        LorascopeError: There are faults.
+    """
+    if faults:
+        raise LorascopeError(*faults, where=where, hint=hint)

@@ -1,26 +1,32 @@
-"""Whose names a written configuration has, as far as the map's own words can be trusted to be names."""
+"""The comment lines at the top of a written configuration: what it is, how much it trains, whose names it has."""
 
 from __future__ import annotations
 
 from lorascope.foreign_text import is_class_name, is_release
 from lorascope.model.types import ModelMap
+from lorascope.plans.types import Plan
+
+YOUR_MODEL = "Your model: a Hub id or a folder."
+NO_DROPOUT = "PEFT cannot apply dropout to fused experts."
+ONE_EXPRESSION = "A string (not a list) is one regular expression, matched against full module names."
 
 
-def transformers_release(model: ModelMap) -> str:
-    """The release of transformers whose module names the map has; empty where it has the checkpoint's, or none that is one."""
+def file_heading(plan: Plan, purpose: str, remark: str = "", *, own_names: str = "") -> list[str]:
+    """The comment lines.
+
+    Args:
+        plan: The plan that is written.
+        purpose: The trainer's release, and how to run the file.
+        remark: What to add on the modules' names; a whole sentence.
+        own_names: The trainer, if it has module names of its own.
+    """
+    size = f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights."
+    whose = f"{own_names}'s own, for" if own_names else "those of"
+    return [purpose, size, f"Module names are {whose} {_origin(plan.model)}. {remark}".rstrip()]
+
+
+def _origin(model: ModelMap) -> str:
+    """Where a map's names come from, as far as its own words can be trusted to be names."""
+    owner = model.architecture if is_class_name(model.architecture) else "a class without a name"
     release = model.versions.get("transformers")
-    return str(release) if is_release(release) else ""
-
-
-def class_said(model: ModelMap) -> str:
-    """The model's class, or that it has no name of a class."""
-    return model.architecture if is_class_name(model.architecture) else "a class without a name"
-
-
-def named_by(model: ModelMap, remark: str = "") -> str:
-    """Whose module names a written file has, for its heading."""
-    release = transformers_release(model)
-    said = (
-        f"Module names are those of transformers {release}." if release else "Module names are those of the checkpoint."
-    )
-    return f"{said} {remark}".rstrip()
+    return f"{owner} in {f'transformers {release}' if is_release(release) else 'its checkpoint'}"

@@ -1,4 +1,4 @@
-"""ms-swift's own search for targets: the shortest endings of linear layers, and one expression for a model with towers.
+"""ms-swift's own search: the shortest endings of linear layers, or an expression for a model with towers.
 
 Restated from ms-swift 4.6.0, utils/transformers_utils.py.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from lorascope.model.types import ModelMap, Module
-from lorascope.trainers.ms_swift_models import Towers
+from lorascope.trainers.ms_swift.models import Towers
 
 _NUMBER = re.compile(r"\d+\.")
 # Heads for classes, of reward models, and what PEFT adds.
@@ -27,9 +27,9 @@ def within(model: ModelMap, path: str = "") -> list[Named]:
         root = Module("", model.architecture, "other")
         return [("", root), *((module.name, module) for module in model.modules)]
     start = f"{path}."
-    found = [(module.name[len(start) :], module) for module in model.modules if module.name.startswith(start)]
+    inner = [(module.name[len(start) :], module) for module in model.modules if module.name.startswith(start)]
     own = model.module_by_name.get(path)
-    return [("", own), *found] if own is not None else found
+    return [("", own), *inner] if own is not None else inner
 
 
 def linear_endings(modules: Sequence[Named], towers: Towers | None, *, embeddings: bool = False) -> list[str]:
@@ -67,11 +67,7 @@ def norm_endings(modules: Sequence[Named]) -> list[str]:
 def _endings(modules: Sequence[Named], wanted: Callable[[str, Module], bool]) -> list[str]:
     """For each wanted name the shortest ending that no other name has, numbers before a dot counting as equal."""
     others = {_NUMBER.sub("{}.", name) for name, module in modules if not wanted(name, module)}
-    found: dict[str, None] = {}
-    for name, module in modules:
-        if wanted(name, module):
-            found[_ending(name, others)] = None
-    return list(found)
+    return list(dict.fromkeys(_ending(name, others) for name, module in modules if wanted(name, module)))
 
 
 def _ending(name: str, others: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""PEFT as Unsloth changes it: what becomes of a configuration.
+"""PEFT with Unsloth's changes to it.
 
 Restated from Unsloth 2026.10.9: import_fixes.py (`_patch_peft_moe_target_conversion`), and models/vision.py for the layers
 that Gemma 4 wraps.
@@ -44,13 +44,13 @@ def resolve_under_unsloth(model: ModelMap, config: AdapterConfig) -> Resolution:
         for module in model.modules
     )
     resolution = resolve(dataclasses.replace(model, modules=modules), config, NEWEST)
-    found: dict[str, Adapted] = {}
-    for one in resolution.adapted:
-        name = f"{one.name}.linear" if one.name in wrapped else one.name
-        found.setdefault(name, dataclasses.replace(one, name=name))
-    again = sum(one.trainable for one in resolution.adapted) - sum(one.trainable for one in found.values())
-    adapted = tuple(sorted(found.values(), key=lambda one: one.name))
-    return dataclasses.replace(resolution, adapted=adapted, trainable=resolution.trainable - again)
+    unwrapped: dict[str, Adapted] = {}
+    for adapted in resolution.adapted:
+        name = f"{adapted.name}.linear" if adapted.name in wrapped else adapted.name
+        unwrapped.setdefault(name, dataclasses.replace(adapted, name=name))
+    twice = sum(a.trainable for a in resolution.adapted) - sum(a.trainable for a in unwrapped.values())
+    weights = tuple(sorted(unwrapped.values(), key=lambda adapted: adapted.name))
+    return dataclasses.replace(resolution, adapted=weights, trainable=resolution.trainable - twice)
 
 
 def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, Diagnostic | None]:
@@ -59,14 +59,14 @@ def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, D
     It keeps PEFT from rewriting wherever parameters are given, and names with dots; and it puts linear layers back
     whose names were rewritten.
     """
-    asked = config.target_modules
-    if config.target_parameters or (isinstance(asked, str) and "." in asked):
+    given = config.target_modules
+    if config.target_parameters or (isinstance(given, str) and "." in given):
         return config, None
     dotted: tuple[str, ...] = ()
     rewritten = config
-    if isinstance(asked, tuple):
-        dotted = tuple(name for name in asked if "." in name)
-        bare = tuple(name for name in asked if "." not in name)
+    if isinstance(given, tuple):
+        dotted = tuple(name for name in given if "." in name)
+        bare = tuple(name for name in given if "." not in name)
         if dotted and not bare:
             return config, None
         rewritten = dataclasses.replace(config, target_modules=bare)
@@ -78,7 +78,7 @@ def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, D
         return config, None
     after = frozenset(targets.modules or ()) | frozenset(dotted)
     parameters = targets.parameters or frozenset()
-    restored = _restored(model, asked, after, parameters)
+    restored = _restored(model, given, after, parameters)
     return (
         dataclasses.replace(
             config,
@@ -92,12 +92,12 @@ def _converted(model: ModelMap, config: AdapterConfig) -> tuple[AdapterConfig, D
 
 
 def _restored(
-    model: ModelMap, asked: str | tuple[str, ...] | None, after: frozenset[str], parameters: frozenset[str]
+    model: ModelMap, given: str | tuple[str, ...] | None, after: frozenset[str], parameters: frozenset[str]
 ) -> set[str]:
     """Targets that the rewrite took and that name linear layers (`_moe_linear_targets_to_restore`)."""
-    if asked is None:
+    if given is None:
         return set()
-    if isinstance(asked, str):
+    if isinstance(given, str):
         candidates = set()
         for module in model.modules:
             leaf = module.name.rpartition(".")[2]
@@ -105,23 +105,23 @@ def _restored(
                 continue
             if module.name == model.output_embeddings:
                 continue
-            if asked.lower() == ALL_LINEAR:
+            if given.lower() == ALL_LINEAR:
                 candidates.add(leaf)
-            elif compiled(asked).fullmatch(module.name):
+            elif compiled(given).fullmatch(module.name):
                 candidates.add(module.name)
     else:
-        candidates = set(asked) - after
+        candidates = set(given) - after
     restored: set[str] = set()
     for target in candidates:
-        hit = [m for m in model.modules if m.name == target or m.name.endswith(f".{target}")]
+        matches = [m for m in model.modules if m.name == target or m.name.endswith(f".{target}")]
         linear = [
             m.name
-            for m in hit
+            for m in matches
             if _looks_linear(m.kind, m.class_name)
             and not any(f".{m.name}.weight".endswith(f".{parameter}") for parameter in parameters)
         ]
         if linear:
-            restored |= {target} if len(linear) == len(hit) else set(linear)
+            restored |= {target} if len(linear) == len(matches) else set(linear)
     return restored
 
 

@@ -1,6 +1,6 @@
-"""The model types that ms-swift knows, by the class of a checkpoint, and where the parts of each lie.
+"""ms-swift's model types: which checkpoint classes each is for, and where its parts lie.
 
-`data/ms_swift_models.tsv` is ms-swift's own table of ms-swift 4.6.0, under transformers 5.19, as printed by
+`data/ms_swift_models.tsv` is the own table of ms-swift 4.6.0, under transformers 5.19, as printed by
 `tools/trainer_keys/ms_swift.py models`.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from importlib.resources import files
 
 from lorascope import light_dataclasses as dataclasses
+from lorascope.packaged import load_text
 
 # The model itself, which ms-swift writes as an empty path and never finds under it.
 _ITSELF = "."
@@ -55,7 +55,7 @@ class ModelType:
 @functools.cache
 def model_types() -> Mapping[str, ModelType]:
     """Every model type by its name."""
-    text = files("lorascope.data").joinpath("ms_swift_models.tsv").read_text(encoding="utf-8")
+    text = load_text("ms_swift_models.tsv")
     rows = [[*line.split("\t"), *[""] * 6] for line in text.splitlines() if not line.startswith("#")]
     towers = {
         row[1]: Towers(_paths(row[2]), _paths(row[3]), _paths(row[4]), row[5]) for row in rows if row[0] == "towers"
@@ -72,5 +72,5 @@ def _paths(text: str) -> tuple[str, ...]:
 
 
 def types_for(architecture: str) -> tuple[ModelType, ...]:
-    """The model types that ms-swift holds possible for a checkpoint of a class."""
+    """The model types that are possible for a checkpoint of a class."""
     return tuple(kind for kind in model_types().values() if architecture in kind.architectures)

@@ -13,6 +13,9 @@ from lorascope.model.types import ModelMap, Weight
 # What torchtune calls a layer of its attention: the part of it here.
 ATTENTION_PARTS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "output_proj": "o"}
 
+# Its MLP: gate, down, up.
+MLP = ("w1", "w2", "w3")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sizes:
@@ -59,7 +62,7 @@ class Builder:
 def _rows() -> Iterator[Builder]:
     llama_7b, llama_13b, llama_70b = (4096, 4096, 4096, 11008), (5120, 5120, 5120, 13824), (8192, 8192, 1024, 28672)
     llama_8b = (4096, 4096, 1024, 14336)
-    # Of functions that build the same sizes, the first is written: the others are told in a comment.
+    # Of functions that build the same sizes, the first is written; a comment names the others.
     for path, layers, tokens, widths in (
         ("llama2.lora_llama2_7b", 32, 32000, llama_7b),
         ("llama2.lora_llama2_13b", 40, 32000, llama_13b),
@@ -174,4 +177,4 @@ def sizes_of(model: ModelMap) -> Sizes | None:
 def builders_for(model: ModelMap) -> list[Builder]:
     """The functions that build a model of this type and size, the one to write first."""
     sizes = sizes_of(model)
-    return [one for one in BUILDERS if one.model_type == model.model_type and one.sizes == sizes]
+    return [builder for builder in BUILDERS if builder.model_type == model.model_type and builder.sizes == sizes]

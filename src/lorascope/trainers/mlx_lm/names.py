@@ -1,4 +1,4 @@
-"""What mlx-lm calls the weights of a map: its own classes name, split and leave out some of them.
+"""mlx-lm's names for the weights of a map: its classes rename, split and leave out some.
 
 The table was made by `tools/build_mlx_names.py`, which follows numbers through mlx-lm's own loading, not names.
 """
@@ -6,15 +6,14 @@ The table was made by `tools/build_mlx_names.py`, which follows numbers through 
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Weight
+from lorascope.packaged import load_json
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
@@ -57,42 +56,45 @@ def mlx_types() -> tuple[str, ...]:
 
 def as_mlx(model: ModelMap) -> MlxModel | None:
     """A map as mlx-lm has it; None where the names of its type are not known."""
-    told = _table()["types"].get(model.model_type)
-    if told is None:
+    table = _table()["types"].get(model.model_type)
+    if table is None:
         return None
-    found = {weight.name: _filled(told["names"].get(_pattern(weight.name)), weight) for weight in model.weights}
-    holders = Counter(name for names in found.values() for name in names or ())
-    absent = dict(_absences(model, found, holders))
-    bare = _tied_heads(model)
-    sharing = {one: name for name in absent if name not in bare for one in found[name] or ()}
-    modules = {name: names for name, names in found.items() if names and name not in absent}
-    numbers = re.compile(rf"{re.escape(told['blocks'])}\.(\d+)\.")
+    modules = {weight.name: _filled(table["names"].get(_pattern(weight.name)), weight) for weight in model.weights}
+    holders = Counter(name for names in modules.values() for name in names or ())
+    absent = dict(_absences(model, modules, holders))
+    tied = _tied_heads(model)
+    sharing = {module: name for name in absent if name not in tied for module in modules[name] or ()}
+    numbers = re.compile(rf"{re.escape(table['blocks'])}\.(\d+)\.")
     layers = {int(match.group(1)) for name in holders if (match := numbers.match(name))}
-    return MlxModel(told["blocks"], max(layers, default=-1) + 1, modules, absent, sharing, tuple(told["others"]))
+    return MlxModel(
+        blocks=table["blocks"],
+        layers=max(layers, default=-1) + 1,
+        modules={name: names for name, names in modules.items() if names and name not in absent},
+        absent=absent,
+        sharing=sharing,
+        others=tuple(table["others"]),
+    )
 
 
 def _absences(
-    model: ModelMap, found: Mapping[str, tuple[str, ...] | None], holders: Mapping[str, int]
+    model: ModelMap, modules: Mapping[str, tuple[str, ...] | None], holders: Mapping[str, int]
 ) -> Iterator[tuple[str, str]]:
     """Weights that mlx-lm cannot adapt, each with the reason."""
     tied = {name.rpartition(".")[0] for group in model.ties for name in group}
-    heads = {weight.name for weight in model.weights if weight.role.block == "head"}
-    bare = _tied_heads(model)
-    for name, names in found.items():
+    own_head = any(modules[weight.name] for weight in model.weights if weight.role.block == "head")
+    tied_heads = _tied_heads(model)
+    for name, names in modules.items():
         weight = model.weight_by_name[name]
-        if name in bare:
+        is_embedding = weight.kind == "embedding" and weight.role.block == "embedding"
+        if name in tied_heads:
             yield name, "shares its weight with the embedding, and mlx-lm has no module of its own for it"
         elif names is None:
             yield name, "is in no module of mlx-lm's model"
         elif not names:
             yield name, "is in modules that mlx-lm has no adapter for, or joined with others"
-        elif any(holders[one] > 1 for one in names):
+        elif any(holders[module] > 1 for module in names):
             yield name, f"is joined with others in mlx-lm's {names[0]}"
-        elif (
-            weight.kind == "embedding"
-            and weight.role.block == "embedding"
-            and (name in tied or not _own_head(found, heads))
-        ):
+        elif is_embedding and (name in tied or not own_head):
             yield name, "is mlx-lm's output layer too, so that its adapter would act there as well"
 
 
@@ -100,10 +102,6 @@ def _tied_heads(model: ModelMap) -> set[str]:
     """Output layers that are the embedding, of which mlx-lm makes no module."""
     tied = {name.rpartition(".")[0] for group in model.ties for name in group}
     return {weight.name for weight in model.weights if weight.role.block == "head" and weight.name in tied}
-
-
-def _own_head(found: Mapping[str, tuple[str, ...] | None], heads: set[str]) -> bool:
-    return any(found[head] for head in heads)
 
 
 def _pattern(name: str) -> str:
@@ -123,4 +121,4 @@ def _put(pattern: str, number: str) -> str:
 
 @functools.cache
 def _table() -> Any:
-    return json.loads(files("lorascope.data").joinpath("mlx_names.json").read_text(encoding="utf-8"))
+    return load_json("mlx_names.json")

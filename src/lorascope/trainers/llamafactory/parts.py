@@ -1,18 +1,18 @@
-"""The models in parts that LLaMA-Factory knows, and by which words within names it tells the parts.
+"""The models of several parts that LLaMA-Factory knows, and the words in names that tell the parts apart.
 
 LLaMA-Factory 0.9.5, model_utils/visual.py, `_register_composite_model`. A word counts wherever it stands in a module's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from lorascope import light_dataclasses as dataclasses
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parts:
-    """Words that tell the parts of a model.
+    """Words in names that tell the parts of a model apart.
 
     Attributes:
         projector: What joins towers and language model.
@@ -25,6 +25,15 @@ class Parts:
     vision: tuple[str, ...] = ("vision_tower",)
     language: tuple[str, ...] = ("language_model", "lm_head")
     conflicts: tuple[str, ...] = ()
+
+    @property
+    def by_switch(self) -> Mapping[str, tuple[str, ...]]:
+        """The words by the option that freezes the part."""
+        return {
+            "freeze_vision_tower": self.vision,
+            "freeze_multi_modal_projector": self.projector,
+            "freeze_language_model": self.language,
+        }
 
 
 _PLAIN = Parts()
@@ -98,3 +107,8 @@ PARTS: Mapping[str, Parts] = {
     "qwen3_5_moe": _QWEN3_5,
     "video_llava": _PLAIN,
 }
+
+
+def holds_word(name: str, words: Collection[str]) -> bool:
+    """One of the words stands anywhere in the name."""
+    return any(word in name for word in words)

@@ -1,4 +1,4 @@
-"""Unsloth's own search for targets: one regular expression for a model's parts, and the experts that it adds.
+"""Unsloth's own search: a regular expression for a model's parts, and the experts that it adds.
 
 Restated from Unsloth 2026.10.9, models/_utils.py and models/vision.py, and from unsloth_zoo 2026.10.9, peft_utils.py.
 """
@@ -99,8 +99,8 @@ def parts_expression(model: ModelMap, scope: Scope, names: Sequence[str] | None 
 
 
 def _linears(model: ModelMap) -> list[str]:
-    found = [m.name for m in model.modules if m.kind == "linear" and m.class_name not in _TUPLE_LINEARS]
-    return found + [f"{m.name}.linear" for m in model.modules if m.class_name == _CLIPPABLE]
+    linears = [m.name for m in model.modules if m.kind == "linear" and m.class_name not in _TUPLE_LINEARS]
+    return linears + [f"{m.name}.linear" for m in model.modules if m.class_name == _CLIPPABLE]
 
 
 def _leaves(model: ModelMap, linears: Sequence[str]) -> list[str]:
@@ -132,8 +132,8 @@ def _branches(model: ModelMap, scope: Scope, names: Sequence[str] | None, linear
     def scoped(leaves: Iterable[str]) -> list[str]:
         return [leaf for leaf in leaves if names is None or leaf in names]
 
-    told = f"{model.model_type} {model.architecture}".lower()
-    gemma = any(word in told for word in ("gemma4", "gemma3n", "embedding_gemma2", "embeddinggemma2"))
+    kind = f"{model.model_type} {model.architecture}".lower()
+    gemma = any(word in kind for word in ("gemma4", "gemma3n", "embedding_gemma2", "embeddinggemma2"))
     cores: list[str] = []
     leaves: tuple[str, ...]
     more: tuple[str, ...]
@@ -144,7 +144,7 @@ def _branches(model: ModelMap, scope: Scope, names: Sequence[str] | None, linear
         cores += [tower + re.escape(leaf) for leaf in scoped((*leaves, *(more if scope.mlp else ())))]
         if scope.mlp and scoped(["embedding_projection"]):
             cores.append(r"\bembed_audio\.embedding_projection")
-    if scope.audio and "voxtral" in told:
+    if scope.audio and "voxtral" in kind:
         leaves = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj") if scope.attention else ()
         more = ("fc1", "fc2", "gate_proj", "up_proj", "down_proj") if scope.mlp else ()
         cores += [tower + re.escape(leaf) for leaf in scoped((*leaves, *more))]
@@ -174,15 +174,15 @@ def _gates(model: ModelMap, pattern: str) -> list[str]:
     """Routers of experts that are plain linear layers called gate, where a pattern matches them."""
     by_name = model.module_by_name
     matcher = _matcher(pattern)
-    found = []
+    gates = []
     for module in model.modules:
         parent, _, leaf = module.name.rpartition(".")
         if leaf != "gate" or module.kind != "linear" or parent not in by_name:
             continue
-        beside = f"{parent}.experts" in by_name or "router" in by_name[parent].class_name.lower()
-        if beside and matcher.fullmatch(module.name):
-            found.append(module.name)
-    return found
+        is_router = f"{parent}.experts" in by_name or "router" in by_name[parent].class_name.lower()
+        if is_router and matcher.fullmatch(module.name):
+            gates.append(module.name)
+    return gates
 
 
 # Experts.
@@ -199,7 +199,7 @@ def has_expert_modules(model: ModelMap) -> bool:
 
 
 def expert_words(modules: str | Sequence[str] | None) -> frozenset[str]:
-    """Which of an MLP's projections targets stand for, as far as experts go."""
+    """The MLP projections that targets name, as far as experts go."""
     if modules is None:
         return frozenset()
     if not isinstance(modules, str):
@@ -221,18 +221,18 @@ def expert_parameters(model: ModelMap, modules: str | Sequence[str] | None) -> t
     if not counts_experts(model) or not words:
         return None
     names = [name for _, name, _ in parameter_names(model)]
-    found = []
+    places = []
     if words & {"gate_proj", "up_proj", "gate_up_proj"}:
         fused = _place(model, names, "gate_up_proj")
         if _is_end(fused, names):
-            found.append(fused)
+            places.append(fused)
         else:
             wanted = [leaf for leaf in ("gate_proj", "up_proj") if words & {leaf, "gate_up_proj"}]
-            places = [_place(model, names, leaf) for leaf in wanted]
-            found += [place for place in places if _is_end(place, names)]
+            halves = [_place(model, names, leaf) for leaf in wanted]
+            places += [place for place in halves if _is_end(place, names)]
     if "down_proj" in words and _is_end(down := _place(model, names, "down_proj"), names):
-        found.append(down)
-    return tuple(found) or None
+        places.append(down)
+    return tuple(places) or None
 
 
 def _place(model: ModelMap, names: Sequence[str], leaf: str) -> str:
@@ -255,7 +255,7 @@ def expert_modules(model: ModelMap, modules: str | Sequence[str] | None) -> tupl
     if not counts_experts(model) or not words:
         return ()
     gate, up = bool(words & {"gate_proj", "gate_up_proj"}), bool(words & {"up_proj", "gate_up_proj"})
-    found = set()
+    added = set()
     children: dict[str, list[tuple[str, str]]] = {}
     for module in model.modules:
         parent, _, leaf = module.name.rpartition(".")
@@ -277,8 +277,8 @@ def expert_modules(model: ModelMap, modules: str | Sequence[str] | None) -> tupl
         else:
             wanted = not (is_gate and not gate) and not (is_up and not up)
         if wanted:
-            found |= {f"{leaf}.{number}" for number, _ in held}
-    return tuple(sorted(found))
+            added |= {f"{leaf}.{number}" for number, _ in held}
+    return tuple(sorted(added))
 
 
 def with_expert_modules(modules: str | Sequence[str], added: Sequence[str]) -> str | tuple[str, ...]:
@@ -296,13 +296,13 @@ def with_expert_modules(modules: str | Sequence[str], added: Sequence[str]) -> s
 
 def is_in_layers(name: str, layers: Sequence[int], patterns: Sequence[str]) -> bool:
     """A name's first number, or that behind the first pattern that fits, is one of the layers (`_in_layers`)."""
-    found = None
+    match = None
     for pattern in [pattern for pattern in patterns if pattern] or [""]:
         text = rf"(?:^|.*?\.){pattern}\.(\d+)\." if pattern else r".*?\.[^.]*\.(\d+)\."
-        found = compiled(text, "layers_pattern").match(name)
-        if found:
+        match = compiled(text, "layers_pattern").match(name)
+        if match:
             break
-    return found is not None and int(found.group(1) or "") in layers
+    return match is not None and int(match.group(1) or "") in layers
 
 
 def parameters_in_layers(
@@ -310,5 +310,5 @@ def parameters_in_layers(
 ) -> tuple[str, ...] | None:
     """Full names of parameters within layers (`_target_parameters_in_layers`)."""
     names = [f"{m.name}.{parameter}" for m in model.modules for parameter, _ in m.parameters]
-    hit = [name for name in names if any(name == end or name.endswith(f".{end}") for end in parameters)]
-    return tuple(name for name in hit if is_in_layers(name, layers, patterns)) or None
+    matches = [name for name in names if any(name == end or name.endswith(f".{end}") for end in parameters)]
+    return tuple(name for name in matches if is_in_layers(name, layers, patterns)) or None

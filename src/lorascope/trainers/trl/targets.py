@@ -1,0 +1,95 @@
+"""What TRL's get_peft_config makes PEFT adapt, and what its trainers refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lorascope import light_dataclasses as dataclasses
+from lorascope.findings import Finding
+from lorascope.foreign_text import quoted
+from lorascope.model.types import ModelMap
+from lorascope.peft_rules.diagnostics import Reason
+from lorascope.peft_rules.resolve import resolve
+from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.plans.types import Plan
+from lorascope.trainers.capabilities import untrained_head
+from lorascope.trainers.protocol import Outcome, TrainerConfig, Unsupported, stopped, trainer_filter
+from lorascope.trainers.trl.schema import CAPABILITIES, PEFT, SCHEMA, TITLE
+
+# The one script that takes an adapter of the head.
+_HEADLESS = "reward"
+_ALL_LINEAR = "all-linear"
+_NO_ADAPTER = Reason(
+    "no-adapter", "TRL makes no adapter and trains every weight, because use_peft is not true. Set use_peft: true"
+)
+_ADAPTED_HEAD = Reason(
+    "unsupported",
+    'TRL stops at an adapter of "{name}": its loss reads that weight without the adapter. Leave it out of '
+    "lora_target_modules; lora_modules_to_save trains it in full.",
+)
+
+
+def unsupported_by_trl(plan: Plan) -> Iterator[Unsupported]:
+    """What TRL's options cannot express, and what its trainer refuses."""
+    yield from untrained_head(plan.model, TITLE)
+    head = plan.model.output_embeddings
+    if head and any(target.weight.name == head for target in plan.targets):
+        yield Unsupported(
+            "weights", f"TRL stops at an adapter of {head}: its loss reads that weight without the adapter."
+        )
+    yield from CAPABILITIES.unsupported(plan)
+
+
+def resolve_trl(model: ModelMap, given: TrainerConfig) -> Outcome:
+    """What PEFT adapts with the configuration that TRL hands to it."""
+    settings = given.settings
+    if settings["use_peft"] is False:
+        return stopped(_NO_ADAPTER.about())
+    arguments = SCHEMA.peft_arguments(settings)
+    config = AdapterConfig(
+        **{
+            **arguments,
+            "use_rslora": bool(arguments.get("use_rslora")),
+            "use_dora": bool(arguments.get("use_dora")),
+            "modules_to_save": arguments.get("modules_to_save") or None,
+        }
+    )
+    resolution = resolve(model, config, PEFT)
+    modules = settings["lora_target_modules"]
+    if isinstance(modules, str):
+        resolution = _without_list_hint(resolution)
+    findings = tuple(_single_name_findings(modules, resolution))
+    head = model.output_embeddings
+    adapted = {weight.name for weight in resolution.adapted}
+    if head and settings["script"] != _HEADLESS and adapted & {head, f"{head}.weight"}:
+        return stopped(_ADAPTED_HEAD.about(head), findings, config)
+    return Outcome(resolution, config, findings)
+
+
+def _without_list_hint(resolution: Resolution) -> Resolution:
+    """The resolution without PEFT's advice to give a list with one name, which TRL would unwrap."""
+    refusal = resolution.refusal
+    if refusal is None or refusal.values.get("hint") != "regex":
+        return resolution
+    refusal = dataclasses.replace(refusal, values={**refusal.values, "hint": "regex-alone"})
+    return dataclasses.replace(resolution, refusal=refusal)
+
+
+def _single_name_findings(modules: Any, resolution: Resolution) -> Iterator[Finding]:
+    """What comes of a string in `lora_target_modules`, which is what TRL makes of a single name."""
+    if not isinstance(modules, str) or modules.lower() == _ALL_LINEAR:
+        return
+    where = "lora_target_modules"
+    message = f"TRL hands the single name {quoted(modules)} to PEFT as a string: a regular expression for the full name"
+    plain = re.fullmatch(r"[\w.]+", modules) is not None
+    if resolution.refusal is not None:
+        fix = (
+            rf"Write .*\.{re.escape(modules)} for all modules of that name."
+            if plain
+            else "Give two names or more, or an expression that matches full names."
+        )
+        yield trainer_filter("error", where, message, fix)
+    elif plain:
+        yield trainer_filter("note", where, message, "Nothing, if you mean one module.")
