@@ -7,6 +7,7 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.plan_door import plan
+from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export, nearest_plan
 from lorascope.trainers.protocol import Trainer
 from tests.helpers.samples import fails, sample
@@ -43,13 +44,18 @@ PLANS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )
 
 
+def messages(trainer: Trainer, made: Plan) -> list[str]:
+    """What of a plan a trainer does not support, in sentences."""
+    return [limit.message for limit in trainer.unsupported(made)]
+
+
 def walked(
     trainer: Trainer, models: Iterable[tuple[str, str]], looked_at: Callable[[str], None]
 ) -> tuple[int, int, int]:
     """How many plans were written, how many refused, and to how many of those a near plan could be written.
 
     Args:
-        trainer: It writes what it has no losses of, and refuses the others with every loss.
+        trainer: It writes what it supports, and refuses the others with everything that it does not support.
         models: Type and head of each.
         looked_at: Called with every text that was written.
     """
@@ -60,13 +66,13 @@ def walked(
                 made = plan(sample(model_type, head), *rules, **options)
             except LorascopeError:
                 continue  # no such weights
-            losses = trainer.losses(made)
-            if not losses:
+            unsupported = messages(trainer, made)
+            if not unsupported:
                 looked_at(export(made, trainer.name))
                 written += 1
                 continue
             refused += 1
-            with fails(*losses, f"export to {trainer.name}"):
+            with fails(*unsupported, f"export to {trainer.name}"):
                 export(made, trainer.name)
             found = nearest_plan(made, trainer)
             if found is not None:

@@ -12,19 +12,22 @@ from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
 from lorascope.plan_door import plan
-from lorascope.trainers.axolotl import Axolotl, linear_names
+from lorascope.trainers.axolotl.targets import linear_names
+from lorascope.trainers.axolotl.trainer import AXOLOTL
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.protocol import Job, Outcome
 from tests.helpers.samples import fails, sample
-from tests.helpers.wide_plans import MODELS, walked
+from tests.helpers.wide_plans import MODELS, messages, walked
 
-AXOLOTL = Axolotl()
 FILE = "base_model: folder\nadapter: lora\nlora_r: 8\nlora_alpha: 16\n"
 
 
 def asked(model: ModelMap, text: str) -> Outcome:
-    return AXOLOTL.resolve(model, AXOLOTL.read(FILE + text, "file.yaml"))
+    """The outcome of a file, with the findings of its reading."""
+    config = AXOLOTL.read(FILE + text, "file.yaml")
+    outcome = AXOLOTL.resolve(model, config)
+    return dataclasses.replace(outcome, findings=(*config.findings, *outcome.findings))
 
 
 def told(findings: tuple[Finding, ...]) -> list[tuple[str, str]]:
@@ -67,20 +70,20 @@ def test_ranks_layers_and_parameters_are_in_its_own_keys() -> None:
     text = export(plan(sample("mixtral"), "ffn.expert=4/8"), "axolotl")
     experts = yaml.safe_load(text)
     assert experts["lora_target_parameters"] == ["down_proj", "gate_up_proj"] and experts["lora_dropout"] == 0.0
-    assert "PEFT has no dropout on fused experts" in text and "lora_target_modules" not in experts
+    assert "PEFT cannot apply dropout to fused experts" in text and "lora_target_modules" not in experts
     towers = export(plan(sample("llava"), "vision.attention"), "axolotl")
     assert isinstance(yaml.safe_load(towers)["lora_target_modules"], str) and "one regular expression" in towers
 
 
-def test_losses_are_said_all_at_once() -> None:
+def test_everything_unsupported_is_said_at_once() -> None:
     made = plan(sample("t5"), "attention.q", scale=0.3, bias="all")
-    losses = AXOLOTL.losses(made)
-    assert len(losses) == 3
-    for part in ("the kind of model (seq2seq-lm)", "the alpha 2.4", "trained (all)"):
-        assert any(part in loss for loss in losses), losses
+    unsupported = messages(AXOLOTL, made)
+    assert len(unsupported) == 3
+    for part in ("the head seq2seq-lm", "this plan has 2.4", 'bias="all"'):
+        assert any(part in message for message in unsupported), unsupported
     bare = dataclasses.replace(sample("llama"), prepares_generation=False, architecture="Encoder")
-    (loss,) = AXOLOTL.losses(plan(bare, "qv"))
-    assert loss.startswith("the class Encoder")
+    (message,) = messages(AXOLOTL, plan(bare, "qv"))
+    assert message.endswith("prepare_inputs_for_generation; Encoder has none.")
 
 
 def test_linear_layers_are_found_by_the_ends_of_their_names() -> None:
@@ -98,15 +101,15 @@ def test_linear_layers_are_found_by_the_ends_of_their_names() -> None:
 def test_weights_of_other_classes_are_not_found() -> None:
     nothing = asked(sample("gpt2"), "lora_target_linear: true\n")
     assert nothing.resolution.refusal is not None and "finds no linear layer" in nothing.findings[0].message
-    assert "48 weights, which are Conv1D modules" in nothing.findings[1].message
+    assert "48 weights (Conv1D modules)" in nothing.findings[1].message
     experts = asked(sample("gpt_oss"), "lora_target_linear: true\n")
     assert any("bare parameters" in finding.message for finding in experts.findings)
     # PEFT takes these names for the fused experts: the routers alone are left out.
     names = "lora_target_linear: true\nlora_target_modules: [gate_proj, up_proj, down_proj]\n"
     both = asked(sample("qwen3_moe"), names)
     assert sum(one.name.endswith("experts.down_proj") for one in both.resolution.adapted) == 24
-    (left,) = [finding for finding in both.findings if "does not see" in finding.message]
-    assert left.where == "model.layers.{0-23}.mlp.gate.weight" and "these 24 weights" in left.message
+    (left,) = [finding for finding in both.findings if "misses" in finding.message]
+    assert left.where == "model.layers.{0-23}.mlp.gate.weight" and "24 weights" in left.message
 
 
 def test_fused_experts_train_without_dropout() -> None:
@@ -114,7 +117,7 @@ def test_fused_experts_train_without_dropout() -> None:
     outcome = asked(sample("mixtral"), text)
     assert len(outcome.resolution.adapted) == 3 * 32
     (finding,) = outcome.findings
-    assert finding.where == "lora_dropout" and "the other weights with it" in finding.message
+    assert finding.where == "lora_dropout" and "the other weights with lora_dropout 0.1" in finding.message
     assert "do not go with lora_dropout" in str(asked(sample("mixtral"), f"{text}rl: dpo\n").resolution.refusal)
     assert "do not go with use_dora" in str(asked(sample("mixtral"), f"{text}peft_use_dora: true\n").resolution.refusal)
 
@@ -141,9 +144,10 @@ def test_no_targets_adapt_nothing() -> None:
 
 
 def test_what_makes_no_lora_is_said() -> None:
-    full = AXOLOTL.resolve(sample("llama"), AXOLOTL.read("base_model: folder\nlora_r: 8\n", "file.yaml"))
+    config = AXOLOTL.read("base_model: folder\nlora_r: 8\n", "file.yaml")
+    full = AXOLOTL.resolve(sample("llama"), config)
     assert "trains every weight of the model" in str(full.resolution.refusal) and full.config is None
-    assert told(full.findings) == [("ignored-key", "error")]
+    assert told(config.findings) == [("ignored-key", "error")]
     other = AXOLOTL.resolve(sample("llama"), AXOLOTL.read("adapter: llama-adapter\n", "file.yaml"))
     assert "trains with the adapter 'llama-adapter'" in str(other.resolution.refusal)
 
@@ -158,10 +162,10 @@ def test_what_is_not_covered_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "code", "severity", "said"),
     [
-        ("lora_target_module: q", "unknown-key", "error", "passes over it without a word"),
+        ("lora_target_module: q", "unknown-key", "error", "ignores it silently"),
         ("lora_target_module: q\nplugins: [a.B]", "unknown-key", "note", "unless a plugin knows it"),
         ("lora_exclude_modules: [q]", "ignored-key", "error", "nothing is excluded"),
-        ("lora_model_dir: there", "ignored-key", "warning", "goes on with that adapter"),
+        ("lora_model_dir: there", "ignored-key", "warning", "trains that adapter on"),
         ("unfrozen_parameters: [lm_head]", "trainer-filter", "warning", "theirs too"),
         ("plugins: [a.B]", "trainer-filter", "note", "a.B are not read"),
     ],
@@ -198,13 +202,13 @@ def test_every_fault_is_said() -> None:
         "lora_r is 8.5, not a whole number",
         "lora_alpha is 'x', not a whole number",
         "lora_target_linear is 'maybe', not true or false",
-        "lora_modules_to_save is 'lm_head', not a list of texts",
+        "lora_modules_to_save is 'lm_head', not a list of strings",
         "lora_rank_pattern is {'q': 0}, not keys with whole numbers above 0",
         "peft_layers_to_transform is [0.5], not a list of whole numbers",
-        "lora_model_dir is 3, not a text",
-        "with load_in_4bit: true only",
-        "does not take with load_in_8bit",
-        "lora_dropout is 0.1 beside lora_target_parameters",
+        "lora_model_dir is 3, not a string",
+        "adapter: qlora needs load_in_4bit: true",
+        "adapter: qlora does not go with load_in_8bit",
+        "lora_dropout is 0.1; with lora_target_parameters axolotl takes 0 only",
         "peft_layers_pattern is given without",
         "'(', which is no regular expression",
         "12 faults",

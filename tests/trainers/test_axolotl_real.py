@@ -11,7 +11,7 @@ import yaml
 
 from lorascope.errors import LorascopeError
 from lorascope.plan_door import plan
-from lorascope.trainers.axolotl import Axolotl
+from lorascope.trainers.axolotl.trainer import AXOLOTL
 from lorascope.trainers.exports import export
 from tests.helpers.paths import HELPERS
 from tests.helpers.samples import sample
@@ -171,7 +171,7 @@ def test_single_values_become_what_is_told(said: dict[str, Any]) -> None:
     refused = 0
     for (key, value), its in zip(VALUES, said["values"], strict=True):
         try:
-            settings = Axolotl().read(json.dumps({**FILE, key: value}), "file").settings
+            settings = AXOLOTL.read(json.dumps({**FILE, key: value}), "file").settings
         except LorascopeError as error:
             assert "refused" in its, (key, value, its, str(error))
             assert key in str(error)
@@ -186,7 +186,7 @@ def test_what_keys_together_are_refused(said: dict[str, Any]) -> None:
     refused = 0
     for changes, its in zip(TOGETHER, said["texts"][len(PLANS) :], strict=True):
         try:
-            Axolotl().read(yaml.safe_dump({**FILE, **changes}), "file")
+            AXOLOTL.read(yaml.safe_dump({**FILE, **changes}), "file")
         except LorascopeError as error:
             assert "refused" in its, (changes, its, str(error))
             refused += 1
@@ -196,7 +196,7 @@ def test_what_keys_together_are_refused(said: dict[str, Any]) -> None:
     # Keys that it does not know are gone without a word.
     unknown = said["texts"][-1]
     assert unknown["lora_target_modules"] == ["q_proj"] and not {"lora_rr", "lora_exclude_modules"} & unknown.keys()
-    found = Axolotl().read(yaml.safe_dump({**FILE, **TOGETHER[-1]}), "file").findings
+    found = AXOLOTL.read(yaml.safe_dump({**FILE, **TOGETHER[-1]}), "file").findings
     assert [(one.code, one.severity) for one in found] == [("unknown-key", "error"), ("ignored-key", "error")]
 
 

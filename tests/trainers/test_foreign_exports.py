@@ -19,6 +19,7 @@ import re
 import shlex
 import stat
 import subprocess
+import sys
 import tokenize
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -521,17 +522,13 @@ def test_bash_runs_the_command_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tool", TOOLS)
 def test_writers_hand_over_to_a_builder(tool: str) -> None:
     """What `write` gives back is what one of the builders made, and code comes from constants alone."""
-    module = inspect.getmodule(type(TRAINERS[tool]))
-    assert module is not None
-    tree = ast.parse(inspect.getsource(module))
-    (made,) = (
-        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == type(TRAINERS[tool]).__name__
-    )
-    (write,) = (node for node in made.body if isinstance(node, ast.FunctionDef) and node.name == "write")
+    function = TRAINERS[tool].write
+    tree = ast.parse(inspect.getsource(sys.modules[function.__module__]))
+    (write,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function.__name__)
     returned = [node.value for node in ast.walk(write) if isinstance(node, ast.Return)]
     assert len(returned) == 1 and isinstance(returned[0], ast.Call)
-    function = ast.unparse(returned[0].func)
-    assert function in ("commented_yaml", "shell_command", "json_file", "script.text")
+    builder = ast.unparse(returned[0].func)
+    assert builder in ("commented_yaml", "shell_command", "json_file", "script.text")
     templates = [
         node.args[0]
         for node in ast.walk(tree)

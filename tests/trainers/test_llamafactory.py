@@ -14,16 +14,14 @@ from lorascope.model.types import ModelMap
 from lorascope.plan_door import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
-from lorascope.trainers.llamafactory import LlamaFactory
+from lorascope.trainers.llamafactory.trainer import LLAMAFACTORY
 from lorascope.trainers.protocol import Job, Outcome
 from tests.helpers.samples import fails, sample
-from tests.helpers.wide_plans import MODELS, walked
-
-FACTORY = LlamaFactory()
+from tests.helpers.wide_plans import MODELS, messages, walked
 
 
 def asked(model: ModelMap, text: str) -> Outcome:
-    return FACTORY.resolve(model, FACTORY.read(f"model_name_or_path: folder\n{text}", "file.yaml"))
+    return LLAMAFACTORY.resolve(model, LLAMAFACTORY.read(f"model_name_or_path: folder\n{text}", "file.yaml"))
 
 
 def adapted(outcome: Outcome) -> set[str]:
@@ -37,7 +35,7 @@ def test_plans_are_written_exactly_or_refused_with_one_that_can_be() -> None:
     def known(text: str) -> None:
         assert set(yaml.safe_load(text)) <= known_keys("llamafactory"), text
 
-    assert walked(FACTORY, MODELS, known) == (86, 46, 30)
+    assert walked(LLAMAFACTORY, MODELS, known) == (86, 46, 30)
 
 
 def test_layers_that_newer_releases_reach_as_parameters_are_modules_to_its_peft() -> None:
@@ -46,19 +44,19 @@ def test_layers_that_newer_releases_reach_as_parameters_are_modules_to_its_peft(
     settings = yaml.safe_load(export(made, "llamafactory"))
     assert "target_parameters" not in settings
     assert settings["lora_rank"] == 4
-    with fails("which PEFT reaches through target_parameters"):
+    with fails("has no target_parameters, which PEFT needs for"):
         export(plan(made.model, "ffn=4"), "llamafactory")
 
 
 def test_a_written_file_says_what_it_is() -> None:
     made = plan(sample("llama"), "qv", dropout=0.0)
-    text = FACTORY.write(made, Job())
+    text = LLAMAFACTORY.write(made, Job())
     data = yaml.safe_load(text)
     assert data["model_name_or_path"] == "YOUR/MODEL" and data["dataset"] == "alpaca_en_demo"
     assert data["lora_target"] == "q_proj,v_proj" and data["lora_alpha"] == 16 and data["finetuning_type"] == "lora"
     for said in ("LLaMA-Factory 0.9.5", "5.23.0", "Your model", "chat template"):
         assert said in text
-    named = yaml.safe_load(FACTORY.write(made, Job("org/model", "mine", "there")))
+    named = yaml.safe_load(LLAMAFACTORY.write(made, Job("org/model", "mine", "there")))
     assert (named["model_name_or_path"], named["dataset"], named["output_dir"]) == ("org/model", "mine", "there")
 
 
@@ -76,12 +74,12 @@ def test_towers_are_unfrozen_where_a_plan_reaches_them() -> None:
     ]
 
 
-def test_losses_are_said_all_at_once() -> None:
+def test_everything_unsupported_is_said_at_once() -> None:
     made = plan(sample("mixtral"), "attention.q=4", "ffn.expert=8", bias="all", dropout=0.0)
-    losses = " ".join(FACTORY.losses(made))
-    for part in ("one rank", "target_parameters", "trains none"):
-        assert part in losses
-    assert len(FACTORY.losses(made)) == 3
+    unsupported = " ".join(messages(LLAMAFACTORY, made))
+    for part in ("one rank", "target_parameters", "trains no biases"):
+        assert part in unsupported
+    assert len(messages(LLAMAFACTORY, made)) == 3
 
 
 def test_all_is_its_own_search() -> None:
@@ -95,7 +93,7 @@ def test_all_is_its_own_search() -> None:
 
 def test_all_sees_no_conv1d_and_no_bare_parameter() -> None:
     nothing = asked(sample("gpt2"), "")
-    assert nothing.resolution.refusal is not None and "does not see these 48 weights" in nothing.findings[1].message
+    assert nothing.resolution.refusal is not None and "misses 48 weights" in nothing.findings[1].message
     experts = asked(sample("gpt_oss"), "lora_target: all\n")
     assert any("bare parameters" in finding.fix for finding in experts.findings)
     assert not any("experts" in name for name in adapted(experts))
@@ -150,7 +148,7 @@ def test_numbers_are_those_that_omegaconf_reads() -> None:
 @pytest.mark.parametrize(
     ("text", "code", "severity", "said"),
     [
-        ("lora_targets: q_proj", "unknown-key", "error", "lora_targets is no key of it: LLaMA-Factory stops"),
+        ("lora_targets: q_proj", "unknown-key", "error", "lora_targets is an unknown key: LLaMA-Factory stops"),
         ("lora_target: all,q_proj", "ignored-key", "error", "only alone"),
         ("lora_target: q_proj,", "ignored-key", "error", "a comma too many"),
         ("lora_alpha: 0", "ignored-key", "warning", "twice the rank"),
@@ -159,7 +157,7 @@ def test_numbers_are_those_that_omegaconf_reads() -> None:
     ],
 )
 def test_findings_of_reading(text: str, code: str, severity: str, said: str) -> None:
-    found = FACTORY.read(f"model_name_or_path: folder\n{text}\n", "file.yaml").findings
+    found = LLAMAFACTORY.read(f"model_name_or_path: folder\n{text}\n", "file.yaml").findings
     assert [(one.code, one.severity, one.where) for one in found] == [(code, severity, "file.yaml")]
     assert said in found[0].message
 
@@ -175,7 +173,7 @@ def test_every_fault_is_said() -> None:
         "lora_alpha is 'x', not a number",
         "lora_dropout is True",
         "lora_target is 8",
-        "use_dora is 'false', not true or false, which counts as true there",
+        "use_dora is 'false', not true or false",
         "use_rslora is None",
         "additional_target is [1]",
         "freeze_trainable_layers is 2.5",
@@ -183,9 +181,9 @@ def test_every_fault_is_said() -> None:
         "model_name_or_path is missing",
         "11 faults",
     ):
-        FACTORY.read(text, "file.yaml")
+        LLAMAFACTORY.read(text, "file.yaml")
     with fails("finetuning_type is 'qlora', which it refuses"):
-        FACTORY.read("model_name_or_path: folder\nfinetuning_type: qlora\n", "file.yaml")
+        LLAMAFACTORY.read("model_name_or_path: folder\nfinetuning_type: qlora\n", "file.yaml")
 
 
 def test_what_is_not_covered_is_refused() -> None:
@@ -197,11 +195,11 @@ def test_what_is_not_covered_is_refused() -> None:
 
 def test_models_that_it_does_not_load() -> None:
     for model_type, head in (("bert", "masked-lm"), ("llama", "sequence-classification")):
-        (loss,) = FACTORY.losses(plan(sample(model_type, head), "qv"))
-        assert f"without one for {head}" in loss
+        (message,) = messages(LLAMAFACTORY, plan(sample(model_type, head), "qv"))
+        assert f"does not train models with the head {head}" in message
     whole = dataclasses.replace(sample("qwen2_5_omni_thinker"), model_type="qwen2_5_omni")
-    assert "its thinker alone" in FACTORY.losses(plan(whole, "qv"))[0]
-    with fails("it trains the thinker of qwen2_5_omni alone"):
+    assert "only the thinker" in messages(LLAMAFACTORY, plan(whole, "qv"))[0]
+    with fails("it trains only the thinker of qwen2_5_omni"):
         asked(whole, "")
 
 
@@ -221,7 +219,7 @@ def test_models_that_it_does_not_load() -> None:
 )
 def test_hostile_files_are_faults(text: str) -> None:
     with pytest.raises(LorascopeError):
-        FACTORY.read(text, "file.yaml")
+        LLAMAFACTORY.read(text, "file.yaml")
 
 
 def test_the_command_says_the_same() -> None:

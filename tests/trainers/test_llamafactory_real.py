@@ -12,8 +12,8 @@ import pytest
 import lorascope
 from lorascope.plan_door import plan
 from lorascope.trainers.exports import export
-from lorascope.trainers.llamafactory import LlamaFactory
-from lorascope.trainers.llamafactory_towers import PARTS
+from lorascope.trainers.llamafactory.parts import PARTS
+from lorascope.trainers.llamafactory.trainer import LLAMAFACTORY
 from tests.helpers.paths import HELPERS
 from tests.helpers.samples import sample
 from tests.helpers.tiny_models import instructions, tiny_model
@@ -123,7 +123,7 @@ def exported() -> list[tuple[str, dict[str, Any]]]:
         meant = {
             "error": "",
             "base": "org/model",
-            "lora_target": LlamaFactory().read(text, "file").settings["lora_target"],
+            "lora_target": LLAMAFACTORY.read(text, "file").settings["lora_target"],
             "lora_rank": config.r,
             "lora_alpha": config.lora_alpha,
             "lora_dropout": config.lora_dropout,

@@ -13,17 +13,18 @@ from lorascope.model.types import ModelMap
 from lorascope.plan_door import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
-from lorascope.trainers.mlx_lm import MlxLm
-from lorascope.trainers.mlx_names import as_mlx, mlx_types
+from lorascope.trainers.mlx_lm.names import as_mlx, mlx_types
+from lorascope.trainers.mlx_lm.trainer import MLX_LM
 from lorascope.trainers.protocol import Job, Outcome
 from tests.helpers.samples import fails, sample
-from tests.helpers.wide_plans import MODELS, walked
-
-MLX = MlxLm()
+from tests.helpers.wide_plans import MODELS, messages, walked
 
 
 def asked(model: ModelMap, text: str) -> Outcome:
-    return MLX.resolve(model, MLX.read(text, "file.yaml"))
+    """The outcome of a file, with the findings of its reading."""
+    config = MLX_LM.read(text, "file.yaml")
+    outcome = MLX_LM.resolve(model, config)
+    return dataclasses.replace(outcome, findings=(*config.findings, *outcome.findings))
 
 
 def keyed(*keys: str, layers: int = -1, **more: Any) -> str:
@@ -44,17 +45,17 @@ def of_its_keys(text: str) -> None:
 
 
 def test_plans_of_one_model_are_written_or_refused() -> None:
-    assert walked(MLX, MODELS[:1], of_its_keys) == (6, 2, 2)
+    assert walked(MLX_LM, MODELS[:1], of_its_keys) == (6, 2, 2)
 
 
 @pytest.mark.slow
 def test_plans_are_written_exactly_or_refused() -> None:
-    assert walked(MLX, MODELS, of_its_keys) == (65, 67, 23)
+    assert walked(MLX_LM, MODELS, of_its_keys) == (65, 67, 23)
 
 
 def test_a_written_file_says_what_it_is() -> None:
     made = plan(sample("llama"), "qv", dropout=0.0)
-    text = MLX.write(made, Job())
+    text = MLX_LM.write(made, Job())
     data = yaml.safe_load(text)
     assert (data["model"], data["data"]) == ("YOUR/MODEL", "mlx-community/WikiSQL")
     assert (data["train"], data["fine_tune_type"], data["num_layers"]) == (True, "lora", -1)
@@ -62,7 +63,7 @@ def test_a_written_file_says_what_it_is() -> None:
     assert data["lora_parameters"] == {"rank": 8, "scale": 2.0, "dropout": 0.0, "keys": keys}
     for said in ("mlx-lm 0.32.2: mlx_lm.lora --config", "4,194,304 trainable", "5.23.0", "Your model", "Your data"):
         assert said in text
-    named = yaml.safe_load(MLX.write(made, Job("org/model", "folder", "there")))
+    named = yaml.safe_load(MLX_LM.write(made, Job("org/model", "folder", "there")))
     assert (named["model"], named["data"], named["adapter_path"]) == ("org/model", "folder", "there")
 
 
@@ -93,27 +94,30 @@ def test_names_are_those_of_mlx_lm() -> None:
     assert keys(llava, "attention.q[0]") == ["language_model.model.layers.0.self_attn.q_proj"]
 
 
-def test_losses_are_said_all_at_once() -> None:
-    losses = MLX.losses(plan(sample("qwen3_moe"), "attention.q=4/16", "ffn.expert=8", bias="all"))
-    assert len(losses) == 4
-    for part in ("into gate_proj and up_proj", "ranks that differ: 4, 8", "scales that differ: 2, 4", "(all)"):
-        assert any(part in loss for loss in losses), losses
-    dora = MLX.losses(plan(sample("llama"), "embedding", "attention", dora=True))
-    assert len(dora) == 1 and dora[0].startswith("DoRA of an embedding")
-    towers = MLX.losses(plan(sample("llava", "image-text-to-text"), "vision.attention"))
+def test_everything_unsupported_is_said_at_once() -> None:
+    unsupported = messages(MLX_LM, plan(sample("qwen3_moe"), "attention.q=4/16", "ffn.expert=8", bias="all"))
+    assert len(unsupported) == 4
+    for part in ("into gate_proj and up_proj", "one rank; this plan has 4, 8", "this plan has 2, 4", 'bias="all"'):
+        assert any(part in message for message in unsupported), unsupported
+    dora = messages(MLX_LM, plan(sample("llama"), "embedding", "attention", dora=True))
+    assert len(dora) == 1 and dora[0].startswith("mlx-lm's DoRA of an embedding")
+    towers = messages(MLX_LM, plan(sample("llava", "image-text-to-text"), "vision.attention"))
     assert len(towers) == 1 and "each is in no module of mlx-lm's model" in towers[0]
-    tied = MLX.losses(plan(sample("gemma2"), "embedding"))
+    tied = messages(MLX_LM, plan(sample("gemma2"), "embedding"))
     assert len(tied) == 1 and "is mlx-lm's output layer too" in tied[0]
-    (kind,) = MLX.losses(plan(sample("llama", "sequence-classification"), "qv"))
-    assert kind == "the kind of model (sequence-classification). mlx-lm trains language models"
-    (unknown,) = MLX.losses(plan(sample("bert"), "attention"))
-    assert unknown.startswith("all 48 weights. The names that mlx-lm 0.32.2 gives the modules of bert are not known")
+    (kind,) = messages(MLX_LM, plan(sample("llama", "sequence-classification"), "qv"))
+    assert "mlx-lm does not train models with the head sequence-classification" in kind
+    (unknown,) = messages(MLX_LM, plan(sample("bert"), "attention"))
+    assert unknown == "mlx-lm 0.32.2 has no bert models, or its names for their modules are not known."
 
 
 def test_a_type_that_is_not_known_is_refused_with_those_that_are() -> None:
     assert len(mlx_types()) == 85
-    for wrong in (lambda: MLX.write(plan(sample("t5"), "attention"), Job()), lambda: asked(sample("t5"), keyed("q"))):
-        with fails("the modules of t5 are not known, or it has no such model", "Known are 85 types: afmoe"):
+    for wrong in (
+        lambda: MLX_LM.write(plan(sample("t5"), "attention"), Job()),
+        lambda: asked(sample("t5"), keyed("q")),
+    ):
+        with fails("mlx-lm 0.32.2 has no t5 models", "Known are 85 types: afmoe"):
             wrong()
     # mlx-lm has models under these names that are not transformers'.
     assert as_mlx(sample("minimax")) is None and as_mlx(dataclasses.replace(sample("llama"), model_type="x")) is None
@@ -125,7 +129,7 @@ def test_without_keys_everything_in_the_last_blocks_is_adapted() -> None:
     assert {one.scale for one in outcome.resolution.adapted} == {20.0}
     (finding,) = outcome.findings
     assert (finding.code, finding.severity) == ("default-targets", "note")
-    assert "the last 16 of 32 blocks" in finding.message and "16 is its default" in finding.message
+    assert "the last 16 of 32 blocks" in finding.message and "its default is 16" in finding.message
     every = asked(sample("qwen3_moe"), "num_layers: -1\n")
     assert any(name.endswith("mlp.gate.weight") for name in adapted(every))
     assert "all 24 blocks" in every.findings[0].message and "num_layers is not given" not in every.findings[0].message
@@ -152,7 +156,7 @@ def test_keys_that_match_nothing_are_findings() -> None:
     assert len(adapted(outcome)) == 24
     (finding,) = outcome.findings
     assert (finding.code, finding.severity, finding.where) == ("no-match", "error", "lora_parameters.keys")
-    assert "can adapt: mlp.down_proj, mlp.up_proj." in finding.message and "switch_mlp" in finding.fix
+    assert "under these keys: mlp.down_proj, mlp.up_proj." in finding.message and "switch_mlp" in finding.fix
     assert outcome.resolution.warnings[0].names == ("mlp.down_proj", "mlp.up_proj")
     # A name of the first blocks alone, with num_layers that leaves them out.
     late = asked(sample("deepseek_v3"), keyed("self_attn.o_proj", "mlp.gate_proj", layers=4))
@@ -210,9 +214,7 @@ def test_a_tied_embedding_is_adapted_beside_what_is_counted() -> None:
 def test_layers_of_mlx_lm_without_a_weight_of_the_map_are_said() -> None:
     dbrx = sample("dbrx")
     outcome = asked(dbrx, "num_layers: 2\n")
-    assert any(
-        "which are not counted here: transformer.blocks.#.ffn.experts" in one.message for one in outcome.findings
-    )
+    assert any("and are not counted here: transformer.blocks.#.ffn.experts" in one.message for one in outcome.findings)
     with fails("not counted here", "Nothing else is adapted"):
         asked(dbrx, keyed("ffn.experts.0.w1"))
 
@@ -225,18 +227,18 @@ def test_what_trains_no_adapters_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "code", "said"),
     [
-        ("num_layer: 4", "unknown-key", "num_layer is no key of it: mlx-lm ignores it silently"),
+        ("num_layer: 4", "unknown-key", "num_layer is an unknown key: mlx-lm ignores it silently"),
         (
             "lora_parameters: {rank: 8, scale: 2, dropout: 0, alpha: 16}",
             "unknown-key",
-            "lora_parameters.alpha is no key",
+            "lora_parameters.alpha is an unknown key",
         ),
         ("trust_remote_code: true", "ignored-key", "does not read trust_remote_code from a file"),
         ("clear_cache_threshold: 3", "ignored-key", "does not read clear_cache_threshold"),
     ],
 )
 def test_findings_of_reading(text: str, code: str, said: str) -> None:
-    (finding,) = MLX.read(f"{text}\n", "file.yaml").findings
+    (finding,) = MLX_LM.read(f"{text}\n", "file.yaml").findings
     assert (finding.code, finding.severity, finding.where) == (code, "warning", "file.yaml")
     assert said in finding.message
 
@@ -250,21 +252,21 @@ def test_numbers_with_an_exponent_are_numbers() -> None:
 def test_every_fault_is_said() -> None:
     text = "fine_tune_type: qlora\nnum_layers: '4'\nlora_parameters: {rank: 0, scale: x, dropout: 1, keys: [1]}\n"
     with fails(
-        "fine_tune_type is 'qlora', not lora or dora or full",
+        "fine_tune_type is 'qlora', not one of lora, dora, full",
         "num_layers is '4', not a whole number",
         "rank is 0, not a whole number above 0",
         "scale is 'x', not a number",
         "dropout is 1, not a number from 0 to below 1",
-        "keys is [1], not a list of texts",
+        "keys is [1], not a list of strings",
         "6 faults",
     ):
-        MLX.read(text, "file.yaml")
-    with fails("has no rank and no dropout and no scale", "what others call alpha / rank"):
-        MLX.read("lora_parameters: {alpha: 16}\n", "file.yaml")
-    with fails("scale is empty", "takes parts of it for names"):
-        MLX.read("lora_parameters: {rank: 8, scale: null, dropout: 0, keys: self_attn.q_proj}\n", "file.yaml")
+        MLX_LM.read(text, "file.yaml")
+    with fails("has no rank and no dropout and no scale", "its scale is alpha / rank"):
+        MLX_LM.read("lora_parameters: {alpha: 16}\n", "file.yaml")
+    with fails("scale is None, not a number", "keys is 'self_attn.q_proj', not a list of strings"):
+        MLX_LM.read("lora_parameters: {rank: 8, scale: null, dropout: 0, keys: self_attn.q_proj}\n", "file.yaml")
     with fails("lora_parameters is [], not keys with values"):
-        MLX.read("lora_parameters: []\n", "file.yaml")
+        MLX_LM.read("lora_parameters: []\n", "file.yaml")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ def test_every_fault_is_said() -> None:
 )
 def test_hostile_files_are_faults(text: str) -> None:
     with pytest.raises(LorascopeError):
-        MLX.read(text, "file.yaml")
+        MLX_LM.read(text, "file.yaml")
 
 
 @pytest.mark.parametrize("key", ["rank", "scale", "dropout", "keys", "num_layers", "fine_tune_type", "lora_parameters"])

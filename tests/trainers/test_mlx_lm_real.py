@@ -22,7 +22,7 @@ import lorascope
 from lorascope.plan_door import plan
 from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export
-from lorascope.trainers.mlx_names import as_mlx, mlx_types
+from lorascope.trainers.mlx_lm.names import as_mlx, mlx_types
 from tests.helpers.paths import HELPERS
 from tests.helpers.tiny_models import conversations, tiny_model
 from tests.helpers.venvs import ROOT, environment, run_in

@@ -13,18 +13,16 @@ from lorascope.model.types import ModelMap, Module
 from lorascope.plan_door import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
-from lorascope.trainers.ms_swift import MsSwift
-from lorascope.trainers.ms_swift_models import Towers, model_types, types_for
-from lorascope.trainers.ms_swift_search import linear_endings, within
+from lorascope.trainers.ms_swift.models import Towers, model_types, types_for
+from lorascope.trainers.ms_swift.search import linear_endings, within
+from lorascope.trainers.ms_swift.trainer import MS_SWIFT
 from lorascope.trainers.protocol import Job, Outcome
 from tests.helpers.samples import fails, sample
-from tests.helpers.wide_plans import MODELS, walked
-
-SWIFT = MsSwift()
+from tests.helpers.wide_plans import MODELS, messages, walked
 
 
 def asked(model: ModelMap, options: str) -> Outcome:
-    return SWIFT.resolve(model, SWIFT.read(f"swift sft --model folder {options}", "train.sh"))
+    return MS_SWIFT.resolve(model, MS_SWIFT.read(f"swift sft --model folder {options}", "train.sh"))
 
 
 def adapted(outcome: Outcome) -> set[str]:
@@ -52,18 +50,18 @@ def test_plans_are_written_exactly_or_refused_with_one_that_can_be() -> None:
     def known(text: str) -> None:
         assert words(text).keys() <= known_keys("ms-swift"), text
 
-    assert walked(SWIFT, MODELS, known) == (88, 44, 19)
+    assert walked(MS_SWIFT, MODELS, known) == (88, 44, 19)
 
 
 def test_a_written_command_says_what_it_is() -> None:
     made = plan(sample("llama"), "qv", dropout=0.0)
-    text = SWIFT.write(made, Job())
+    text = MS_SWIFT.write(made, Job())
     found = words(text)
     assert found["model"] == ["YOUR/MODEL"] and found["dataset"] == ["vicgalle/alpaca-gpt4#500"]
     assert found["target_modules"] == ["q_proj", "v_proj"] and found["use_hf"] == ["true"]
     for said in ("ms-swift 4.6.0", "LlamaForCausalLM in transformers 5.23.0", "your model", "--model_type, one of: "):
         assert said in text
-    named = words(SWIFT.write(made, Job("org/a model", "mine", "there")))
+    named = words(MS_SWIFT.write(made, Job("org/a model", "mine", "there")))
     assert (named["model"], named["dataset"], named["output_dir"]) == (["org/a model"], ["mine"], ["there"])
 
 
@@ -86,17 +84,17 @@ def test_a_head_for_classes_has_their_number() -> None:
     assert found["task_type"] == ["seq_cls"] and found["num_labels"] == ["2"]
 
 
-def test_losses_are_said_all_at_once() -> None:
+def test_everything_unsupported_is_said_at_once() -> None:
     made = plan(sample("mixtral"), "attention.q=4", "attention.v=8", bias="lora_only")
-    assert [loss.split(":")[0] for loss in SWIFT.losses(made)] == [
-        "ranks and alphas that differ",
-        "the biases that are trained (lora_only). ms-swift trains none or all",
+    assert messages(MS_SWIFT, made) == [
+        "ms-swift takes one rank and alpha; this plan has 2 (4/16 on 32 weights, 8/16 on 32 weights).",
+        'ms-swift takes bias=none or all only; this plan has bias="lora_only".',
     ]
     for model_type, head, part in (
-        ("t5", "seq2seq-lm", "does not load T5ForConditionalGeneration"),
-        ("idefics2", "image-text-to-text", "none of ms-swift's model types is for Idefics2"),
+        ("t5", "seq2seq-lm", "does not train models with the head seq2seq-lm (T5ForConditionalGeneration)"),
+        ("idefics2", "image-text-to-text", "ms-swift has no model type for Idefics2"),
     ):
-        assert part in SWIFT.losses(plan(sample(model_type, head), "qv"))[0]
+        assert part in messages(MS_SWIFT, plan(sample(model_type, head), "qv"))[0]
 
 
 def test_all_linear_is_its_default() -> None:
@@ -128,7 +126,7 @@ def test_towers_are_frozen_for_all_linear_alone() -> None:
     named = asked(sample("llava"), "--target_modules q_proj v_proj")
     assert any("vision_tower" in name for name in adapted(named))
     assert any("48 weights of towers" in finding.message for finding in named.findings)
-    assert str(asked(model, "--freeze_llm").resolution.refusal).startswith("ms-swift stops: none of the model's parts")
+    assert str(asked(model, "--freeze_llm").resolution.refusal).startswith("ms-swift stops: no part of the model")
 
 
 def test_other_names_beside_all_linear_are_dropped_with_towers() -> None:
@@ -177,7 +175,7 @@ def test_a_class_of_several_model_types() -> None:
     with_towers = asked(sample("glm"), "--model_type glm_edge_v").config
     assert with_towers is not None and str(with_towers.target_modules).startswith(r"^(model\.layers(?=\.)")
     stops = asked(sample("idefics2"), "")
-    assert "none of its model types" in str(stops.resolution.refusal)
+    assert "it has no model type for" in str(stops.resolution.refusal)
     paddle = sample("paddleocr_vl")
     with fails("in ways that differ by model type: paddle_ocr, paddleocr_vl"):
         asked(paddle, "")
@@ -192,9 +190,9 @@ def test_tasks_and_saved_modules() -> None:
     assert outcome.resolution.saved == ("score",)
     saved = asked(sample("llama"), "--target_modules q_proj --modules_to_save all-embedding all-norm")
     assert len(saved.resolution.saved) == 66 and saved.findings[-1].severity == "note"
-    reward = SWIFT.read("swift rlhf --rlhf_type rm --model m --beta 0.1 --target_modules q_proj", "train.sh")
+    reward = MS_SWIFT.read("swift rlhf --rlhf_type rm --model m --beta 0.1 --target_modules q_proj", "train.sh")
     assert not reward.findings
-    config = SWIFT.resolve(model, reward).config
+    config = MS_SWIFT.resolve(model, reward).config
     assert config is not None and config.task_type == "SEQ_CLS"
 
 
@@ -212,7 +210,7 @@ def test_tasks_and_saved_modules() -> None:
     ids=["command", "script", "options", "torchrun", "yaml", "json", "abbreviated"],
 )
 def test_one_thing_in_many_forms(text: str) -> None:
-    found = SWIFT.read(text, "file")
+    found = MS_SWIFT.read(text, "file")
     assert found.base == "m"
     settings = {key: value for key, value in found.settings.items() if key != "method"}
     assert settings == {"target_modules": ("q_proj", "v_proj"), "lora_rank": 4, "use_dora": True}
@@ -221,15 +219,15 @@ def test_one_thing_in_many_forms(text: str) -> None:
 
 def test_findings_of_reading() -> None:
     text = "swift sft --model $MODEL --lora_ranks 4 --target_regex x --target_modules q_proj"
-    found = SWIFT.read(text, "train.sh")
+    found = MS_SWIFT.read(text, "train.sh")
     assert found.base == ""
     assert [(one.code, one.severity) for one in found.findings] == [
         ("unknown-key", "error"),
         ("ignored-key", "warning"),
     ]
     assert "lora_rank" in found.findings[0].fix and "stops at it" in found.findings[0].message
-    passed = SWIFT.read(text + " --ignore_args_error true", "train.sh")
-    assert passed.findings[0].severity == "warning" and "passes over" in passed.findings[0].message
+    passed = MS_SWIFT.read(text + " --ignore_args_error true", "train.sh")
+    assert passed.findings[0].severity == "warning" and "ignores it" in passed.findings[0].message
 
 
 def test_every_fault_is_said() -> None:
@@ -238,10 +236,10 @@ def test_every_fault_is_said() -> None:
         "--target 1 --tuner_type adalora --model_type none --no_freeze_vit true --freeze_vit --target_parameters $P"
     )
     with fails(
-        "--lora_rank has 'x', not a whole number",
-        "--lora_alpha has 'nan', not a number",
-        "--lora_dropout has '0.1 0.2', not a number",
-        "--use_dora has 'maybe', not true or false",
+        "--lora_rank is 'x', not a whole number",
+        "--lora_alpha is 'nan', not a number",
+        "--lora_dropout has 2 values ('0.1 0.2'), not one",
+        "--use_dora is 'maybe', not true or false",
         "--lora_bias is 'lora_only', not one of none, all",
         "--target_modules has no value",
         "--target can be --target_modules or --target_parameters or --target_regex",
@@ -252,9 +250,9 @@ def test_every_fault_is_said() -> None:
         "--target_parameters is '$P', which the shell fills in",
         "12 faults",
     ):
-        SWIFT.read(text, "train.sh")
-    with fails("target_regex is null, of which ms-swift makes the word None"):
-        SWIFT.read("model: m\ntarget_regex: null\n", "file.yaml")
+        MS_SWIFT.read(text, "train.sh")
+    with fails("target_regex is null, which ms-swift turns into the word None"):
+        MS_SWIFT.read("model: m\ntarget_regex: null\n", "file.yaml")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +268,7 @@ def test_every_fault_is_said() -> None:
 )
 def test_what_is_not_covered_is_refused(text: str, said: str) -> None:
     with fails(said):
-        SWIFT.resolve(sample("llama"), SWIFT.read(text, "train.sh"))
+        MS_SWIFT.resolve(sample("llama"), MS_SWIFT.read(text, "train.sh"))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +288,7 @@ def test_what_is_not_covered_is_refused(text: str, said: str) -> None:
 )
 def test_hostile_files_are_faults(text: str) -> None:
     with pytest.raises(LorascopeError):
-        SWIFT.read(text, "file")
+        MS_SWIFT.read(text, "file")
 
 
 def test_the_table_of_models() -> None:

@@ -15,8 +15,8 @@ from lorascope.errors import LorascopeError
 from lorascope.plan_door import plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from lorascope.trainers.exports import export
-from lorascope.trainers.ms_swift import MsSwift
-from lorascope.trainers.ms_swift_models import types_for
+from lorascope.trainers.ms_swift.models import types_for
+from lorascope.trainers.ms_swift.trainer import MS_SWIFT
 from tests.helpers.paths import HELPERS
 from tests.helpers.samples import sample
 from tests.helpers.tiny_models import instructions, tiny_model
@@ -140,7 +140,7 @@ def exported() -> list[tuple[str, dict[str, Any]]]:
         made = plan(sample(model_type, head), *rules, **options)
         config = made.config
         text = export(made, "ms-swift", base="org/a model")
-        settings = MsSwift().read(text, "file").settings
+        settings = MS_SWIFT.read(text, "file").settings
         meant = {
             "error": "",
             "model": "org/a model",
@@ -197,7 +197,7 @@ def test_its_parser_makes_of_words_what_is_said(said: dict[str, Any], at: int) -
     assert error in found["error"] and bool(error) == bool(found["error"])
     assert {key: found[key] for key in values} == values
     try:
-        read = MsSwift().read(f"swift sft --model folder {text}", "file")
+        read = MS_SWIFT.read(f"swift sft --model folder {text}", "file")
     except LorascopeError:
         assert error, text
     else:
@@ -215,7 +215,7 @@ def test_classes_without_a_model_type_stop_where_it_cannot_load_them(said: dict[
         # The language model alone of a whole model's configuration is not what a checkpoint with that configuration has.
         if types_for(model.architecture) or model.model_type != model_type:
             continue
-        outcome = MsSwift().resolve(model, MsSwift().read("swift sft --model m --target_regex '.*'", "file"))
+        outcome = MS_SWIFT.resolve(model, MS_SWIFT.read("swift sft --model m --target_regex '.*'", "file"))
         assert str(outcome.resolution.refusal).startswith("ms-swift stops") == stops, name
         counts[stops] += 1
     assert counts == {False: 119, True: 54}

@@ -17,8 +17,9 @@ from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
-from lorascope.trainers.torchtune import _DEFAULTS, Torchtune
-from lorascope.trainers.torchtune_builders import BUILDERS, Builder, builders_for, torchtune_part
+from lorascope.trainers.torchtune.builders import BUILDERS, Builder, builders_for, torchtune_part
+from lorascope.trainers.torchtune.schema import DEFAULTS
+from lorascope.trainers.torchtune.trainer import TORCHTUNE
 from tests.helpers.venvs import ROOT, environment, run_in
 
 pytestmark = pytest.mark.slow
@@ -140,7 +141,7 @@ def test_written_files_do_what_the_plans_say(work: tuple[dict[str, Any], dict[st
 
 def test_files_of_users_do_what_is_said(work: tuple[dict[str, Any], dict[str, Any], dict[str, ModelMap]]) -> None:
     done, _, maps = work
-    trainer = Torchtune()
+    trainer = TORCHTUNE
     stopped = 0
     for number, arguments in enumerate([*WRITTEN.values(), TIED]):
         component = "llama2.lora_llama2_7b" if arguments is not TIED else "llama3_2.lora_llama3_2_1b"
@@ -175,8 +176,8 @@ def test_functions_build_what_is_said(
     }
     assert built["head"] == builder.head
     assert ("use_dora" in built["defaults"]) == builder.dora
-    given = {key: value for key, value in built["defaults"].items() if key in _DEFAULTS}
-    assert given == {key: _DEFAULTS[key] for key in given}
+    given = {key: value for key, value in built["defaults"].items() if key in DEFAULTS}
+    assert given == {key: DEFAULTS[key] for key in given}
     assert {"lora_rank", "lora_alpha", "lora_dropout", "apply_lora_to_mlp"} <= given.keys()
 
 

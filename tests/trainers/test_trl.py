@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,15 +14,17 @@ from lorascope.plan_door import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.protocol import Job, Outcome
-from lorascope.trainers.trl import Trl, means_command
+from lorascope.trainers.trl.files import means_command
+from lorascope.trainers.trl.trainer import TRL
 from tests.helpers.samples import fails, sample
-from tests.helpers.wide_plans import MODELS, walked
-
-TRL = Trl()
+from tests.helpers.wide_plans import MODELS, messages, walked
 
 
 def asked(model: ModelMap, text: str) -> Outcome:
-    return TRL.resolve(model, TRL.read(text, "file"))
+    """The outcome of a file, with the findings of its reading."""
+    config = TRL.read(text, "file")
+    outcome = TRL.resolve(model, config)
+    return dataclasses.replace(outcome, findings=(*config.findings, *outcome.findings))
 
 
 def sizes(outcome: Outcome) -> tuple[int, int, float]:
@@ -60,11 +63,11 @@ def test_a_written_file_says_what_it_is() -> None:
 
 def test_a_single_name_is_written_so_that_it_stays_one() -> None:
     text = export(plan(sample("qwen2"), "attention.q"), "trl")
-    assert yaml.safe_load(text)["lora_target_modules"] == r"(.*\.)?q_proj" and "so it is one" in text
+    assert yaml.safe_load(text)["lora_target_modules"] == r"(.*\.)?q_proj" and "unwraps a one-element list" in text
     empty = export(plan(sample("mixtral"), "ffn.expert=4/8"), "trl")
     data = yaml.safe_load(empty)
     assert data["lora_target_modules"] == [] and data["lora_target_parameters"] == ["down_proj", "gate_up_proj"]
-    assert "no default targets" in empty and "TRL would take 0.05" in empty
+    assert "no default modules" in empty and "TRL's default is 0.05" in empty
 
 
 def test_a_fraction_is_an_alpha_in_a_file() -> None:
@@ -72,11 +75,11 @@ def test_a_fraction_is_an_alpha_in_a_file() -> None:
     assert yaml.safe_load(text)["lora_alpha"] == 2.4 and "whole numbers only" in text
 
 
-def test_losses_are_said_all_at_once() -> None:
-    losses = TRL.losses(plan(sample("t5"), "head", "attention.q=4", bias="all"))
-    assert len(losses) == 4
-    for part in ("the kind of model (seq2seq-lm)", "the adapter of lm_head", "one rank", "trained (all)"):
-        assert any(part in loss for loss in losses), losses
+def test_everything_unsupported_is_said_at_once() -> None:
+    unsupported = messages(TRL, plan(sample("t5"), "head", "attention.q=4", bias="all"))
+    assert len(unsupported) == 4
+    for part in ("the head seq2seq-lm", "an adapter of lm_head", "one rank", 'bias="all"'):
+        assert any(part in message for message in unsupported), unsupported
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_without_use_peft_nothing_is_adapted() -> None:
         assert str(outcome.resolution.refusal).startswith("TRL makes no adapter") and outcome.config is None
         (finding,) = outcome.findings
         assert (finding.code, finding.severity) == ("ignored-key", "error")
-        assert "no effect of lora_alpha, lora_r" in finding.message
+        assert "no effect without use_peft: lora_alpha, lora_r" in finding.message
 
 
 def test_a_single_name_is_a_regular_expression() -> None:
@@ -128,7 +131,7 @@ def test_a_single_name_is_a_regular_expression() -> None:
     one = asked(sample("llama"), "use_peft: true\nlora_target_modules: [model.layers.0.self_attn.q_proj]\n")
     assert sizes(one)[0] == 1 and [finding.severity for finding in one.findings] == ["note"]
     strange = asked(sample("llama"), "use_peft: true\nlora_target_modules: 'q_proj|v_proj'\n")
-    assert "whole names" in strange.findings[0].fix
+    assert "full names" in strange.findings[0].fix
 
 
 def test_an_adapted_head_is_refused_where_trl_refuses_it() -> None:
@@ -143,9 +146,9 @@ def test_an_adapted_head_is_refused_where_trl_refuses_it() -> None:
 @pytest.mark.parametrize(
     ("text", "code", "severity", "said"),
     [
-        ("use_peft: true\nlora_rr: 8", "unknown-key", "error", "lora_rr is no key of it: trl stops at it"),
+        ("use_peft: true\nlora_rr: 8", "unknown-key", "error", "lora_rr is an unknown key: trl stops at it"),
         ("trl sft --use_peft --foo 1", "unknown-key", "error", "python sft.py stops"),
-        ("trl sft --use_peft --config a.yaml", "ignored-key", "warning", "is not read here"),
+        ("trl sft --use_peft --config a.yaml", "ignored-key", "warning", "was not read"),
         ("use_peft: 1", "trainer-filter", "warning", "not false itself"),
         ("use_peft: true\nchat_template_path: org/model", "trainer-filter", "warning", "in full"),
     ],
@@ -168,16 +171,23 @@ def test_every_fault_is_said() -> None:
         "lora_alpha is 'x'",
         "lora_dropout is {}",
         "lora_target_modules is 3",
-        "lora_modules_to_save is 'head', not a list of texts",
-        "lora_task_type is 3, not a text",
+        "lora_modules_to_save is 'head', not a list of strings",
+        "lora_task_type is 3, not a string",
         "use_dora is 'perhaps'",
         "9 faults",
     ) as caught:
         TRL.read(text, "file.yaml")
-    assert [fault.split(" is ")[0] for fault in caught.value.faults][:4] == ["env", "use_peft", "lora_r", "lora_alpha"]
-    with fails("lora_r is '1.5'", "--lora_alpha has no value", "use_dora is 'maybe'", "--lora_target_modules has no"):
+    assert [fault.split(" is ")[0] for fault in caught.value.faults][:4] == [
+        "env",
+        "use_peft",
+        "lora_task_type",
+        "lora_r",
+    ]
+    with fails(
+        "--lora_r is '1.5'", "--lora_alpha has no value", "--use_dora is 'maybe'", "--lora_target_modules has no"
+    ):
         TRL.read("trl sft --use_peft --lora_r 1.5 --lora_alpha --use_dora maybe --lora_target_modules", "run.sh")
-    with fails("--lora_r has 2 values (1 2), not one", "--lora_t can be --lora_target_modules or"):
+    with fails("--lora_r has 2 values ('1 2'), not one", "--lora_t can be --lora_target_modules or"):
         TRL.read("trl sft --lora_r 1 2 --lora_t q_proj", "run.sh")
 
 

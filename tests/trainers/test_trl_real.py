@@ -17,7 +17,7 @@ from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plan_door import plan
 from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export
-from lorascope.trainers.trl import Trl
+from lorascope.trainers.trl.trainer import TRL
 from tests.helpers.paths import HELPERS
 from tests.helpers.samples import sample
 from tests.helpers.tiny_models import conversations, tiny_model
@@ -139,7 +139,7 @@ ITS = (
 
 def told(text: str) -> dict[str, Any]:
     """What is said here of a file or command, in the form of what TRL itself did."""
-    trainer = Trl()
+    trainer = TRL
     try:
         asked = trainer.read(text, "file")
         outcome = trainer.resolve(sample("llama"), asked)
@@ -196,7 +196,7 @@ def test_files_and_commands_mean_to_trl_what_is_told(python: Path, tmp_path: Pat
 def test_what_trl_does_with_unknown_keys(python: Path, site: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({**HERE, "use_peft": True, "lora_rr": 8}), encoding="utf-8")
-    found = list(Trl().read(file.read_text(encoding="utf-8"), "c.yaml").findings)
+    found = list(TRL.read(file.read_text(encoding="utf-8"), "c.yaml").findings)
     assert [(finding.code, "lora_rr" in finding.message) for finding in found] == [("unknown-key", True)]
     assert "trl stops at it" in found[0].message
     with pytest.raises(AssertionError, match="unrecognized arguments: --lora_rr"):
@@ -262,7 +262,7 @@ def test_trl_stops_at_an_adapted_head(python: Path, tmp_path: Path) -> None:
             "lora_target_modules": ["q_proj", "lm_head"],
         }
     )
-    outcome = Trl().resolve(lorascope.inspect(str(base)), Trl().read(text, "c.yaml"))
+    outcome = TRL.resolve(lorascope.inspect(str(base)), TRL.read(text, "c.yaml"))
     assert 'TRL stops at an adapter of "lm_head"' in str(outcome.resolution.refusal)
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(AssertionError, match="adapter to `lm_head` is not supported"):

@@ -110,7 +110,7 @@ def _check_peft(model: ModelMap, given: CheckInput, config: AdapterConfig | None
 def _check_trainer(model: ModelMap, given: CheckInput, peft: str, serve: str) -> Check:
     """What a trainer does with its configuration."""
     assert given.trainer_file is not None
-    trainer, settings = given.trainer_file.trainer, given.trainer_file.asked
+    trainer, settings = given.trainer_file.trainer, given.trainer_file.config
     title = f"{trainer.title} {trainer.release}"
     if peft:
         raise LorascopeError(

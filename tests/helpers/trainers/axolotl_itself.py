@@ -152,10 +152,11 @@ def compared(module: Any, model: Any, text: str) -> str:
     import yaml
 
     from lorascope.errors import LorascopeError
-    from lorascope.trainers.axolotl import Axolotl, linear_names
+    from lorascope.trainers.axolotl.targets import linear_names
+    from lorascope.trainers.axolotl.trainer import AXOLOTL
     from tests.helpers.oracle import restored
 
-    trainer = Axolotl()
+    trainer = AXOLOTL
     try:
         outcome = trainer.resolve(model, trainer.read(text, "file"))
         told = {one.name: (one.rank, one.alpha, one.scale) for one in outcome.resolution.adapted}

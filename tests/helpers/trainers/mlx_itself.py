@@ -30,8 +30,8 @@ import lorascope as ls  # noqa: E402
 from lorascope.peft_rules.addresses import weight_of  # noqa: E402
 from lorascope.plan_door import plan  # noqa: E402
 from lorascope.trainers.exports import export  # noqa: E402
-from lorascope.trainers.mlx_lm import MlxLm  # noqa: E402
-from lorascope.trainers.mlx_names import as_mlx, mlx_types  # noqa: E402
+from lorascope.trainers.mlx_lm.names import as_mlx, mlx_types  # noqa: E402
+from lorascope.trainers.mlx_lm.trainer import MLX_LM  # noqa: E402
 from tests.helpers.small_configs import small_model  # noqa: E402
 
 PLANS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
@@ -186,7 +186,7 @@ def _name_of(model: Any, name: str) -> str:
 
 def said_of(model: Any, text: str) -> dict[str, Any]:
     """What is said here of a file."""
-    trainer = MlxLm()
+    trainer = MLX_LM
     try:
         outcome = trainer.resolve(model, trainer.read(text, "file"))
     except ls.LorascopeError as error:

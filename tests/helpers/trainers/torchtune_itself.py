@@ -23,7 +23,7 @@ from omegaconf import OmegaConf  # noqa: E402
 from torchtune import config  # noqa: E402
 from torchtune.modules.peft import get_adapter_params  # noqa: E402
 
-from lorascope.trainers.torchtune_builders import BUILDERS  # noqa: E402
+from lorascope.trainers.torchtune.builders import BUILDERS  # noqa: E402
 
 
 def adapted_by(model: Any) -> dict[str, Any]:

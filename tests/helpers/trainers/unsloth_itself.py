@@ -38,8 +38,8 @@ import lorascope as ls  # noqa: E402
 from lorascope.plan_door import plan  # noqa: E402
 from lorascope.sources.builtin import load_builtin  # noqa: E402
 from lorascope.trainers.exports import export  # noqa: E402
-from lorascope.trainers.unsloth import Unsloth  # noqa: E402
-from lorascope.trainers.unsloth_search import counts_experts  # noqa: E402
+from lorascope.trainers.unsloth.search import counts_experts  # noqa: E402
+from lorascope.trainers.unsloth.trainer import UNSLOTH  # noqa: E402
 from tests.helpers.few_layers import few_layers  # noqa: E402
 from tests.helpers.oracle import adapted_weights, restored  # noqa: E402
 
@@ -284,7 +284,7 @@ def trained(taken: Taken, model: Any, own: bool) -> None:
 def said_of(model: Any, asked: Any) -> dict[str, Any]:
     """What is said of a script here, in the form of `done_by`."""
     try:
-        said = Unsloth().resolve(model, asked).resolution
+        said = UNSLOTH.resolve(model, asked).resolution
     except ls.LorascopeError as error:
         return {"not covered": error.faults[0]}
     if said.refusal is not None:
@@ -336,7 +336,7 @@ def seen_in_configurations(taken: Taken) -> dict[str, Any]:
 
 
 def is_refused(model: Any) -> bool:
-    asked = Unsloth().read("FastModel.get_peft_model(model)", "script")
+    asked = UNSLOTH.read("FastModel.get_peft_model(model)", "script")
     return "not covered" in said_of(model, asked)
 
 
@@ -357,7 +357,7 @@ def main() -> None:
             for what, text in asked_of(model):
                 row: dict[str, Any] = {"model": f"{head} {name}", "what": what}
                 if text:
-                    asked = Unsloth().read(text, "script")
+                    asked = UNSLOTH.read(text, "script")
                     owner = asked.settings["owner"]
                     arguments = {key: asked.settings[key] for key in asked.settings["given"]}
                     is_own = name in own and owner == "FastLanguageModel" and "load_in_8bit" not in text
