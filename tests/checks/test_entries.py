@@ -49,7 +49,7 @@ EXAMPLES = {
         "warning",
         (
             '"gate_proj", "up_proj" match no module',
-            "fuses them into the parameter gate_up_proj (experts: 100.0% of the FFN)",
+            "fuses them into the parameter gate_up_proj (experts: 100 % of the FFN)",
         ),
         ('target_parameters=["gate_up_proj"]', "lora_dropout=0"),
         {"target_modules": SEVEN[:4], "target_parameters": ["gate_up_proj", "down_proj"]},

@@ -144,7 +144,7 @@ EXAMPLES = {
         {"target_modules": "all-linear"},
         "left-out",
         "warning",
-        ("routed experts", "100.0% of the FFN"),
+        ("routed experts", "100 % of the FFN"),
         ('target_parameters=["down_proj", "gate_up_proj"]',),
         {"target_parameters": ["down_proj", "gate_up_proj"]},
     ),
@@ -267,10 +267,10 @@ def test_the_exclusions_that_are_given_leave_out_what_they_say_and_nothing_else(
 @pytest.mark.parametrize(
     ("model", "arguments", "share"),
     [
-        (LLAMA4, {"target_modules": SEVEN}, "94.1% of the FFN"),
-        ("qwen2_moe", {"target_modules": SEVEN}, "93.8% of the FFN"),
-        ("granitemoe", {"target_modules": "all-linear"}, "100.0% of the FFN"),
-        ("phimoe", {"target_modules": "all-linear"}, "100.0% of the FFN"),
+        (LLAMA4, {"target_modules": SEVEN}, "94.1 % of the FFN"),
+        ("qwen2_moe", {"target_modules": SEVEN}, "93.8 % of the FFN"),
+        ("granitemoe", {"target_modules": "all-linear"}, "100 % of the FFN"),
+        ("phimoe", {"target_modules": "all-linear"}, "100 % of the FFN"),
         ("qwen3_next", {"target_modules": ["q_proj", "v_proj"]}, "of the attention"),
     ],
 )

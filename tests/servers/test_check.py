@@ -287,7 +287,7 @@ def test_a_trainers_configuration(tmp_path: Path) -> None:
 
 def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "llama", "--serve", "vllm"]) == 0
-    assert "vllm 0.33.0 loads it\nstart it with: --enable-lora --max-lora-rank 8" in capsys.readouterr().out
+    assert "vLLM 0.33.0 supports the adapter\nstart it with: --enable-lora --max-lora-rank 8" in capsys.readouterr().out
     assert main(["plan", "llama", "--dora", "--serve", "vllm", "--json"]) == 1
     serving = json.loads(capsys.readouterr().out)["serving"]
     assert (serving["answer"], serving["flags"]) == ("no", [])
@@ -295,7 +295,7 @@ def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "llama", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["serving"] is None
     assert main(["check", "llama", "q_proj", "v_proj", "--serve", "sglang"]) == 0
-    assert "sglang 0.5.23 loads it" in capsys.readouterr().out
+    assert "SGLang 0.5.23 supports the adapter" in capsys.readouterr().out
     assert main(["check", "llama", "k_proj", "--serve", "sglang==0.5.9", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert said["serving"]["release"] == "0.5.9"

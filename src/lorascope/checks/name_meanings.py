@@ -11,6 +11,7 @@ from lorascope.model import lexicon
 from lorascope.model.classify import parse_role
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER
+from lorascope.number_text import share_text
 from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.plans.rules import CONTENTS, holds
@@ -207,7 +208,7 @@ def _expert_share(context: CheckContext, place: Place) -> str:
     ffn = [w for w in context.model.weights if w.role.component in context.main_components and w.role.block == "ffn"]
     experts = sum(weight.size for weight in ffn if weight.role.variant == "expert")
     share = experts / (sum(weight.size for weight in ffn) or 1)  # all may be without numbers
-    return f" (experts: {share:.1%} of the FFN)"
+    return f" (experts: {share_text(share)} of the FFN)"
 
 
 def _meaning(text: str) -> Meaning:

@@ -15,9 +15,9 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.packaged import load_json
 from lorascope.peft_rules.releases import Release, parse_release
+from lorascope.servers.types import TITLES
 
 SERVERS = ("vllm", "sglang")
-_TITLES = {"vllm": "vLLM", "sglang": "SGLang"}
 # The reason for an adapter of which only what decides its weights is known.
 UNKNOWN_EXTRAS = "the other keys of the adapter_config.json, such as init_lora_weights, are not known"
 _SERVER = re.compile(r"(?P<server>[a-z]+)(?:==(?P<release>[0-9]{1,6}(?:\.(?:post)?[0-9]{1,6}){0,5}))?")
@@ -52,7 +52,7 @@ class Facts:
     @property
     def title(self) -> str:
         """The server with its release, as people write it: `vLLM 0.33.0`."""
-        return f"{_TITLES[self.server]} {self.release}"
+        return f"{TITLES[self.server]} {self.release}"
 
 
 @functools.lru_cache(maxsize=16)
@@ -74,8 +74,8 @@ def server_facts(server: str) -> Facts:
     older = [release for release in releases if _numbers(release) <= _numbers(wanted)]
     if not older:
         raise LorascopeError(
-            f"{_TITLES[name]} {wanted} is older than the recorded releases",
-            hint=f"Use {_TITLES[name]} {releases[-1]} to {releases[0]}.",
+            f"{TITLES[name]} {wanted} is older than the recorded releases",
+            hint=f"Use {TITLES[name]} {releases[-1]} to {releases[0]}.",
         )
     state = content["newest"]
     for release in releases[1 : releases.index(older[0]) + 1]:

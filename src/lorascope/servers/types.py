@@ -9,6 +9,9 @@ from lorascope import light_dataclasses as dataclasses
 # Whether something works. depends: it does for some releases, models or flags, and the reason says for which.
 Verdict = Literal["yes", "no", "depends"]
 
+# Servers as people write them.
+TITLES = {"vllm": "vLLM", "sglang": "SGLang"}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
@@ -44,3 +47,8 @@ class Serving:
     answer: Verdict
     answers: tuple[Answer, ...]
     flags: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The server with its release, as people write it: `vLLM 0.33.0`."""
+        return f"{TITLES[self.server]} {self.release}"

@@ -14,6 +14,7 @@ from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.model.types import Weight
 from lorascope.names import template
+from lorascope.number_text import share_text
 from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError
@@ -51,7 +52,7 @@ def find_left_out(context: CheckContext) -> Iterator[Finding]:
         parts = ", ".join(sorted({weight.role.part for weight in weights} - {""}))
         title = {"ffn": "FFN"}.get(block, block)
         message = (
-            f"Not adapted: {share:.1%} of the {title}, though others that do the same are: "
+            f"Not adapted: {share_text(share)} of the {title}, though others that do the same are: "
             f"{plural(len(weights), 'weight')} of {kind} ({parts})."
         )
         selector = ".".join(word for word in (block, variant) if word)

@@ -11,6 +11,7 @@ from lorascope.checks.suggestions import inspecting_command, suggest_alike
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal
 from lorascope.names import NUMBER, listed
+from lorascope.number_text import share_text
 from lorascope.peft_rules.matchers import ModuleMatcher, NameSet
 from lorascope.peft_rules.modules_to_save import Endings, names_before_matching
 from lorascope.peft_rules.modules_to_save import unmatched as unmatched_entries
@@ -180,7 +181,7 @@ def find_large_copies(context: CheckContext) -> Iterator[Finding]:
         return
     share = size / model.dimensions.parameters if model.dimensions.parameters else 0.0
     names = listed(saved, _MOST_NAMED)
-    message = f"{size:,} parameters, {share:.1%} of the model, are copied and trained in full: {names}."
+    message = f"{size:,} parameters, {share_text(share)} of the model, are copied and trained in full: {names}."
     fix = "Nothing to do if that is meant. For a few new tokens, trainable_token_indices costs far less."
     if not {model.input_embeddings, model.output_embeddings} & set(saved):
         fix = "Nothing to do if that is meant; an adapter on its layers costs less."

@@ -16,6 +16,7 @@ from lorascope.findings import Finding, Severity
 from lorascope.model.classify import role_of_name
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER, listed, template
+from lorascope.number_text import percent
 from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.diagnostics import Diagnostic
@@ -156,7 +157,7 @@ def _share(context: CheckContext, weights: Sequence[Weight]) -> str:
     names = {peft_name(context.model, weight) for weight in weights}
     resolution = context.resolution
     cost = sum(adapted.trainable for adapted in resolution.adapted if adapted.name in names)
-    return f", {cost / resolution.trainable:.1%} of the trainable parameters" if resolution.trainable else ""
+    return f", {percent(cost, resolution.trainable)} of the trainable parameters" if resolution.trainable else ""
 
 
 def _head_word(weight: Weight) -> str:

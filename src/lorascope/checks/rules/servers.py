@@ -20,6 +20,6 @@ def report_unservable(serving: Serving, where: str) -> Iterator[Finding]:
     """An error for each question that a server answers with no."""
     for answer in serving.answers:
         if answer.answer == "no":
-            message = f"{serving.server} {serving.release}, {answer.question}: {answer.reason}"
-            fix = "Change that, or merge the adapter into the model and serve the merged model."
+            message = f"{serving.title} ({answer.question}): {answer.reason}"
+            fix = "Change that, or merge the adapter and serve the merged model."
             yield NOT_SERVABLE.finding(where, message, fix)
