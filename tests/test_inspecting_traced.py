@@ -392,7 +392,7 @@ def test_a_nameless_model_is_planned_by_role(tmp_path: Path) -> None:
 def test_names_and_dataflow_agree_on_a_llama(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = str(written(tmp_path / "model"))
     assert main(["inspect", made, "--trace", "-o", str(tmp_path / "map.json")]) == 0
-    summary = "traced: 16 weights, 16 by both, 0 only by dataflow, 0 disagree, 0 ambiguous, 0 not executed\n"
+    summary = "traced 16 weights: 16 confirmed, 0 by dataflow only, 0 disagree, 0 ambiguous, 0 not executed\n"
     assert summary in capsys.readouterr().out
     assert main(["inspect", str(tmp_path / "map.json")]) == 0
     assert summary in capsys.readouterr().out

@@ -11,7 +11,8 @@ import pytest
 from lorascope.inspecting import inspect
 from lorascope.plan_door import plan
 from lorascope.plans.files import load_plan, plan_to_json, save_map, save_plan
-from lorascope.sources.transformers.config import MOST_BYTES, read_json
+from lorascope.sources.files.json_files import read_json
+from lorascope.sources.files.plain import MOST_BYTES
 from tests.helpers.samples import fails, sample
 
 
@@ -132,10 +133,10 @@ def test_a_name_that_no_file_has(path: str, tmp_path: Path) -> None:
         (b"[" * 10_000_000, "holds more than 2000000 values"),
         (b'{"a":' * 100_000, "is nested deeper than 100 levels"),
         (b"9" * 100_000, "holds a number of 100000 digits"),
-        (b"[]", "neither a model map nor a plan that lorascope saved"),
-        (b"null", "neither a model map nor a plan"),
-        (b'{"format": "lorascope.map/9"}', "neither a model map nor a plan"),
-        (b'{"format": ["lorascope.map/2"]}', "neither a model map nor a plan"),
+        (b"[]", "not a config.json, saved map or saved plan"),
+        (b"null", "not a config.json, saved map or saved plan"),
+        (b'{"format": "lorascope.map/9"}', "not a config.json, saved map or saved plan"),
+        (b'{"format": ["lorascope.map/2"]}', "not a config.json, saved map or saved plan"),
         (b'{"format": "lorascope.map/2"}', "model: must be a text"),
         (b'{"format": "lorascope.plan/3"}', "not a saved model map"),
     ],

@@ -223,9 +223,17 @@ def test_dora() -> None:
             ["qv"],
             'PEFT before 0.21.2 cannot wrap a model of transformers 5.18 or later with task_type="SEQ_2_SEQ_LM"',
         ),
-        ("t5", ["qv"], "Not adapted: attention k, o, cross k and cross o (36 modules, half of the attention parameters)."),
+        (
+            "t5",
+            ["qv"],
+            "Not adapted: attention k, o, cross k and cross o (36 modules, half of the attention parameters).",
+        ),
         ("gpt2", ["head"], "lm_head shares its weight with transformer.wte: merging the adapter changes both."),
-        ("gpt2", ["head", "embedding.token"], "and 1 more share one weight and get an adapter each: merging would add all"),
+        (
+            "gpt2",
+            ["head", "embedding.token"],
+            "and 1 more share one weight and get an adapter each: merging would add all",
+        ),
     ],
 )
 def test_notes(model: str, rules: list[str], said: str) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from lorascope.model.types import ModelMap
-from lorascope.plans.notes import Note
+from lorascope.plans.notes import EXPERT_RANK
 from lorascope.plans.recipes import RECIPES, recipe_rules
 from lorascope.plans.rules import parse_rule
 from tests.helpers.samples import fails, sample
@@ -61,13 +61,9 @@ def test_routed_experts_share_the_rank(model: str, active: int, name: str, rank:
     assert [str(rule) for rule in found] == rules
     if any("expert" in rule for rule in rules):
         selector, _, each = rules[-1].partition("=")
-        values = {
-            "rank": int(rules[-2].rpartition("=")[2]),
-            "each": int(each),
-            "active": active,
-            "selector": selector,
-        }
-        assert notes == (Note("expert-rank", values),)
+        assert notes == (
+            EXPERT_RANK.about(rank=int(rules[-2].rpartition("=")[2]), each=int(each), active=active, selector=selector),
+        )
     else:
         assert notes == ()
 

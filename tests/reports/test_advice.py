@@ -78,7 +78,7 @@ def test_json_says_the_same() -> None:
     assert said["plan"]["trainable"] == found.plan.resolution.trainable
     cited = set()
     for choice in said["choices"]:
-        claims = choice["claims"] + [claim for other in choice["otherwise"] for claim in other["claims"]]
+        claims = choice["claims"] + [claim for other in choice["alternatives"] for claim in other["claims"]]
         for claim in claims:
             cited |= {one["record"] for one in claim["for"] + claim["against"]}
     assert cited == said["records"].keys()
@@ -86,8 +86,8 @@ def test_json_says_the_same() -> None:
     for name, record in said["records"].items():
         assert (record["url"], record["grade"]) == (known[name].url, known[name].grade)
     experts = next(choice for choice in said["choices"] if choice["name"] == "experts")
-    assert experts["otherwise"][0]["rules"] == ["all", "ffn.expert=1"]
-    assert experts["otherwise"][2]["exclude"] == ["ffn.expert"]
+    assert experts["alternatives"][0]["rules"] == ["all", "ffn.expert=1"]
+    assert experts["alternatives"][2]["exclude"] == ["ffn.expert"]
     assert said["unknown"] and said["warnings"] and said["notes"]
 
 

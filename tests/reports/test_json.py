@@ -11,20 +11,17 @@ import pytest
 import lorascope as ls
 from lorascope.cli.main import main
 
+DIMENSIONS = (
+    *("hidden_size", "intermediate_size", "layers", "attention_heads", "key_value_heads", "experts", "active_experts"),
+    "parameters",
+)
 MODEL = {
     "id": str,
     "model_type": str,
     "architecture": str,
     "head": str,
     "source": str,
-    "hidden_size": int,
-    "intermediate_size": int,
-    "num_layers": int,
-    "num_attention_heads": int,
-    "num_key_value_heads": int,
-    "num_experts": int,
-    "num_active_experts": int,
-    "parameters": int,
+    "dimensions": dict,
     "transformers": str,
     "commit": str,
     "basis": str,
@@ -46,6 +43,7 @@ WEIGHT = {
     "basis": str,
     "quantization": str,
     "adaptable": bool,
+    "reach": str,
     "reason": str,
     "trace": dict,
 }
@@ -66,11 +64,13 @@ def fits(value: Any, shape: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["mixtral", "gpt2", "llava", "t5", "falcon_mamba", "squeezebert", "aria"])
 def test_inspect(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "inspect", name, "--component", "text")
-    assert found.keys() == {"model", "weights"}
+    assert found.keys() == {"schema", "model", "weights"}
+    assert found["schema"] == 2
     fits(found["model"], MODEL)
+    assert tuple(found["model"]["dimensions"]) == DIMENSIONS
     for weight in found["weights"]:
         fits(weight, WEIGHT)
-        assert weight["adaptable"] == (weight["reason"] is None)
+        assert weight["adaptable"] == (weight["reason"] is None) == (weight["reach"] in ("module", "parameter"))
     model = ls.inspect(name)
     assert [weight["name"] for weight in found["weights"]] == [weight.name for weight in model.weights]
     for weight, mine in zip(found["weights"], model.weights, strict=True):
@@ -88,8 +88,8 @@ def test_inspect_says_which_way_round(capsys: pytest.CaptureFixture[str]) -> Non
 def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "plan", "deepseek_v3", "attention.q,v=8", "ffn.shared=4/2")
     assert found.keys() == {
-        *("model", "rules", "targets", "trainable", "total", "left_out", "unreachable", "notes", "peft", "serving"),
-        *("budget", "training", "memory", "advice"),
+        *("schema", "model", "rules", "targets", "trainable", "total", "left_out", "unreachable", "notes", "releases"),
+        *("peft", "serving", "budget", "training", "memory", "advice"),
     }
     fits(found["model"], MODEL)
     for target in found["targets"]:
@@ -98,13 +98,24 @@ def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert {target["name"] for target in found["targets"]} <= names
     assert sum(target["trainable"] for target in found["targets"]) == found["trainable"]
     assert found["rules"] == ["attention.q,v=8", "ffn.shared=4/2"]
-    assert found["total"] == found["model"]["parameters"] == 671_026_404_352
-    assert [group["weights"] for group in found["left_out"]] == [61, 125]
+    assert found["total"] == found["model"]["dimensions"]["parameters"] == 671_026_404_352
+    assert [(group["block"], group["count"]) for group in found["left_out"]] == [("attention", 61), ("ffn", 125)]
+    assert found["releases"] == ["0.19.1", "0.20.0", "0.21.2"]
+    assert [note["code"] for note in found["notes"]] == [
+        "no-dropout",
+        "fused-part",
+        "fused-part",
+        "left-out",
+        "left-out",
+        "as-parameters",
+    ]
+    assert all(note.keys() == {"code", "text"} and note["text"] for note in found["notes"])
     assert found["peft"]["target_modules"] == ["kv_a_proj_with_mqa", "kv_b_proj", "q_a_proj", "q_b_proj"]
 
 
 CHECK_KEYS = {
-    *("model", "subject", "trainer", "peft", "targets", "saved", "trainable", "total", "matters", "findings", "serving")
+    *("schema", "model", "subject", "trainer", "peft", "targets", "saved", "trainable", "total", "matters", "findings"),
+    "serving",
 }
 
 

@@ -10,7 +10,7 @@ from lorascope.model.types import ModelMap, Role, Trace, Weight
 from lorascope.plan_door import plan
 from lorascope.reports.json import map_json
 from lorascope.reports.model import map_text
-from lorascope.reports.traces import STANDINGS, standing, traces_text
+from lorascope.reports.traces import VERDICTS, traces_text, verdict
 from tests.helpers.samples import sample
 
 VALUES = Role("", "", "attention", "", "v")
@@ -44,13 +44,13 @@ def traced(name: str) -> ModelMap:
     return dataclasses.replace(model, traces=tuple(filter(None, map(trace_of, model.weights))))
 
 
-def test_every_standing_is_counted_once() -> None:
+def test_every_verdict_is_counted_once() -> None:
     model = traced("llama")
     line = traces_text(model, model.weights).splitlines()[0]
     assert line == (
-        "traced: 194 weights, 66 by both, 32 only by dataflow, 32 disagree, 32 ambiguous, 32 not executed, 32 left out"
+        "traced 194 weights: 66 confirmed, 32 by dataflow only, 32 disagree, 32 ambiguous, 32 not executed; 32 not traced"
     )
-    assert {standing(trace) for trace in model.traces} == set(STANDINGS)
+    assert {verdict(trace) for trace in model.traces} == set(VERDICTS)
 
 
 def test_many_weights_are_few_lines() -> None:
@@ -58,13 +58,13 @@ def test_many_weights_are_few_lines() -> None:
     text = traces_text(model, model.weights)
     assert len(text.splitlines()) < 25
     squeezed = " ".join(text.split())
-    assert "attention.self.q, ffn.dense.up 64 by both seen in layer 0 (and 31 more like it)" in squeezed
-    assert "attention.self.v 32 only by dataflow seen in layer 0" in squeezed
+    assert "attention.self.q, ffn.dense.up 64 confirmed seen in layer 0 (and 31 more like it)" in squeezed
+    assert "attention.self.v 32 by dataflow only seen in layer 0" in squeezed
     for said in (
-        "names and dataflow disagree: - model.layers.{0-31}.self_attn.k_proj (32): the name says attention.self.k, "
+        "Names and dataflow disagree: - model.layers.{0-31}.self_attn.k_proj (32): the name says attention.self.k, "
         "dataflow says attention.v; listed as attention.self.k: it is weighed",
-        "so that the name decides: - model.layers.{0-31}.self_attn.o_proj (32): the name says attention.self.o: two read",
-        "no call reached these, so that the name decides: - model.layers.{0-31}.mlp.down_proj (32): ",
+        "Dataflow is ambiguous; the name decides: - model.layers.{0-31}.self_attn.o_proj (32): the name says attention.self.o: two read",
+        "Not executed; the name decides: - model.layers.{0-31}.mlp.down_proj (32): ",
     ):
         assert said in squeezed
 
@@ -74,10 +74,10 @@ def test_what_is_well_is_one_table() -> None:
     agreed = tuple(dataclasses.replace(trace, evidence="seen") for trace in map(plainly, model.weights))
     text = traces_text(dataclasses.replace(model, traces=agreed), model.weights)
     first, empty, head, *rows = text.splitlines()
-    assert first == "traced: 226 weights, 226 by both, 0 only by dataflow, 0 disagree, 0 ambiguous, 0 not executed"
-    assert (empty, head.split(), len(rows)) == ("", ["roles", "weights", "known", "evidence"], 1)
+    assert first == "traced 226 weights: 226 confirmed, 0 by dataflow only, 0 disagree, 0 ambiguous, 0 not executed"
+    assert (empty, head.split(), len(rows)) == ("", ["roles", "count", "verdict", "evidence"], 1)
     assert rows[0].startswith("embedding.token, attention.self.q, attention.self.k, ")
-    assert rows[0].endswith("  226  by both  seen")
+    assert rows[0].endswith("  226  confirmed  seen")
 
 
 def plainly(weight: Weight) -> Trace:
@@ -89,9 +89,9 @@ def test_it_stands_below_the_table_of_every_grouping() -> None:
     for by in ("role", "layer", "module"):
         text = map_text(model, by=by)
         assert "(image-text-to-text; built-in, traced, " in text.splitlines()[0]
-        assert text.index("share") < text.index("\ntraced: ")
+        assert text.index("share") < text.index("\ntraced ")
         assert "\x1b" not in text
-    assert "\ntraced: " not in map_text(sample("llava"))
+    assert "\ntraced " not in map_text(sample("llava"))
 
 
 def test_a_component_shows_its_own_traces() -> None:

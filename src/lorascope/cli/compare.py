@@ -37,9 +37,7 @@ def run(options: argparse.Namespace) -> int:
     options.memory = True  # always shown
     comparison = compare(model_of(options), *options.recipes, training=training_of(options), rank=options.rank)
     if options.json:
-        from lorascope.reports.json import model_json
-
-        print_json({"model": model_json(comparison.model), **comparison_json(comparison)})
+        print_json(comparison_json(comparison))
     else:
         print_text(comparison_text(comparison))
         if options.explain:

@@ -21,7 +21,7 @@ from lorascope.cli.output import print_json, print_text, remark
 from lorascope.errors import LorascopeError
 
 if TYPE_CHECKING:
-    from lorascope.advice.recommend import Recommendation
+    from lorascope.advice.types import Recommendation
     from lorascope.costs.budget import BudgetedPlan
     from lorascope.costs.training_run import Training
     from lorascope.plans.types import Plan

@@ -6,7 +6,7 @@ from typing import Literal
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
-from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import as_parameter
 
 
@@ -29,7 +29,7 @@ def weight_reaches(model: ModelMap) -> dict[str, Reach]:
         return {weight.name: Reach("", model.refusal) for weight in model.weights}
     reaches = {}
     for weight in model.weights:
-        if reason := obstacle(model, weight):
+        if reason := why_not_adaptable(model, weight):
             reaches[weight.name] = Reach("", str(reason))
         else:
             reaches[weight.name] = Reach("parameter" if as_parameter(model, weight) else "module")

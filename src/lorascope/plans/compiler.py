@@ -17,6 +17,7 @@ from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.agreement import releases_agree
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.releases import NEWEST, SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
@@ -39,7 +40,7 @@ class Compiled:
 
     config: AdapterConfig
     resolution: Resolution
-    refusals: Mapping[str, str]
+    refusals: Mapping[str, Diagnostic]
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -108,13 +109,13 @@ def _attempt(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size]) 
     resolution = resolve(model, config, NEWEST)
     if difference := _difference(resolution, sizes, NEWEST):
         return difference
-    refusals: dict[str, str] = {}
+    refusals: dict[str, Diagnostic] = {}
     for release in () if releases_agree(model, config) else SUPPORTED_PEFT[:-1]:
         other = resolve(model, config, release)
-        if other.error and config.task_type == "SEQ_2_SEQ_LM":  # the only task whose wrapper changed
+        if other.refusal and config.task_type == "SEQ_2_SEQ_LM":  # the only task whose wrapper changed
             bare = resolve(model, dataclasses.replace(config, task_type=None), release)
-            if not bare.error:
-                refusals[release] = other.error
+            if not bare.refusal:
+                refusals[release] = other.refusal
             other = bare
         if difference := _difference(other, sizes, release):
             return difference
@@ -123,7 +124,9 @@ def _attempt(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size]) 
 
 def _difference(resolution: Resolution, sizes: Mapping[str, Size], release: str) -> str:
     """How a release's resolution differs from the sizes; empty if it does not."""
-    return f"PEFT {release}: {resolution.error}" if resolution.error else size_difference(resolution, sizes, release)
+    if resolution.refusal:
+        return f"PEFT {release}: {resolution.refusal}"
+    return size_difference(resolution, sizes, release)
 
 
 def size_difference(resolution: Resolution, sizes: Mapping[str, Size], peft: str = NEWEST) -> str:

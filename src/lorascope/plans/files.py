@@ -16,18 +16,19 @@ from lorascope.model.json import FORMAT, map_from_json, map_to_json
 from lorascope.model.types import LOADABLE, ModelMap
 from lorascope.names import fold, unfold_all
 from lorascope.outputs import checked_place, file_objection, sealed_file, seals, write_files
-from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.adaptability import why_not_adaptable
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.plans.arguments import require_map, require_plan
 from lorascope.plans.compiler import compile_targets
-from lorascope.plans.notes import Note, Value
+from lorascope.plans.notes import EXPERT_RANK, NO_DROPOUT
 from lorascope.plans.planner import assemble_plan, option_faults
 from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Assignment, Options, Plan, Rule, Target
 from lorascope.sources.files.plain import MOST_BYTES
 from lorascope.sources.modules.python_objects import path_text
-from lorascope.sources.transformers.config import read_json
+from lorascope.sources.files.json_files import read_json
 
 Json = dict[str, Any]
 
@@ -63,16 +64,17 @@ def plan_to_json(plan: Plan) -> Json:
         ],
         "trainable": plan.resolution.trainable,
         "parameters": plan.model.dimensions.parameters,
-        "unreachable": [{"name": weight.name, "reason": reason} for weight, reason in plan.unreachable],
+        "unreachable": [{"name": weight.name, "reason": str(reason)} for weight, reason in plan.unreachable],
         "notes": [_note_to_json(note) for note in plan.notes],
         "adapter_config": peft_arguments(plan.config),
         "map": map_to_json(plan.model),
     }
 
 
-def _note_to_json(note: Note) -> Json:
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in note.values.items()}
-    return {"code": note.code, "text": str(note), "values": values}
+def _note_to_json(note: Diagnostic) -> Json:
+    """A note's code and text, and the values of those that are read back."""
+    values = {"names": list(note.names), **note.values} if note.reason in (EXPERT_RANK, NO_DROPOUT) else {}
+    return {"code": note.code, "text": str(note), **({"values": values} if values else {})}
 
 
 def plan_from_json(data: object) -> Plan:
@@ -102,7 +104,7 @@ def plan_from_json(data: object) -> Plan:
             f"it is broken: {type(error).__name__}: {message}", where="saved plan", hint=_AGAIN
         ) from error
     ordered = tuple(assignments[weight.name] for weight in model.weights if weight.name in assignments)
-    unreachable = tuple((weight, reason) for weight in weights if (reason := obstacle(model, weight, NEWEST)))
+    unreachable = tuple((weight, reason) for weight in weights if (reason := why_not_adaptable(model, weight, NEWEST)))
     return assemble_plan(model, rules, options, ordered, unreachable, compile_targets(model, ordered, options), notes)
 
 
@@ -127,18 +129,17 @@ def _assignments(groups: Sequence[Json], model: ModelMap) -> dict[str, Assignmen
     return assignments
 
 
-def _notes(items: Sequence[Json]) -> Iterator[Note]:
-    """The notes on the rules and options, which nothing else in the file tells; the others are found again."""
+def _notes(items: Sequence[Json]) -> Iterator[Diagnostic]:
+    """Notes on the rules and options; all others are found again."""
     for item in items:
-        if item["code"] == "expert-rank":
+        if item["code"] == EXPERT_RANK.code:
             values = item["values"]
-            numbers: dict[str, Value] = {name: _whole(values[name]) for name in ("rank", "each", "active")}
-            yield Note("expert-rank", {**numbers, "selector": str(parse_rule(values["selector"]))})
-        elif item["code"] == "no-dropout":
+            numbers = {name: _whole(values[name]) for name in ("rank", "each", "active")}
+            yield EXPERT_RANK.about(**numbers, selector=str(parse_rule(values["selector"])))
+        elif item["code"] == NO_DROPOUT.code:
             values = item["values"]
-            experts = values["experts"] is True
-            yield Note(
-                "no-dropout", {"count": _whole(values["count"]), "example": str(values["example"]), "experts": experts}
+            yield NO_DROPOUT.about(
+                str(values["names"][0]), count=_whole(values["count"]), experts=values["experts"] is True
             )
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from lorascope.model.types import ModelMap, Weight
+from lorascope.model.types import ModelMap, Trace, Weight
 from lorascope.names import fold
 from lorascope.peft_rules.addresses import as_parameter
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.quantization import quantized_needs
+from lorascope.plans import notes
 from lorascope.plans.compiler import Compiled
-from lorascope.plans.notes import Note, Value, label, trace_values
+from lorascope.plans.notes import label
 from lorascope.plans.rules import CONTENTS, FACT_OF
 from lorascope.plans.types import LeftOut, Rule, Target
 
 # From this share of the trainable parameters on, routed experts are worth a note.
-EXPERTS_DOMINATE = 0.5
+DOMINANT_SHARE = 0.5
 _MOST_NAMED = 4
 
 
@@ -22,13 +25,13 @@ def plan_notes(
     model: ModelMap,
     rules: Sequence[Rule],
     targets: Sequence[Target],
-    unreachable: Sequence[tuple[Weight, str]],
+    unreachable: Sequence[tuple[Weight, Diagnostic]],
     left_out: Iterable[LeftOut],
     compiled: Compiled,
-) -> Iterator[Note]:
+) -> Iterator[Diagnostic]:
     """The notes on a plan's parts, the most consequential first."""
     yield from _unexplained(model)
-    yield from _unreachable(unreachable)
+    yield from _not_adaptable(unreachable)
     yield from _fused_parts(rules, targets)
     yield from (_left_out(model, targets, omission) for omission in left_out)
     yield from _experts(targets, compiled.resolution.trainable)
@@ -37,13 +40,13 @@ def plan_notes(
     yield from _heads(model, compiled)
     yield from quantization_notes(model, (target.weight for target in targets))
     if model.basis == "names":
-        yield Note("names-only", {"model_type": model.model_type})
+        yield notes.NAMES_ONLY.about(model_type=model.model_type)
     yield from _traced(model, targets)
-    yield from _releases(compiled.refusals)
+    yield from dict.fromkeys(compiled.refusals.values())
 
 
 def omissions(
-    model: ModelMap, targets: Sequence[Target], unreachable: Sequence[tuple[Weight, str]]
+    model: ModelMap, targets: Sequence[Target], unreachable: Sequence[tuple[Weight, Diagnostic]]
 ) -> Iterator[LeftOut]:
     """The weights of the planned blocks that are not planned, block by block."""
     planned = {target.weight.name for target in targets} | {weight.name for weight, _ in unreachable}
@@ -61,52 +64,41 @@ def omissions(
             yield LeftOut(name, out, size, size / whole if whole else 0.0)
 
 
-def quantization_notes(model: ModelMap, weights: Iterable[Weight]) -> Iterator[Note]:
-    """What to install, or how to load the model, for PEFT to adapt weights that are stored quantized."""
+def quantization_notes(model: ModelMap, weights: Iterable[Weight]) -> Iterator[Diagnostic]:
+    """What PEFT needs to adapt weights that are stored quantized."""
     groups: dict[tuple[str, str], list[Weight]] = {}
     for weight in weights:
         if weight.quantization and (need := quantized_needs(weight.quantization, weight.kind)):
             groups.setdefault((weight.quantization, need), []).append(weight)
     for (quantization, need), group in groups.items():
-        yield Note("quantized", {**_counted(model, group), "quantization": quantization, "need": need})
+        yield notes.QUANTIZED.about(*_roles(group), **_numbers(model, group), quantization=quantization, need=need)
 
 
-def _counted(model: ModelMap, weights: Sequence[Weight]) -> dict[str, Value]:
-    """Roles and numbers of some weights: all of them, and those that PEFT reaches as parameters."""
-    return {
-        "roles": roles(weights),
-        "count": len(weights),
-        "parameters": sum(as_parameter(model, weight) for weight in weights),
-    }
+def _numbers(model: ModelMap, weights: Sequence[Weight]) -> dict[str, Any]:
+    """How many weights there are, and how many of them PEFT reaches as parameters."""
+    return {"count": len(weights), "parameters": sum(as_parameter(model, weight) for weight in weights)}
 
 
-def roles(weights: Iterable[Weight]) -> tuple[str, ...]:
-    """The labels of some weights, each once."""
+def _roles(weights: Iterable[Weight]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label(weight) for weight in weights))
 
 
-def _unexplained(model: ModelMap) -> Iterator[Note]:
+def _unexplained(model: ModelMap) -> Iterator[Diagnostic]:
     if model.unexplained:
         names = fold(model.unexplained)
-        shown = tuple(names[:_MOST_NAMED])
-        yield Note("unexplained", {"count": len(model.unexplained), "names": shown, "more": len(names) - len(shown)})
+        more = max(0, len(names) - _MOST_NAMED)
+        yield notes.UNEXPLAINED.about(*names[:_MOST_NAMED], count=len(model.unexplained), more=more)
 
 
-def _unreachable(unreachable: Sequence[tuple[Weight, str]]) -> Iterator[Note]:
-    groups: dict[str, list[Weight]] = {}
-    for weight, reason in unreachable:
-        groups.setdefault(reason, []).append(weight)
-    for reason, weights in groups.items():
-        values: dict[str, Value] = {
-            "roles": roles(weights),
-            "count": len(weights),
-            "example": weights[0].name,
-            "reason": reason,
-        }
-        yield Note("unreachable", values)
+def _not_adaptable(unreachable: Sequence[tuple[Weight, Diagnostic]]) -> Iterator[Diagnostic]:
+    groups: dict[Diagnostic, list[Weight]] = {}
+    for weight, why in unreachable:
+        groups.setdefault(why, []).append(weight)
+    for why, group in groups.items():
+        yield notes.NOT_ADAPTABLE.about(*_roles(group), count=len(group), example=group[0].name, why=why)
 
 
-def _fused_parts(rules: Sequence[Rule], targets: Sequence[Target]) -> Iterator[Note]:
+def _fused_parts(rules: Sequence[Rule], targets: Sequence[Target]) -> Iterator[Diagnostic]:
     """Pieces of a fused matrix that no rule names."""
     groups: dict[tuple[str, tuple[str, ...]], list[Target]] = {}
     for target in targets:
@@ -118,25 +110,23 @@ def _fused_parts(rules: Sequence[Rule], targets: Sequence[Target]) -> Iterator[N
             groups.setdefault((label(target.weight), pieces), []).append(target)
     for (role, pieces), group in groups.items():
         parameters = sum(target.as_parameter for target in group)
-        yield Note("fused-part", {"role": role, "pieces": pieces, "count": len(group), "parameters": parameters})
+        yield notes.FUSED_PART.about(*pieces, role=role, count=len(group), parameters=parameters)
 
 
-def _left_out(model: ModelMap, targets: Sequence[Target], omission: LeftOut) -> Note:
-    first = omission.weights[0].role
+def _left_out(model: ModelMap, targets: Sequence[Target], omission: LeftOut) -> Diagnostic:
+    place = omission.weights[0].role.component, omission.weights[0].role.block
     planned = {
-        _part(target.weight)
-        for target in targets
-        if (target.weight.role.component, target.weight.role.block) == (first.component, first.block)
+        _part(target.weight) for target in targets if (target.weight.role.component, target.weight.role.block) == place
     }
     parts = tuple(dict.fromkeys(_part(weight) for weight in omission.weights))
-    values: dict[str, Value] = {
-        "block": omission.block,
-        **_counted(model, omission.weights),
+    return notes.LEFT_OUT.about(
+        *_roles(omission.weights),
+        **_numbers(model, omission.weights),
+        block=omission.block,
         # By themselves only where none of the same name is planned.
-        "parts": () if "" in parts or planned.intersection(parts) else parts,
-        "share": omission.share,
-    }
-    return Note("left-out", values)
+        parts=() if "" in parts or planned.intersection(parts) else parts,
+        share=omission.share,
+    )
 
 
 def _part(weight: Weight) -> str:
@@ -145,67 +135,56 @@ def _part(weight: Weight) -> str:
     return " ".join(word for word in (role.variant if role.variant not in ("self", "dense") else "", role.part) if word)
 
 
-def _experts(targets: Sequence[Target], trainable: int) -> Iterator[Note]:
+def _experts(targets: Sequence[Target], trainable: int) -> Iterator[Diagnostic]:
     routed = [target for target in targets if target.weight.experts > 1 and target.weight.role.block == "ffn"]
     cost = sum(target.adapted.trainable for target in routed)
-    if cost and cost >= EXPERTS_DOMINATE * trainable:
-        values: dict[str, Value] = {
-            "share": cost / trainable,
-            "ranks": tuple(sorted({target.rank for target in routed})),
-            "experts": max(target.weight.experts for target in routed),
-        }
-        yield Note("experts-dominate", values)
+    if cost and cost >= DOMINANT_SHARE * trainable:
+        yield notes.EXPERTS_DOMINATE.about(
+            share=cost / trainable,
+            ranks=tuple(sorted({target.rank for target in routed})),
+            experts=max(target.weight.experts for target in routed),
+        )
 
 
-def _encodings(model: ModelMap, targets: Sequence[Target]) -> Iterator[Note]:
-    bare = [t.weight for t in targets if t.weight.kind == "linear" and as_parameter(model, t.weight)]
+def _encodings(model: ModelMap, targets: Sequence[Target]) -> Iterator[Diagnostic]:
+    bare = [target.weight for target in targets if target.weight.kind == "linear" and target.as_parameter]
     if bare:
-        values: dict[str, Value] = {
-            "roles": roles(bare),
-            "count": len(bare),
-            "example": bare[0].name,
-            "model_type": model.model_type,
-        }
-        yield Note("as-parameters", values)
+        yield notes.AS_PARAMETERS.about(
+            *_roles(bare), count=len(bare), example=bare[0].name, model_type=model.model_type
+        )
     stacks = [t.weight for t in targets if t.weight.role.variant == "expert" and t.weight.kind == "parameter"]
     flat = [weight for weight in stacks if len(weight.shape) == 2]
     if flat:
-        yield Note("shared-adapter", {"roles": roles(flat)})
+        yield notes.SHARED_ADAPTER.about(*_roles(flat))
 
 
-def _ties(model: ModelMap, targets: Sequence[Target]) -> Iterator[Note]:
+def _ties(model: ModelMap, targets: Sequence[Target]) -> Iterator[Diagnostic]:
     planned = {target.weight.name for target in targets}
     for group in model.ties:
         names = [name.removesuffix(".weight") for name in group]
-        hits = [name for name in names if name in planned or f"{name}.weight" in planned]
-        if len(hits) > 1:
-            yield Note("tied-targets", {"name": hits[0], "more": len(hits) - 1})
+        tied = [name for name in names if name in planned or f"{name}.weight" in planned]
+        if len(tied) > 1:
+            yield notes.TIED_TARGETS.about(tied[0], more=len(tied) - 1)
             return
-        if hits:
-            yield Note("tied", {"name": hits[0], "others": tuple(name for name in names if name not in hits)})
+        if tied:
+            yield notes.TIED.about(tied[0], *(name for name in names if name not in tied))
 
 
-def _heads(model: ModelMap, compiled: Compiled) -> Iterator[Note]:
+def _heads(model: ModelMap, compiled: Compiled) -> Iterator[Diagnostic]:
     if compiled.resolution.saved:
-        yield Note("saved", {"modules": compiled.resolution.saved})
+        yield notes.SAVED.about(*compiled.resolution.saved)
     if compiled.config.task_type is None and model.head in ("causal-lm", "image-text-to-text", "seq2seq-lm"):
-        yield Note("no-task-type", {"architecture": model.architecture})
+        yield notes.NO_TASK_TYPE.about(architecture=model.architecture)
 
 
-def _traced(model: ModelMap, targets: Sequence[Target]) -> Iterator[Note]:
+def _traced(model: ModelMap, targets: Sequence[Target]) -> Iterator[Diagnostic]:
     """What a forward pass did not confirm of the planned weights."""
     traces = {trace.weight: trace for trace in model.traces}
-    doubts: dict[tuple[Value, ...], tuple[dict[str, Value], list[Weight]]] = {}
+    doubts: dict[tuple[object, ...], tuple[Trace, list[Weight]]] = {}
     for target in targets:
         trace = traces.get(target.weight.name)
         if trace is not None and (trace.disagrees or trace.status != "executed"):
-            doubt: dict[str, Value] = {"disagrees": trace.disagrees, **trace_values(trace)}
-            doubts.setdefault(tuple(doubt.values()), (doubt, []))[1].append(target.weight)
-    for doubt, weights in doubts.values():
-        yield Note("traced-doubt", {**_counted(model, weights), "example": weights[0].name, **doubt})
-
-
-def _releases(refusals: Mapping[str, str]) -> Iterator[Note]:
-    for reason in dict.fromkeys(refusals.values()):
-        releases = tuple(release for release, other in refusals.items() if other == reason)
-        yield Note("release", {"releases": releases, "reason": reason})
+            verdict = (trace.disagrees, trace.named, trace.guess, trace.flow, trace.evidence)
+            doubts.setdefault(verdict, (trace, []))[1].append(target.weight)
+    for trace, group in doubts.values():
+        yield notes.TRACED_DOUBT.about(*_roles(group), **_numbers(model, group), example=group[0].name, trace=trace)

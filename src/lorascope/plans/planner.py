@@ -11,12 +11,13 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Weight
-from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import as_parameter, peft_name
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.plans.compiler import Compiled, compile_targets
-from lorascope.plans.notes import Note
+from lorascope.plans.notes import NO_DROPOUT
 from lorascope.plans.plan_notes import omissions, plan_notes
 from lorascope.plans.recipes import DEFAULT, RECIPES, recipe_rules
 from lorascope.plans.rules import FACT_OF, check_layers, parse_rule, select
@@ -64,9 +65,9 @@ def assemble_plan(
     rules: tuple[Rule, ...],
     options: Options,
     assignments: Sequence[Assignment],
-    unreachable: tuple[tuple[Weight, str], ...],
+    unreachable: tuple[tuple[Weight, Diagnostic], ...],
     compiled: Compiled,
-    notes: Sequence[Note],
+    notes: Sequence[Diagnostic],
 ) -> Plan:
     """Put a plan together from its compiled parts.
 
@@ -173,13 +174,13 @@ class _Expansion:
 
     rules: tuple[Rule, ...]
     recipes: tuple[str, ...]
-    notes: tuple[Note, ...]
+    notes: tuple[Diagnostic, ...]
 
 
 def _expand(model: ModelMap, texts: Sequence[str], rank: int, faults: list[LorascopeError]) -> _Expansion:
     rules: list[Rule] = []
     recipes: list[str] = []
-    notes: list[Note] = []
+    notes: list[Diagnostic] = []
     for text in texts:
         try:
             if means_recipe(text):
@@ -212,17 +213,19 @@ def parse_exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tupl
 
 def _assign(
     model: ModelMap, rules: Sequence[Rule], options: Options
-) -> tuple[tuple[Assignment, ...], tuple[tuple[Weight, str], ...]]:
+) -> tuple[tuple[Assignment, ...], tuple[tuple[Weight, Diagnostic], ...]]:
     """What the rules give the weights that PEFT can adapt, and the other weights with the reason."""
     chosen = _chosen(model, rules, options)
     if not chosen:
         raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
-    blocked = {name: reason for name, item in chosen.items() if (reason := obstacle(model, item.weight, NEWEST))}
+    blocked = {
+        name: reason for name, item in chosen.items() if (reason := why_not_adaptable(model, item.weight, NEWEST))
+    }
     reachable = tuple(
         chosen[weight.name] for weight in model.weights if weight.name in chosen and weight.name not in blocked
     )
     if not reachable:
-        reasons = sorted(set(blocked.values()))
+        reasons = sorted({str(reason) for reason in blocked.values()})
         raise LorascopeError(
             *(f"PEFT cannot adapt what the rules select: {reason}" for reason in reasons),
             where=model.model,
@@ -268,7 +271,7 @@ def alpha_of(rule: Rule, rank: int, options: Options) -> float:
 
 def _settle_dropout(
     model: ModelMap, assignments: Sequence[Assignment], options: Options
-) -> tuple[Options, tuple[Note, ...]]:
+) -> tuple[Options, tuple[Diagnostic, ...]]:
     """The options with a dropout that PEFT can apply to all weights; DoRA must be possible too."""
     bare = [item.weight for item in assignments if as_parameter(model, item.weight)]
     dropout = DEFAULT_DROPOUT if options.dropout is None else options.dropout
@@ -289,6 +292,6 @@ def _settle_dropout(
     return dataclasses.replace(options, dropout=0.0), notes
 
 
-def _no_dropout(bare: Sequence[Weight]) -> Note:
+def _no_dropout(bare: Sequence[Weight]) -> Diagnostic:
     experts = all(weight.role.variant == "expert" for weight in bare)
-    return Note("no-dropout", {"count": len(bare), "example": bare[0].name, "experts": experts})
+    return NO_DROPOUT.about(bare[0].name, count=len(bare), experts=experts)

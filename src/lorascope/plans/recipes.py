@@ -5,7 +5,8 @@ from __future__ import annotations
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.model.types import ModelMap
-from lorascope.plans.notes import Note, Value
+from lorascope.peft_rules.diagnostics import Diagnostic
+from lorascope.plans.notes import EXPERT_RANK
 from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Rule
 
@@ -35,7 +36,7 @@ RECIPES = {
 }
 
 
-def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...], tuple[Note, ...]]:
+def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...], tuple[Diagnostic, ...]]:
     """The rules of a recipe for a model, and what must be said about them.
 
     Routed experts get `max(1, rank // active experts)`: a token passes through the active ones only, so that is the
@@ -49,7 +50,7 @@ def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...
         hint = did_you_mean(name, RECIPES) or f"The recipes are {', '.join(RECIPES)}; rules look like attention.q,v=8."
         raise LorascopeError(f"{name!r} is neither a recipe nor a rule", hint=hint)
     rules: list[Rule] = []
-    notes: list[Note] = []
+    notes: list[Diagnostic] = []
     active = model.dimensions.active_experts
     routed = any(weight.role.variant == "expert" and weight.role.component == "text" for weight in model.weights)
     for selector, divisor in recipe.parts:
@@ -60,6 +61,5 @@ def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...
             # Of what the recipe adapts of the FFN, the experts' share.
             expert = "ffn.expert.down" if selector == "ffn.down" else "ffn.expert"
             rules.append(dataclasses.replace(parse_rule(expert), rank=per_expert))
-            values: dict[str, Value] = {"rank": own, "each": per_expert, "active": active, "selector": expert}
-            notes.append(Note("expert-rank", values))
+            notes.append(EXPERT_RANK.about(rank=own, each=per_expert, active=active, selector=expert))
     return tuple(rules), tuple(notes)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Weight
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
-from lorascope.plans.notes import Note
 from lorascope.texts import text_of
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ class Plan:
     config: AdapterConfig
     resolution: Resolution
     releases: tuple[str, ...]
-    unreachable: tuple[tuple[Weight, str], ...] = ()
+    unreachable: tuple[tuple[Weight, Diagnostic], ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Diagnostic, ...] = ()
 
     def __str__(self) -> str:
         return text_of(self)

@@ -10,8 +10,9 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError, alike
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.options import OPTIONS, uncovered_fields
+from lorascope.peft_rules.reasons import NOT_COVERED
 from lorascope.peft_rules.releases import NEWEST
-from lorascope.peft_rules.resolve import NOT_COVERED, resolve
+from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.arguments import require_kinds, require_map
 from lorascope.plans.types import Plan
@@ -65,14 +66,14 @@ def verify(
     """
     require_map(model, "verify")
     require_kinds("verify", peft=(peft, (str,), "a text"))
-    found = resolve(model, adapter_config(config), peft)
-    if found.cause == NOT_COVERED:
+    resolution = resolve(model, adapter_config(config), peft)
+    if resolution.refused_as(NOT_COVERED):
         raise LorascopeError(
-            f"not covered by the rules: {found.error}",
+            f"not covered by the rules: {resolution.refusal}",
             where="adapter configuration",
             hint="Ask PEFT itself, with get_peft_model(…).print_trainable_parameters(), or leave the option out.",
         )
-    return found
+    return resolution
 
 
 def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig) -> AdapterConfig:

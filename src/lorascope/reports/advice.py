@@ -1,4 +1,4 @@
-"""Recommendations as text and as JSON: what to run, then why, then what is untested."""
+"""Recommendations as text and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lorascope.advice.evidence import Figure, Record
 from lorascope.advice.types import Alternative, Choice, Ground, RecipeEvidence, Recommendation
 from lorascope.foreign_text import one_line, shell_word, shown
 from lorascope.number_text import count_text, percent
-from lorascope.reports.json import plan_json
+from lorascope.reports.json import SCHEMA, plan_json
 from lorascope.reports.model import heading
 from lorascope.reports.tables import bullets, table
 
@@ -72,8 +72,8 @@ def choices_text(recommendation: Recommendation) -> str:
 
 
 def advice_json(recommendation: Recommendation) -> Json:
-    """`recommend --json`: the choices with the ids of their claims and records, the records, and the plan."""
-    return {**choices_json(recommendation), "plan": plan_json(recommendation.plan)}
+    """`recommend --json`: the choices, their records, and the plan."""
+    return {"schema": SCHEMA, **choices_json(recommendation), "plan": plan_json(recommendation.plan)}
 
 
 def choices_json(recommendation: Recommendation) -> Json:
@@ -149,7 +149,7 @@ def _all_grounds(choice: Choice) -> Iterator[Ground]:
 
 
 def _sources(recommendation: Recommendation) -> Iterator[str]:
-    """Each claim once, with its records, under the first choice that rests on it."""
+    """Each claim once with its records, under its first choice."""
     listed: set[str] = set()
     for choice in recommendation.choices:
         yield f"{_label(choice)} rests on:"
@@ -200,7 +200,7 @@ def _choice_json(choice: Choice) -> Json:
         "reason": choice.reason,
         "strength": choice.strength,
         "claims": [_ground_json(ground) for ground in choice.grounds],
-        "otherwise": [_alternative_json(other) for other in choice.alternatives],
+        "alternatives": [_alternative_json(other) for other in choice.alternatives],
     }
 
 
@@ -211,7 +211,8 @@ def _alternative_json(other: Alternative) -> Json:
         "exclude": list(other.exclude),
         "trainable": other.trainable,
         "ratio": other.ratio,
-        "note": f"not possible: {other.refusal}" if other.refusal else other.note or None,
+        "refusal": other.refusal or None,
+        "note": other.note or None,
         "claims": [_ground_json(ground) for ground in other.grounds],
     }
 

@@ -9,9 +9,9 @@ from lorascope.costs.budget import BudgetedPlan
 from lorascope.costs.compare import Candidate, Comparison
 from lorascope.costs.memory import Memory
 from lorascope.costs.training_run import Training
-from lorascope.costs.units import bytes_column, bytes_text
 from lorascope.foreign_text import one_line, shell_word, shown
-from lorascope.number_text import count_text, percent
+from lorascope.number_text import bytes_column, bytes_text, count_text, percent
+from lorascope.reports.json import SCHEMA, model_json, notes_json
 from lorascope.reports.model import dimensions_text, heading
 from lorascope.reports.tables import bullets, table
 
@@ -66,7 +66,7 @@ def memory_text(memory: Memory, training: Training) -> str:
     formulas = [*(part.formula for part in parts), f"during {memory.moment}"]
     names = [*(part.name for part in parts), "peak"]
     body = table(("part", unit, "formula"), list(zip(names, sizes, formulas, strict=True)), right=(1,))
-    notes = bullets(memory.notes)
+    notes = bullets(map(str, memory.notes))
     return shown("\n".join([training_text(training), body, *(["", notes] if notes else [])]))
 
 
@@ -101,8 +101,10 @@ def _next_rank_text(budgeted: BudgetedPlan, amount: Callable[[int], str]) -> str
 def comparison_json(comparison: Comparison) -> Json:
     """`compare --json`: every candidate, with `null` where there is no plan."""
     return {
+        "schema": SCHEMA,
+        "model": model_json(comparison.model),
         "training": training_json(comparison.training),
-        "sides": [
+        "candidates": [
             {
                 "rules": candidate.name,
                 "refusal": candidate.refusal or None,
@@ -111,7 +113,7 @@ def comparison_json(comparison: Comparison) -> Json:
                 "adapter_bytes": candidate.file_size if candidate.plan else None,
                 "memory": memory_json(candidate.memory) if candidate.memory else None,
                 "coverage": dict(candidate.coverage),
-                "notes": [str(note) for note in candidate.plan.notes] if candidate.plan else [],
+                "notes": notes_json(candidate.plan.notes) if candidate.plan else [],
             }
             for candidate in comparison.candidates
         ],
@@ -122,7 +124,7 @@ def training_json(training: Training) -> Json:
     """Settings of a training."""
     return {
         "batch": training.batch,
-        "length": training.seq_len,
+        "seq_len": training.seq_len,
         "dtype": training.dtype,
         "quantization": training.quantization,
         "optimizer": training.optimizer,
@@ -135,7 +137,7 @@ def memory_json(memory: Memory) -> Json:
     return {
         "total": memory.total,
         "parts": [{"name": part.name, "bytes": part.size, "formula": part.formula} for part in memory.parts],
-        "notes": list(memory.notes),
+        "notes": notes_json(memory.notes),
     }
 
 
@@ -145,12 +147,12 @@ def budget_json(budgeted: BudgetedPlan) -> Json:
     return {
         "budget": budgeted.budget.text,
         "unit": budgeted.budget.unit,
-        "most": budgeted.limit,
-        "spent": budgeted.cost,
-        "left": budgeted.remaining,
+        "limit": budgeted.limit,
+        "cost": budgeted.cost,
+        "remaining": budgeted.remaining,
         "rank": budgeted.max_rank,
         "next": None if budgeted.next_cost is None else next_rank,
-        "narrowest": budgeted.limiting_weight or None,
+        "limiting_weight": budgeted.limiting_weight or None,
     }
 
 

@@ -1,64 +1,82 @@
-"""What `--json` prints: a stable shape for machines, one entry per weight, nothing folded.
+"""Results as JSON, one entry per weight, nothing folded but what is left out.
 
-`null` stands for a fact or number that there is not.
+`null` stands for what a model or result does not have. `docs/json.md` is the contract.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.types import Check
+from lorascope.findings import Finding
 from lorascope.model.types import ModelMap, Role, Trace, Weight
 from lorascope.names import fold
-from lorascope.peft_rules.adaptability import obstacle
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.lora_config import peft_arguments
+from lorascope.peft_rules.reach import Reach, weight_reaches
 from lorascope.peft_rules.types import Adapted
 from lorascope.plans.types import LeftOut, Plan
 from lorascope.servers.types import Serving
 
 Json = dict[str, Any]
 
+# Of the keys and their meanings. Keys that are added do not change it; all other changes do, see docs/json.md.
+SCHEMA = 2
+
 
 def map_json(model: ModelMap) -> Json:
-    """`inspect --json`: the model's figures and every weight of every component."""
+    """`inspect --json`: the model and every weight of every component."""
     traces = {trace.weight: trace for trace in model.traces}
+    reaches = weight_reaches(model)
     return {
+        "schema": SCHEMA,
         "model": model_json(model),
-        "weights": [{**_weight(model, weight), "trace": _trace(traces.get(weight.name))} for weight in model.weights],
+        "weights": [
+            {**_weight(model, weight, reaches[weight.name]), "trace": _trace(traces.get(weight.name))}
+            for weight in model.weights
+        ],
     }
 
 
 def plan_json(plan: Plan) -> Json:
-    """`plan --json`: targets by the names that `inspect --json` gives, totals, what is left out, and PEFT's arguments."""
+    """`plan --json`: targets, totals, what is left out, PEFT's arguments."""
     return {
+        "schema": SCHEMA,
         "model": model_json(plan.model),
         "rules": [str(rule) for rule in plan.rules],
         "targets": [_target(target.adapted, target.weight.name) for target in plan.targets],
         "trainable": plan.resolution.trainable,
         "total": plan.model.dimensions.parameters,
         "left_out": [_omission(omission) for omission in plan.left_out],
-        "unreachable": [{"name": weight.name, "reason": reason} for weight, reason in plan.unreachable],
-        "notes": [str(note) for note in plan.notes],
+        "unreachable": [{"name": weight.name, "reason": str(reason)} for weight, reason in plan.unreachable],
+        "notes": notes_json(plan.notes),
+        "releases": list(plan.releases),
         "peft": peft_arguments(plan.config),
     }
 
 
 def check_json(check: Check) -> Json:
-    """`check --json`: what is adapted, what that costs, the findings, and what a server takes."""
+    """`check --json`: what is adapted, its cost, the findings."""
     return {
+        "schema": SCHEMA,
         "model": model_json(check.model),
         "subject": check.subject,
         "trainer": check.trainer or None,
         "peft": check.peft or None,
-        "targets": [_target(one, one.name) for one in check.resolution.adapted],
+        "targets": [_target(adapted, adapted.name) for adapted in check.resolution.adapted],
         "saved": list(check.resolution.saved),
         "trainable": check.resolution.trainable,
         "total": check.model.dimensions.parameters,
         "matters": check.matters,
-        "findings": [dataclasses.asdict(finding) for finding in check.findings],
+        "findings": [_finding(finding) for finding in check.findings],
         "serving": serving_json(check.serving) if check.serving else None,
     }
+
+
+def _finding(finding: Finding) -> Json:
+    return {key: getattr(finding, key) for key in ("code", "severity", "where", "message", "fix")}
 
 
 def serving_json(serving: Serving) -> Json:
@@ -66,23 +84,20 @@ def serving_json(serving: Serving) -> Json:
     return {**dataclasses.asdict(serving), "flags": list(serving.flags)}
 
 
+def notes_json(notes: Iterable[Diagnostic]) -> list[Json]:
+    """Notes on a plan, with their codes."""
+    return [{"code": note.code, "text": str(note)} for note in notes]
+
+
 def model_json(model: ModelMap) -> Json:
-    """The model and its figures, as every command prints them."""
-    dimensions = model.dimensions
+    """The model and its dimensions, as every command prints them."""
     return {
         "id": model.model,
         "model_type": model.model_type,
         "architecture": model.architecture,
         "head": model.head,
         "source": model.source,
-        "hidden_size": dimensions.hidden_size,
-        "intermediate_size": dimensions.intermediate_size,
-        "num_layers": dimensions.layers,
-        "num_attention_heads": dimensions.attention_heads,
-        "num_key_value_heads": dimensions.key_value_heads,
-        "num_experts": dimensions.experts,
-        "num_active_experts": dimensions.active_experts,
-        "parameters": dimensions.parameters,
+        "dimensions": dataclasses.asdict(model.dimensions),
         "transformers": model.versions.get("transformers"),
         "commit": model.versions.get("commit"),
         "basis": model.basis,
@@ -91,11 +106,10 @@ def model_json(model: ModelMap) -> Json:
     }
 
 
-def _weight(model: ModelMap, weight: Weight) -> Json:
+def _weight(model: ModelMap, weight: Weight, reach: Reach) -> Json:
     out_features, in_features = weight.shape[-2:]
     if weight.kind == "embedding":  # stored (entries, width), and read from the former to the latter
         out_features, in_features = in_features, out_features
-    reason = model.refusal or obstacle(model, weight)
     return {
         "name": weight.name,
         "kind": weight.kind,
@@ -106,8 +120,9 @@ def _weight(model: ModelMap, weight: Weight) -> Json:
         "experts": weight.shape[0] if len(weight.shape) == 3 else None,
         "basis": model.basis,
         "quantization": weight.quantization or None,
-        "adaptable": not reason,
-        "reason": reason or None,
+        "adaptable": bool(reach.through),
+        "reach": reach.through or None,
+        "reason": reach.reason or None,
     }
 
 
@@ -141,8 +156,10 @@ def _target(adapted: Adapted, name: str) -> Json:
 
 def _omission(omission: LeftOut) -> Json:
     return {
+        "block": omission.block,
         "roles": list(dict.fromkeys(str(weight.role) for weight in omission.weights)),
         "names": fold(weight.name for weight in omission.weights),
-        "weights": len(omission.weights),
+        "count": len(omission.weights),
         "parameters": omission.parameters,
+        "share": omission.share,
     }

@@ -1,72 +1,75 @@
-"""What a forward pass showed, as text for a terminal: how many weights stand how, what roles rest on, what is open."""
+"""Traces as text: how many weights have which verdict, what roles rest on, what is in doubt."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 from lorascope.model.types import ModelMap, Trace, Weight
 from lorascope.names import listed
 from lorascope.plans.notes import describe_trace, label
 from lorascope.reports.tables import bullets, table
 
-BOTH, FLOW = "by both", "only by dataflow"
-DISAGREE, AMBIGUOUS, UNEXECUTED = "disagree", "ambiguous", "not executed"
-STANDINGS = (BOTH, FLOW, DISAGREE, AMBIGUOUS, UNEXECUTED)
-
-_HEADINGS = {
-    DISAGREE: "names and dataflow disagree:",
-    AMBIGUOUS: "dataflow leaves open, so that the name decides:",
-    UNEXECUTED: "no call reached these, so that the name decides:",
+Verdict = Literal["confirmed", "by dataflow only", "disagree", "ambiguous", "not executed"]
+VERDICTS: tuple[Verdict, ...] = ("confirmed", "by dataflow only", "disagree", "ambiguous", "not executed")
+_DOUBTS: dict[Verdict, str] = {
+    "disagree": "Names and dataflow disagree:",
+    "ambiguous": "Dataflow is ambiguous; the name decides:",
+    "not executed": "Not executed; the name decides:",
 }
 _MOST_NAMES = 6
 
 
-def standing(trace: Trace) -> str:
-    """Which of `STANDINGS` a trace has."""
+def verdict(trace: Trace) -> Verdict:
+    """How a trace and the name of its weight go together."""
     if trace.disagrees:
-        return DISAGREE
+        return "disagree"
     if trace.status == "unexecuted":
-        return UNEXECUTED
+        return "not executed"
     if trace.status == "ambiguous" or trace.flow is None:
-        return AMBIGUOUS
-    return BOTH if trace.confidence == "high" else FLOW
+        return "ambiguous"
+    return "confirmed" if trace.confidence == "high" else "by dataflow only"
 
 
 def traces_text(model: ModelMap, weights: Sequence[Weight]) -> str:
-    """The traces of some of a map's weights.
-
-    The first line counts them by how they stand. A table says what roles rest on, and lists say of all others what
-    the name says, what dataflow says, and what was seen.
-    """
+    """Traces of some weights: their verdicts counted, the evidence of roles, and every doubt."""
     chosen = {weight.name: weight for weight in weights}
     traces = [trace for trace in model.traces if trace.weight in chosen]
-    standings: dict[str, list[Trace]] = {one: [] for one in STANDINGS}
+    verdicts: dict[Verdict, list[Trace]] = {each: [] for each in VERDICTS}
     for trace in traces:
-        standings[standing(trace)].append(trace)
-    counts = [f"{len(found)} {one}" for one, found in standings.items()]
-    missing = len(chosen) - len(traces)
-    parts = [", ".join([f"traced: {len(traces)} weights", *counts, *([f"{missing} left out"] if missing else [])])]
-    rows: dict[tuple[str, str], list[Trace]] = {}
-    for same in _grouped([*standings[BOTH], *standings[FLOW]], lambda one: (chosen[one.weight].role, standing(one))):
-        seen = Counter(trace.evidence for trace in same).most_common()
-        more = f" (and {len(seen) - 1} more like it)" if len(seen) > 1 else ""
-        rows.setdefault((standing(same[0]), f"{seen[0][0]}{more}"), []).extend(same)
-    if rows:
-        lines = []
-        for (known, evidence), same in rows.items():
-            roles = dict.fromkeys(label(chosen[trace.weight]) for trace in same)
-            lines.append((", ".join(roles), str(len(same)), known, evidence))
-        parts += ["", table(("roles", "weights", "known", "evidence"), lines, right=(1,))]
-    for one, heading in _HEADINGS.items():
-        doubts = []
-        for same in _grouped(standings[one], lambda trace: (trace.named, trace.guess, trace.flow, trace.evidence)):
-            names = listed((trace.weight for trace in same), _MOST_NAMES)
-            kept = f"; listed as {label(chosen[same[0].weight])}" if one == DISAGREE else ""
-            doubts.append(f"{names} ({len(same)}): {describe_trace(same[0])}{kept}: {same[0].evidence}")
-        if doubts:
-            parts += ["", heading, bullets(doubts)]
+        verdicts[verdict(trace)].append(trace)
+    counts = [f"{len(group)} {name}" for name, group in verdicts.items()]
+    untraced = len(chosen) - len(traces)
+    parts = [f"traced {len(traces)} weights: {', '.join(counts)}{f'; {untraced} not traced' if untraced else ''}"]
+    if settled := [*verdicts["confirmed"], *verdicts["by dataflow only"]]:
+        parts += ["", _evidence(settled, chosen)]
+    for name, heading in _DOUBTS.items():
+        if verdicts[name]:
+            parts += ["", heading, bullets(_doubts(name, verdicts[name], chosen))]
     return "\n".join(parts)
+
+
+def _evidence(traces: Sequence[Trace], weights: Mapping[str, Weight]) -> str:
+    """Roles that rest on the same evidence, in one row."""
+    rows: dict[tuple[str, str], list[Trace]] = {}
+    for same in _grouped(traces, lambda trace: (weights[trace.weight].role, verdict(trace))):
+        evidence = Counter(trace.evidence for trace in same).most_common()
+        more = f" (and {len(evidence) - 1} more like it)" if len(evidence) > 1 else ""
+        rows.setdefault((verdict(same[0]), f"{evidence[0][0]}{more}"), []).extend(same)
+    lines = []
+    for (name, evidence_text), same in rows.items():
+        roles = dict.fromkeys(label(weights[trace.weight]) for trace in same)
+        lines.append((", ".join(roles), str(len(same)), name, evidence_text))
+    return table(("roles", "count", "verdict", "evidence"), lines, right=(1,))
+
+
+def _doubts(name: Verdict, traces: Sequence[Trace], weights: Mapping[str, Weight]) -> Iterable[str]:
+    for same in _grouped(traces, lambda trace: (trace.named, trace.guess, trace.flow, trace.evidence)):
+        first = same[0]
+        names = listed((trace.weight for trace in same), _MOST_NAMES)
+        kept = f"; listed as {label(weights[first.weight])}" if name == "disagree" else ""
+        yield f"{names} ({len(same)}): {describe_trace(first)}{kept}: {first.evidence}"
 
 
 def _grouped(traces: Iterable[Trace], key: Callable[[Trace], object]) -> list[list[Trace]]:
