@@ -1,6 +1,10 @@
-"""Counts and shares as people write them."""
+"""Counts, shares and bytes as people write them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+_BYTES = ((10**12, 2, "TB"), (10**9, 2, "GB"), (10**6, 1, "MB"), (10**3, 1, "kB"))
 
 
 def count_text(count: int) -> str:
@@ -28,3 +32,26 @@ def share_text(share: float) -> str:
     if 99.9 < number < 100:
         return ">99.9 %"
     return f"{number:,.0f} %" if number >= 100 else f"{number:.3g} %"
+
+
+def bytes_text(count: int) -> str:
+    """Bytes in powers of ten: 812 B, 4.2 kB, 24.00 GB."""
+    for size, digits, unit in _BYTES:
+        if count >= size:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count} B"
+
+
+def bytes_column(counts: Iterable[int]) -> tuple[str, list[str]]:
+    """One unit for a column of bytes, and each count in it.
+
+    >>> bytes_column([13_600_000_000, 4_000_000, 0])
+    ('GB', ['13.60', '<0.01', '0'])
+    """
+    numbers = list(counts)
+    size, digits, unit = next((row for row in _BYTES if max(numbers, default=0) >= row[0]), (1, 0, "B"))
+    least = 10**-digits
+    return unit, [
+        f"<{least:g}" if 0 < number < size * least else f"{number / size:,.{digits}f}" if number else "0"
+        for number in numbers
+    ]

@@ -47,7 +47,7 @@ def test_what_is_said_beside_a_task_holds(capsys: pytest.CaptureFixture[str]) ->
 def test_a_task_within_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(printed(capsys, "plan", "llama", "--task", "instruction", "--budget", "20M", "--json"))
     assert data["trainable"] <= 20_000_000
-    assert data["budget"]["spent"] == data["trainable"]
+    assert data["budget"]["cost"] == data["trainable"]
     assert data["budget"]["next"]["cost"] > 20_000_000
 
 
@@ -58,7 +58,7 @@ def test_a_budget_of_memory_tells_the_parts(capsys: pytest.CaptureFixture[str]) 
     assert "Rank 480 would need 24.01 GB, 10.9 MB over budget." in out
     assert "at the peak" in out
     data = json.loads(printed(capsys, *words, "--json"))
-    assert data["memory"]["total"] == data["budget"]["spent"] <= 24_000_000_000
+    assert data["memory"]["total"] == data["budget"]["cost"] <= 24_000_000_000
     assert data["training"]["quantization"] == "nf4"
 
 
@@ -147,4 +147,4 @@ def test_a_budget_gives_a_task_no_more_rank_than_it_asks_for(capsys: pytest.Capt
     )
     data = json.loads(printed(capsys, *words, "--json"))
     assert data["trainable"] == recommend(inspect("llama"), "instruction").plan.resolution.trainable
-    assert (data["budget"]["rank"], data["budget"]["next"], data["budget"]["narrowest"]) == (16, None, None)
+    assert (data["budget"]["rank"], data["budget"]["next"], data["budget"]["limiting_weight"]) == (16, None, None)

@@ -11,8 +11,8 @@ from lorascope.costs.adapter_file import adapter_file_size
 from lorascope.costs.compare import compare
 from lorascope.costs.memory import training_memory
 from lorascope.costs.training_run import Training
-from lorascope.costs.units import bytes_text
 from lorascope.errors import LorascopeError
+from lorascope.number_text import bytes_text
 from lorascope.plan_door import plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.sources.builtin import builtin_models, load_builtin
@@ -76,7 +76,7 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(capsys.readouterr().out)
     assert data["model"]["id"] == "llama"
     assert data["training"]["gradient_checkpointing"] is True
-    qv, everything = data["sides"]
+    qv, everything = data["candidates"]
     assert (qv["rules"], qv["trainable"], qv["coverage"]["attention"]) == ("qv", 4_194_304, 0.5)
     assert everything["memory"]["total"] == sum(part["bytes"] for part in everything["memory"]["parts"])
     assert everything["adapter_bytes"] > 4 * everything["trainable"]

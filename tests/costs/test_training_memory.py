@@ -116,26 +116,40 @@ def test_optimizers_differ_by_their_states() -> None:
     assert states["sgd"] == 0
     assert 2 * trained < states["adamw-8bit"] == states["paged-adamw-8bit"] < 2.1 * trained
     assert states["adafactor"] < 0.1 * trained
-    assert any("paged" in note for note in found["paged-adamw-8bit"].notes)
+    assert any(note.code == "paged-optimizer" for note in found["paged-adamw-8bit"].notes)
 
 
 @pytest.mark.parametrize(
     ("model_type", "training", "expected"),
     [
-        ("llama", BASE, "CUDA context"),
-        ("llama", BASE, "Gradient accumulation adds "),
-        ("llama", Training(quantization="nf4"), "prepare_model_for_kbit_training"),
-        ("mixtral", Training(quantization="nf4"), "does not quantize fused experts"),
-        ("mixtral", BASE, "adds the adapters of fused experts to the weights"),
-        ("mamba", BASE, "Mixers and linear attention are a rough estimate"),
-        ("qwen3_next", BASE, "Mixers and linear attention are a rough estimate"),
-        ("t5", BASE, "Encoder and decoder get 512 tokens each"),
-        ("gemma2", BASE, "keeps its scores in this class"),
+        ("llama", BASE, "cuda-context"),
+        ("llama", BASE, "gradient-accumulation"),
+        ("llama", Training(quantization="nf4"), "kbit-preparation"),
+        ("mixtral", Training(quantization="nf4"), "unquantized-experts"),
+        ("mixtral", BASE, "expert-copies"),
+        ("mamba", BASE, "rough-mixers"),
+        ("qwen3_next", BASE, "rough-mixers"),
+        ("t5", BASE, "two-stacks"),
+        ("gemma2", BASE, "saved-scores"),
     ],
 )
 def test_weak_spots_are_said(model_type: str, training: Training, expected: str) -> None:
     notes = training_memory(planned(model_type), training).notes
-    assert sum(expected in note for note in notes) == 1
+    assert sum(expected == note.code for note in notes) == 1
+
+
+def test_notes_say_how_much() -> None:
+    notes = {note.code: str(note) for note in training_memory(planned("mixtral"), Training(quantization="nf4")).notes}
+    assert notes["unquantized-experts"] == (
+        "bitsandbytes does not quantize fused experts: 45,097,156,608 parameters, 90.19 GB of the weights."
+    )
+    assert notes["kbit-preparation"].endswith("float32, which adds 90.72 GB.")
+    assert notes["assumptions"] == "Assumes pure bf16 (no autocast) and full logits (no chunked loss)."
+    assert notes["expert-copies"].endswith("copies of them: 90.30 GB, or 2.82 GB with gradient checkpointing.")
+    paged = training_memory(planned("t5"), Training(seq_len=512, optimizer="paged-adamw-8bit"))
+    assert str(next(note for note in paged.notes if note.code == "two-stacks")) == (
+        "Encoder and decoder get 512 tokens each."
+    )
 
 
 def test_sure_estimates_have_few_notes() -> None:
@@ -158,7 +172,7 @@ def test_a_tower_is_given_its_own_positions() -> None:
     plan = ls.plan(sample("llava"), "vision.attention=8", dropout=0.0)
     short, long = (said(training_memory(plan, Training(seq_len=length)), "activations") for length in (512, 1024))
     assert short < long < 2 * short  # 577 patches, whatever the text's length
-    assert not any("unknown" in note for note in training_memory(plan, BASE).notes)
+    assert not any(note.code.startswith("unknown-") for note in training_memory(plan, BASE).notes)
 
 
 def test_classifiers_have_hardly_any_logits() -> None:

@@ -12,10 +12,10 @@ from lorascope.costs.adapter_file import adapter_file_size
 from lorascope.costs.memory import training_memory
 from lorascope.costs.rank_search import ScaledRanks
 from lorascope.costs.training_run import QUANTIZATIONS, Training
-from lorascope.costs.units import bytes_text
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
+from lorascope.number_text import bytes_text
 from lorascope.plans.recipes import DEFAULT
 from lorascope.plans.types import Options, Plan
 

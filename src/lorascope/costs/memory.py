@@ -13,6 +13,7 @@ from lorascope.costs.memory_estimate import MemoryEstimate
 from lorascope.costs.memory_notes import memory_formulas, memory_notes
 from lorascope.costs.optimizer_state import optimizer_bytes
 from lorascope.costs.training_run import Training
+from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.plans.arguments import require_kinds, require_plan
 from lorascope.plans.types import Plan
 
@@ -48,7 +49,7 @@ class Memory:
     """
 
     parts: tuple[MemoryPart, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Diagnostic, ...] = ()
     moment: str = ""
 
     @property

@@ -7,9 +7,55 @@ from collections.abc import Iterator
 
 from lorascope.costs.memory_estimate import MemoryEstimate, Moment
 from lorascope.costs.training_run import OPTIMIZERS
-from lorascope.costs.units import bytes_text
+from lorascope.number_text import bytes_text
+from lorascope.peft_rules.diagnostics import Diagnostic, Reason
 
 _EXPERT_COPIES = "copies of adapted experts"
+
+ACCUMULATION = Reason("gradient-accumulation", "Gradient accumulation adds {size:bytes} at the peak.")
+CUDA_CONTEXT = Reason(
+    "cuda-context",
+    "On top come the CUDA context with its libraries (0.3 to 1 GB, by device) and unused blocks of the allocator. "
+    "torch.cuda.max_memory_allocated leaves them out too.",
+)
+ASSUMPTIONS = Reason("assumptions", "Assumes pure {dtype} (no autocast) and full logits (no chunked loss).")
+BARE_EXPERTS = Reason(
+    "unquantized-experts",
+    "bitsandbytes does not quantize fused experts: {parameters:,} parameters, {size:bytes} of the weights.",
+)
+KBIT_PREPARATION = Reason(
+    "kbit-preparation",
+    "peft.prepare_model_for_kbit_training makes unquantized weights float32, which adds {size:bytes}.",
+)
+PAGED_OPTIMIZER = Reason(
+    "paged-optimizer",
+    "Optimizer states are included. A paged optimizer moves them to the CPU when GPU memory runs out.",
+)
+SCALED_ACTIVATIONS = Reason(
+    "scaled-activations",
+    "Activations scaled by {factor:.2f}: a small model of this architecture, without custom kernels, kept that much more "
+    "than the formulas predict.",
+)
+UNMEASURED = Reason(
+    "unmeasured-activations", "Activations were not measured on this architecture: the formulas alone are used."
+)
+EXPERT_COPIES = Reason(
+    "expert-copies",
+    "PEFT adds the adapters of fused experts to the weights before use, so each step keeps copies of them: {size:bytes}, or "
+    "{one_layer:bytes} with gradient checkpointing.",
+)
+MIXERS = Reason("rough-mixers", "Mixers and linear attention are a rough estimate, meant as an upper bound.")
+UNKNOWN_ROLES = Reason("unknown-roles", "Some weights have an unknown role: their outputs are counted once.")
+UNKNOWN_TOKENS = Reason(
+    "unknown-tokens", "The number of tokens through {names:listed} is unknown: a sequence's is assumed."
+)
+TWO_STACKS = Reason("two-stacks", "Encoder and decoder get {seq_len} tokens each.")
+SAVED_SCORES = Reason(
+    "saved-scores",
+    "Attention keeps its scores in this class, and they grow with the square of the sequence length.",
+)
+DORA = Reason("rough-dora", "DoRA's temporary tensors are a rough estimate.")
+STORED_WEIGHTS = Reason("stored-quantization", "Weights are counted as the checkpoint stores them.")
 
 
 def memory_formulas(estimate: MemoryEstimate, peak: Moment, library: int) -> dict[str, str]:
@@ -78,61 +124,47 @@ def _workspace(peak: Moment, library: int) -> str:
     return tensors + (f", {bytes_text(library)} of cuBLAS" if library else "")
 
 
-def memory_notes(estimate: MemoryEstimate, peak: Moment) -> tuple[str, ...]:
+def memory_notes(estimate: MemoryEstimate, peak: Moment) -> tuple[Diagnostic, ...]:
     """What an estimate leaves out, and what is uncertain."""
     return (*_left_out(estimate, peak), *_uncertain(estimate))
 
 
-def _left_out(estimate: MemoryEstimate, peak: Moment) -> Iterator[str]:
+def _left_out(estimate: MemoryEstimate, peak: Moment) -> Iterator[Diagnostic]:
     training, base = estimate.training, estimate.base
     missing = estimate.all_gradients - peak.gradients
     if missing > 0:
-        yield f"Gradient accumulation adds {bytes_text(missing)} at the peak."
+        yield ACCUMULATION.about(size=missing)
     if training.device == "cuda":
-        yield (
-            "On top come the CUDA context with its libraries (0.3 to 1 GB, by device) and unused blocks of the allocator. "
-            "torch.cuda.max_memory_allocated leaves them out too."
-        )
-    yield f"Assumes pure {training.dtype} (no autocast) and full logits (no chunked loss)."
+        yield CUDA_CONTEXT.about()
+    yield ASSUMPTIONS.about(dtype=training.dtype)
     if base.bare_experts and training.quantization != "none":
-        yield (
-            f"bitsandbytes does not quantize fused experts: {base.bare_experts:,} parameters, "
-            f"{bytes_text(base.bare_experts * training.width)} of the weights."
-        )
+        yield BARE_EXPERTS.about(parameters=base.bare_experts, size=base.bare_experts * training.width)
     if training.quantization != "none":
-        added = base.plain * (4 - training.width)
-        yield f"peft.prepare_model_for_kbit_training makes unquantized weights float32, which adds {bytes_text(added)}."
+        yield KBIT_PREPARATION.about(size=base.plain * (4 - training.width))
     if training.optimizer.startswith("paged"):
-        yield "Optimizer states are included. A paged optimizer moves them to the CPU when GPU memory runs out."
+        yield PAGED_OPTIMIZER.about()
 
 
-def _uncertain(estimate: MemoryEstimate) -> Iterator[str]:
-    runs, layers = estimate.runs, estimate.layers
+def _uncertain(estimate: MemoryEstimate) -> Iterator[Diagnostic]:
+    runs, stacks = estimate.runs, {layer.stack for layer in estimate.layers.layers}
     if estimate.correction > 1:
-        yield (
-            f"Activations scaled by {estimate.correction:.2f}: a small model of this architecture, without custom kernels, "
-            "kept that much more than the formulas predict."
-        )
+        yield SCALED_ACTIVATIONS.about(factor=estimate.correction)
     elif estimate.share is None:
-        yield "Activations were not measured on this architecture: the formulas alone are used."
+        yield UNMEASURED.about()
     copies = [run.saved.get(_EXPERT_COPIES, 0) for run in runs]
     if sum(copies):
-        yield (
-            "PEFT adds the adapters of fused experts to the weights before use, so each step keeps copies of them: "
-            f"{bytes_text(sum(copies))}, or {bytes_text(max(copies))} with gradient checkpointing."
-        )
+        yield EXPERT_COPIES.about(size=sum(copies), one_layer=max(copies))
     if any("mixers" in run.saved for run in runs):
-        yield "Mixers and linear attention are a rough estimate, meant as an upper bound."
+        yield MIXERS.about()
     if any("other weights" in run.saved for run in runs):
-        yield "Some weights have an unknown role: their outputs are counted once."
+        yield UNKNOWN_ROLES.about()
     if estimate.guessed_tokens:
-        towers = ", ".join(sorted(estimate.guessed_tokens))
-        yield f"The number of tokens through {towers} is unknown: a sequence's is assumed."
-    if {"encoder", "decoder"} <= {layer.stack for layer in layers.layers}:
-        yield f"Encoder and decoder get {estimate.training.seq_len} tokens each."
+        yield UNKNOWN_TOKENS.about(*sorted(estimate.guessed_tokens))
+    if {"encoder", "decoder"} <= stacks:
+        yield TWO_STACKS.about(seq_len=estimate.training.seq_len)
     if estimate.step.eager and any("attention" in run.saved for run in runs):
-        yield "Attention keeps its scores in this class, and they grow with the square of the sequence length."
+        yield SAVED_SCORES.about()
     if estimate.step.adapters.dora:
-        yield "DoRA's temporary tensors are a rough estimate."
+        yield DORA.about()
     if estimate.base.stored_packed:
-        yield "Weights are counted as the checkpoint stores them."
+        yield STORED_WEIGHTS.about()

@@ -11,6 +11,7 @@ from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.foreign_text import literal
+from lorascope.number_text import bytes_text
 
 _MOST_NAMES = 6
 _MOST_ITEMS = 10
@@ -25,7 +26,7 @@ class Reason:
         code: The code of the finding that it makes, see `Finding`.
         text: A template in the manner of `str.format`, or a function of the diagnostic. A template has the values by
             their names, all names as `names` and the first one as `name`; beside Python's own formats it knows `listed`,
-            `joined`, `array` and `literal`.
+            `joined`, `array`, `bytes` and `literal`.
         before: A template that stands before the text where there is a name.
     """
 
@@ -105,6 +106,7 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "listed": listed_names,
     "joined": " and ".join,
     "array": array,
+    "bytes": bytes_text,
     "literal": lambda value: literal(str(value), _MOST_LETTERS),
 }
 
