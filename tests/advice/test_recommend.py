@@ -177,8 +177,13 @@ def test_mixtral() -> None:
     assert "first_rate" not in choices
     assert choices["dropout"].value.startswith("0 (PEFT cannot apply it")
     (warning,) = found.warnings
-    assert warning.startswith("Routed experts are 88% of the trainable parameters (52,428,800 of 59,244,544)")
-    assert "experts: 19,922,944 in all; routed experts not adapted: 6,815,744 in all" in warning
+    assert warning.startswith(
+        "Routed experts are 88.5 % of the trainable parameters (52,428,800 of 59,244,544). Cheaper, in all: "
+    )
+    assert (
+        "19,922,944 (as PEFT documents: rank 8 // 8 experts), 6,815,744 (routed experts not adapted). In MoE-Sieve"
+        in warning
+    )
     assert prices(choices["rank"]).keys() == {("all", 1), ("all", 32)}
 
 
@@ -190,10 +195,10 @@ def test_deepseek_v3() -> None:
     assert prices(choices["experts"])["all ffn.expert=1", 256] == 2_325_692_416
     assert (
         choices["targets"].alternatives[-1].note
-        == "control for qv+ffn (ranks 8 and 4): 12,758,272 parameters fewer (3.7%)"
+        == "control for qv+ffn (ranks 8 and 4): 12,758,272 parameters fewer (3.66 %)"
     )
     assert found.warnings[0].startswith(
-        "Routed experts are 83% of the trainable parameters (9,730,785,280 of 11,752,390,656)"
+        "Routed experts are 82.8 % of the trainable parameters (9,730,785,280 of 11,752,390,656)"
     )
     assert any("Full fine-tuning learns more" in note for note in found.notes)
     small = by_name(recommend(sample("deepseek_v3"), "rl"))["experts"]

@@ -9,6 +9,7 @@ from lorascope.advice.tasks import Advice, Task
 from lorascope.advice.types import Alternative, Ground
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
+from lorascope.number_text import share_text
 from lorascope.plans.planner import plan_with, rules_at
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.rules import parse_rule
@@ -138,4 +139,4 @@ def _control_note(control: int, cache: PlanCache) -> str:
     if not difference:
         return f"{pair}: same number of parameters"
     more = "more" if difference > 0 else "fewer"
-    return f"{pair}: {abs(difference):,} parameters {more} ({abs(difference) / (balance or 1):.1%})"
+    return f"{pair}: {abs(difference):,} parameters {more} ({share_text(abs(difference) / (balance or 1))})"

@@ -18,7 +18,7 @@ from lorascope.advice.types import Alternative, Choice, RecipeEvidence, Recommen
 from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.foreign_text import shell_word
 from lorascope.model.types import ModelMap
-from lorascope.number_text import count_text
+from lorascope.number_text import count_text, percent
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.plans.arguments import require_map
 from lorascope.plans.plan_notes import DOMINANT_SHARE
@@ -203,11 +203,17 @@ def _expert_warnings(plan: Plan, task: Task, advice: Advice, cache: PlanCache) -
     total = plan.resolution.trainable
     if not experts or experts < DOMINANT_SHARE * total:
         return
-    parts = [f"Routed experts are {experts / total:.0%} of the trainable parameters ({experts:,} of {total:,})"]
-    for other in other_expert_ranks(plan, task, cache):
-        if other.trainable is not None and other.trainable < total:
-            parts.append(f"{other.note}: {other.trainable:,} in all")
-    yield "; ".join([*parts, advice.hot.reason])
+    sentences = [
+        f"Routed experts are {percent(experts, total)} of the trainable parameters ({experts:,} of {total:,})."
+    ]
+    fewer = [
+        f"{other.trainable:,} ({other.note})"
+        for other in other_expert_ranks(plan, task, cache)
+        if other.trainable is not None and other.trainable < total
+    ]
+    if fewer:
+        sentences.append(f"Cheaper, in all: {', '.join(fewer)}.")
+    yield " ".join([*sentences, advice.hot.reason])
 
 
 def _notes(plan: Plan, task: Task, advice: Advice) -> Iterator[str]:
