@@ -101,7 +101,7 @@ def _check_peft(model: ModelMap, given: CheckInput, config: AdapterConfig | None
         known = known_keys("peft")
         config = adapter_config({key: value for key, value in settings.items() if key in known})
     resolution = verify(model, config, peft=release)
-    context = CheckContext(model, config, resolution, given.where, release, settings, given.tensors)
+    context = CheckContext(model, config, resolution, given.where, release, settings, given.tensors, resolved=True)
     findings += [*configuration_findings(context), *adapter_file_findings(context)]
     serving = serve_adapter(model, config, resolution, serve, extras=settings) if serve else None
     return _result(context, findings, given.notes, config=config, peft=release, serving=serving)

@@ -39,6 +39,7 @@ class CheckContext:
         given: Every key of `adapter_config.json`, also those that `config` does not hold.
         tensors: The tensors of the adapter's file by name; None where none were read.
         targets: The target entries, where they are not those of `config`.
+        resolved: `resolution` is what PEFT's rules make of `config`; a trainer may have changed more.
     """
 
     model: ModelMap
@@ -49,6 +50,7 @@ class CheckContext:
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tensors: Mapping[str, Tensor] | None = None
     targets: TargetEntries | None = None
+    resolved: bool = False
 
     @cached_property
     def entries(self) -> TargetEntries:
@@ -114,9 +116,20 @@ class CheckContext:
         return self.resolution.warnings_of(*codes)
 
     @cached_property
+    def own_resolution(self) -> Resolution:
+        """What PEFT makes of `config`."""
+        return self.resolution if self.resolved else self.resolve_with()
+
+    @property
     def is_of_peft(self) -> bool:
-        """PEFT made the result from `config`; a trainer without PEFT adapts by rules of its own."""
-        return {adapted.name for adapted in self.resolve_with().adapted} == self.sizes.keys()
+        """PEFT adapts what is adapted; a trainer without PEFT does so by rules of its own."""
+        return adapted_sizes(self.own_resolution).keys() == self.sizes.keys()
+
+    @cached_property
+    def without_rewrite(self) -> Resolution:
+        """What PEFT would do without its rewrite for fused experts."""
+        plain = dataclasses.replace(self.model, moe_conversion="")
+        return resolve(plain, self.config, self.release_name)
 
     def resolve_with(self, **changes: Any) -> Resolution:
         """What PEFT does with the configuration after some changes."""

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
+from lorascope.peft_rules.agreement import releases_agree
 from lorascope.peft_rules.matchers import parameter_names
 from lorascope.peft_rules.reasons import NOT_COVERED
-from lorascope.peft_rules.releases import release_of
+from lorascope.peft_rules.releases import NEWEST, SUPPORTED_PEFT, release_of
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 
@@ -52,7 +53,9 @@ class _Told:
     names: tuple[str, ...] = ()
 
 
-def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple[ReleaseDifference, ...]:
+def read_differently(
+    model: ModelMap, config: AdapterConfig, peft: str, own: Resolution | None = None
+) -> tuple[ReleaseDifference, ...]:
     """Each way in which the other releases of `COMPARED` differ from one, oldest first.
 
     Compared are the adapted weights with their ranks and alphas, the number of trainable parameters, whether PEFT
@@ -62,14 +65,16 @@ def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple
         model: The map of the model.
         config: The configuration.
         peft: The release to compare with.
+        own: What that release does, where it is known.
 
     Raises:
         LorascopeError: The release is unknown.
     """
-    own = _of_wrapped(model, config, peft)
+    own = _of_wrapped(model, config, peft, own)
+    alike = own.refusal is None and release_of(peft) == release_of(NEWEST) and releases_agree(model, config)
     groups: dict[_Told, list[str]] = {}
     for release in COMPARED:
-        if release_of(release) == release_of(peft):
+        if release_of(release) == release_of(peft) or (alike and release in SUPPORTED_PEFT):
             continue
         other = _of_wrapped(model, config, release)
         if other.refused_as(NOT_COVERED):
@@ -84,9 +89,9 @@ def read_differently(model: ModelMap, config: AdapterConfig, peft: str) -> tuple
     )
 
 
-def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str) -> Resolution:
+def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str, known: Resolution | None = None) -> Resolution:
     """The resolution, without the task type where that alone may be why PEFT refuses."""
-    found = resolve(model, config, release)
+    found = known or resolve(model, config, release)
     if found.refusal is not None and config.task_type == "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
         return resolve(model, dataclasses.replace(config, task_type=None), release)
     return found

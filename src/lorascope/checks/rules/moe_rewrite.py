@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.name_meanings import place_of_weights
@@ -15,7 +14,6 @@ from lorascope.findings import Finding
 from lorascope.model.types import Weight
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import as_parameter, weight_of
-from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Resolution
 
 MOE_REWRITE = Rule(
@@ -42,7 +40,7 @@ def find_rewritten(context: CheckContext) -> Iterator[Finding]:
         message = f"On {context.model.model_type}, PEFT turns {_turned(entries[:MOST_SPELLED])}, for its fused experts."
         yield MOE_REWRITE.finding(_SETTING, message, "Nothing to do if the experts are meant.", "note")
         return
-    plain = _without_rewrite(context)
+    plain = context.without_rewrite
     named, adapted = _weights(context, plain), {weight.name: weight for weight in context.adapted_weights}
     lost = [weight for name, weight in named.items() if name not in adapted]
     gained = [weight for name, weight in adapted.items() if name not in named]
@@ -84,7 +82,7 @@ def rewritten_away(context: CheckContext) -> frozenset[str]:
     if not context.warnings_of("moe-rewrite"):
         return frozenset()
     adapted = {weight.name for weight in context.adapted_weights}
-    return frozenset(_weights(context, _without_rewrite(context)).keys() - adapted)
+    return frozenset(_weights(context, context.without_rewrite).keys() - adapted)
 
 
 def _halves(context: CheckContext) -> Finding:
@@ -95,12 +93,6 @@ def _halves(context: CheckContext) -> Finding:
     if entries:
         fix += f" For the experts alone: target_parameters=[{in_quotes(entries)}] with lora_dropout=0."
     return MOE_REWRITE.finding(_SETTING, context.refusal, fix, "error")
-
-
-def _without_rewrite(context: CheckContext) -> Resolution:
-    """What PEFT would do without the rewrite."""
-    plain = dataclasses.replace(context.model, moe_conversion="")
-    return resolve(plain, context.config, context.release_name)
 
 
 def _weights(context: CheckContext, resolution: Resolution) -> dict[str, Weight]:

@@ -22,7 +22,7 @@ VERSION_DEPENDENT = Rule(
 def find_differing_releases(context: CheckContext) -> Iterator[Finding]:
     """What other releases refuse, adapt or train that this one does not."""
     release = context.release_name
-    for difference in read_differently(context.model, context.config, release):
+    for difference in read_differently(context.model, context.config, release, context.own_resolution):
         if context.refusal:
             fix = f"Train with that release: pip install peft=={difference.releases[-1]}"
         else:
