@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,49 @@ def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert [one["code"] for one in explaining] == ["no-match"]
     fits(finding, FINDING)
     assert (finding["code"], finding["severity"]) == ("refused", "error")
+
+
+def test_the_page_has_every_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The quoted keys of docs/json.md are those that the commands print."""
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    documented = {key for block in blocks for key in re.findall(r'"(\w+)"(?=\s*[:,}])', block)}
+    documented -= {
+        "executed",
+        "ambiguous",
+        "unexecuted",
+        "high",
+        "medium",
+        "low",
+        "vllm",
+        "sglang",
+        "yes",
+        "no",
+        "depends",
+    }
+    values = {"id"}  # of records, whose keys are ids
+
+    def keys(value: Any, of: str = "") -> set[str]:
+        if isinstance(value, dict):
+            if of == "peft":
+                return set()
+            inner = {key for name, item in value.items() for key in keys(item, name)}
+            return inner if of == "records" else {*value, *inner}
+        if isinstance(value, list):
+            return {key for item in value for key in keys(item, of)}
+        return set()
+
+    ls.save_plan(ls.plan(ls.inspect("mistral")), tmp_path)
+    printed_keys = values.union(
+        keys(printed(capsys, "inspect", "mistral")),
+        keys(printed(capsys, "plan", "falcon_mamba", "mixer")),
+        keys(printed(capsys, "plan", "mistral", "--budget", "adapter=20MB", "--memory", "--serve", "vllm")),
+        keys(printed(capsys, "compare", "jamba", "all")),
+        keys(printed(capsys, "recommend", "mixtral", "--task", "instruction")),
+        *(keys(record) for record in printed(capsys, "recommend", "llama", "--task", "style")["records"].values()),
+        keys(printed(capsys, "check", "mistral", str(tmp_path), "--serve", "vllm")),
+        keys(printed(capsys, "check", "mistral", "c_attn", code=1)),
+    )
+    of_traces = {"named", "guess", "flow", "status", "evidence", "confidence", "disagrees"}
+    assert len(printed_keys) > 100
+    assert printed_keys | of_traces == documented

@@ -26,9 +26,9 @@ from lorascope.plans.notes import EXPERT_RANK, NO_DROPOUT
 from lorascope.plans.planner import assemble_plan, option_faults
 from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Assignment, Options, Plan, Rule, Target
+from lorascope.sources.files.json_files import read_json
 from lorascope.sources.files.plain import MOST_BYTES
 from lorascope.sources.modules.python_objects import path_text
-from lorascope.sources.files.json_files import read_json
 
 Json = dict[str, Any]
 
