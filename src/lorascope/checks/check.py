@@ -27,8 +27,6 @@ from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.arguments import require_kinds, require_map
 from lorascope.plans.verify import adapter_config, verify
-from lorascope.servers.check import serve as serve_adapter
-from lorascope.servers.facts import server_facts
 from lorascope.servers.types import Serving
 from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 
@@ -71,6 +69,8 @@ def check(
     texts = {"peft": peft, "trainer": trainer, "serve": serve, "revision": "" if revision is None else revision}
     require_kinds("check", **{name: (value, (str,), "a text") for name, value in texts.items()})
     if serve:
+        from lorascope.servers.facts import server_facts
+
         server_facts(serve)  # an unknown server is refused before anything is read
     if not adapter:
         raise LorascopeError("nothing is given to check", hint="Try: lorascope check mistral q_proj v_proj")
@@ -103,7 +103,7 @@ def _check_peft(model: ModelMap, given: CheckInput, config: AdapterConfig | None
     resolution = verify(model, config, peft=release)
     context = CheckContext(model, config, resolution, given.where, release, settings, given.tensors, resolved=True)
     findings += [*configuration_findings(context), *adapter_file_findings(context)]
-    serving = serve_adapter(model, config, resolution, serve, extras=settings) if serve else None
+    serving = _serving(context, serve, settings)
     return _result(context, findings, given.notes, config=config, peft=release, serving=serving)
 
 
@@ -130,10 +130,19 @@ def _check_trainer(model: ModelMap, given: CheckInput, peft: str, serve: str) ->
     findings = [*settings.findings, *outcome.findings]
     findings += configuration_findings(context) if outcome.config is not None else trainer_findings(context)
     # What else a trainer writes into its adapter_config.json is not among what its room reads.
-    serving = serve_adapter(model, config, outcome.resolution, serve, extras=None) if serve else None
+    serving = _serving(context, serve, None)
     return _result(
         context, findings, given.notes, config=outcome.config, peft=trainer.peft, trainer=title, serving=serving
     )
+
+
+def _serving(context: CheckContext, server: str, extras: Mapping[str, Any] | None) -> Serving | None:
+    """What a server does with the adapter, if one is given."""
+    if not server:
+        return None
+    from lorascope.servers.check import serve as serve_adapter  # with the rules of every server
+
+    return serve_adapter(context.model, context.config, context.resolution, server, extras=extras)
 
 
 def _result(

@@ -13,7 +13,6 @@ from lorascope.checks.phrases import cut
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.plans.task_types import task_type
-from lorascope.sources.adapters import read_adapter
 from lorascope.sources.checkpoint.types import Tensor
 from lorascope.sources.files.plain import require_reachable
 from lorascope.sources.source_kinds import is_hub_id
@@ -106,6 +105,8 @@ def _exists(path: Path) -> bool:
 
 
 def _adapter(source: str | Path, **arguments: Any) -> CheckInput:
+    from lorascope.sources.adapters import read_adapter  # with what reads tensors, which names do not need
+
     adapter = read_adapter(source, **arguments)
     return CheckInput(adapter.where, adapter.config, tensors=adapter.tensors, notes=adapter.notes)
 

@@ -7,7 +7,7 @@ warns of missing factors and leaves them as they are initialized, and it ignores
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property
 
 from lorascope import light_dataclasses as dataclasses
@@ -17,7 +17,7 @@ from lorascope.peft_rules.state_dict import SavedTensor, SavedTensors, base_tens
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.sources.checkpoint.types import Tensor
 
-FACTORS = ("down", "up", "magnitude", "up_bias")
+_FACTORS = ("down", "up", "magnitude", "up_bias")
 MAGNITUDE = ".lora_magnitude_vector"
 COPY_NAME = re.compile(r"\.modules_to_save\.[^.]+\.")
 OF_FACTOR = re.compile(r"\.lora_(?:(?:embedding_)?[AB]|magnitude_vector)(?:\.|$)")
@@ -131,10 +131,27 @@ class TensorComparison:
         """The mismatches that are neither of the rank nor of the vocabulary nor of what was never gathered."""
         return [m for m in self.mismatches if m.rank is None and self.resized(m) is None and not m.ungathered]
 
+    def missing(self, elsewhere: Container[str]) -> list[SavedTensor]:
+        """What is not in the file, under its own name or under one of those that it has elsewhere."""
+        missing = [
+            tensor for name, tensor in self.wanted.tensors.items() if name not in self.matches and name not in elsewhere
+        ]
+        return missing if self.wanted.exact else [tensor for tensor in missing if not self.copied(tensor.name)]
+
+    @staticmethod
+    def is_factor(tensor: SavedTensor) -> bool:
+        """It belongs to an adapter; the others are copies and biases of the base model."""
+        return tensor.part in _FACTORS
+
+    @cached_property
+    def has_factors(self) -> bool:
+        """Some tensor of the file is a factor that PEFT has a place for."""
+        return any(self.wanted.tensors[name].rank for name in self.matches)
+
     @cached_property
     def adapted(self) -> frozenset[str]:
         """The adapted weights."""
-        return frozenset(tensor.owner for tensor in self.wanted.tensors.values() if tensor.part in FACTORS)
+        return frozenset(tensor.owner for tensor in self.wanted.tensors.values() if self.is_factor(tensor))
 
     @cached_property
     def base_names(self) -> frozenset[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.odd_tensors import OddTensors
 from lorascope.checks.phrases import cut, plural
 from lorascope.checks.rule import Rule, finds
-from lorascope.checks.tensor_comparison import FACTORS, Mismatch, TensorComparison
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal, quoted
 from lorascope.names import listed
 from lorascope.peft_rules.state_dict import SavedTensor
 from lorascope.plans.name_forms import shortest_endings
+
+if TYPE_CHECKING:
+    from lorascope.checks.odd_tensors import OddTensors
+    from lorascope.checks.tensor_comparison import Mismatch, TensorComparison
 
 TENSOR_SHAPE = Rule(
     "tensor-shape",
@@ -138,6 +141,8 @@ def find_odd_names(context: CheckContext) -> Iterator[Finding]:
     comparison = context.comparison
     if comparison is None:
         return
+    from lorascope.checks.odd_tensors import OddTensors  # with what reads tables of names
+
     odd = OddTensors(comparison, _named_base(context))
     yield from _unexpected(odd, len(context.tensors or ()))
     yield from _missing(context, comparison, odd)
@@ -171,14 +176,10 @@ def _missing(context: CheckContext, comparison: TensorComparison, odd: OddTensor
         )
         fix = "Save the adapter again with all experts, or adapt the fused experts: target_parameters."
         yield TENSOR_MISSING.finding(_holders(seen.uneven), message, fix)
-    missing = [
-        tensor for name, tensor in wanted.tensors.items() if name not in comparison.matches and name not in odd.places
-    ]
-    if not wanted.exact:
-        missing = [tensor for tensor in missing if not comparison.copied(tensor.name)]
-    nothing_known = odd.of_other_program and not any(wanted.tensors[name].rank for name in comparison.matches)
+    missing = comparison.missing(odd.places)
+    nothing_known = odd.of_other_program and not comparison.has_factors
     if not seen.uneven and not nothing_known:
-        yield from _missing_factors(context, comparison, [tensor for tensor in missing if tensor.part in FACTORS])
+        yield from _missing_factors(context, comparison, [tensor for tensor in missing if comparison.is_factor(tensor)])
     copies = [tensor for tensor in missing if tensor.part == "copy"]
     if copies:
         message = (
