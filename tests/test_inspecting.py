@@ -138,8 +138,8 @@ def test_a_head_that_the_built_in_models_has_not() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[]", ["holds a list, not an object", "Is this a model's config.json?"]),
-        ("null", ["holds a NoneType, not an object"]),
+        ("[]", ["is [], not an object", "Is this a model's config.json?"]),
+        ("null", ["is None, not an object"]),
         ("{", ["is not JSON"]),
         ("", ["is not JSON"]),
         ("[" * 100_000, ["is nested deeper than 100 levels"]),

@@ -296,7 +296,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
             hint=f"Give the folder: lorascope inspect {shell_word(str(path.parent))}",
         )
     if path.is_file() and path.name != "config.json":
-        from lorascope.sources.transformers.config import read_json
+        from lorascope.sources.files.json_files import read_json
 
         data = read_json(path)
         form = data.get("format") if isinstance(data, dict) else None

@@ -163,7 +163,7 @@ def test_a_broken_configuration(kind: str, folder: Path, tmp_path: Path) -> None
 def test_a_configuration_of_any_size_is_not_read(folder: Path) -> None:
     with (folder / CONFIG).open("r+b") as file:
         file.truncate(20 * 2**30)
-    with fails("bytes that are read"):
+    with fails("that are read"):
         read_adapter(folder)
 
 

@@ -493,7 +493,7 @@ def test_facts_that_tell_nothing(facts: dict[str, object], said: str, hub: Serve
     ("answer", "said"),
     [
         (b"<html>Log in to our network</html>", "is not JSON"),
-        (b"[]", "is a list, not an object"),
+        (b"[]", "is [], not an object"),
         (b"\xff", "is not UTF-8"),
         (b"[" * 100_000, "nested deeper"),
         (b"[" + b"1," * 3_000_000 + b"1]", "holds more than"),

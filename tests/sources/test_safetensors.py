@@ -244,7 +244,7 @@ def index_of(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEXES: dict[str, tuple[Callable[[dict[str, Any]], object], list[str]]] = {
-    "list": (lambda index: [1], ["weight_map is None, not an object of files"]),
+    "list": (lambda index: [1], ["is [1], not an object"]),
     "no map": (lambda index: {}, ["weight_map is None, not an object of files"]),
     "map as a list": (lambda index: {"weight_map": [FIRST]}, ["weight_map is ['model-00001-of"]),
     "empty map": (lambda index: {"weight_map": {}}, ["weight_map is {}, not an object of files"]),
@@ -399,7 +399,7 @@ def test_weights_without_a_configuration(shards: int, tmp_path: Path) -> None:
         ('{"a": ' + "[" * 100 + "]" * 100 + "}", "is nested deeper than 100 levels"),
         ("[" * 100_000, "is nested deeper than 100 levels"),
         ('{"a": [%s1]}' % ("1," * 2_000_000), "holds more than 500000 values"),
-        ('{"a": "%s"}' % ("x" * 2**24), "16777225 bytes are more than the 16777216 that are read"),
+        ('{"a": "%s"}' % ("x" * 2**24), "has 16,777,225 bytes, more than the 16,777,216 that are read"),
     ],
     ids=lambda value: value[:20],
 )

@@ -1,1 +1,1 @@
-"""Where a model map comes from: a built-in model, or a configuration built by transformers on the meta device."""
+"""Sources of model maps: files, configurations, modules, built-in models."""

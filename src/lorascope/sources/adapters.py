@@ -1,4 +1,4 @@
-"""An adapter as it lies on disk or on the Hub: its configuration, and its tensors by their headers alone."""
+"""Saved adapters: their configuration and the headers of their tensors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted, shell_word
 from lorascope.sources.checkpoint.safetensors import read_headers
-from lorascope.sources.checkpoint.types import Files, Span, Tensor
+from lorascope.sources.checkpoint.types import Files, Tensor
 from lorascope.sources.files.folder import open_folder
-from lorascope.sources.files.json_text import parse_json
-from lorascope.sources.files.plain import require_reachable
+from lorascope.sources.files.json_files import read_object
+from lorascope.sources.files.json_text import parse_object
+from lorascope.sources.files.plain import read_plain, require_reachable
 from lorascope.sources.source_kinds import is_hub_id
 
 # What PEFT calls them (`utils/constants.py`). It writes one file of tensors, and reads no index of several.
@@ -25,6 +26,7 @@ _PICKLE = "adapter_model.bin"
 _INDEX = "adapter_model.safetensors.index.json"
 # Those of PEFT have some two kilobytes; with a pattern for every weight of a large model, some megabytes.
 _MOST_BYTES = 16 * 2**20
+_SOUND = f"PEFT's save_pretrained writes a sound {CONFIG}."
 _HINT = f"Give an adapter's folder, its {CONFIG} or its Hub id."
 _CONVERT = (
     "Its tensors are not checked. Where you trust it, load it once with peft.PeftModel.from_pretrained and save it anew with "
@@ -63,7 +65,9 @@ def read_adapter(
     revision: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Adapter:
-    """The adapter in a folder, of a configuration file, or of a Hub repository. No weights are read, and no pickle.
+    """Read an adapter from a folder, a file or the Hub.
+
+    Neither weights nor pickles are read.
 
     Args:
         source: A folder, its `adapter_config.json` (or another JSON file, which is then all that is read), or a Hub id.
@@ -99,27 +103,20 @@ def _of_file(path: Path) -> Adapter:
     if path.suffix != ".json":
         hint = f"Give the folder that it lies in: {path.parent}" if path.name.startswith("adapter_model") else _HINT
         raise LorascopeError("is no configuration of an adapter", where=str(path), hint=hint)
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise LorascopeError(
-            f"cannot be read: {error.strerror or error}", where=str(path), hint="Check that you may read it."
-        ) from error
-    return Adapter(str(path), _config(data, str(path)))
+    data = read_plain(path, _MOST_BYTES, hint="Check that you may read it.")
+    return Adapter(str(path), parse_object(data, str(path), _SOUND))
 
 
 def _of_files(files: Files, below: tuple[str, ...]) -> Adapter:
     if CONFIG not in files.names:
         raise _none_there(files, below)
     where = f"{files.where}/{CONFIG}"
-    size = files.size(CONFIG)
     faults: list[str] = []
     hints: list[str] = []
     config: Mapping[str, Any] = {}
     tensors: Mapping[str, Tensor] | None = None
     try:
-        config = _config(files.read([Span(CONFIG, 0, min(size, _MOST_BYTES + 1))])[0], where)
+        config = read_object(files, CONFIG, _MOST_BYTES, _SOUND, where=where)
     except LorascopeError as error:
         faults += (f"{CONFIG} {fault}" for fault in error.faults)
         hints.append(error.hint)
@@ -131,17 +128,6 @@ def _of_files(files: Files, below: tuple[str, ...]) -> Adapter:
     if faults:
         raise LorascopeError(*faults, where=files.where, hint=" ".join(dict.fromkeys(hints)))
     return Adapter(where, config, tensors, tuple(_notes(files.names)))
-
-
-def _config(data: bytes, where: str) -> Mapping[str, Any]:
-    if len(data) > _MOST_BYTES:
-        raise LorascopeError(
-            f"has more than the {_MOST_BYTES} bytes that are read", where=where, hint=f"Is this an {CONFIG}?"
-        )
-    config = parse_json(data, where, f"PEFT's save_pretrained writes a sound {CONFIG}.")
-    if not isinstance(config, dict):
-        raise LorascopeError(f"is {quoted(config)}, not an object", where=where, hint=f"Is this an {CONFIG}?")
-    return config
 
 
 def _notes(names: frozenset[str]) -> Iterator[str]:
@@ -159,7 +145,7 @@ def _notes(names: frozenset[str]) -> Iterator[str]:
 
 
 def _none_there(files: Files, below: tuple[str, ...]) -> LorascopeError:
-    """What is there instead of an adapter, and what to do about it."""
+    """The error for a place without an adapter: what is there instead."""
     fault, hint = f"there is no {CONFIG}", _HINT
     if below:
         shown = ", ".join(map(quoted, below[-_MOST_LISTED:]))
@@ -182,7 +168,7 @@ def _none_there(files: Files, below: tuple[str, ...]) -> LorascopeError:
 
 
 def _below(folder: Path) -> tuple[str, ...]:
-    """The folders right below that hold an adapter, by number: a trainer's `checkpoint-500`, an adapter of another name."""
+    """Subfolders that hold an adapter, by number, such as `checkpoint-500`."""
     try:
         names = [entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()]
     except OSError:

@@ -1,4 +1,4 @@
-"""A model's own numbers from its configuration, under whichever name that keeps them."""
+"""Dimensions of a model, by whatever names its configuration uses."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LARGEST = 2**60
 
 
 def read_dimensions(get: Callable[[str], Any], weights: Sequence[Weight], parameters: int) -> Dimensions:
-    """The figures of a model.
+    """The dimensions of a model.
 
     Args:
         get: The value of a name in the (text) configuration; anything but a whole number counts as absent.
@@ -73,7 +73,7 @@ def checked_dimensions(
     *,
     complete: bool = True,
 ) -> tuple[Dimensions, list[str]]:
-    """The figures of a checkpoint, and a sentence for each that its tensors contradict: those are the tensors' own.
+    """Dimensions of a checkpoint, corrected where its tensors contradict them.
 
     Args:
         get: As for `read_figures`.
@@ -102,7 +102,7 @@ def checked_dimensions(
 
 
 def intermediate_size(weights: Sequence[Weight]) -> int | None:
-    """The commonest width of dense feed-forward layers."""
+    """The most common width of dense feed-forward layers."""
     wide = (w for w in weights if w.role.variant == "dense" and w.role.component == "text" and len(w.shape) == 2)
     widths = Counter(weight.shape[0] for weight in wide if weight.role.part == "up")
     return widths.most_common(1)[0][0] if widths else None
@@ -179,7 +179,10 @@ class _Shown:
         return layers <= most or (runs <= _MOST_RUNS and not left) or (not self._complete and layers <= _DEEPEST)
 
     def _is_part(self, value: int) -> bool:
-        """Half of the figure is a size (RecurrentGemma), or two thirds of it, rounded up to a multiple of 256 (LFM2)."""
+        """Half of the value is a size, or two thirds rounded up.
+
+        RecurrentGemma halves it; LFM2 rounds two thirds up to a multiple of 256.
+        """
         parts = {value // 2, -(-(value * 2 // 3) // 256) * 256}
         return not parts.isdisjoint(self._sizes)
 
@@ -187,7 +190,7 @@ class _Shown:
         return any(weight.role.variant == "dense" and weight.role.part == "down" for weight in self._weights)
 
     def _divides(self, value: int, parts: Collection[str]) -> bool:
-        """Some matrix of these parts has as many rows for each of so many heads; or there is none."""
+        """The number of heads divides the rows of some matrix."""
         rows = {
             weight.shape[-2]
             for weight in self._weights
@@ -199,7 +202,7 @@ class _Shown:
 
 
 def _width(weight: Weight) -> int:
-    """The hidden size that a weight reads or makes; 0 where it says nothing of it."""
+    """Hidden size that a weight reads or writes; 0 where unknown."""
     role = weight.role
     if role.block in ("attention", "ffn"):
         if role.part in ("q", "k", "v", "qkv", "gate", "up", "gate_up"):
@@ -209,7 +212,7 @@ def _width(weight: Weight) -> int:
 
 
 def _expert_counts(weights: Sequence[Weight]) -> set[int]:
-    """How many routed experts stand together; nothing where several share one matrix."""
+    """Numbers of routed experts; none where several share one matrix."""
     counts: set[int] = set()
     numbered: dict[str, set[str]] = {}
     for weight in weights:

@@ -1,4 +1,4 @@
-"""What a source given as text may be: a built-in model or a Hub id."""
+"""Kinds of sources that a text may name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FILE = re.compile(r".*\.(?:json|jsonl|ya?ml|toml|txt|py|ipynb|sh|safetensors|gg
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text may name a Hub repository: not a file of a kind that is read here."""
+    """A text that may name a Hub repository, not a file."""
     return HUB_ID.fullmatch(text) is not None and _FILE.fullmatch(text) is None
 
 
 def names_builtin_model(source: str) -> bool:
-    """Whether a text means a built-in model: no folder of that name holds a model."""
+    """A text that names a built-in model, not a folder."""
     return bool(MODEL_TYPE.fullmatch(source)) and is_builtin(source) and not Path(source, "config.json").exists()

@@ -1,4 +1,4 @@
-"""Modules from tensor names and shapes alone, for models whose code is not here."""
+"""Modules from names and shapes alone, for models without known code."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class NameReading:
 
 
 def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
-    """The module tree that the names imply, each module with the kind that its name and shapes speak for.
+    """The module tree that names imply, kinds by name and shape.
 
     A 2-D `weight` is a linear layer unless its name says embedding or norm; with three dimensions and more it is a
     convolution, or a stack of experts where a word says so; any other parameter is bare. Which way a matrix is stored
@@ -101,7 +101,7 @@ def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
 
 
 def flattened(modules: Iterable[Module], model_type: str) -> dict[str, tuple[int, ...]]:
-    """Weights of one dimension or none whose names are those of matrices: parameter to shape."""
+    """Weights with the names of matrices and fewer than two dimensions."""
     found = {}
     for module in modules:
         weight = dict(module.parameters).get("weight", (1, 1))
@@ -135,7 +135,7 @@ def input_output_embeddings(weights: Sequence[Weight]) -> tuple[str, str]:
 
 
 def _the_one(weights: Sequence[Weight]) -> str:
-    """The module that holds the largest of the weights, if it is only one."""
+    """The module of the largest weight, if there is only one."""
     most = max((weight.size for weight in weights), default=0)
     modules = {weight.module for weight in weights if weight.size == most}
     return modules.pop() if len(modules) == 1 else ""
@@ -164,7 +164,7 @@ def _natural(names: Iterable[str]) -> list[str]:
 
 
 def _opened(names: Iterable[str], most: int) -> dict[str, Parameters]:
-    """Every module that holds one of the tensors and every container around it, still empty."""
+    """Every module that holds a tensor, and the containers around it."""
     own: dict[str, Parameters] = {"": {}}
     for name in names:
         module = name.rpartition(".")[0]
@@ -197,7 +197,7 @@ def _in_order(parameters: Parameters) -> tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def _kind(name: str, parameters: Parameters, modules: Mapping[str, Parameters]) -> str:
-    """The module's kind, as `Module.kind` has it, by its last word and its weight's dimensions."""
+    """The module's kind, by its last word and its weight's dimensions."""
     weight = parameters.get("weight", ())
     words = [word for word in name.split(".") if not NUMBER.fullmatch(word)]
     leaf = words[-1] if words else ""
@@ -214,19 +214,19 @@ def _kind(name: str, parameters: Parameters, modules: Mapping[str, Parameters]) 
 
 
 def _is_embedding(leaf: str) -> bool:
-    """Whether a module's last word names a table of rows; one that the lexicon does not know says `embed`."""
+    """A module's last word names a table of rows."""
     role = _LEAF_ROLES.get(leaf)
     return role in _EMBEDDING_ROLES if role else "embed" in leaf.lower() and "proj" not in leaf
 
 
 def _block(name: str) -> str:
-    """The name up to its first number: the layer that a module stands in."""
+    """The name up to its first number: the module's layer."""
     number = NUMBER.search(name)
     return name[: number.end()] if number else ""
 
 
 def _stored_in_out(own: Mapping[str, Parameters], kinds: Mapping[str, str]) -> tuple[set[str], set[str]]:
-    """The matrices that are stored (in, out), and those beside them that nothing decides.
+    """Matrices that are stored (in, out), and undecided ones.
 
     The bias tells, by its length, of every matrix that is not square; a square one with a bias goes with its layer.
     """
@@ -243,7 +243,7 @@ def _stored_in_out(own: Mapping[str, Parameters], kinds: Mapping[str, str]) -> t
 
 
 def _experts_in_out(parameters: Parameters) -> bool:
-    """Whether bare experts are stored (experts, in, out), which a fused gate and up beside its down tells.
+    """Bare experts are stored (experts, in, out), by their shapes.
 
     Apart, gate, up and down fit both ways, and are taken for (experts, out, in).
     """

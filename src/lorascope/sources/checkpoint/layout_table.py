@@ -49,7 +49,7 @@ class ModelFacts:
 
 
 def facts_under(facts: ModelFacts, config: Mapping[str, Any]) -> ModelFacts:
-    """Facts of a model under its configuration: PEFT asks for embeddings unless they are untied."""
+    """Facts of a model; no refusal where its embeddings are untied."""
     untied = facts.refusal and config.get("tie_word_embeddings") is False
     return dataclasses.replace(facts, refusal="") if untied else facts
 
@@ -101,7 +101,10 @@ def _text() -> str:
 
 @cache
 def _row(section: str, key: str = "") -> Any:
-    """One row of the table, or None. Parsing the whole table would take longer than all the rest."""
+    """One row of the table, or None.
+
+    Parsing the whole table would take longer than everything else.
+    """
     if not key.isprintable():  # a configuration's model type may be anything
         return None
     mark = f"\n{section}\t{key}\t"
@@ -131,7 +134,7 @@ def _classes(head: str) -> Mapping[str, str]:
 
 @cache
 def layout(key: str) -> Layout | None:
-    """A class of the table by its key: its name, with `~2` where classes share one."""
+    """A class of the table, by its key (`~2` where names are shared)."""
     row = _row("classes", key)
     if isinstance(row, str):  # the first class that is built alike
         row = _row("classes", row)
@@ -175,7 +178,7 @@ def classes_of(model_type: str) -> tuple[str, ...]:
 
 
 def class_for(model_type: str, head: str) -> str:
-    """The class of a model type with a head (`base` for none), or empty."""
+    """The class of a model type with a head, or empty."""
     key = _classes(head).get(model_type, "")
     return key if layout(key) is not None else ""
 
@@ -200,7 +203,7 @@ def setting(config: Mapping[str, Any], name: str, model_type: str = "") -> Any:
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a configuration for the language model, with its model type."""
+    """The language model's part of a configuration, with its model type."""
     facts = config_facts(config.get("model_type"))
     key = facts.get("text", "")
     return inner_config(config, key, str(config.get("model_type"))) if key else config
@@ -231,7 +234,7 @@ def _with_type(config: Mapping[str, Any], model_type: str) -> Iterator[Mapping[s
 
 
 def class_in_slot(keys: tuple[str, ...], model_type: str) -> str:
-    """The class in a slot for a model type, as seen there or as the Auto class builds."""
+    """The class in a slot for a model type."""
     for key in keys:
         row = layout(key)
         if row is not None and row.model is not None and row.model.model_type == model_type:

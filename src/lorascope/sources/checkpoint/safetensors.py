@@ -10,7 +10,8 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.gc_paused import no_collection
 from lorascope.sources.checkpoint.types import Checkpoint, Files, Span, Tensor
-from lorascope.sources.files.json_text import first_faults, parse_json
+from lorascope.sources.files.json_files import read_object
+from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.files.safetensors_header import MOST_TENSORS, parse_header
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES
 
@@ -169,15 +170,11 @@ def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[
 
 
 def _config(files: Files) -> Mapping[str, Any]:
-    where = f"{files.where}: config.json"
     if "config.json" not in files.names:
         fault, hint = _why_not(files)
         raise LorascopeError(f"there is no config.json; {fault}", where=files.where, hint=hint)
-    text = _whole_file(files, "config.json", MOST_CONFIG_BYTES)
-    config = parse_json(text, where, "Is this a model's config.json?", most_values=MOST_VALUES)
-    if not isinstance(config, dict):
-        raise LorascopeError(f"is {quoted(config)}, not an object", where=where, hint="Is this a model's config.json?")
-    return config
+    hint = "Is this a model's config.json?"
+    return read_object(files, "config.json", MOST_CONFIG_BYTES, hint, most_values=MOST_VALUES)
 
 
 def _chosen(files: Files, named: object) -> str:
@@ -215,15 +212,6 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(quoted, names[:4])) + more
 
 
-def _whole_file(files: Files, name: str, most: int) -> bytes:
-    size = files.size(name)
-    if size > most:
-        raise LorascopeError(
-            f"{size} bytes are more than the {most} that are read", where=f"{files.where}: {name}", hint=_DAMAGED
-        )
-    return files.read([Span(name, 0, size)])[0]
-
-
 def _weight_map(files: Files, index: str) -> dict[str, str]:
     """Tensor name to shard, every one of which is there.
 
@@ -231,8 +219,7 @@ def _weight_map(files: Files, index: str) -> dict[str, str]:
         LorascopeError: With every fault of the index.
     """
     where = f"{files.where}: {index}"
-    data = parse_json(_whole_file(files, index, MOST_INDEX_BYTES), where, _DAMAGED)
-    weight_map = data.get("weight_map") if isinstance(data, dict) else None
+    weight_map = read_object(files, index, MOST_INDEX_BYTES, _DAMAGED).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise LorascopeError(f"weight_map is {quoted(weight_map)}, not an object of files", where=where, hint=_DAMAGED)
     faults = []

@@ -1,4 +1,4 @@
-"""Which parameters share one tensor, so that a checkpoint holds only one of them.
+"""Tied parameters, of which a checkpoint holds only one.
 
 Restates `PreTrainedModel.get_expanded_tied_weights_keys` and the symmetric part of `tie_weights` (transformers 5.23) over
 names instead of parameters.
@@ -17,7 +17,7 @@ _SPECIAL = re.compile(r"[^\w.]|\.[*+?]")
 
 
 def tied(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
-    """Every parameter that shares another's tensor, to the one whose tensor it is.
+    """Tied parameters, each with the one whose tensor it shares.
 
     Args:
         parts: The model and the models in it.
@@ -39,7 +39,7 @@ def tied(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
 
 
 def _pairs(target: str, source: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(parameter, source) for one entry of `_tied_weights_keys`, whichever of the two are there.
+    """(parameter, source) pairs of one entry of `_tied_weights_keys`.
 
     The partner of a name is found where both patterns differ only in what they begin with. Others (Zamba's, which
     speak of layer numbers) are left to `completed`.
@@ -56,14 +56,14 @@ def _pairs(target: str, source: str, names: Sequence[str]) -> Iterator[tuple[str
 
 
 def _literal(pattern: str) -> tuple[str, str]:
-    """What every match of a pattern begins with, and the rest of the pattern."""
+    """The literal start of a pattern, and the rest."""
     pattern = pattern.replace("\\.", ".").removeprefix("^").removesuffix("$")
     special = _SPECIAL.search(pattern)
     return (pattern, "") if special is None else (pattern[: special.start()], pattern[special.start() :])
 
 
 def completed(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
-    """Parameters of layers that share a block with an earlier layer (Zamba), to those whose tensors they are.
+    """Parameters of layers that share an earlier layer's block (Zamba).
 
     The n-th layer that lacks the block has that of the n-th layer that holds one, over and over, as Zamba2's
     `num_mem_blocks` blocks take turns.
@@ -103,7 +103,7 @@ def completed(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str
 
 
 def groups(pairs: Mapping[str, str], order: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Pairs as groups of names that share one tensor, each and all in the order of the parameters."""
+    """Groups of names that share one tensor, in the parameters' order."""
     leader: dict[str, str] = {}
 
     def lead(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a checkpoint is to lorascope: its files, its configuration, and its tensors as the headers describe them.
+"""Values of a checkpoint: files, configuration, tensors.
 
 Nothing here reads. `folders` and `hub` say where bytes come from, `safetensors` turns headers into `Tensor`s,
 `quantization` turns those into `Stored` ones.
@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 
 class Files(Protocol):
-    """The files of one checkpoint, wherever they lie: a folder or a repository at a fixed commit.
+    """Files of one checkpoint: a folder, or a repository at a commit.
 
     Attributes:
         where: What messages call it: the folder's path or the repository's id.
@@ -54,7 +54,9 @@ class Files(Protocol):
         ...
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """The bytes of each span, in order; fewer where the file ends before. Whole files are never fetched for it.
+        """The bytes of each span, in order.
+
+        They are fewer where the file ends before. Whole files are never fetched for it.
 
         Raises:
             LorascopeError: A file is not among `names` or cannot be read, or the spans are more than headers can need.
@@ -96,7 +98,7 @@ class Checkpoint:
 
 
 class Stored(NamedTuple):
-    """One tensor as it would be without quantization: what a checkpoint in full precision would hold.
+    """A tensor as a checkpoint in full precision would hold it.
 
     Attributes:
         name: Its name there; `X.weight` for a layer that is stored packed.

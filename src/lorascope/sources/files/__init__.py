@@ -1,1 +1,1 @@
-"""Bytes from a folder or the Hub, and readers of each file format."""
+"""Files: bytes from a folder or the Hub, and their formats."""

@@ -1,4 +1,4 @@
-"""The files of a checkpoint in a local folder, none of which leads out of it."""
+"""Files of a local folder; none leads out of it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Folder:
             return os.fstat(file.fileno()).st_size
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """The bytes of each span, in order; fewer where the file ends before.
+        """The bytes of each span, fewer where the file ends.
 
         Raises:
             LorascopeError: A file is not among `names` or cannot be read, or the spans are more than headers can need.
@@ -93,7 +93,7 @@ class Folder:
 
 
 def open_folder(path: Path, *, needed: tuple[str, ...] = _READ) -> Folder:
-    """The plain files at the root of a folder, none of them opened.
+    """The plain files at a folder's root, none opened.
 
     A link counts where it leads to a plain file within the folder or, in a snapshot of the Hugging Face cache, within the
     same repository's `blobs`, where the cache keeps its files.
@@ -134,7 +134,7 @@ def open_folder(path: Path, *, needed: tuple[str, ...] = _READ) -> Folder:
 
 
 def _kept(root: Path) -> Iterator[str]:
-    """Where links of a snapshot of the Hugging Face cache may lead, as patterns.
+    """Patterns of where links of a Hugging Face snapshot may lead.
 
     That is from `models--owner--name/snapshots/commit` to the repository's `blobs`, and since huggingface_hub 2.4 on to
     the cache's own store of what several repositories share, `blobs/ab/<64 hexadecimal digits>`.

@@ -1,4 +1,4 @@
-"""Headers of GGUF files: metadata, and the tensors' names, logical shapes and types.
+"""Headers of GGUF files: metadata, tensor names, shapes and types.
 
 Written to https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The header has no length: it is parsed as its
 bytes arrive, in reads that grow, so nothing is parsed twice and no weight is read but for the end of the last read.
@@ -80,7 +80,7 @@ TYPES: Mapping[int, tuple[str, int, int]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Gguf:
-    """The header of a GGUF model, of all its files where it is split.
+    """Header of a GGUF model, all its files together.
 
     Attributes:
         where: What messages call it.
@@ -104,7 +104,7 @@ class Gguf:
 
 
 def read_gguf(files: Files, name: str) -> Gguf:
-    """The header of a GGUF file, and of the other files where the model is split.
+    """Read the header of a GGUF model, split or not.
 
     Args:
         files: Where it lies.
@@ -139,7 +139,7 @@ def read_gguf(files: Files, name: str) -> Gguf:
 
 
 def _parts(files: Files, stem: str, count: int) -> tuple[str, ...]:
-    """All files of a split model, which must be there."""
+    """All files of a split model."""
     where = _where(files, stem)
     if not 1 <= count <= _MOST_FILES:
         raise LorascopeError(f"a model in {count} files", where=where, hint=f"1 to {_MOST_FILES} files can be read.")
@@ -154,7 +154,7 @@ def _parts(files: Files, stem: str, count: int) -> tuple[str, ...]:
 
 
 def _faults_of_whole(metadata: Mapping[str, Any], tensors: Mapping[str, Entry], files: int) -> list[str]:
-    """What is wrong with the parts together."""
+    """Faults of the parts together."""
     faults = []
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
@@ -176,7 +176,7 @@ def _printable(name: str) -> str:
 
 
 class _File:
-    """One file's bytes from its start, fetched as the parser comes to them, and what is read from them."""
+    """One file, parsed as its bytes arrive."""
 
     def __init__(self, files: Files, name: str, most: int) -> None:
         self.where = _where(files, name)
@@ -191,7 +191,7 @@ class _File:
         self.tensors: dict[str, Entry] = {}
 
     def parse(self) -> _File:
-        """Reads the whole header."""
+        """Read the whole header."""
         self._check_magic()
         count, keys = self._number("Q"), self._number("Q")
         self._at_most(count, _MOST_TENSORS, "tensors", 24)
@@ -296,7 +296,7 @@ class _File:
         return ends, faults
 
     def _faults_of_data(self, ends: list[tuple[int, int, str]]) -> list[str]:
-        """Whether every tensor's data lies in the file, at an aligned place of its own."""
+        """Faults of the tensors' places: outside, unaligned, overlapping."""
         alignment = self.metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 1 <= alignment <= 2**20 or alignment & (alignment - 1):
             return [f"general.alignment is {quoted(alignment)}, not a power of two"]
@@ -316,7 +316,7 @@ class _File:
     # Reading.
 
     def _take(self, count: int) -> int:
-        """Goes past some bytes and says where they start; fetches them first where they are not here yet."""
+        """Skip some bytes, fetched if needed; their start is returned."""
         start = self.at
         self.at += count
         if self.at > len(self.data):
@@ -324,7 +324,7 @@ class _File:
         return start
 
     def _fetch(self, end: int) -> None:
-        """Reads on, to `end` at least: the first time a megabyte, then twice as much as there is."""
+        """Fetch up to `end`, at least a megabyte, then double."""
         if end > self.size:
             self._fail(f"it ends after {self.size} bytes, in the middle of its header")
         if end > self.most:
@@ -357,7 +357,7 @@ class _File:
         return bytes(self.data[start : self.at])
 
     def _skip_texts(self, count: int) -> None:
-        """Goes past texts. There are a million of them in a large vocabulary, hence no calls within."""
+        """Skip texts; large vocabularies have a million."""
         unpack = struct.Struct("<Q").unpack_from
         data, at = self.data, self.at
         for _ in range(count):
@@ -368,7 +368,7 @@ class _File:
         self._take(0)
 
     def _at_most(self, count: int, most: int, what: str, width: int) -> None:
-        """Refuses a count that no real file has, or that the rest of the file cannot hold."""
+        """Refuse a count that no real file or this file can hold."""
         if count > most or self.at + count * width > self.size:
             self._fail(f"it claims {count} {what}, more than {'fit into the file' if count <= most else f'{most}'}")
 
@@ -377,7 +377,7 @@ class _File:
 
 
 def _fault_of_tensor(name: str, shape: tuple[int, ...], kind: int, again: bool) -> str:
-    """What is wrong with an entry of the tensor table, or nothing."""
+    """The fault of an entry of the tensor table, or empty."""
     if not _TENSOR_NAME.fullmatch(name):
         return f"a tensor is called {quoted(name)}, which is no name"
     if again:

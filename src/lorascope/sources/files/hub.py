@@ -1,4 +1,4 @@
-"""A Hub repository as files: pinned to a commit, large files read in parts."""
+"""Hub repositories as files, pinned to a commit."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Repository:
             raise LorascopeError(*faults, where=self.where, hint=hint)
 
     def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
-        """The bytes of each span, in order, by a few requests at a time."""
+        """The bytes of each span, by a few requests at once."""
         if not spans:
             return []
         ended = threading.Event()
@@ -170,7 +170,7 @@ class Repository:
 
 
 def _joined(spans: Sequence[Span]) -> dict[Span, list[Span]]:
-    """Spans that cover all others with one request each, with what each covers."""
+    """Spans that cover all others, with what each covers."""
     groups: list[list[Span]] = []
     end = 0
     for span in sorted(spans, key=lambda span: (span.file, span.start)):
@@ -186,7 +186,9 @@ def _joined(spans: Sequence[Span]) -> dict[Span, list[Span]]:
 def open_repository(
     name: str, revision: str | None = None, *, progress: Callable[[int, int], None] | None = None
 ) -> Repository:
-    """A model repository on the Hub, pinned to its present commit; no file is read yet.
+    """Open a Hub repository, pinned to its present commit.
+
+    No file is read yet.
 
     Where the Hub does not answer, or must not be asked (`HF_HUB_OFFLINE`), huggingface_hub's cache is read.
 
@@ -242,7 +244,7 @@ def open_repository(
 
 
 def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, int | None]]:
-    """The commit, and the files at the root with their sizes where stated."""
+    """The commit, and the root's files with their stated sizes."""
     commit, siblings = facts.get("sha"), facts.get("siblings")
     if not (isinstance(commit, str) and _COMMIT.fullmatch(commit) and isinstance(siblings, list)):
         raise LorascopeError(

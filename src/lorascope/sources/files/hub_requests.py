@@ -1,4 +1,4 @@
-"""Requests for one Hub repository: bounded, retried, counted, each refusal with a next step.
+"""Requests for one Hub repository: bounded, retried and counted.
 
 huggingface_hub gives the session, the token and the settings. Its own backoff is not used: it waits for as long as a
 server asks, and reads bodies of any size into its errors.
@@ -19,7 +19,7 @@ from lorascope.foreign_text import quoted
 from lorascope.sandbox.hub_library import hub_part
 from lorascope.sandbox.watchdog import OverrunError, Watchdog
 from lorascope.sources.checkpoint.types import Span
-from lorascope.sources.files.json_text import parse_json
+from lorascope.sources.files.json_text import parse_object
 from lorascope.sources.files.redirects import MOST_REDIRECTS, peer_fault, redirect_fault, same_origin
 
 _T = TypeVar("_T")
@@ -102,13 +102,12 @@ class Connection:
         take = functools.partial(self._complete, what="the repository's facts", most=_MOST_FACTS)
         text = self._patiently(f"{url}?blobs=true", take, _MOST_FACTS)
         hint = "Check HF_ENDPOINT, and whether a proxy or a log-in page answers instead of the Hub."
-        facts = parse_json(text, url, hint)
-        if not isinstance(facts, dict):
-            raise LorascopeError(f"is a {type(facts).__name__}, not an object", where=url, hint=hint)
-        return facts
+        return parse_object(text, url, hint)
 
     def whole(self, file: str, commit: str, *, size: int | None, most: int) -> bytes:
-        """A small file, never written to disk: nothing that a server names becomes a path.
+        """A small file, never written to disk.
+
+        So nothing that a server names becomes a path.
 
         Args:
             file: Its name.
@@ -127,7 +126,7 @@ class Connection:
         return body
 
     def part(self, span: Span, ended: threading.Event, commit: str) -> tuple[bytes, int | None]:
-        """Some bytes of a file, fewer where it ends before, and its size where the server states it.
+        """Some bytes of a file, and its size where stated.
 
         Args:
             span: Which bytes, at least one.
@@ -167,7 +166,10 @@ class Connection:
         return self._body(response, what, most)
 
     def _body(self, response: Any, what: str, most: int) -> bytes:
-        """The body of an answer, which must not be packed: a few bytes could fill the memory."""
+        """The body of an answer, which must not be packed.
+
+        A few packed bytes could fill the memory.
+        """
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise self._server_fault(f"packs {what} though told not to")
         begun = time.monotonic()
@@ -190,7 +192,7 @@ class Connection:
         commit: str = "",
         ended: threading.Event | None = None,
     ) -> _T:
-        """What `take` returns for the answer to a request, which is retried a few times."""
+        """What `take` returns for an answer, after a few tries."""
         begun = time.monotonic()
         tries = 0
         ended = ended or threading.Event()
@@ -210,7 +212,7 @@ class Connection:
                     ) from failure.__cause__
 
     def _once(self, url: str, headers: dict[str, str], take: Callable[[Any], _T], length: int, commit: str) -> _T:
-        """What `take` returns for the answer to one request, redirections followed, within its time."""
+        """What `take` returns for one answer, redirections followed."""
         host = url.partition("://")[2].partition("/")[0].rpartition("@")[2] or quoted(url)
         answered, begun = threading.Event(), time.monotonic()
 
@@ -369,7 +371,7 @@ def _holds_token(error: Exception) -> bool:
 
 
 def _requested_pause(response: Any) -> float:
-    """Seconds that a server asks to wait: by `Retry-After`, or by its exhausted rate limit."""
+    """Seconds to wait, by `Retry-After` or an exhausted rate limit."""
     match = re.fullmatch(r"\s*(\d{1,6})\s*", response.headers.get("Retry-After", "")) or re.search(
         r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,6})", response.headers.get("RateLimit", "")
     )

@@ -1,4 +1,4 @@
-"""JSON that anyone may have written, read strictly: what Python's reader lets pass is told, and costs are bounded."""
+"""Strict JSON, with bounded costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_FAULTS = 10
 
 
 def first_faults(faults: Iterable[str]) -> list[str]:
-    """The first ten faults, and how many there are more: a broken file has one for every entry."""
+    """The first ten faults, and the number of the others."""
     remaining = iter(faults)
     listed = list(itertools.islice(remaining, _MOST_FAULTS))
     more = sum(1 for _ in remaining)
@@ -89,8 +89,20 @@ def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MO
     return value
 
 
+def parse_object(data: bytes, where: str, hint: str = "", *, most_values: int = MOST_VALUES) -> dict[str, Any]:
+    """The object of a JSON text.
+
+    Raises:
+        LorascopeError: As `parse_json`; or it is something else.
+    """
+    value = parse_json(data, where, hint, most_values=most_values)
+    if not isinstance(value, dict):
+        raise LorascopeError(f"is {quoted(value)}, not an object", where=where, hint=hint)
+    return value
+
+
 def _measured(value: object) -> tuple[bool, int]:
-    """Whether a value is nested too deeply, and else how many strings it holds, keys included."""
+    """Too deep or not, and the number of strings, keys included."""
     strings = 0
     level: list[Any] = [[value]]
     for _ in range(MOST_NESTED + 1):

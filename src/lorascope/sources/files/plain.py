@@ -1,4 +1,4 @@
-"""One file that a user named: a regular file of a bounded size that may be read, or a clean refusal."""
+"""Reads one file that a user named, of bounded size."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KINDS = {
 
 
 def why_not_plain(status: os.stat_result) -> str:
-    """Why something is not read as a file; empty for a regular one."""
+    """Why it is not read as a file; empty for regular files."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "is not a plain file")
 
 
 def require_reachable(path: Path) -> None:
-    """Refuse a path that the system may not look for: whether it is there, nobody knows.
+    """Refuse a path whose folders may not be entered.
 
     Raises:
         LorascopeError: A folder on its way may not be entered.

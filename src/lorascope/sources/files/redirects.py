@@ -1,4 +1,4 @@
-"""Where a server may send a request on to: secure or at the same host, and never from outside into a private network."""
+"""Redirects that may be followed: never insecure, never into private networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def redirect_fault(source: str, target: str) -> str:
-    """Why a request for one address is not sent on to another; empty where it may be.
+    """Why a redirection is not followed; empty where it may be.
 
     Args:
         source: The URL that was asked for first.
@@ -42,7 +42,7 @@ def redirect_fault(source: str, target: str) -> str:
 
 
 def peer_fault(source: str, response: Any) -> str:
-    """Why the server that has answered is none to be sent on to, whatever its name led to before it was asked.
+    """Why the answering server's address is refused; empty where it may be.
 
     Args:
         source: The URL that was asked for first.
@@ -68,7 +68,7 @@ def _address_fault(found: Sequence[_Address], first: str) -> str:
 
 
 def _addresses(host: str) -> list[_Address]:
-    """The addresses of a host, as far as they can be known before it is asked. Behind a proxy only the proxy knows."""
+    """Addresses of a host; behind a proxy only literal ones."""
     try:
         # Also what is no dotted quad, but taken for one: 2130706433, 0x7f.1.
         numeric = socket.AI_NUMERICHOST if urllib.request.getproxies() else 0
@@ -80,7 +80,7 @@ def _addresses(host: str) -> list[_Address]:
 
 
 def _plain(address: _Address) -> _Address:
-    """The IPv4 address that an IPv6 address stands for."""
+    """The IPv4 address behind an IPv6 address."""
     if isinstance(address, ipaddress.IPv6Address):
         if address in _NAT64:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -89,7 +89,7 @@ def _plain(address: _Address) -> _Address:
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Both addresses are the same server's: scheme, host and port."""
+    """Same scheme, host and port."""
     return _origin(one) == _origin(other)
 
 

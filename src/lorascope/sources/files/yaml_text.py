@@ -1,4 +1,4 @@
-"""YAML that anyone may have written, read as PyYAML reads it for the trainers, its cost bounded and its slips told."""
+"""Strict YAML, as the trainers' PyYAML reads it, with bounded costs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TAGS = _NUMBERS | {f"{_STANDARD}{name}" for name in ("null", "bool", "str", "ti
 
 
 class _Loader(Composer, SafeConstructor, Resolver):
-    """PyYAML's safe loader behind its parser, without anything that a program may have added to `SafeLoader`."""
+    """PyYAML's safe loader, without additions of other programs."""
 
     def __init__(self, events: Sequence[yaml.Event]) -> None:
         self._events = events
@@ -64,7 +64,7 @@ class _Loader(Composer, SafeConstructor, Resolver):
 
 
 def parse_yaml(text: str, where: str, hint: str = _HINT) -> dict[str, Any]:
-    """The mapping at the top of a YAML text, its values as `yaml.safe_load` gives them.
+    """The mapping of a YAML text, as `yaml.safe_load` reads it.
 
     PyYAML reads YAML 1.1: `1e-4` is a text there, `no` is false. The trainers use it too, so that is what they see.
 
@@ -116,7 +116,7 @@ def parse_yaml(text: str, where: str, hint: str = _HINT) -> dict[str, Any]:
 
 
 def _bounded_events(text: str, where: str, hint: str) -> list[yaml.Event]:
-    """The parser's events, given up where they are too many or too deep: before there are nodes of them.
+    """The parser's events, bounded before nodes are made of them.
 
     Raises:
         LorascopeError: They are.
@@ -141,7 +141,7 @@ def _bounded_events(text: str, where: str, hint: str) -> list[yaml.Event]:
 
 
 def _faults(root: yaml.Node) -> Iterator[str]:
-    """What is refused, or what PyYAML would pass over: keys given twice, and parts that anchors multiply."""
+    """Refused parts: repeated keys, multiplying anchors, odd tags."""
     nodes = 0
     waiting: list[tuple[yaml.Node, int]] = [(root, 0)]
     while waiting:

@@ -1,1 +1,1 @@
-"""From a GGUF file to a model map."""
+"""Model maps from GGUF files."""

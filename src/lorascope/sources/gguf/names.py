@@ -1,4 +1,4 @@
-"""From a GGUF file's tensors to those of the checkpoint that it was converted from, by a shipped table.
+"""The original checkpoint of a GGUF file, by a packaged table.
 
 `tools/build_gguf_names.py` makes the table; `docs/gguf.md` says what it rests on. Where the table has no row, a file's
 own vocabulary still says what most tensors do (`gguf_role`).
@@ -89,7 +89,7 @@ _STACKS = {"blk": "text", "enc": "text.encoder", "dec": "text.decoder", "v": "vi
 
 @dataclasses.dataclass(frozen=True)
 class GgufCheckpoint:
-    """What a GGUF file says of the checkpoint that it was converted from.
+    """The original checkpoint, as far as a GGUF file tells.
 
     Attributes:
         config: As much of the original's `config.json` as the file tells.
@@ -111,7 +111,7 @@ class GgufCheckpoint:
 
 
 def original(gguf: Gguf) -> GgufCheckpoint:
-    """The checkpoint that a GGUF file was converted from.
+    """The original checkpoint of a GGUF file.
 
     Raises:
         LorascopeError: It holds no model but an adapter, or more experts than any model has.
@@ -136,7 +136,7 @@ def original(gguf: Gguf) -> GgufCheckpoint:
 
 
 def gguf_role(name: str) -> str:
-    """What a tensor does by GGUF's own vocabulary, as `model.classify.parse_role` reads it.
+    """Role of a tensor by GGUF's own vocabulary.
 
     Args:
         name: As in the file: `blk.3.attn_q.weight`.
@@ -165,7 +165,7 @@ def _table() -> Any:
 
 
 def _fits(family: Mapping[str, Any], gguf: Gguf, places: Mapping[str, Any]) -> bool:
-    """The architecture is the family's, and the file has the tensors and the metadata that tell it from others."""
+    """The file has the family's architecture, tensors and metadata."""
     if family["architecture"] != gguf.architecture:
         return False
     for key, value in family.get("where", {}).items():
@@ -218,7 +218,7 @@ def _places(tensors: Mapping[str, Entry]) -> dict[str, dict[tuple[str, ...], str
 def _originals(
     family: Mapping[str, Any], kept: Mapping[str, Entry], places: Mapping[str, dict[tuple[str, ...], str]], where: str
 ) -> tuple[dict[str, Stored], set[str]]:
-    """The original's tensors, and the names of the file that they came from."""
+    """The original's tensors, and the file's names they came from."""
     tensors: dict[str, Stored] = {}
     used: set[str] = set()
     for template, operation, *sources in _rules(family):
@@ -253,7 +253,7 @@ def _stored(name: str, shape: Shape, sources: Sequence[str], kept: Mapping[str, 
 
 
 def _join(shapes: Sequence[Shape], axis: int) -> Shape:
-    """Matrices, or stacks of them, put together along an axis; empty where they do not fit."""
+    """Shapes joined along an axis; empty where they do not fit."""
     first = shapes[0]
     if len(first) < -axis or any(len(shape) != len(first) for shape in shapes):
         return ()
@@ -272,7 +272,7 @@ def _one(shape: Shape) -> list[Shape]:
 
 
 def _members(shapes: Sequence[Shape], halves: int = 1) -> list[Shape]:
-    """The shapes of a stack's members; of half of each member's rows where `halves` is 2."""
+    """Shapes of a stack's members, or of half of each."""
     (shape,) = shapes
     if len(shape) < 2 or shape[0] > _MOST_MEMBERS or shape[1] % halves:
         return []
@@ -280,7 +280,7 @@ def _members(shapes: Sequence[Shape], halves: int = 1) -> list[Shape]:
 
 
 def _key_and_value(shapes: Sequence[Shape]) -> list[Shape]:
-    """What expands a latent to keys and values, from (heads, latent, key) and (heads, value, latent)."""
+    """The latent's expansion, from (heads, latent, key) and (heads, value, latent)."""
     key, value = shapes
     if len(key) != 3 or len(value) != 3 or (key[0], key[1]) != (value[0], value[2]):
         return []
@@ -346,7 +346,7 @@ def _dropped(gguf: Gguf) -> Iterator[tuple[str, str]]:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number of the metadata; of per-layer ones the first that is not zero."""
+    """A whole number; the first non-zero one of per-layer values."""
     if isinstance(value, tuple):
         value = next((one for one in value if one), None)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48 else None

@@ -1,4 +1,4 @@
-"""From a GGUF file to the map of the model that it was made from."""
+"""Maps the model that a GGUF file was made from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lorascope.sources.gguf.names import GgufCheckpoint, gguf_role, original
 
 
 def map_gguf(path: Path, *, head: str = "") -> ModelMap:
-    """The map of the original model, or of the file's own names where the original's are not known.
+    """The map of the original model, or of the file's names.
 
     Args:
         path: The file; of several parts, the first.
@@ -30,7 +30,7 @@ def map_gguf(path: Path, *, head: str = "") -> ModelMap:
 
 
 def map_header(header: Gguf, name: str, *, head: str = "") -> ModelMap:
-    """The same of a header that is read.
+    """The map of a header.
 
     Args:
         header: The header.

@@ -1,4 +1,4 @@
-"""Weights that a module works out of its parameters: parametrizations, pruning, and features that no tensor shows."""
+"""Weights that a module computes from its parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIST = "torch.nn.utils.parametrize.ParametrizationList"
 
 
 def computed_shapes(module: Any, kind: str, stored: Mapping[str, Shape]) -> Iterator[tuple[str, Shape]]:
-    """The tensors that PEFT sees of a module and that are no parameters of it, name to shape.
+    """Tensors that PEFT sees of a module and that are no parameters.
 
     The weight is among them where the class's own numbers of features, by which PEFT goes, say another shape than the
     stored one.
@@ -39,7 +39,7 @@ def computed_shapes(module: Any, kind: str, stored: Mapping[str, Shape]) -> Iter
 
 
 def _weight_of_features(module: Any, kind: str) -> Shape | None:
-    """The weight's shape by the numbers of features that a module states; None where it states none."""
+    """The weight's shape by the module's stated features, or None."""
 
     def numbers(*names: str) -> Shape | None:
         found = tuple(attribute(module, name) for name in names)
@@ -63,7 +63,7 @@ def _weight_of_features(module: Any, kind: str) -> Shape | None:
 
 
 def traits_of(module: Any) -> Iterator[Trait]:
-    """What else PEFT meets in a module, see `Trait`."""
+    """Traits of a module, see `Trait`."""
     if _parametrized(module):
         yield "parametrized"
     if any(_of_computation(value) for value in namespace(module).values()):
@@ -76,7 +76,7 @@ def traits_of(module: Any) -> Iterator[Trait]:
 
 
 def _parametrized(module: Any) -> tuple[str, ...]:
-    """The names of the tensors that `torch.nn.utils.parametrize` computes."""
+    """Names of tensors that `torch.nn.utils.parametrize` computes."""
     lists = children_of(module).get("parametrizations")
     if lists is None:
         return ()
@@ -84,5 +84,5 @@ def _parametrized(module: Any) -> tuple[str, ...]:
 
 
 def _of_computation(value: Any) -> bool:
-    """A tensor that came of others, as autograd has it."""
+    """A tensor that autograd computed from others."""
     return _TENSOR in kinds_of(type(value)) and attribute(value, "grad_fn") is not None

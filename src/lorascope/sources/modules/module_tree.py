@@ -1,4 +1,4 @@
-"""Module trees as `named_modules()` gives them, walked without running any of their code, and bounded."""
+"""Module trees, walked without running their code."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def modules_in(root: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def named_parameters(root: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """The parameters as `named_parameters()` gives them: each once, under its first name."""
+    """Parameters as `named_parameters()` lists them."""
     seen = set()
     for path, module in modules_in(root).items():
         for name, parameter in parameters_of(module).items():
@@ -108,7 +108,7 @@ def named_parameters(root: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]
 
 
 class _Faults:
-    """What is wrong with a tree: the first of each kind in words, the others as a number."""
+    """Faults of a tree, grouped by kind."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {}
@@ -201,7 +201,7 @@ def _too_large(root: object, what: str) -> LorascopeError:
 
 
 def _names(root: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """Every name of every module; a module inside of itself is passed over.
+    """Every name of every module, cycles left out.
 
     Raises:
         LorascopeError: There are too many: each doubling of a shared module doubles them.
@@ -224,7 +224,7 @@ def _names(root: torch.nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _own_shapes(path: str, module: Any, faults: _Faults, sizes: dict[int, int]) -> Iterator[tuple[str, Shape]]:
-    """A module's own parameters with their shapes; the number of scalars of each goes into `sizes`."""
+    """Shapes of a module's own parameters; their sizes go into `sizes`."""
     # Of the attribute, not of named_parameters(): a parameter shared with an earlier module must not vanish here.
     for name, parameter in parameters_of(module).items():
         if parameter is None:
@@ -257,7 +257,7 @@ def _own_shapes(path: str, module: Any, faults: _Faults, sizes: dict[int, int]) 
 
 
 def shape_of(tensor: torch.Tensor) -> Shape | None:
-    """The shape of a tensor, of which no code of a subclass is run; None if it has none of plain integers."""
+    """A tensor's shape, without running a subclass's code, or None."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""Kinds of Python objects, told by their classes alone: no attribute of an object is asked for."""
+"""Kinds of Python objects, told by their classes alone."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ _OTHERS = {
 
 
 def name_of_class(cls: type) -> str:
-    """The name of a class as one line of at most 200 characters, whatever its metaclass says."""
+    """A class's name, one line of at most 200 characters."""
     return one_line(_NAME(cls)[:_LONGEST_CLASS_NAME])
 
 
 def kinds_of(cls: type) -> tuple[str, ...]:
-    """The full names of a class and of its bases, whatever its metaclass says."""
+    """Full names of a class and its bases."""
     known = _KINDS.get(id(cls))
     if known is None or known[0] is not cls:
         if len(_KINDS) >= _MOST_KINDS:
@@ -69,7 +69,7 @@ def kinds_of(cls: type) -> tuple[str, ...]:
 
 
 def is_a(value: object, *classes: type) -> bool:
-    """As `isinstance`, but of the class alone: `__class__` and metaclasses may be foreign code."""
+    """`isinstance` without foreign code: by the class alone."""
     return any(base is wanted for base in _BASES(type(value)) for wanted in classes)
 
 
@@ -112,7 +112,7 @@ def path_text(value: object) -> str | None:
 
 
 def is_of_peft(kinds: tuple[str, ...]) -> bool:
-    """A class of PEFT, or one that is derived from such a class."""
+    """A class of PEFT, or a subclass."""
     return any(kind.startswith("peft.") for kind in kinds)
 
 
@@ -127,7 +127,7 @@ def is_sharded(kinds: tuple[str, ...]) -> bool:
 
 
 def object_faults(source: Any) -> Iterator[tuple[str, str]]:
-    """Why an object is neither a model nor a configuration, and what to give instead; nothing for what is one."""
+    """Why an object cannot be inspected, each with its hint."""
     cls = type(source)
     name, kinds = name_of_class(cls), kinds_of(cls)
     if is_a(source, type):
@@ -193,7 +193,7 @@ def _dict_fault(source: dict[Any, Any], name: str) -> tuple[str, str]:
 
 
 def unwrapped(module: Any) -> tuple[Any, tuple[str, ...]]:
-    """The model inside wrappers such as DistributedDataParallel, and the expression that gives it, part by part.
+    """The model inside wrappers, and the path to it.
 
     Raises:
         LorascopeError: A wrapper holds no model, or itself.
@@ -214,7 +214,7 @@ def unwrapped(module: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def children_of(module: object) -> Mapping[str, Any]:
-    """The registered children of a module, by attribute name; none of what TorchScript has compiled.
+    """Registered children of a module, by attribute name.
 
     Raises:
         LorascopeError: What it keeps them in is not a dictionary.
@@ -223,7 +223,7 @@ def children_of(module: object) -> Mapping[str, Any]:
 
 
 def parameters_of(module: object) -> Mapping[str, Any]:
-    """The registered parameters of a module itself, by attribute name.
+    """Registered parameters of a module itself, by attribute name.
 
     Raises:
         LorascopeError: As `children_of`.
@@ -232,7 +232,7 @@ def parameters_of(module: object) -> Mapping[str, Any]:
 
 
 def buffers_of(module: object) -> dict[str, Any]:
-    """The dictionary of the registered buffers of a module itself.
+    """The dictionary of a module's own buffers.
 
     Raises:
         LorascopeError: As `children_of`.
@@ -259,7 +259,7 @@ def _registered(module: object, name: str) -> dict[str, Any]:
 
 
 def namespace(value: object) -> dict[str, Any]:
-    """The attributes that an object holds itself, asked of no code of its own."""
+    """Attributes that an object holds itself, no code run."""
     try:
         found = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -268,7 +268,7 @@ def namespace(value: object) -> dict[str, Any]:
 
 
 def attribute(value: object, name: str, default: Any = None) -> Any:
-    """An attribute of a foreign object; the default where asking for it raises anything but an interrupt."""
+    """A foreign object's attribute; the default where asking raises."""
     try:
         return getattr(value, name, default)
     except KeyboardInterrupt:

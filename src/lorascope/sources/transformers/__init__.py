@@ -1,1 +1,1 @@
-"""Model maps from transformers' own classes, built without weights."""
+"""Maps from transformers' own classes, without weights."""

@@ -1,4 +1,4 @@
-"""Configurations: where they are read, what must hold of one before anything is built from it, and transformers' view of it."""
+"""Configurations: reading, checking, and transformers' own class."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 from lorascope.errors import LorascopeError, did_you_mean, error_text
 from lorascope.foreign_text import is_class_name, is_model_type, quoted
 from lorascope.sandbox.hub_library import hub_part
-from lorascope.sources.checkpoint.types import Files, Span
+from lorascope.sources.checkpoint.types import Files
 from lorascope.sources.files.folder import open_folder
-from lorascope.sources.files.json_text import first_faults, parse_json
-from lorascope.sources.files.plain import MOST_BYTES, read_plain
+from lorascope.sources.files.json_files import read_object
+from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.source_kinds import is_hub_id, names_builtin_model
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 
 # The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
 _MOST_LAYERS = 2_000
 _MOST_OTHERS = 1_000_000
+_HINT = "Is this a model's config.json?"
 _LAYERS = re.compile(
     r"(num|n|encoder|decoder|enc|dec)_(\w+_)?(layers?|blocks?|stages|groups)|\w+_(encoder|decoder)_layers|depths?|layers"
     r"|layer_types|layers_block_type|attention_types|inner_group_num"
@@ -29,7 +30,7 @@ _OTHER_COUNTS = re.compile(r"(num|n|moe_num)_(\w+_)?(experts|labels|heads|codebo
 
 
 def configuration(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The `PretrainedConfig` of a folder, a `config.json`, a Hub id, or a model type (its default configuration).
+    """The `PretrainedConfig` of a folder, file, Hub id or model type.
 
     A model type is meant unless a folder of that name has a `config.json`.
 
@@ -46,16 +47,6 @@ def configuration(source: str, *, revision: str | None = None, trust_remote_code
     raise LorascopeError(
         "has no configuration to build a model from", where=source, hint="Give a folder, a config.json or a Hub id."
     )
-
-
-def read_json(path: Path) -> object:
-    """The value of a JSON file.
-
-    Raises:
-        LorascopeError: It is no plain file, too large, cannot be read, or is not JSON; with all faults of the latter.
-    """
-    hint = "Give a config.json, or a file that lorascope saved."
-    return parse_json(read_plain(path, MOST_BYTES, hint=hint), str(path), hint)
 
 
 def _default_config(model_type: str) -> Any:
@@ -105,18 +96,12 @@ def _hub_config(name: str, revision: str | None, trust_remote_code: bool) -> Any
 
 def _config_data(files: Files, where: str) -> Mapping[str, Any]:
     """The checked configuration of a folder or repository."""
-    size = files.size("config.json")
-    hint = "Is this a model's config.json?"
-    if size > MOST_CONFIG_BYTES:
-        raise LorascopeError(
-            f"{size:,} bytes are more than the {MOST_CONFIG_BYTES:,} that are read", where=where, hint=hint
-        )
-    [text] = files.read([Span("config.json", 0, size)])
-    return checked_config(parse_json(text, where, hint, most_values=MOST_VALUES), where)
+    data = read_object(files, "config.json", MOST_CONFIG_BYTES, _HINT, where=where, most_values=MOST_VALUES)
+    return checked_config(data, where)
 
 
 def checked_config(data: object, where: str, *, typed: bool = True) -> Mapping[str, Any]:
-    """A configuration of which the model type, the class names and the counts are plausible; whose type is not asked.
+    """A configuration with plausible model type, class names and counts.
 
     Args:
         data: The value of a `config.json`.
@@ -127,27 +112,24 @@ def checked_config(data: object, where: str, *, typed: bool = True) -> Mapping[s
         LorascopeError: With everything that is not.
     """
     if not isinstance(data, dict):
-        raise LorascopeError(
-            f"holds a {type(data).__name__}, not an object", where=where, hint="Is this a model's config.json?"
-        )
+        raise LorascopeError(f"is {quoted(data)}, not an object", where=where, hint=_HINT)
     faults = []
     model_type = data.get("model_type")
-    if (typed or model_type is not None) and not is_model_type(model_type):
+    bad_type = (typed or model_type is not None) and not is_model_type(model_type)
+    if bad_type:
         faults.append(f"model_type is {quoted(model_type)}, not a text such as llama")
     faults += _count_faults(data)
     architectures = data.get("architectures")
     if not (architectures is None or (isinstance(architectures, list) and all(map(is_class_name, architectures)))):
         faults.append(f"architectures is {quoted(architectures)}, not a list of class names")
     if faults:
-        hint = "Check it against the configuration of a released model."
-        if faults[0].startswith("model_type"):
-            hint = "Is this a model's config.json?"
+        hint = _HINT if bad_type else "Check it against the configuration of a released model."
         raise LorascopeError(*first_faults(dict.fromkeys(faults)), where=where, hint=hint)
     return data
 
 
 def _native_config(config: Mapping[str, Any], where: str, hint: str) -> Any:
-    """The `PretrainedConfig` of a checked dictionary, by transformers' own class.
+    """The `PretrainedConfig` of a checked dictionary.
 
     Nothing else is read: not the folder or repository again, and nothing that the dictionary names.
     """
@@ -177,7 +159,7 @@ def _native_config(config: Mapping[str, Any], where: str, hint: str) -> Any:
 
 
 def _native_type(config: Mapping[str, Any], where: str) -> str:
-    """The model type, for which the installed transformers has code of its own, as transformers takes it.
+    """The model type, if the installed transformers knows it.
 
     Raises:
         LorascopeError: It has none.
@@ -206,7 +188,7 @@ def _native_type(config: Mapping[str, Any], where: str) -> str:
 
 
 def _count_faults(data: Mapping[str, Any]) -> Iterator[str]:
-    """Counts by which a configuration would make transformers build for hours, or nothing at all."""
+    """Counts that would make transformers build for hours, or nothing."""
     largest = {"layers": 1, "experts": 1}
     waiting: list[tuple[str, Any]] = list(data.items())
     while waiting:
@@ -239,7 +221,7 @@ def _trusted_config(name: str, where: str, hint: str, **arguments: Any) -> Any:
 
 
 def _offline_hint(error: Exception) -> str:
-    """What to do about a configuration that wants another repository to be read."""
+    """The hint for a configuration that names another repository."""
     if "OfflineModeIsEnabled" in {kind.__name__ for kind in type(error).__mro__}:
         return "It names another repository (backbone), which is not read. Put backbone_config in its place."
     return ""

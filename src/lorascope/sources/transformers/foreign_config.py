@@ -1,4 +1,4 @@
-"""What of a foreign configuration may reach transformers: no key that makes it read, fetch or run anything, no huge number."""
+"""Keeps foreign configurations from reading, fetching or running anything."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _UNREAD = re.compile(
 
 
 def buildable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a configuration without the keys by which transformers would read, fetch or run something.
+    """A copy without keys that read, fetch or run something.
 
     At every depth. transformers' own code is built of the copy, as it would be of the original.
     """
@@ -90,7 +90,7 @@ def _is_dropped(key: str) -> bool:
 
 
 def build_faults(config: Mapping[str, Any]) -> Iterator[str]:
-    """Why nothing is built from a configuration: values without end, or names of files that timm would read."""
+    """Why nothing is built: huge values, or files for timm."""
     waiting: list[tuple[str, str, Any, int]] = [("", key, value, 1) for key, value in config.items()]
     count = 0
     while waiting:

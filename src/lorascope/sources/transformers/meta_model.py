@@ -1,4 +1,4 @@
-"""A model map from transformers' own modeling code on the meta device: names and shapes, no weights.
+"""Maps transformers' own models on the meta device.
 
 Needs torch and transformers; both are imported inside the functions.
 """
@@ -38,7 +38,7 @@ HEAD_MAPPINGS: dict[Head, str] = {
 
 
 def build(config: Any, *, architecture: str = "", trust_remote_code: bool = False) -> torch.nn.Module:
-    """The model of a configuration on the meta device; nothing is allocated.
+    """Build the model of a configuration on the meta device.
 
     Building is limited in time, tensors and memory (`build_limits`). Unless code is trusted, no request leaves, and
     nothing is asked on the terminal (`seal`).
@@ -95,7 +95,7 @@ def build(config: Any, *, architecture: str = "", trust_remote_code: bool = Fals
 
 
 def build_for_head(config: Any, head: Head | None, *, trust_remote_code: bool = False) -> tuple[torch.nn.Module, Head]:
-    """The model of a configuration with a head, on the meta device, and which head it got.
+    """Build the model with a head, and say which.
 
     Args:
         config: A `PretrainedConfig`.
@@ -160,7 +160,7 @@ def _first_line(error: BaseException) -> str:
 def map_module(
     module: torch.nn.Module, *, model: str = "", head: Head | None = None, source: str = "module"
 ) -> ModelMap:
-    """The model map of a module tree, whatever device it is on; no tensor's data is read.
+    """The map of a module tree, on any device.
 
     Args:
         module: Any `nn.Module`; transformers' models bring their configuration along.
@@ -202,7 +202,7 @@ def map_module(
 
 
 def _text_config(config: Any) -> Any:
-    """The configuration of the text model, where transformers' configuration has one; else what was given."""
+    """The text model's configuration, if any; else the given one."""
     if not is_config(config):
         return config
     try:
@@ -212,7 +212,7 @@ def _text_config(config: Any) -> Any:
 
 
 def head_of(architecture: str) -> Head:
-    """The head that transformers' mappings list a model class under, or `unknown`."""
+    """The head of a model class by transformers' mappings, or `unknown`."""
     from transformers.models.auto import modeling_auto
 
     for head, mapping in HEAD_MAPPINGS.items():
@@ -257,7 +257,7 @@ def module_kind(module: torch.nn.Module) -> str:
 
 
 class EmbeddingNames(NamedTuple):
-    """What `get_input_embeddings()` and `get_output_embeddings()` return, by name, and why PEFT, which asks, would fail."""
+    """Names of the embeddings, and why PEFT would fail to find them."""
 
     input: str
     output: str
@@ -265,7 +265,7 @@ class EmbeddingNames(NamedTuple):
 
 
 def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
-    """The names of a model's input and output embeddings; empty where it has none."""
+    """Names of a model's input and output embeddings."""
     found = {"input": "", "output": ""}
     fault = ""
     for side in found:
@@ -309,7 +309,7 @@ def _name_of(root: torch.nn.Module, wanted: object) -> str:
 
 
 def moe_conversion(model_type: str) -> str:
-    """The pattern by which PEFT rewrites a configuration for this model type (its own table where it is installed)."""
+    """The pattern by which PEFT rewrites configurations of this type."""
     try:
         from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
     except ImportError:

@@ -1,4 +1,4 @@
-"""bitsandbytes: 4 bits in bytes without a shape, which is told in the data of a small tensor, and 8 bits with one."""
+"""bitsandbytes: 4-bit weights, whose shape is data, and 8-bit weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.sources.checkpoint.quantization.groups import FLOATS, Group, MisfitError, described, pieces
 from lorascope.sources.checkpoint.quantization.settings import Settings
-from lorascope.sources.files.json_text import parse_json
+from lorascope.sources.files.json_text import parse_object
 from lorascope.sources.files.safetensors_header import DTYPE_BITS
 
 NF4, FP4 = ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"
@@ -17,7 +17,7 @@ _LARGEST = 2**40
 
 
 def recover_four_bits(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
-    """The shape that the quantization state tells, checked against the bytes and the scales that are there.
+    """The shape in the quantization state, checked against the tensors.
 
     Layout of bitsandbytes 0.50 (`QuantState.as_dict(packed=True)`): two numbers in a byte, a scale for each `blocksize`
     numbers in absmax, itself quantized where nested_absmax is there.
@@ -58,16 +58,13 @@ def recover_four_bits(group: Group, settings: Settings) -> tuple[tuple[int, ...]
 
 def _state(data: bytes) -> dict[str, object]:
     try:
-        found = parse_json(data, "its quant_state")
+        return parse_object(data, "its quant_state")
     except LorascopeError as error:
         raise MisfitError(f"has a quant_state that {error.faults[0]}") from error
-    if not isinstance(found, dict):
-        raise MisfitError(f"has the quant_state {quoted(found)}, not an object")
-    return found
 
 
 def recover_eight_bits(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
-    """The shape of the weight itself, with one scale for each output (bitsandbytes 0.50, `Linear8bitLt`).
+    """The weight's own shape (bitsandbytes 0.50, `Linear8bitLt`).
 
     Raises:
         MisfitError: The tensors do not go together.

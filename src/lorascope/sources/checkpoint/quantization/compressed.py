@@ -1,4 +1,4 @@
-"""compressed-tensors' packed formats: integers packed into words, and numbers of 4 and 6 bits packed into bytes."""
+"""compressed-tensors: integers in words, 4- and 6-bit numbers in bytes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _scale_shapes(shape: tuple[int, ...], scheme: Mapping[str, Any]) -> set[tupl
 
 
 def _floats(group: Group) -> tuple[tuple[int, ...], str]:
-    """Layouts of compressed-tensors 0.20; the lengths of packed and scale in a row tell which.
+    """Layouts of compressed-tensors 0.20, told apart by their lengths.
 
     nvfp4: U8 (out, in/2), scale F8 (out, in/16), mostly with a global one. mxfp4: U8 (out, in/2), scale in exponents (out, in/32).
     mxfp6: U8 (out, 3·in/4), scale in exponents (out, in/32).

@@ -1,4 +1,4 @@
-"""The tensors that one packed weight is stored as, and the words of the rooms that say what it is without packing."""
+"""Groups of tensors that store one packed weight."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ EXPONENTS = ("F8_E8M0", "U8")
 
 
 class MisfitError(Exception):
-    """The tensors of a group do not go together; the message is a sentence that lacks the group's name."""
+    """The tensors of a group do not fit; the message lacks its name."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """One weight in the form in which it is stored.
+    """One weight as it is stored.
 
     Attributes:
         name: What it would be called without packing.
@@ -59,7 +59,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Family:
-    """One way of packing, known by the end of a name that only it uses.
+    """One way of packing, known by the end of a name.
 
     Attributes:
         anchor: That end.
@@ -82,10 +82,10 @@ class Family:
 
 
 def described(tensor: Tensor) -> str:
-    """A tensor in a message: the last words of its name, dtype and shape."""
+    """A tensor for a message: name, dtype, shape."""
     return f"{tensor.name.rpartition('.')[2]} {tensor.dtype} {list(tensor.shape)}"
 
 
 def pieces(whole: int, size: int) -> int:
-    """How many pieces of a size a whole takes, the last one perhaps not full."""
+    """Number of pieces of a size, the last perhaps not full."""
     return -(-whole // size)

@@ -1,4 +1,4 @@
-"""GPTQ and AWQ: integers of a few bits, packed into words; the same names, packed along different axes."""
+"""GPTQ and AWQ: integers of a few bits, packed into words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GPTQ_FORMATS = ("gptq", "gptq_v2", "gptq_p")
 
 
 def recover_integers(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
-    """The shape (out, in) and the quantization of a `qweight`, by what the configuration says it is.
+    """Shape and quantization of a `qweight`, by the configuration's method.
 
     Raises:
         MisfitError: The tensors do not go together, or nothing says whether it is GPTQ or AWQ.
@@ -28,7 +28,7 @@ def recover_integers(group: Group, settings: Settings) -> tuple[tuple[int, ...],
 
 
 def _gptq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
-    """Layout of AutoGPTQ 0.7 (`QuantLinear`) and GPTQModel 7.6 (`GPTQQuantLinear`), with words of w bits.
+    """Layout of AutoGPTQ 0.7 and GPTQModel 7.6, words of w bits.
 
     qweight (⌈in·b/w⌉, out), qzeros (groups, ⌈out·b/w⌉), scales (groups, out), g_idx (in).
     """
@@ -63,7 +63,7 @@ def _gptq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
 
 
 def _awq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
-    """Layouts of AutoAWQ 0.2.9 (`WQLinear_GEMM`, `_GEMV`, `_GEMVFast`) and GPTQModel 7.6 (`LLMAwqLinear`), 4 bits.
+    """Layouts of AutoAWQ 0.2.9 and GPTQModel 7.6, 4 bits.
 
     gemm: qweight I32 (in, out/8), qzeros I32 (groups, out/8), scales (groups, out).
     gemv: qweight I32 (out, in/8), qzeros I32 (out, w), scales (out, 8w), where w is the padded `_zeros_width`.
@@ -96,12 +96,12 @@ def _awq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
 
 
 def _groups(inputs: int, sizes: tuple[int, ...]) -> set[int]:
-    """How many groups of inputs share a scale; -1 stands for all of them in one."""
+    """Number of groups of inputs; -1 puts all in one."""
     return {pieces(inputs, size) if size > 0 else 1 for size in sizes}
 
 
 def _zeros_widths(inputs: int, sizes: tuple[int, ...]) -> Iterator[int]:
-    """Words that hold the zeros of a row: AutoAWQ's `calculate_zeros_width`, with 8 zeros of 4 bits in a word."""
+    """Words that hold the zeros of a row: AutoAWQ's `calculate_zeros_width`."""
     for size in sizes:
         each = size if size > 0 else max(inputs, 1)
         multiple = {32: 4, 64: 2}.get(each, 1)

@@ -1,4 +1,4 @@
-"""Numbers of 8 and 4 bits with scales beside them: fp8 of every kind, int8, NVFP4, MXFP4 and ternary BitNet."""
+"""Numbers with scales: fp8, int8, NVFP4, MXFP4 and ternary BitNet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DIMENSIONS = range(2, 6)
 
 
 def recover_scaled(group: Group, settings: Settings) -> tuple[Shape, str]:
-    """The shape and the quantization of numbers that have a scale.
+    """Shape and quantization of numbers with a scale.
 
     A weight of plain numbers stays what it is, whatever lies beside it.
 
@@ -131,7 +131,7 @@ def _grain(kind: str, shape: Shape, scale: Shape, dtype: str, settings: Settings
 
 
 def _blocks(settings: Settings) -> Iterator[tuple[int, int]]:
-    """The sizes of the blocks that share a scale, as far as the configuration states them."""
+    """Block sizes that the configuration states."""
     values = settings.values
     schemes = settings.schemes()
     sizes = [values.get("weight_block_size"), *(scheme.get("block_structure") for scheme in schemes)]
@@ -142,7 +142,7 @@ def _blocks(settings: Settings) -> Iterator[tuple[int, int]]:
 
 
 def recover_mxfp4(group: Group, settings: Settings) -> tuple[Shape, str]:
-    """The shape (experts, in, out) of fused experts in gpt-oss's layout, which is transposed when it is unpacked.
+    """The shape (experts, in, out) of gpt-oss's fused experts.
 
     transformers 5.23 (`integrations.mxfp4.convert_moe_packed_tensors`): blocks U8 (experts, out, groups, 16) with two numbers
     in a byte, scales U8 (experts, out, groups).

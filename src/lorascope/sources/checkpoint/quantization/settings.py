@@ -1,4 +1,4 @@
-"""What a checkpoint says of its quantization, wherever it says so."""
+"""Quantization settings of a checkpoint, wherever it states them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
-from lorascope.sources.checkpoint.types import Checkpoint, Span
-from lorascope.sources.files.json_text import parse_json
+from lorascope.sources.checkpoint.types import Checkpoint
+from lorascope.sources.files.json_files import read_object
 
 _KEYS = ("quantization_config", "compression_config")
 _MODELOPT = "hf_quant_config.json"
@@ -40,7 +40,7 @@ class Settings:
     maker: str = ""
 
     def numbers(self, *keys: str) -> tuple[int, ...]:
-        """What the first of some keys that is there has, and then what overrides for single modules have for them.
+        """Values of the first present key, overrides for single modules included.
 
         `dynamic` is GPTQModel's key for overrides, `extra_config` AutoRound's.
 
@@ -50,7 +50,7 @@ class Settings:
         return _numbers(self, keys)
 
     def schemes(self) -> tuple[Mapping[str, Any], ...]:
-        """What each group of modules does with its weights, in the words of compressed-tensors.
+        """Weight schemes of each group of modules, as in compressed-tensors.
 
         Raises:
             LorascopeError: There are more than `_MOST_SCHEMES`.
@@ -90,7 +90,7 @@ def _numbers(settings: Settings, keys: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def read_settings(checkpoint: Checkpoint) -> Settings:
-    """What a checkpoint says of its quantization: in `config.json`, or in the file that NVIDIA's Model Optimizer writes.
+    """Read the quantization of a checkpoint.
 
     In `config.json` the whole model's word counts before the text model's (`text_config`), and that before any other
     part's, as transformers has it.
@@ -106,12 +106,7 @@ def read_settings(checkpoint: Checkpoint) -> Settings:
             if isinstance(part, Mapping) and part.get(key):
                 return _settings(part[key], key, f"config.json: {prefix}{key}")
     if _MODELOPT in checkpoint.files.names:
-        # One byte more than is allowed, to see whether it is longer.
-        data = checkpoint.files.read([Span(_MODELOPT, 0, _MOST_BYTES + 1)])[0]
-        if len(data) > _MOST_BYTES:
-            raise LorascopeError(f"is longer than {_MOST_BYTES} bytes", where=_MODELOPT, hint=_HINT)
-        found = parse_json(data, _MODELOPT, _HINT)
-        values = found.get("quantization") if isinstance(found, dict) else None
+        values = read_object(checkpoint.files, _MODELOPT, _MOST_BYTES, _HINT, where=_MODELOPT).get("quantization")
         if not isinstance(values, dict):
             raise LorascopeError(f"has {quoted(values)} for quantization, not an object", where=_MODELOPT, hint=_HINT)
         return Settings("modelopt", values, _MODELOPT) if values.get("quant_algo") else Settings()

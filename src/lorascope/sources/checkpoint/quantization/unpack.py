@@ -1,4 +1,4 @@
-"""Quantized checkpoints as they would be without their packing: one `unpack`, and a small file for each family.
+"""Unpacks quantized checkpoints, one small file per family.
 
 `settings` says what the configuration says, `groups` what a packed weight is made of. Which tensors are there decides;
 the configuration says only what they cannot.
@@ -86,7 +86,9 @@ _DAMAGED = f"If the checkpoint may be damaged, download it again. {_NEXT}"
 
 
 class _Batch(NamedTuple):
-    """The weights of one family: a stem for each, and its tensors by the ends of their names, the numbers first.
+    """The packed weights of one family, all at once.
+
+    A stem for each, and its tensors by the ends of their names, the numbers first.
 
     All at once, because most of the time would go into one object for each weight.
     """
@@ -153,7 +155,7 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
 
 
 def unpacked_name(name: str) -> str:
-    """The name that a tensor's weight has without packing; empty where that takes the tensor's bytes."""
+    """A weight's name without packing; empty where its bytes are needed."""
     for family in _FAMILIES:
         if name.endswith((family.anchor, *family.data)):
             return "" if family.data else name.removesuffix(family.anchor) + family.logical
@@ -163,7 +165,7 @@ def unpacked_name(name: str) -> str:
 def _recovered(
     batch: _Batch, data: Mapping[int, Mapping[str, bytes]], settings: Settings, faults: list[str]
 ) -> Iterator[Stored]:
-    """The weights of one family without packing; those that cannot be so become faults."""
+    """The weights of one family without packing; misfits become faults."""
     family, ends, stems, rows = batch
     # What was worked out for tensors of certain types and shapes holds for all of them, where it rests on those alone.
     known: dict[object, tuple[tuple[int, ...], str]] = {}
@@ -186,7 +188,7 @@ def _recovered(
 
 
 def _check_supported(settings: Settings, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Whether the format that the configuration names is known, where there is anything that is not plain numbers.
+    """Refuse unknown formats, unless all numbers are plain.
 
     Raises:
         LorascopeError: It is not.
@@ -205,14 +207,14 @@ def _check_supported(settings: Settings, tensors: Mapping[str, Tensor], where: s
 
 
 def _owner(name: str, *weights: Mapping[str, object]) -> str:
-    """The weight that a scale of activations or of the cache lies beside; empty where there is none."""
+    """The weight that a scale of activations or caches belongs to."""
     stem, _, end = name.rpartition(".")
     candidates = (f"{stem}.weight", stem + _CACHE.get(f".{end}", ".weight"))
     return next((weight for weight in candidates if any(weight in table for table in weights)), "")
 
 
 def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Batch], set[str], list[str]]:
-    """The groups of tensors that belong together, the names of all of them, and what claims one that another group has."""
+    """Groups of tensors, their names, and faults of overlapping groups."""
     # Few ends are there in any one checkpoint, and to look for the others beside each weight would take most of the time.
     leaves = [f".{leaf}" for leaf in {name.rpartition(".")[2] for name in tensors}]
 
@@ -243,7 +245,7 @@ def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Batch], set[str], list
 
 
 def _unclaimed(batch: _Batch, taken: set[str], faults: list[str]) -> tuple[_Batch, set[str]]:
-    """The weights of whose tensors none belongs to another, and what is taken together with theirs."""
+    """Weights whose tensors belong to no other, and all taken names."""
     names = [part.name for row in batch.rows for part in row if part]
     together = taken.union(names)
     if len(together) == len(taken) + len(names):
@@ -263,7 +265,7 @@ def _unclaimed(batch: _Batch, taken: set[str], faults: list[str]) -> tuple[_Batc
 
 
 def _data(checkpoint: Checkpoint, batches: list[_Batch], faults: list[str]) -> dict[int, dict[int, dict[str, bytes]]]:
-    """The bytes that the families ask for, by the indices of batch and weight; tensors too long for it become faults."""
+    """Bytes that the families need, by batch and weight."""
     wanted: dict[tuple[int, int, str], Span] = {}
     for number, (family, ends, _, rows) in enumerate(batches):
         for index, row in enumerate(rows if family.data else ()):
@@ -284,7 +286,7 @@ def _data(checkpoint: Checkpoint, batches: list[_Batch], faults: list[str]) -> d
 
 
 def _leftover_faults(tensor: Tensor, settings: Settings) -> list[str]:
-    """What is wrong with a tensor that belongs to no group."""
+    """Faults of a tensor outside of all groups."""
     name = tensor.name
     if name.endswith(_ORPHANS):
         return [f"{quoted(name)} belongs to a packed weight that is not there"]
