@@ -1,1 +1,1 @@
-"""Checks: what a configuration really does on a model, and what is wrong with it."""
+"""Checks: what a configuration does on a model, and what is wrong."""

@@ -1,4 +1,4 @@
-"""Checks what an adapter, a list of names or a trainer's configuration does on a model."""
+"""Checks an adapter, names or a trainer's configuration on a model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check(
     serve: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Check:
-    """Which weights are adapted, at which rank and scale, and what is wrong.
+    """Check what a configuration adapts, and what is wrong with it.
 
     Args:
         model: The map of the model.
@@ -163,7 +163,7 @@ def _result(
 
 
 def _first_of_each(findings: list[Finding], where: str) -> Iterator[Finding]:
-    """The first findings of each code and severity, and after them how many more there are."""
+    """The first findings of each code and severity, and the number of others."""
     counts = Counter((finding.code, finding.severity) for finding in findings)
     seen: Counter[tuple[str, str]] = Counter()
     for finding in findings:

@@ -19,7 +19,7 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def configuration_findings(context: CheckContext) -> Iterator[Finding]:
-    """The findings on a configuration, errors first; `refused` before the findings that explain it.
+    """The findings on a configuration: `refused`, then errors, warnings, notes.
 
     Nothing that PEFT's rules report is lost: what no rule is about stands there in their own words.
     """
@@ -31,12 +31,12 @@ def configuration_findings(context: CheckContext) -> Iterator[Finding]:
 
 
 def adapter_file_findings(context: CheckContext) -> Iterator[Finding]:
-    """The findings on what the files of an adapter say beyond its configuration."""
+    """The findings on an adapter's files, beyond its configuration."""
     return apply_rules(ADAPTER_FILES, context)
 
 
 def trainer_findings(context: CheckContext) -> Iterator[Finding]:
-    """The findings on what a trainer without PEFT adapts: nothing, too much, or too little."""
+    """The findings on what a trainer without PEFT adapts."""
     if context.refusal:
         command = planning_command(context.model)
         fix = f"Name weights that the model has; lorascope export writes them from {command}"

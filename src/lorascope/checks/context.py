@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class CheckContext:
-    """A configuration, the model, and what PEFT does with the one on the other.
+    """A configuration, the model, and what PEFT does with them.
 
     Attributes:
         model: The map.
@@ -65,7 +65,7 @@ class CheckContext:
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, float]]:
-        """Rank and alpha of every adapted weight, by the name under which PEFT adapts it."""
+        """Rank and alpha of every adapted weight, by PEFT's name for it."""
         return adapted_sizes(self.resolution)
 
     @cached_property
@@ -95,7 +95,7 @@ class CheckContext:
 
     @cached_property
     def comparison(self) -> TensorComparison | None:
-        """The tensors of the file next to what PEFT would save; None without a file, or where PEFT refuses."""
+        """The file next to what PEFT would save; None if either is missing."""
         if self.tensors is None or self.refusal:
             return None
         from lorascope.checks.tensor_comparison import TensorComparison  # with what reads tables of names
@@ -122,7 +122,7 @@ class CheckContext:
 
     @property
     def is_of_peft(self) -> bool:
-        """PEFT adapts what is adapted; a trainer without PEFT does so by rules of its own."""
+        """PEFT adapts these weights, not a trainer by rules of its own."""
         return adapted_sizes(self.own_resolution).keys() == self.sizes.keys()
 
     @cached_property
@@ -140,7 +140,7 @@ class CheckContext:
         return dataclasses.replace(self, targets=TargetEntries("none"))
 
     def module_entries(self, wanted: Iterable[str]) -> tuple[str, ...]:
-        """The fewest list entries that match these modules alone; empty where that takes numbers or too many."""
+        """The fewest list entries for exactly these modules; empty if there are none without numbers."""
         return _short(shortest_endings(sorted(wanted), self.model.module_endings, numbers=False))
 
     def parameter_entries(self, wanted: Iterable[str]) -> tuple[str, ...]:

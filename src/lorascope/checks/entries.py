@@ -1,4 +1,4 @@
-"""Target entries, each matched on its own, even if PEFT rejects the configuration."""
+"""Matches each target entry on its own, even if PEFT rejects the configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Form = Literal["list", "string", "all-linear", "default", "none"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of `target_modules` or `target_parameters`; a string in `target_modules` is one entry.
+    """One entry of `target_modules` or `target_parameters`; a string is one.
 
     Attributes:
         text: As it was written.
@@ -70,7 +70,7 @@ class TargetEntries:
 
     @property
     def patterns(self) -> str | frozenset[str] | None:
-        """What PEFT matches names with; None where there is nothing to match, or no way to."""
+        """What PEFT matches names with; None if that is nothing."""
         if self.faulty or self.form == "none" or not self.modules:
             return None
         if self.form == "string":

@@ -1,4 +1,4 @@
-"""How to keep weights out of an adapter: an `exclude_modules` or other targets, tried before they are suggested."""
+"""Ways to keep weights out of an adapter, tried before they are suggested."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fix_without(context: CheckContext, weights: Sequence[Weight], others: Sequen
 
 
 def excluding_fix(context: CheckContext, adapted: Sequence[str], modules: Sequence[str]) -> str:
-    """How to keep weights out: an `exclude_modules` that was tried, or the way to have one written.
+    """How to keep weights out: settings that were tried, or a command.
 
     Args:
         context: The configuration on the model.
@@ -80,7 +80,7 @@ def excluding_fix(context: CheckContext, adapted: Sequence[str], modules: Sequen
 def _candidates(
     context: CheckContext, modules: Sequence[str], wanted: Mapping[str, object]
 ) -> Iterator[str | tuple[str, ...]]:
-    """Values of `exclude_modules` to try: the last word of the names, then whole branches."""
+    """Values of `exclude_modules` to try: last words, then branches."""
     given = context.config.exclude_modules
     leaves = tuple(dict.fromkeys(name.rpartition(".")[2] for name in modules))
     if len(leaves) == 1 and not leaves[0].isdecimal() and not (given and isinstance(given, str)):
@@ -91,7 +91,7 @@ def _candidates(
 
 
 def _other_targets(context: CheckContext, sizes: Mapping[str, tuple[int, float]]) -> str:
-    """Other targets that adapt exactly some weights at their sizes, if they fit on a line."""
+    """Other targets for exactly these sizes, if they fit on a line."""
     weights = {name: weight_of(context.model, name) for name in sizes}
     targets = [
         Assignment(weight, rank, alpha, 0)
@@ -119,7 +119,7 @@ def _other_targets(context: CheckContext, sizes: Mapping[str, tuple[int, float]]
 
 
 def _branches(modules: Sequence[str], wanted: Iterable[str]) -> list[str]:
-    """Patterns of the shortest branches without a number that hold the modules and nothing wanted."""
+    """Patterns of the shortest branches with the modules and nothing wanted."""
     occupied = {name[:at] for name in wanted for at in _dots(name)} | set(wanted)
     patterns: dict[str, None] = {}
     for name in modules:

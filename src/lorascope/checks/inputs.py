@@ -1,4 +1,4 @@
-"""Input of a check: names, an adapter, or a trainer's configuration, as it was read."""
+"""Input of a check: names, an adapter, or a trainer's configuration."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _names_in(word: str) -> list[str]:
 
 
 def _of_file(path: Path) -> CheckInput:
-    """A trainer's file, or an adapter's or a plan's under a name of its own."""
+    """A trainer's file, or an adapter's or plan's under another name."""
     from lorascope.trainers.detect import read_file
 
     content = read_file(path)

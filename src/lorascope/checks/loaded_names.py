@@ -1,4 +1,4 @@
-"""Names under which PEFT loads the tensors of an adapter's file: renamed and merged where transformers 5 does.
+"""Names under which PEFT loads an adapter's tensors with transformers 5.
 
 Restates `convert_peft_adapter_state_dict_for_transformers` of PEFT 0.21.2, which came with 0.19: with transformers 5, and
 only on model types that its conversion mapping has a row for, adapters of earlier releases are renamed, and those of
@@ -93,7 +93,7 @@ def arrivals(model: ModelMap, tensors: Mapping[str, Tensor]) -> Arrivals:
 
 
 def _rules(model: ModelMap) -> tuple[Rule, ...]:
-    """The rules of transformers, where PEFT applies them: only if the model *type* has a row, whatever its class has."""
+    """The renaming rules of transformers; PEFT applies those of model types alone."""
     if len(rules_for([SubModel("", "", model.model_type)], "")) == len(rules_for([], "")):
         return ()
     inner = (SubModel(module.name, module.class_name, "") for module in model.modules)
@@ -112,7 +112,7 @@ def _renamed(names: Iterable[str], rules: tuple[Rule, ...]) -> Iterator[tuple[st
 
 
 def _expert_leaves(rules: Iterable[Rule]) -> Iterator[tuple[str, str]]:
-    """The names of single experts' layers, with the stack that each of them is part of now."""
+    """The names of single experts' layers, with the stack of each."""
     for rule in rules:
         stack = rule.targets[0].rpartition(".")[2]
         merges = any(operation.name == "MergeModulelist" for operation in rule.operations)
@@ -121,7 +121,7 @@ def _expert_leaves(rules: Iterable[Rule]) -> Iterator[tuple[str, str]]:
 
 
 def _merged_shape(lists: list[list[Arrival]], factor: str) -> Shape | None:
-    """The shape of single experts' factors once PEFT has put them together; None where it cannot."""
+    """The shape of joined experts' factors; None if PEFT cannot join them."""
     shapes = [{arrival.shape for arrival in experts} for experts in lists]
     counts = {len(experts) for experts in lists}
     if len(counts) > 1 or any(len(distinct) != 1 for distinct in shapes) or any(len(shape) != 2 for (shape,) in shapes):

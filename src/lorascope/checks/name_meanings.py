@@ -1,4 +1,4 @@
-"""Well-known names of weights: what they mean in any model, and where a model has that."""
+"""Well-known names of weights: their meaning, and where a model has it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Place:
 
 
 def meanings_of(name: str) -> tuple[Meaning, ...]:
-    """What a name, or the end of one, means in known architectures; empty if unknown."""
+    """What a name, or its end, means in known architectures."""
     words = [word for word in NUMBER.sub("", name).split(".") if word]
     while len(words) > 1 and words[-1] in lexicon.WRAPPERS:
         words.pop()
@@ -98,7 +98,7 @@ def describe_meanings(meanings: Iterable[Meaning]) -> str:
 
 
 def find_place(context: CheckContext, meanings: Iterable[Meaning]) -> Place | None:
-    """The adaptable weights of the model itself with some meanings; None where it has none."""
+    """The adaptable weights with some meanings; None if there are none."""
     model = context.model
     weights: dict[str, Weight] = {}
     present: list[Meaning] = []
@@ -147,7 +147,7 @@ def describe_place(context: CheckContext, texts: Sequence[str], place: Place) ->
 
 
 def describe_lack(context: CheckContext, texts: Sequence[str], meanings: Sequence[Meaning]) -> str:
-    """What well-known names mean that the model does not have, in a sentence."""
+    """What well-known names mean, and that the model lacks it."""
     model, own = context.model, context.main_components
     meaning = f"{'They mean' if len(texts) > 1 else 'It means'} {describe_meanings(meanings)}"
     blocks = {weight.role.block for weight in model.weights if weight.role.component in own}
@@ -162,7 +162,7 @@ def describe_lack(context: CheckContext, texts: Sequence[str], meanings: Sequenc
 
 
 def fix_for_place(context: CheckContext, place: Place, command: str, purpose: str = "") -> str:
-    """What to write to adapt a place, or the command that writes it where entries do not suffice."""
+    """Settings that adapt a place, or the command that writes them."""
     ways = []
     if place.modules:
         ways.append(f"{in_quotes(place.modules)} in target_modules")

@@ -60,7 +60,7 @@ class OddTensors:
 
     @cached_property
     def by_cause(self) -> dict[Cause, list[tuple[Arrival, str]]]:
-        """The tensors of each cause, with the name that each should have; empty where there is no such place."""
+        """The tensors of each cause, with the name that each should have, or an empty one."""
         causes: dict[Cause, list[tuple[Arrival, str]]] = {}
         for arrival in self._comparison.odd:
             cause, place = self._cause(arrival.name)
@@ -79,7 +79,7 @@ class OddTensors:
 
     @cached_property
     def _fronts(self) -> dict[str, set[str]]:
-        """What each wanted name begins with, by what follows: from the last word before its first number."""
+        """The beginnings of wanted names, by their ends."""
         fronts: dict[str, set[str]] = {}
         for name in self._comparison.wanted.tensors:
             front, tail = _split(name.removeprefix(PREFIX))
@@ -177,6 +177,6 @@ def _other_front(front: str, right: str, converts: bool) -> Cause:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A name's front, and the rest from the last word before its first number."""
+    """A name in two, before the last word before its first number."""
     match = re.match(r"(.*?)((?:[^.]+\.)\d+\..*)", name)
     return (match[1], match[2]) if match else ("", name)

@@ -37,7 +37,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def joined(words: Iterable[str], conjunction: str = "and") -> str:
-    """Words as people list them: `a`, `a and b`, `a, b and c`."""
+    """Words as people list them: `a, b and c`."""
     *most, last = words
     return f"{', '.join(most)} {conjunction} {last}" if most else last
 

@@ -67,7 +67,7 @@ def apply_rules(kinds: tuple[ModuleType, ...], context: CheckContext) -> Iterato
 
 
 def finders_of(kinds: tuple[ModuleType, ...]) -> tuple[Finder, ...]:
-    """The functions of some kinds of rules, in the order of their definition."""
+    """The finders of some kinds of rules, in their order."""
     return tuple(value for kind in kinds for value in vars(kind).values() if isinstance(value, Finder))
 
 

@@ -1,4 +1,4 @@
-"""Declarations of findings: code, severity, meaning, and the function that looks for them."""
+"""Declarations of findings: code, severity, meaning and finder."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ class Finder:
 
 
 def finds(*rules: Rule) -> Callable[[Find], Finder]:
-    """Registers a function as the one that looks for findings of these rules."""
+    """Declares a function as the finder of these rules."""
     return lambda find: Finder(rules, find)

@@ -35,7 +35,7 @@ def suggest_alike(text: str, names: Iterable[str], count: int, cutoff: float) ->
 
 
 def pattern_of(names: Sequence[str]) -> str:
-    """A regular expression for list entries that reads the same in JSON, YAML and Python: without a backslash."""
+    """A regular expression for list entries, without a backslash."""
     escaped = [plain_pattern(name) for name in names]
     return f"(.*[.])?{escaped[0] if len(escaped) == 1 else '(' + '|'.join(escaped) + ')'}"
 

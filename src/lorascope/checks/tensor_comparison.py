@@ -1,4 +1,4 @@
-"""Compares the tensors of an adapter's file with those that PEFT would save for its configuration.
+"""Compares an adapter's tensors with those that PEFT would save.
 
 What PEFT does on loading was measured with 0.21.2: it raises on another shape and on a missing copy of a module, it
 warns of missing factors and leaves them as they are initialized, and it ignores everything else that it has no place for.
@@ -37,7 +37,7 @@ class Mismatch:
 
     @property
     def ungathered(self) -> bool:
-        """A shard of a distributed training that was not gathered: a dimension is missing or 0."""
+        """A dimension is missing or 0: a shard that was not gathered."""
         two = self.wanted.part in ("down", "up")
         return 0 in self.shape or (two and len(self.shape) < 2 <= len(self.wanted.shape))
 
@@ -109,14 +109,14 @@ class TensorComparison:
         return any(name.startswith(f"{copy}.") for copy in self.wanted.copies)
 
     def _may_be_saved(self, name: str) -> bool:
-        """A tensor that PEFT saves too and that a map cannot know: a buffer of a copied module, an odd bias."""
+        """PEFT may save it, unknown to the map: a buffer or odd bias."""
         if self.copied(name) and not (self.wanted.exact and COPY_NAME.search(name)):
             return True
         # Up to 0.20 whatever has "bias" in its name was saved, buffers too.
         return self.config.bias == "all" and "bias" in name and not OF_FACTOR.search(name)
 
     def resized(self, mismatch: Mismatch) -> tuple[int, int] | None:
-        """Rows of the vocabulary in the file and in the model, where that is all that differs."""
+        """Vocabulary of file and model, if that is all that differs."""
         wanted, shape = mismatch.wanted, mismatch.shape
         if wanted.owner not in (self.model.input_embeddings, self.model.output_embeddings):
             return None
@@ -128,11 +128,11 @@ class TensorComparison:
 
     @cached_property
     def other_sizes(self) -> list[Mismatch]:
-        """The mismatches that are neither of the rank nor of the vocabulary nor of what was never gathered."""
+        """The mismatches of neither rank, vocabulary nor shards."""
         return [m for m in self.mismatches if m.rank is None and self.resized(m) is None and not m.ungathered]
 
     def missing(self, elsewhere: Container[str]) -> list[SavedTensor]:
-        """What is not in the file, under its own name or under one of those that it has elsewhere."""
+        """What is not in the file, nor among names elsewhere."""
         missing = [
             tensor for name, tensor in self.wanted.tensors.items() if name not in self.matches and name not in elsewhere
         ]
@@ -140,12 +140,12 @@ class TensorComparison:
 
     @staticmethod
     def is_factor(tensor: SavedTensor) -> bool:
-        """It belongs to an adapter; the others are copies and biases of the base model."""
+        """It belongs to an adapter, not to the base model."""
         return tensor.part in _FACTORS
 
     @cached_property
     def has_factors(self) -> bool:
-        """Some tensor of the file is a factor that PEFT has a place for."""
+        """The file has a factor that PEFT has a place for."""
         return any(self.wanted.tensors[name].rank for name in self.matches)
 
     @cached_property

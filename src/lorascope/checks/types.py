@@ -12,7 +12,7 @@ from lorascope.texts import text_of
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """What an adapter or configuration does on a model, and what is wrong.
+    """What a configuration does on a model, and what is wrong.
 
     Attributes:
         model: The map.
@@ -39,5 +39,5 @@ class Check:
 
     @property
     def matters(self) -> bool:
-        """Some finding is more than a note: the exit code of `check` is 1."""
+        """Some finding is an error or warning; `check` exits with 1."""
         return any(finding.severity != "note" for finding in self.findings)

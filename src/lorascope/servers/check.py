@@ -1,4 +1,4 @@
-"""Checks that a server supports an adapter: yes, no or depends, each with reason and source."""
+"""Checks that a server supports an adapter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serve(
     *,
     extras: Mapping[str, Any] | None = MappingProxyType({}),
 ) -> Serving:
-    """What a server does with a saved adapter on its own base model.
+    """Check that a server supports an adapter on its base model.
 
     Args:
         model: The map of the model.
@@ -48,7 +48,7 @@ def serve(
 
 
 def _sorted_answers(facts: Facts, answers: tuple[Answer, ...], flags: tuple[str, ...]) -> Serving:
-    """Worst answers first; no flags for an adapter that is refused whatever they are."""
+    """Worst answers first, and flags unless the answer is no."""
     if facts.wanted != facts.release:
         reason = f"{facts.wanted} is not recorded; these are the rules of {facts.release}, the nearest older release"
         answers = (*answers, Answer("release", "depends", reason, "lorascope"))

@@ -1,4 +1,4 @@
-"""Recorded facts of servers' releases: rules, models, and the modules that took adapters when they ran.
+"""Recorded facts of servers' releases: rules, models and modules.
 
 `tools/build_server_facts.py` reads the releases' own code for `data/servers`; `tests/data/record_vllm.py` ran one
 release of vLLM for the table of modules.
@@ -57,7 +57,7 @@ class Facts:
 
 @functools.lru_cache(maxsize=16)
 def server_facts(server: str) -> Facts:
-    """The facts of a server, `vllm`, or of a release of it, `vllm==0.11.2`.
+    """The facts of a server or release: `vllm`, `vllm==0.11.2`.
 
     A release that is not recorded has the rules of the nearest older one.
 
@@ -95,7 +95,7 @@ def server_facts(server: str) -> Facts:
 
 
 def _changed(newer: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a release's facts that differ from the next newer one's."""
+    """What differs in a release from the next newer one."""
     parts: dict[str, Any] = {}
     for part, change in changes.items():
         if isinstance(change, dict) and isinstance(newer[part], dict):

@@ -1,4 +1,4 @@
-"""SGLang: one answer per question about an adapter, and the flags to start it with.
+"""SGLang: its answers about an adapter, and the flags to set.
 
 From SGLang's own code, which was read and never run: srt/lora/lora_config.py, lora.py, lora_manager.py, mem_pool.py and utils.py.
 """
@@ -181,7 +181,7 @@ def _layers(facts: Facts, model: ModelMap, adapted: list[Adapted]) -> Iterator[A
 
 
 def _first(value: Any) -> Any:
-    """The name of the whole in older releases' tables: `[[whole], [part]]` or `[whole, part]`."""
+    """The first name of a row: `[[whole], [part]]` or `[whole, part]`."""
     while isinstance(value, list):
         value = value[0]
     return value

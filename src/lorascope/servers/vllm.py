@@ -1,4 +1,4 @@
-"""vLLM: one answer per question about an adapter, and the flags to start it with."""
+"""vLLM: its answers about an adapter, and the flags to set."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _patterns(facts: Facts, config: AdapterConfig, resolution: Resolution) -> It
 
 
 def _options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any] | None) -> Iterator[Answer]:
-    """Options that change more than the two factors; one "yes" if none is set."""
+    """Options that change more than the factors, or one yes."""
     doubts = list(_refused_options(facts, config, extras or {}))
     if extras is None:
         doubts.append(("depends", UNKNOWN_EXTRAS))
@@ -220,7 +220,7 @@ def _taken(facts: Facts, model: ModelMap, places: list[Place], source: str) -> A
 
 
 def _alike(row: Mapping[str, Any], facts: Facts, architecture: str) -> bool:
-    """A release declares a class as the release that ran does, as far as that bears on names.
+    """A release declares a class like the one that ran, in names.
 
     A mapper that only stacks, as many classes got one in 0.28.0, renames nothing, as none does.
     """
@@ -233,14 +233,14 @@ def _alike(row: Mapping[str, Any], facts: Facts, architecture: str) -> bool:
 
 
 def _elsewhere(facts: Facts, answer: Answer) -> Answer:
-    """The same answer, and no yes for a release that was not tried."""
+    """The same answer, without a yes for untried releases."""
     if facts.release == facts.ran or answer.answer != "yes":
         return answer
     return Answer(answer.question, "depends", f"{answer.reason}; not tried with {facts.release}", answer.source)
 
 
 def _experts(facts: Facts, fate: str, places: list[Place], source: str) -> Answer:
-    """PEFT's two pairs of factors per layer of fused experts (`experts.base_layer` is gate and up, `experts` is down)."""
+    """Two pairs of factors per layer: `experts.base_layer` (gate and up) and `experts` (down)."""
     names = {place.name for place in places}
     holders = {name.removesuffix(".base_layer") for name in names}
     partial = sorted(name for name in holders if not {name, f"{name}.base_layer"} <= names)

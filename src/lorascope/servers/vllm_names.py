@@ -1,4 +1,4 @@
-"""Fate of an adapter's tensors in vLLM's model: taken, silently left out, or refused.
+"""Fate of an adapter's tensors in vLLM: taken, dropped or refused.
 
 Restates vLLM 0.33.0, lora/lora_model.py (`check_unexpected_modules`), lora/utils.py (`parse_fine_tuned_lora_name`),
 lora/model_manager.py (`_create_merged_loras_inplace`) and model_executor/models/utils.py (`WeightsMapper`). Every fate is
@@ -81,7 +81,7 @@ def _unexpected(tensor: str, numbered: str, expected: set[str]) -> bool:
 
 
 def _held(place: str, modules: frozenset[str], packed: Mapping[str, list[str]]) -> bool:
-    """A module has this name, or one of which it is a packed part."""
+    """A module has this name, or holds it packed."""
     if place in modules:
         return True
     for module, parts in packed.items():
@@ -94,7 +94,7 @@ def _held(place: str, modules: frozenset[str], packed: Mapping[str, list[str]]) 
 
 
 def _renamed(name: str, mapper: Mapping[str, Mapping[str, str]]) -> str:
-    """The name after the mapper of the model's class, in the order in which vLLM applies its tables."""
+    """The name after the class's mapper, in vLLM's order."""
     for pattern, new in mapper.get("orig_to_new_regex", {}).items():
         # The same words, found without trying every way to cut a long name into pieces.
         name = re.sub(pattern.replace(r"(.+\.)*", r"(.+\.)?"), new, name)

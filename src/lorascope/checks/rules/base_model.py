@@ -43,7 +43,7 @@ _HEAD_OF = {"SEQ_CLS": "sequence-classification", "CAUSAL_LM": "causal-lm", "SEQ
 
 @finds(OTHER_BASE)
 def find_other_model(context: CheckContext) -> Iterator[Finding]:
-    """Another name of the base model, as certain as the sizes of the tensors make it."""
+    """Another base model by its name, and by the sizes of the tensors."""
     base, model = context.given.get("base_model_name_or_path"), context.model.model
     if not isinstance(base, str) or not (_is_hub_id(base) and _is_hub_id(model)) or base.lower() == model.lower():
         return
@@ -62,7 +62,7 @@ def find_other_model(context: CheckContext) -> Iterator[Finding]:
 
 
 def _is_hub_id(name: str) -> bool:
-    """It can be one, and is no path; a relative path of two parts looks the same."""
+    """It can be a Hub id, and is no path that exists."""
     return len(name) <= _LONGEST_ID and HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
@@ -72,7 +72,7 @@ def _plain(name: str) -> str:
 
 @finds(OTHER_BASE)
 def find_other_class(context: CheckContext) -> Iterator[Finding]:
-    """`auto_mapping`, in which PEFT writes the model's class where the configuration has no task type."""
+    """Another class in `auto_mapping`, which PEFT writes without a task type."""
     mapping = context.given.get("auto_mapping")
     named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     here = context.model.architecture

@@ -1,4 +1,4 @@
-"""Weights that are left out although others of their kind are adapted: experts next to a dense FFN, above all."""
+"""Weights left out although their like is adapted, such as experts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def find_left_out(context: CheckContext) -> Iterator[Finding]:
 
 
 def _missed(context: CheckContext) -> list[Weight]:
-    """Weights of the roles that are adapted, as far as nothing in the configuration says that they are not meant."""
+    """Unadapted weights of adapted roles, unless the configuration excludes them."""
     names = {weight.name for weight in context.adapted_weights}
     adapted = [weight for weight in context.adapted_weights if _is_main(context, weight)]
     rewritten = rewritten_away(context)  # `moe-rewrite` says so.
@@ -101,7 +101,7 @@ def _is_main(context: CheckContext, weight: Weight) -> bool:
 
 
 def _asks_for_everything(context: CheckContext) -> bool:
-    """All linear layers are asked for, by `all-linear` or by an expression that takes every one of the model's own."""
+    """The targets are all linear layers, by `all-linear` or by an expression."""
     if context.entries.form != "string":
         return context.entries.form == "all-linear"
     names = {weight.name for weight in context.adapted_weights}
@@ -113,7 +113,7 @@ def _asks_for_everything(context: CheckContext) -> bool:
 
 
 def _parts(weights: Iterable[Weight]) -> dict[str, set[str]]:
-    """The parts of each block that are asked for: those that stand alone where there are any, else what is in fused."""
+    """The targeted parts of each block; fused ones only without plain ones."""
     plain: dict[str, set[str]] = {}
     fused: dict[str, set[str]] = {}
     for weight in weights:
@@ -135,7 +135,7 @@ def _shares(weight: Weight, parts: dict[str, set[str]]) -> bool:
 
 
 def _likely_unmeant(context: CheckContext, weights: Sequence[Weight]) -> bool:
-    """The entries that adapt their like are the short names that people paste, not names that tell one from another."""
+    """Short names that people paste adapt their like, not longer ones."""
     entries = context.entries
     if entries.form in ("all-linear", "string"):
         return entries.form == "all-linear"

@@ -1,4 +1,4 @@
-"""Target entries that match what is no layer, or nothing that another entry does not match."""
+"""Target entries that match blocks, numbers, or nothing new."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find_bad_patterns(context: CheckContext) -> Iterator[Finding]:
 
 
 def _patterns(context: CheckContext) -> dict[str, tuple[Sequence[str], str, str]]:
-    """The texts of each setting that PEFT compiles, with what it puts around them."""
+    """The texts that PEFT compiles, with what it puts around them."""
     config = context.config
     key = (r"(.*\.)?(", ")$")
     return {
@@ -100,7 +100,7 @@ def _patterns(context: CheckContext) -> dict[str, tuple[Sequence[str], str, str]
 
 
 def _fault(text: str, before: str, after: str, setting: str) -> BadPatternError | None:
-    """Why PEFT cannot compile a text, said of the text alone where that is reason enough."""
+    """Why PEFT cannot compile a text, by itself if possible."""
     if _PLAIN.fullmatch(text):
         return None
     try:
@@ -140,7 +140,7 @@ def find_unsupported(context: CheckContext) -> Iterator[Finding]:
 
 
 def _tried_exclusions(context: CheckContext) -> str:
-    """Exclusions with which PEFT takes the rest, tried: it names one module after the other."""
+    """Exclusions with which PEFT takes the rest, tried one by one."""
     given = context.config.exclude_modules
     if isinstance(given, str):
         return _TAKE_OUT

@@ -88,7 +88,7 @@ def find_lone_pattern(context: CheckContext) -> Iterator[Finding]:
 
 
 def _filter(context: CheckContext, *, of_lists: bool = False) -> LayerFilter | None:
-    """The layers that the configuration restricts its targets to; None if it does not."""
+    """The layers to which the targets are restricted, if they are."""
     config = context.config
     if config.layers_to_transform is None or context.entries.faulty:
         return None
@@ -100,7 +100,7 @@ def _filter(context: CheckContext, *, of_lists: bool = False) -> LayerFilter | N
 
 @finds(LAYERS_DROPPED)
 def find_dropped(context: CheckContext) -> Iterator[Finding]:
-    """Targets in whose names PEFT finds no layer: whole entries, or weights of the model itself."""
+    """Targets in whose names PEFT finds no layer."""
     if not _filter(context, of_lists=True):
         return
     names: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Limits of what is known about the model: quantization, names alone, traces that disagree."""
+"""Limits of the map: quantization, names alone, traces that disagree."""
 
 from __future__ import annotations
 

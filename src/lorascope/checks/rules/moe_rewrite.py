@@ -1,4 +1,4 @@
-"""What PEFT's silent rewrite for fused experts does to a configuration, weight by weight."""
+"""PEFT's silent rewrite for fused experts, weight by weight."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _turned(entries: Sequence[Entry]) -> str:
 
 
 def rewritten_away(context: CheckContext) -> frozenset[str]:
-    """The weights that the configuration names and that PEFT's rewrite takes out of it."""
+    """The named weights that PEFT's rewrite takes away."""
     if not context.warnings_of("moe-rewrite"):
         return frozenset()
     adapted = {weight.name for weight in context.adapted_weights}

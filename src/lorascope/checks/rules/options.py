@@ -33,7 +33,7 @@ DROPOUT = Rule(
 
 @finds(BIAS)
 def find_biases(context: CheckContext) -> Iterator[Finding]:
-    """Biases that PEFT refuses, that cannot be merged, or that are the base model's."""
+    """Biases that are refused, unmergeable, or the base model's."""
     config = context.config
     if context.refused_as("bias"):
         fix = 'Set bias="none", "all" or "lora_only".'

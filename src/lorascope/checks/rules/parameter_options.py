@@ -20,7 +20,7 @@ _FREE_EXPERTS = "The experts that PEFT's rewrite turns into parameters"
 
 @finds(PARAMETERS_OPTIONS)
 def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
-    """All options at once that parameters do not take; PEFT names the first."""
+    """All options that parameters do not take; PEFT names the first."""
     if not context.refused_as("parameters-options"):
         return
     config, entries = context.config, context.entries

@@ -166,7 +166,7 @@ def _last_word(key: str) -> str:
 def _shadowed(
     given: Mapping[str, float], table: PatternTable[float], setting: str, names: list[str], keys: list[str]
 ) -> Iterator[Finding]:
-    """Keys that match, and of all of whose weights an earlier key is taken."""
+    """Keys whose weights all match an earlier key."""
     for key in keys:
         alone = PatternTable({key: given[key]}, setting)
         matches = [name for name in names if alone.key(name) is not None]
@@ -187,7 +187,7 @@ def _shadowed(
 
 
 def _reordered(given: Mapping[str, float], setting: str, names: list[str]) -> Iterator[Finding]:
-    """Keys that PEFT sorts when it writes `adapter_config.json`, so that another one may be first afterwards."""
+    """Keys whose order, and so their effect, changes when PEFT saves them."""
     if len(given) < 2 or list(given) == sorted(given):
         return
     before, after = PatternTable(given, setting), PatternTable(dict(sorted(given.items())), setting)
@@ -220,7 +220,7 @@ def find_false_alarms(context: CheckContext) -> Iterator[Finding]:
 
 @finds(SCALE)
 def find_odd_scales(context: CheckContext) -> Iterator[Finding]:
-    """Scales of 0, far below what people train with, or that differ because alpha does not follow the rank."""
+    """Scales of 0, tiny ones, and ones that differ with the rank."""
     config, adapted = context.config, context.resolution.adapted
     largest = max((weight.scale for weight in adapted), default=None)
     alpha = f"lora_alpha={config.lora_alpha:g}"

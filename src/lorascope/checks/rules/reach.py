@@ -86,7 +86,7 @@ def _grouped(weights: Iterable[Weight], key: Callable[[Weight], Key]) -> dict[Ke
 
 @finds(OUTSIDE, ROUTER, HEAD)
 def find_beyond_layers(context: CheckContext) -> Iterator[Finding]:
-    """Adapted weights that are neither attention nor FFN nor mixer of the model itself."""
+    """Adapted weights beyond attention, FFN and mixers of the model itself."""
     groups = _grouped(context.adapted_weights, lambda weight: _part(context, weight))
     uncharted = _uncharted(context)
     foreign = [name for name, component in uncharted.items() if component not in context.main_components]
@@ -110,7 +110,7 @@ def find_beyond_layers(context: CheckContext) -> Iterator[Finding]:
 
 
 def _part(context: CheckContext, weight: Weight) -> str:
-    """The part of the model that a weight belongs to; empty for its attention, FFN and mixers."""
+    """The kind of a weight beyond attention, FFN and mixers, or empty."""
     if weight.role.component not in context.main_components:
         return f"outside {weight.role.component}"
     if weight.role.block in _MAIN_BLOCKS:
@@ -167,7 +167,7 @@ def _head_word(weight: Weight) -> str:
 
 
 def _meant(context: CheckContext, weights: Sequence[Weight]) -> bool:
-    """The configuration names these weights and does not merely catch them with others."""
+    """The configuration names these weights, not merely others with them."""
     entries = context.entries
     names = {peft_name(context.model, weight) for weight in weights}
     blocks = {(weight.role.component, weight.role.block) for weight in weights}
@@ -190,7 +190,7 @@ def _meant(context: CheckContext, weights: Sequence[Weight]) -> bool:
 
 
 def _speaks_of(entry: Entry, names: set[str]) -> bool:
-    """A regular expression holds a word of these names that no other name it matches has."""
+    """The expression holds a word that only these names have."""
     others = {word for module in entry.targeted if module.name not in names for word in module.name.split(".")}
     words = {word for name in names for word in name.split(".")} - others
     if not others:
@@ -204,7 +204,7 @@ def _speaks_of(entry: Entry, names: set[str]) -> bool:
 
 
 def _uncharted(context: CheckContext) -> dict[str, str]:
-    """Adapted modules that hold no matrix of the map, convolutions above all, and their components."""
+    """Adapted modules without a matrix in the map, with their components."""
     model = context.model
     known = {peft_name(model, weight) for weight in context.adapted_weights}
     known |= {weight.name for weight in context.adapted_weights}

@@ -1,4 +1,4 @@
-"""Refusals of PEFT, and what its rules report that no other rule explains."""
+"""PEFT's refusals, and reports that no other rule explains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def explain_refusal(context: CheckContext, findings: Iterable[Finding]) -> Itera
 
 
 def report_unexplained(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """What PEFT does silently and no finding is about, in the words of its rules."""
+    """What PEFT does silently and no other finding covers."""
     codes = {finding.code for finding in findings}
     for warning in context.resolution.warnings:
         if warning.code in _ONLY_WHERE_IT_MATTERS:

@@ -25,7 +25,7 @@ _HEADS = ("classifier", "score", "qa_outputs")
 
 @finds(TASK_TYPE)
 def find_task_types(context: CheckContext) -> Iterator[Finding]:
-    """A task type that PEFT refuses, or under which a new head stays random."""
+    """Task types that PEFT refuses, or that leave a head random."""
     model, given = context.model, context.config.task_type
     if context.refused_as("task-type"):
         usual = task_type(model)

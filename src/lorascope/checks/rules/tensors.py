@@ -1,4 +1,4 @@
-"""Tensors of a saved adapter: missing, unexpected, of another size or of another rank."""
+"""Tensors of an adapter: missing, unexpected, of another size or rank."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def find_other_sizes(context: CheckContext) -> Iterator[Finding]:
 
 @finds(TENSOR_UNEXPECTED, TENSOR_MISSING)
 def find_odd_names(context: CheckContext) -> Iterator[Finding]:
-    """Names that PEFT has no place for, those of most tensors first; then what is missing, and what is renamed."""
+    """Names that PEFT has no place for, missing ones, and renamed ones."""
     comparison = context.comparison
     if comparison is None:
         return
@@ -167,7 +167,7 @@ def _unexpected(odd: OddTensors, total: int) -> Iterator[Finding]:
 
 
 def _missing(context: CheckContext, comparison: TensorComparison, odd: OddTensors) -> Iterator[Finding]:
-    """What is missing, other than what lies in the file under another name."""
+    """What is missing and not in the file under another name."""
     wanted, seen = comparison.wanted, comparison.seen
     if seen.uneven:
         message = (

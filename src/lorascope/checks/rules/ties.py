@@ -1,4 +1,4 @@
-"""Adapted or copied weights that share a tensor, and adapters that cannot be merged."""
+"""Weights that share a tensor, and adapters that cannot be merged."""
 
 from __future__ import annotations
 

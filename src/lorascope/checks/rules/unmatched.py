@@ -1,4 +1,4 @@
-"""Target entries that match nothing: what was probably meant, and what this model calls it."""
+"""Target entries that match nothing, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _NO_REGEX = "List entries are names or their endings, never regular expressions.
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Answer:
-    """Why an entry matches nothing and what to write; entries with one answer make one finding.
+    """Why entries match nothing, and what to write.
 
     Attributes:
         rule: Of the finding.
@@ -126,7 +126,7 @@ def _answers(context: CheckContext) -> dict[tuple[str, _Answer], list[str]]:
 
 
 def _known_why(context: CheckContext, texts: Sequence[str], answer: _Answer) -> str:
-    """Where the model has what several well-known names mean, for all of them at once."""
+    """Where the model has what well-known names mean."""
     if not answer.known:
         return ""
     meanings = tuple(dict.fromkeys(meaning for text in texts for meaning in meanings_of(text)))
@@ -182,7 +182,7 @@ def _string_of_names(context: CheckContext, text: str, words: Sequence[str], sev
 
 
 def _meant_by_words(context: CheckContext, text: str) -> tuple[str, str]:
-    """What the words of an expression mean, the last that means something first."""
+    """What the words of an expression mean, from its end."""
     words = [word for word in re.split(r"\W+", text[-_LONGEST_TAIL:].replace("\\d", "")) if word]
     for word in reversed(words):
         answer = _known(context, word) or _misspelt(context, word)
@@ -192,7 +192,7 @@ def _meant_by_words(context: CheckContext, text: str) -> tuple[str, str]:
 
 
 def _within_names(model: ModelMap, text: str) -> tuple[str, list[str]]:
-    """The form of a pattern that matches whole names, and the adaptable modules that it matches."""
+    """A pattern's form for whole names, and the modules that it matches."""
     body = text.removeprefix("^").removesuffix("$").removeprefix(".*")
     grouped = f"({body})" if "|" in body and not body.endswith(")") else body
     for whole in (f".*[.]{grouped}", f".*{grouped}", f".*{grouped}.*"):
@@ -261,7 +261,7 @@ def _regex(context: CheckContext, text: str) -> tuple[str, str]:
 
 
 def _is_pattern(text: str) -> bool:
-    """The text compiles; one that may take long is not tried, and taken for a pattern."""
+    """The text compiles, or may take too long to try."""
     try:
         compiled(text)
     except BadPatternError:
@@ -272,12 +272,12 @@ def _is_pattern(text: str) -> bool:
 
 
 def _as_glob(text: str) -> str:
-    """A file pattern as a regular expression that repeats single characters alone, so that its steps are bounded."""
+    """A file pattern as a regular expression of bounded steps."""
     return re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
 
 
 def _other_spelling(context: CheckContext, text: str) -> _Answer | None:
-    """The entry under a prefix, ending, case or number that this model does not have."""
+    """The entry without its prefix, ending, case or number."""
     names = context.module_names
     short = text.removeprefix(_PREFIX)
     if short != text and _named(short, names):
