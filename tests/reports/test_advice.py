@@ -94,7 +94,7 @@ def test_json_says_the_same() -> None:
 def test_a_recipe() -> None:
     text = recipe_evidence_text(evidence_of_recipe("qv+ffn"))
     assert text.startswith(
-        "qv+ffn: query and value, and the FFN at half their rank\nsupports it, if true:\n- Q and V at rank 8"
+        "qv+ffn: query and value, and the FFN at half the rank\nsupports it, if true:\n- Q and V at rank 8"
     )
     assert "(untested: 0 for, 0 against)" in text
     assert "\ncontradicts it, if true:\n- Within the attention, V and O" in text

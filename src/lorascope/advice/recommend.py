@@ -27,6 +27,8 @@ from lorascope.plans.recipes import RECIPES
 from lorascope.plans.types import Options, Plan, Target
 from lorascope.sources.builtin import builtin_models
 
+_NO_DROPOUT = "PEFT cannot apply it to target_parameters"
+
 
 def recommend(model: ModelMap, task: str, *, cache: PlanCache | None = None) -> Recommendation:
     """Recommend target modules, rank, learning rate and more for a task.
@@ -161,17 +163,14 @@ def _choices(plan: Plan, task: Task, advice: Advice, cache: PlanCache) -> Iterat
     if rate is not None:
         yield _choice("first_rate", f"{rate:.1e}", why["first_rate"])
     yield _choice("batch", f"below {advice.batch} sequences per step", why["batch"])
-    yield _choice("dropout", _dropout_value(plan), why["dropout"])
+    dropout = plan.options.dropout
+    yield _choice("dropout", f"{dropout:g}", why["dropout"], note="" if dropout else _NO_DROPOUT)
 
 
-def _choice(name: str, value: str, why: Why, alternatives: Iterable[Alternative] = ()) -> Choice:
+def _choice(name: str, value: str, why: Why, alternatives: Iterable[Alternative] = (), note: str = "") -> Choice:
     grounds = grounds_of(why.claims)
     weakest = max((ground.strength for ground in grounds), key=STRENGTHS.index)
-    return Choice(name, value, why.reason, weakest, grounds, tuple(alternatives))
-
-
-def _dropout_value(plan: Plan) -> str:
-    return f"{plan.options.dropout:g}" if plan.options.dropout else "0 (PEFT cannot apply it to target_parameters)"
+    return Choice(name, value, why.reason, weakest, grounds, tuple(alternatives), note)
 
 
 def _routed(plan: Plan) -> list[Target]:

@@ -56,6 +56,7 @@ class Choice:
         strength: Strength of the weakest claim that it rests on.
         grounds: The claims, with their records.
         alternatives: Other choices, with their cost.
+        note: Why the value is not the usual one, or empty.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Choice:
     strength: Strength
     grounds: tuple[Ground, ...]
     alternatives: tuple[Alternative, ...] = ()
+    note: str = ""
 
     @property
     def supporting(self) -> tuple[Record, ...]:

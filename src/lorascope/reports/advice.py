@@ -105,7 +105,8 @@ def recipe_evidence_text(evidence: RecipeEvidence) -> str:
 
 
 def _choice_line(choice: Choice) -> str:
-    return f"{_label(choice)} ({choice.strength}): {choice.value}: {choice.reason}"
+    note = f" ({choice.note})" if choice.note else ""
+    return f"{_label(choice)} ({choice.strength}): {choice.value}{note}: {choice.reason}"
 
 
 def _label(choice: Choice) -> str:
@@ -117,7 +118,7 @@ def _untested(recommendation: Recommendation) -> Iterator[str]:
     yield from recommendation.unknown
     for choice in recommendation.choices:
         if any(ground.strength == "untested" for ground in choice.grounds):
-            yield f"{_label(choice)} {choice.value.partition(' (')[0]} (no study found)"
+            yield f"{_label(choice)} {choice.value} (no study found)"
 
 
 def _alternatives_table(recommendation: Recommendation) -> str:
@@ -197,6 +198,7 @@ def _choice_json(choice: Choice) -> Json:
     return {
         "name": choice.name,
         "value": choice.value,
+        "note": choice.note or None,
         "reason": choice.reason,
         "strength": choice.strength,
         "claims": [_ground_json(ground) for ground in choice.grounds],
