@@ -23,7 +23,7 @@ CONDENSED = Rule(
     "condensed",
     "warning",
     "a list has 20 names or more, which PEFT shortens to endings",
-    "Endings match more than full names do once layers_to_transform is set.",
+    "layers_to_transform applies to endings and not to full names, so it then drops layers.",
 )
 DORA = Rule("dora", "error", "DoRA does not fit", "PEFT has no DoRA for these layers or options, and raises.")
 DROPOUT = Rule(

@@ -30,7 +30,7 @@ OPTION_RELEASE = Rule(
     "option-release",
     "error",
     "this release of PEFT does not have the option",
-    "LoraConfig raises a TypeError at a keyword that it does not know.",
+    "As an argument it raises, and from a file it is dropped.",
 )
 FROZEN = Rule("frozen", "warning", "inference_mode freezes the adapter", "Nothing trains.")
 

@@ -31,13 +31,13 @@ OUTSIDE = Rule(
     "outside",
     "warning",
     "weights of towers or connectors are adapted",
-    "Short names such as q_proj match the vision tower too; servers often ignore such adapters.",
+    "Short names such as q_proj match the vision tower too, and servers may leave such adapters out.",
 )
 ROUTER = Rule(
     "router",
     "warning",
     "a router is adapted",
-    "Training then changes which expert a token goes to, which most recipes keep frozen.",
+    "Training then changes which expert a token goes to.",
 )
 HEAD = Rule(
     "head",
