@@ -24,11 +24,15 @@ def main() -> int:
         ("mypy",),
         ("pytest", "-n", "auto", *(("-m", "not slow") if quick else ())),
     )
+    # The trainers' environments are made while the rest is checked; a test that needs one sooner waits for it.
+    environments = None if quick else subprocess.Popen([sys.executable, "-m", "tests.helpers.venvs"], cwd=ROOT)
     failed = []
     for check in checks:
         print(f"+ {' '.join(check)}", flush=True)
         if subprocess.run([sys.executable, "-m", *check], cwd=ROOT, check=False).returncode:
             failed.append(" ".join(check))
+    if environments and environments.wait():
+        failed.append("tests.helpers.venvs")
     if failed:
         print(f"failed: {'; '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -28,7 +28,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_the_hook_under_pre_commit(tmp_path: Path) -> None:
-    python = environment("pre-commit", ["pre-commit>=4,<5"])
+    python = environment("pre-commit")
     (hooks,) = (block for block in map(yaml.safe_load, BLOCKS) if "repos" in block)
     (repository,) = hooks["repos"]
     repository["repo"] = str(ROOT)

@@ -13,10 +13,10 @@ from lorascope.errors import LorascopeError
 from lorascope.plan_door import plan
 from lorascope.trainers.axolotl.trainer import AXOLOTL
 from lorascope.trainers.exports import export
-from tests.helpers.paths import HELPERS
+from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.samples import sample
 from tests.helpers.trainers.axolotl_itself import FILE, RULES, WRITTEN
-from tests.helpers.venvs import ROOT, environment, run_in
+from tests.helpers.venvs import environment, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -100,20 +100,7 @@ PLANS: list[tuple[str, str, tuple[str, ...], dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    # What axolotl imports for its schema and its loader, at the releases that it asks for; it asks for more, much of it for
-    # GPUs. bitsandbytes is in the tests' environment.
-    asked = [
-        "accelerate==1.13.0",
-        "datasets==4.8.4",
-        "huggingface_hub==1.17.0",
-        "kernels>=0.16,<0.17",
-        "packaging==26.0",
-    ]
-    asked += ["peft==0.20.0", "pydantic==2.12.5", "tokenizers==0.23.1", "transformers==5.16.1", "trl==1.9.0"]
-    asked += ["posthog==6.7.11", "python-dotenv==1.0.1", "nvidia-ml-py==12.560.30", "typer==0.25.1"]
-    asked += ["addict", "art", "colorama", "einops", "fire"]
-    alone = ["axolotl==0.19.0", "axolotl-contribs-lgpl==0.0.7", "axolotl-contribs-mit==0.0.6"]
-    return environment("axolotl", asked, alone)
+    return environment("axolotl")
 
 
 @pytest.fixture(scope="module")

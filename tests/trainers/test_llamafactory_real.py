@@ -14,12 +14,12 @@ from lorascope.plan_door import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.llamafactory.parts import PARTS
 from lorascope.trainers.llamafactory.trainer import LLAMAFACTORY
-from tests.helpers.paths import HELPERS
+from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.samples import sample
 from tests.helpers.tiny_models import instructions, tiny_model
 from tests.helpers.trainer_cases import agreed
 from tests.helpers.trainers.llamafactory_itself import PLANS, WRITTEN
-from tests.helpers.venvs import ROOT, environment, run_in
+from tests.helpers.venvs import environment, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -92,19 +92,7 @@ FILES: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def python() -> Path:
-    return environment(
-        "llamafactory",
-        [
-            "transformers==5.6.0",
-            "peft==0.18.1",
-            "accelerate==1.11.0",
-            "datasets==4.0.0",
-            "trl==0.24.0",
-            "omegaconf",
-            "torchdata==0.11.0",
-        ],
-        ["llamafactory==0.9.5"],
-    )
+    return environment("llamafactory")
 
 
 def exported() -> list[tuple[str, dict[str, Any]]]:

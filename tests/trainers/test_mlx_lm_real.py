@@ -23,9 +23,9 @@ from lorascope.plan_door import plan
 from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.mlx_lm.names import as_mlx, mlx_types
-from tests.helpers.paths import HELPERS
+from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.tiny_models import conversations, tiny_model
-from tests.helpers.venvs import ROOT, environment, run_in
+from tests.helpers.venvs import environment, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ ONLY_HERE = {"rank 0", "scale '2'", "scale 'null'", "scale [1.0]", "keys [3]"}
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    return environment("mlx-lm", ["mlx[cpu]==0.32.4", "mlx-lm==0.32.2"])
+    return environment("mlx-lm")
 
 
 @pytest.fixture(scope="module")

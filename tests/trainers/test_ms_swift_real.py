@@ -17,12 +17,12 @@ from lorascope.sources.builtin import builtin_models, load_builtin
 from lorascope.trainers.exports import export
 from lorascope.trainers.ms_swift.models import types_for
 from lorascope.trainers.ms_swift.trainer import MS_SWIFT
-from tests.helpers.paths import HELPERS
+from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.samples import sample
 from tests.helpers.tiny_models import instructions, tiny_model
 from tests.helpers.trainer_cases import agreed
 from tests.helpers.trainers.ms_swift_itself import PLANS, WRITTEN
-from tests.helpers.venvs import ROOT, environment, run_in
+from tests.helpers.venvs import environment, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -106,24 +106,7 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def python() -> Path:
-    return environment(
-        "ms-swift",
-        [
-            "transformers==5.19.*",
-            "peft==0.20.0",
-            "datasets>=4.0,<4.8.5",
-            "trl>=0.15,<1.0",
-            "modelscope>=1.23",
-            "dacite",
-            "json-repair",
-            "addict",
-            "simplejson",
-            "einops",
-            "charset-normalizer",
-            "importlib-metadata",
-        ],
-        ["ms-swift==4.6.0"],
-    )
+    return environment("ms-swift")
 
 
 def exported() -> list[tuple[str, dict[str, Any]]]:

@@ -20,13 +20,12 @@ from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.torchtune.builders import BUILDERS, Builder, builders_for, torchtune_part
 from lorascope.trainers.torchtune.schema import DEFAULTS
 from lorascope.trainers.torchtune.trainer import TORCHTUNE
-from tests.helpers.venvs import ROOT, environment, run_in
+from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.venvs import environment, run_in
 
 pytestmark = pytest.mark.slow
 
 # What torchtune needs to be imported; its own requirements ask for more, and for a torchao of its time.
-NEEDED = ["omegaconf", "tiktoken", "sentencepiece", "torchao==0.9.0", "torchdata==0.11.0", "datasets", "blobfile>=2",
-          "kagglehub", "tqdm", "psutil", "Pillow"]  # fmt: skip
 CHECKPOINTS = {
     "llama": ("LlamaForCausalLM", {}),
     "mistral": ("MistralForCausalLM", {}),
@@ -107,8 +106,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
         component = "llama2.lora_llama2_7b" if arguments is not TIED else "llama3_2.lora_llama3_2_1b"
         model = {"_component_": f"torchtune.models.{component}", **arguments}
         (folder / f"user-{number}.yaml").write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
-    python = environment("torchtune", NEEDED, ["torchtune==0.6.1"])
-    run_in(python, [str(ROOT / "tests/trainers/torchtune_itself.py"), str(folder), str(folder / "out.json")], folder)
+    python = environment("torchtune")
+    run_in(python, [str(HELPERS / "trainers" / "torchtune_itself.py"), str(folder), str(folder / "out.json")], folder)
     return json.loads((folder / "out.json").read_text(encoding="utf-8")), files, maps
 
 
@@ -191,7 +190,7 @@ def test_sizes_are_found_in_maps_of_transformers(
 
 
 def test_the_list_of_keys(tmp_path: Path) -> None:
-    python = environment("torchtune", NEEDED, ["torchtune==0.6.1"])
+    python = environment("torchtune")
     said = run_in(
         python, [str(ROOT / "tools/trainer_keys/torchtune.py")], tmp_path, {"PYTHONPATH": f"{ROOT}/tools:{ROOT}/src"}
     )

@@ -18,10 +18,10 @@ from lorascope.plan_door import plan
 from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.trl.trainer import TRL
-from tests.helpers.paths import HELPERS
+from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.samples import sample
 from tests.helpers.tiny_models import conversations, tiny_model
-from tests.helpers.venvs import ROOT, environment, run_in
+from tests.helpers.venvs import environment, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +96,7 @@ BROKEN_COMMANDS = [
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    return environment("trl", ["trl==1.16.0"])
+    return environment("trl")
 
 
 @pytest.fixture(scope="module")

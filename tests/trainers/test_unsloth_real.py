@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.paths import HELPERS
-from tests.helpers.venvs import ROOT, environment, run_in
+from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.venvs import environment, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,7 @@ STRICTER = {
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    # Alone: they ask for GPU libraries and other releases of PEFT and transformers, whose names they are taken beside.
-    return environment("unsloth", [], ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"])
+    return environment("unsloth")
 
 
 @pytest.fixture(scope="module")
