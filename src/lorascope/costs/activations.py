@@ -32,10 +32,10 @@ from lorascope.costs.training_run import Training
 from lorascope.model.types import ModelMap, Module, Weight
 from lorascope.packaged import load_json
 
-ADAPTER_WIDTH = 4  # bytes of a number of an adapter, of normalizations and of log-sum-exps
+ADAPTER_WIDTH = 4  # bytes per element of adapters, normalizations and log-sum-exps
 
-# Class of an activation -> tensors of its width that it keeps, its input among them (transformers/activations.py).
-_KEPT_BY = {
+# Class of an activation -> tensors of its width that it saves, its input included (transformers/activations.py).
+_SAVED_BY = {
     "SiLUActivation": 1,
     "SiLU": 1,
     "GELUActivation": 1,
@@ -47,11 +47,11 @@ _KEPT_BY = {
     "QuickGELUActivation": 2,
     "NewGELUActivation": 4,
 }
-# An activation that is no module is most often a function of torch; one that is unknown may be written out as many steps.
+# Without a module it is most often a function of torch; an unknown class may be written out in many steps.
 _FUNCTION = 2
 _UNKNOWN = 4
-# Whose output is what they keep, so that what follows keeps nothing more.
-_KEEPS_OUTPUT = ("ReLU",)
+# These save their output, so the next layer saves no input of its own.
+_SAVES_OUTPUT = ("ReLU",)
 _FUSED_QKV = ("qkv", "qkvo", "qkv_gate")
 
 
@@ -266,13 +266,13 @@ def _attention(submodule: Submodule, step: TrainingStep, tokens: int) -> int:
     eager, scored = step.eager, step.scored
     if "q_b" in weights or "kv_b" in weights:
         query = _projected_width(submodule, "q") or out
-        # Values are narrower than keys, which a CPU has no kernel for.
+        # A CPU has no kernel for values narrower than keys.
         eager = scored = eager or step.training.device == "cpu"
         numbers = 2 * query + (2 * out if eager else weights.get("kv_b", (0, out))[1] + out)
     elif fused is not None:
         shared = max(fused[1] - out, 0)
         apart = fused[1] + out + (out + shared // 2 if step.rotary else 0)
-        # With a mask, keys and values that are fewer than queries are repeated for all heads.
+        # With a mask, keys and values are repeated for all heads.
         numbers = 4 * out if masked and shared < 2 * out else apart
     else:
         query = _projected_width(submodule, "q") or out
@@ -284,7 +284,7 @@ def _attention(submodule: Submodule, step: TrainingStep, tokens: int) -> int:
         numbers += 2 * out
     heads = _heads(submodule, step, out)
     if eager:
-        numbers -= out  # which no product keeps
+        numbers -= out  # the output, which no product saves
     saved = tokens * numbers * width
     if scored:
         scores = 4 + (width if width != 4 else 0) + (width if step.capped else 0)
@@ -329,7 +329,7 @@ def _inner(submodule: Submodule) -> int:
 
 
 def _activation(submodule: Submodule) -> int:
-    known = [_KEPT_BY[name] for name in submodule.classes if name in _KEPT_BY]
+    known = [_SAVED_BY[name] for name in submodule.classes if name in _SAVED_BY]
     if known:
         return max(known)
     named = any("Activation" in name or name.endswith("GELU") for name in submodule.classes)
@@ -367,7 +367,7 @@ def _recurrent(submodule: Submodule, step: TrainingStep, tokens: int) -> Iterato
     """Rough upper estimate of state spaces, recurrences and linear attention.
 
     Each weight's output counts four times in float32 (convolution, activation, gate and normalization), its input once. Where a decay per channel and state is a
-    parameter (Mamba's `A_log`), transformers' own path, without the kernels of `mamba-ssm`, keeps the discrete states
+    parameter (Mamba's `A_log`), transformers' own path, without the kernels of `mamba-ssm`, saves the discrete states
     of all tokens three times; kernels do not.
     """
     numbers = sum(inner + 4 * output for inner, output in map(fan_in_out, submodule.weights.values()))
@@ -385,9 +385,9 @@ def _recurrent(submodule: Submodule, step: TrainingStep, tokens: int) -> Iterato
 def _adapter_inputs(submodule: Submodule, step: TrainingStep, tokens: int) -> int:
     """Bytes that the adapters of a submodule save: see the module."""
     size, shared = 0, set[int]()
-    # What the activation keeps is what `down` reads, unless some of that is dropped in between.
-    activation_kept = submodule.block == "ffn" and bool(submodule.classes & set(_KEEPS_OUTPUT))
-    activation_kept = activation_kept and not (step.drops and "Dropout" in submodule.classes)
+    # `down` reads what the activation saves, unless dropout lies in between.
+    activation_saved = submodule.block == "ffn" and bool(submodule.classes & set(_SAVES_OUTPUT))
+    activation_saved = activation_saved and not (step.drops and "Dropout" in submodule.classes)
     for part, weight in submodule.weights.items():
         if weight.name not in step.adapters.ranks:
             continue
@@ -409,9 +409,9 @@ def _adapter_inputs(submodule: Submodule, step: TrainingStep, tokens: int) -> in
         elif step.training.width != ADAPTER_WIDTH:
             size += tokens * inner * ADAPTER_WIDTH
         elif part == "o" and _reads_output(submodule, step):
-            continue  # the attention's output, which is kept already
-        elif part == "down" and activation_kept:
-            continue  # what the activation keeps
+            continue  # attention saved its output
+        elif part == "down" and activation_saved:
+            continue  # the activation saved it
         elif part in ("down", "o", "out", "q_b", "kv_b"):
             size += tokens * inner * ADAPTER_WIDTH
         elif inner not in shared:

@@ -44,7 +44,7 @@ class BaseWeights:
 def base_weights(model: ModelMap, training: Training) -> BaseWeights:
     """Bytes of the model's weights; a tied one counts once."""
     first = {name: group[0] for group in model.ties for name in group}
-    kept_whole = _kept_whole(model)
+    unquantized = _unquantized_modules(model)
     seen: set[str] = set()
     size = plain = packed = bare = largest = 0
     stored = False
@@ -64,7 +64,7 @@ def base_weights(model: ModelMap, training: Training) -> BaseWeights:
             size += math.ceil(count * _stored_bits(module.quantization) / 8)
             packed += count
             largest = max(largest, count)
-        elif training.quantization != "none" and _is_quantized(module, name, kept_whole):
+        elif training.quantization != "none" and _is_quantized(module, name, unquantized):
             size += packed_bytes(count, shape[-1] if module and module.kind == "conv1d" else shape[0], training)
             packed += count
             largest = max(largest, count)
@@ -80,22 +80,22 @@ def packed_bytes(count: int, rows: int, training: Training) -> int:
     """Bytes of one quantized weight."""
     if training.quantization == "8bit":
         return count + 4 * rows
-    scales = -(-count // _BLOCK)  # whole numbers, as floats end at 2^53
+    scales = -(-count // _BLOCK)  # integers: floats are exact up to 2^53 only
     return -(-count // 2) + scales + 4 * -(-scales // _NESTED_BLOCK)
 
 
-def _kept_whole(model: ModelMap) -> frozenset[str]:
+def _unquantized_modules(model: ModelMap) -> frozenset[str]:
     """Unquantized modules: the head, and modules tied to it."""
     tied = {name.rpartition(".")[0] for group in model.ties for name in group}
     return frozenset({model.output_embeddings, *tied})
 
 
-def _is_quantized(module: Module | None, name: str, kept_whole: frozenset[str]) -> bool:
+def _is_quantized(module: Module | None, name: str, unquantized: frozenset[str]) -> bool:
     return (
         module is not None
         and name == "weight"
         and module.kind in ("linear", "conv1d")
-        and module.name not in kept_whole
+        and module.name not in unquantized
     )
 
 

@@ -211,7 +211,7 @@ def _submodules(weights: Sequence[Weight], modules: Sequence[Module]) -> tuple[S
         role = weight.role
         parent = weight.module if weight.kind == "parameter" else weight.module.rpartition(".")[0]
         if role.block == "attention" and role.part in ("o", "o_a", "o_b"):
-            # An output projection may lie beside the module that holds the others (BERT's attention.output).
+            # The output projection can be outside of the module with the others (BERT's attention.output).
             near = [key for key in parts_of if key[1] == "attention" and key[2] == role.variant]
             parent = near[-1][0] if near else parent
         elif role.block == "ffn" and role.variant != "expert" and role.part == "down":

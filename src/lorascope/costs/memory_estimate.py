@@ -38,7 +38,7 @@ from lorascope.costs.training_run import Training
 from lorascope.model.types import ModelMap, Weight
 from lorascope.plans.types import Plan
 
-# Up to here a small model's share of the formulas' bytes is taken as explained: masks of a step, labels.
+# Up to this share, small differences to the formulas are ignored: masks of a step, labels.
 _EXACT = 1.03
 _TOWERS = ("vision", "audio")
 _VOCABULARY_HEADS = ("causal-lm", "image-text-to-text", "seq2seq-lm", "masked-lm", "unknown")
@@ -161,7 +161,7 @@ class MemoryEstimate:
         inner = [layer_order(weight) for weight in adapted if weight.role.block != "head"]
         start = min(inner, default=(99, 0, 0))
         if self.training.gradient_checkpointing:
-            # PEFT has the input embeddings' output require a gradient, so that checkpoints get one.
+            # PEFT makes the output of the input embeddings require a gradient, for the checkpoints.
             first = next((_key(layer) for layer in self.layers.layers if layer.component not in _TOWERS), start)
             return min(start, (first[0], first[1], -1)), -1
         stages = [
@@ -207,7 +207,7 @@ class MemoryEstimate:
             boundary = tokens * layer.width * self.training.width if key >= self.start else 0
             own = trained.get((layer.component, layer.stack, layer.index), 0)
             run = LayerRun(layer, saved, boundary, self._working(layer, tokens), own)
-            # A shared layer's gradients are there once it has been run the first time in the backward pass.
+            # Gradients of a shared layer exist after its first run in the backward pass.
             runs.extend([dataclasses.replace(run, trained=0)] * (layer.repeats - 1))
             runs.append(run)
         return runs
@@ -270,7 +270,7 @@ class MemoryEstimate:
         if self.step.drops:
             saved += len(self.layers.late_dropouts) * tokens * self._hidden() * self.step.mask
         if self.training.gradient_checkpointing:  # the embeddings' output needs a gradient
-            if self.step.relative:  # each stack's biases, which all its layers are called with
+            if self.step.relative:  # biases of each stack, shared by its layers
                 stacks = len({layer.stack for layer in self.layers.layers})
                 heads = self.model.dimensions.attention_heads or 1
                 saved += stacks * heads * tokens * self.training.seq_len * self.training.width
@@ -308,7 +308,7 @@ class MemoryEstimate:
         head = self.model.module_by_name.get(self.model.output_embeddings)
         if head is not None and head.parameters and self.model.head in _VOCABULARY_HEADS:
             shape = head.parameters[0][1]
-            if len(shape) > 1:  # flattened, it does not tell
+            if len(shape) > 1:  # not flattened
                 return shape[0]
         outputs = [fan_in_out(weight)[1] for weight in self.layers.head if weight.role.part in ("lm", "classifier")]
         return max(outputs, default=0)

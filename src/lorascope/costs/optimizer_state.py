@@ -1,8 +1,8 @@
 """Bytes of an optimizer's states.
 
-AdamW keeps two numbers of the parameter's dtype for each. bitsandbytes' 8-bit AdamW (arXiv 2110.02861;
-`optim/optimizer.py`, `get_state_buffer`) keeps two bytes and 4 bytes per block of 256 for the scale of each of the two, and
-tensors below 4096 numbers as AdamW does. SGD keeps nothing, as transformers runs it without momentum. Adafactor
+AdamW keeps two numbers per parameter, of its dtype. bitsandbytes' 8-bit AdamW (arXiv 2110.02861;
+`optim/optimizer.py`, `get_state_buffer`) keeps two bytes, and 4 bytes per block of 256 for each of two scales;
+tensors below 4096 numbers are as in AdamW. SGD keeps nothing, as transformers runs it without momentum. Adafactor
 (arXiv 1804.04235; `transformers.optimization.Adafactor` without first moment) keeps a number per row and per column of a matrix,
 in float32.
 """
@@ -42,5 +42,5 @@ def step_bytes(optimizer: str, tensors: Iterable[TrainedTensor]) -> int:
     Adafactor makes an update of each tensor, and its square.
     """
     if optimizer != "adafactor":
-        return 0  # torch's fused AdamW, bitsandbytes' kernels and SGD write where the parameters are
+        return 0  # torch's fused AdamW, bitsandbytes' kernels and SGD work in place
     return max((3 * 4 * math.prod(shape) for shape, _ in tensors), default=0)
