@@ -1,4 +1,4 @@
-"""The keys that axolotl's own schema knows without plugins, one a line.
+"""Prints the keys of axolotl's own schema, one a line.
 
 Run by a Python that has axolotl; what it prints is `src/lorascope/data/trainer_keys/axolotl.txt`.
 """

@@ -1,4 +1,4 @@
-"""The keys that LLaMA-Factory's own parser of training configurations knows, one a line.
+"""Prints the keys of LLaMA-Factory's own parser, one a line.
 
 Run by a Python that has LLaMA-Factory; what it prints is `src/lorascope/data/trainer_keys/llamafactory.txt`.
 """

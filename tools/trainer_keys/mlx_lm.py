@@ -1,4 +1,4 @@
-"""The keys that mlx-lm reads from the file of `mlx_lm.lora --config`, one a line.
+"""Prints the keys of `mlx_lm.lora --config`, one a line.
 
 Run by a Python that has mlx-lm; what it prints is `src/lorascope/data/trainer_keys/mlx_lm.txt`.
 """
@@ -24,15 +24,15 @@ def main() -> None:
 
 
 def _parameters(function: object) -> set[str]:
-    """What a function looks up in its argument `config`: no other place of mlx-lm reads `lora_parameters`."""
-    found = set()
+    """The keys that a function reads of its argument `config`."""
+    keys = set()
     for node in ast.walk(ast.parse(inspect.getsource(function))):  # type: ignore[arg-type]
         if isinstance(node, ast.Subscript) and _is_config(node.value) and isinstance(node.slice, ast.Constant):
-            found.add(f"lora_parameters.{node.slice.value}")
+            keys.add(f"lora_parameters.{node.slice.value}")
         called = node.func if isinstance(node, ast.Call) else None
         if isinstance(node, ast.Call) and isinstance(called, ast.Attribute) and _is_config(called.value):
-            found.add(f"lora_parameters.{ast.literal_eval(node.args[0])}")
-    return found
+            keys.add(f"lora_parameters.{ast.literal_eval(node.args[0])}")
+    return keys
 
 
 def _is_config(node: ast.expr) -> bool:

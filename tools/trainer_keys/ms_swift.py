@@ -1,4 +1,4 @@
-"""What ms-swift itself knows: the options of `swift sft` and `swift rlhf`, and its table of models.
+"""Prints ms-swift's own options and table of models.
 
 Run by a Python that has ms-swift, with `sft`, `rlhf` or `models`; what it prints is
 `src/lorascope/data/trainer_keys/ms-swift.txt`, `ms-swift-rlhf.txt` beside it, and `src/lorascope/data/ms_swift_models.tsv`.
@@ -14,9 +14,9 @@ import architectures
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("what", choices=("sft", "rlhf", "models"), nargs="?", default="sft")
-    what = asked.parse_args().what
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("sft", "rlhf", "models"), nargs="?", default="sft")
+    what = parser.parse_args().what
     architectures.mend_torchvision()
     lines = models() if what == "models" else options(what)
     print(f"# ms-swift {importlib.metadata.version('ms-swift')}")
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def options(command: str) -> list[str]:
-    """Every option of a command, with underscores as its dashed spellings are the same options."""
+    """Every option of a command, with underscores for dashes."""
     from swift.arguments import RLHFArguments, SftArguments
     from transformers import HfArgumentParser
 
@@ -33,7 +33,7 @@ def options(command: str) -> list[str]:
 
 
 def models() -> list[str]:
-    """A line for each model type, then one for each architecture of towers that one of them has, tabs between values."""
+    """Tab-separated lines: model types, then where the parts of each lie."""
     from swift.model.model_arch import MODEL_ARCH_MAPPING
     from swift.model.model_meta import MODEL_MAPPING
 

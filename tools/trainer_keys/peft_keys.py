@@ -1,4 +1,4 @@
-"""The keys of an `adapter_config.json`: run by a Python that has peft, prints them one a line."""
+"""Prints the arguments of `peft.LoraConfig`, one a line."""
 
 import dataclasses
 

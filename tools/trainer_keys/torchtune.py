@@ -1,4 +1,4 @@
-"""The arguments of torchtune's own functions that build a model with LoRA, one a line, as `llama2.lora_llama2_7b.lora_rank`.
+"""Prints the arguments of torchtune's LoRA functions, one a line.
 
 Run by a Python that has torchtune; what it prints is `src/lorascope/data/trainer_keys/torchtune.txt`.
 """

@@ -1,4 +1,4 @@
-"""The options that TRL's own training scripts know, and those that `trl` hands on to `accelerate launch`, one a line.
+"""Prints the options of TRL's scripts and `accelerate launch`, one a line.
 
 Run by a Python that has TRL; what it prints is `src/lorascope/data/trainer_keys/trl.txt`.
 """

@@ -1,4 +1,4 @@
-"""The arguments of Unsloth's `get_peft_model`, and those of PEFT's `LoraConfig` that it hands on, one a line.
+"""Prints the arguments of Unsloth's `get_peft_model`, one a line.
 
 Run by a Python that has Unsloth and PEFT; what it prints is `src/lorascope/data/trainer_keys/unsloth.txt`. Unsloth is not
 imported, because it stops without a GPU: its source is read.

@@ -1,1 +1,1 @@
-"""The other trainers: a room each for how its configuration is written, read, and what it then adapts."""
+"""Other trainers: how each is configured, and what it adapts."""

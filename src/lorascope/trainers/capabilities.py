@@ -1,4 +1,4 @@
-"""Which arguments of PEFT's LoraConfig a trainer can set, and a plan expressed within them."""
+"""Which LoraConfig arguments a trainer can set, and plans within them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Capabilities:
 
 
 def expressible_config(plan: Plan, capabilities: Capabilities) -> AdapterConfig | None:
-    """The configuration with which the trainer's PEFT adapts exactly the plan; None if there is none."""
+    """A configuration within the capabilities that adapts exactly the plan, or None."""
     for config in _candidates(plan, capabilities):
         if adapts_exactly(plan, resolve(plan.model, config, capabilities.peft), capabilities.peft):
             return config
@@ -141,7 +141,7 @@ def untrained_head(model: ModelMap, title: str, heads: Sequence[str] = LANGUAGE_
 
 
 def unequal_sizes(plan: Plan, title: str) -> Iterator[Unsupported]:
-    """Ranks and scales that differ, for a trainer without PEFT that has one of each."""
+    """Differing ranks and scales, for a trainer with one of each."""
     ranks = sorted({adapted.rank for adapted in plan.resolution.adapted})
     scales = sorted({adapted.scale for adapted in plan.resolution.adapted})
     if len(ranks) > 1:

@@ -1,4 +1,4 @@
-"""The command line of a trainer in a shell script, as options with their words; nothing is run or expanded."""
+"""Command lines in shell scripts; nothing is run or expanded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ MOST_BYTES = 2**20
 # The largest of the trainers has some 700 options. Each that is given is looked for among all of them.
 _MOST_OPTIONS = 1_000
 
-# What bash makes of the beginning of a text, a quotation that goes on in another line left out. No alternative can match
-# another's text and none is tried twice, so that the time is linear.
+# bash's tokens, except quotations over several lines. No two alternatives match the same text, so the time is linear.
 _TOKEN = re.compile(
     r"""
       (?P<joined> \\\r?\n )
@@ -35,7 +34,7 @@ _ESCAPED = re.compile(r'\\(\r?\n|["\\$`])')
 
 
 def command_words(text: str, where: str, programs: Iterable[str]) -> list[str]:
-    """The words of the first command that runs one of the programs, from the program on.
+    """The words of the first command that runs one of the programs.
 
     Args:
         text: A shell script, a command, or options alone, which are taken as they are.
@@ -49,23 +48,23 @@ def command_words(text: str, where: str, programs: Iterable[str]) -> list[str]:
         raise LorascopeError(
             f"has more than the {MOST_BYTES} characters that are read", where=where, hint="Give the command alone."
         )
-    wanted = frozenset(programs)
+    names = frozenset(programs)
     faults: list[str] = []
     for command in _commands(text, faults):
         if command[0].startswith("--"):
             return command
         for at, word in enumerate(command):
-            if word.rpartition("/")[2] in wanted:
+            if word.rpartition("/")[2] in names:
                 return command[at:]
     raise LorascopeError(
-        *(first_faults(faults) or [f"no command here runs {' or '.join(sorted(wanted))}"]),
+        *(first_faults(faults) or [f"no command here runs {' or '.join(sorted(names))}"]),
         where=where,
         hint="Give a script or a file with the trainer's command line in it.",
     )
 
 
 def _commands(text: str, faults: list[str]) -> Iterator[list[str]]:
-    """The words of each command, without its redirections. A line with a quotation without end is passed over."""
+    """The words of each command; redirections and unclosed quotations are left out."""
     command: list[str] = []
     word: list[str] = []  # its pieces; an empty quotation is one too
     redirected = False
@@ -78,7 +77,7 @@ def _commands(text: str, faults: list[str]) -> Iterator[list[str]]:
         if token is None and text[at] == "\\":  # the last character of the text
             break
         if token is None:
-            faults.append(f"line {line} cannot be read: no closing quotation")
+            faults.append(f"line {line} has no closing quotation mark")
             end = _end(_REST, text, at)
             line += text.count("\n", at, end)
             command, word, redirected, at = [], [], False, end
@@ -110,31 +109,31 @@ def _commands(text: str, faults: list[str]) -> Iterator[list[str]]:
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    return max(found.end() if found else at, at + 1)
+    match = pattern.match(text, at)
+    return max(match.end() if match else at, at + 1)
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    return found[1] if not found[1].endswith("\n") else ""
+def _unescaped(match: re.Match[str]) -> str:
+    return match[1] if not match[1].endswith("\n") else ""
 
 
 def options_of(words: Sequence[str]) -> dict[str, list[str]]:
-    """Each option with the words after it, `--lora-r=8` as `--lora_r 8`; given twice, the last counts, as in argparse.
+    """Each option with its words; given twice, the last one counts.
 
     Raises:
         LorascopeError: There are more than any command line has.
     """
-    found: dict[str, list[str]] = {}
+    options: dict[str, list[str]] = {}
     current: list[str] = []
     for word in words:
         if word.startswith("--") and len(word) > 2:
             key, equals, value = word[2:].partition("=")
             current = [value] if equals else []
-            found[key.replace("-", "_")] = current
+            options[key.replace("-", "_")] = current
         else:
             current.append(word)
-    if len(found) > _MOST_OPTIONS:
+    if len(options) > _MOST_OPTIONS:
         raise LorascopeError(
-            f"gives {len(found)} options, more than the {_MOST_OPTIONS} that are read", hint="Give the command alone."
+            f"gives {len(options)} options, more than the {_MOST_OPTIONS} that are read", hint="Give the command alone."
         )
-    return found
+    return options

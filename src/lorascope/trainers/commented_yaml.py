@@ -1,4 +1,4 @@
-"""A plan's settings as YAML for a trainer: a heading, and a remark above each key that needs one."""
+"""Settings as YAML, with a heading and comments above keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reference(str):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's own safe dumper, kept apart, which writes each text on one line."""
+    """PyYAML's safe dumper, which writes each string on one line."""
 
     def ignore_aliases(self, data: object) -> bool:
         """Writes a value again where it stands again."""
@@ -45,8 +45,8 @@ def commented_yaml(
     Args:
         heading: Comment lines at the top.
         settings: Keys with values of YAML's own types; tuples are written as lists.
-        remarks: What to say above a key; nothing for an empty text. A key that is none of the settings is passed over.
-        references: The trainer reads it with OmegaConf, which fills in what stands as `${…}` in a text.
+        remarks: The comment above a key, none if empty. A key that is none of the settings is ignored.
+        references: The trainer reads it with OmegaConf, which fills in `${…}` in a string.
 
     Raises:
         LorascopeError: A number is not finite, or a text would be taken for a reference.

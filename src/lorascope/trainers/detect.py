@@ -1,4 +1,4 @@
-"""Whose configuration a file or some options are, and what is in them."""
+"""Recognizes and reads a trainer's file or options."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_as(name: str, words: Sequence[str]) -> TrainerFile:
 
 
 def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
-    """Read a trainer's file, recognized by its keys; an adapter's or a saved plan's gives PEFT's settings.
+    """Read a trainer's file, or PEFT's settings of an adapter or plan.
 
     Raises:
         LorascopeError: It cannot be read, or it could be several trainers' or none's.
@@ -75,8 +75,8 @@ def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
             return data
         return _read_by(_only(trainers_marked(data.keys()), where), text, where)
     marked = trainers_marked(set(re.findall(r"[\w-]+", text)))
-    wanted = "python" if suffix == ".py" else ""
-    return _read_by(_only([trainer for trainer in marked if not wanted or trainer.form == wanted], where), text, where)
+    form = "python" if suffix == ".py" else ""
+    return _read_by(_only([trainer for trainer in marked if not form or trainer.form == form], where), text, where)
 
 
 def _is_there(path: Path) -> bool:

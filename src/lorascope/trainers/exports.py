@@ -1,4 +1,4 @@
-"""Exports of a plan to another trainer, refused where it cannot do the plan, and read back before they are returned."""
+"""Exports to other trainers, read back before they are returned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SECONDS = 5.0
 @in_matching_time
 @no_collection()  # a sixth of the time on the largest maps
 def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str = "lora-output") -> str:
-    """The configuration with which another trainer adapts exactly the targets of a plan.
+    """Write the configuration with which another trainer does exactly a plan.
 
     Args:
         plan: The plan.
@@ -71,20 +71,20 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
 
 
 def _base_of(plan: Plan) -> str:
-    """The model that a plan was made for, if it has a name that a trainer can load."""
+    """The plan's model, if a trainer can load it by name."""
     return plan.model.model if plan.model.source in LOADABLE else ""
 
 
 def _difference(plan: Plan, trainer: Trainer, text: str) -> str:
-    """How what the trainer does with the text differs from the plan; empty if it does not."""
+    """How the trainer's result differs from the plan, or empty."""
     outcome = trainer.resolve(plan.model, trainer.read(text, f"export to {trainer.name}"))
     resolution = outcome.resolution
     if resolution.refusal is not None:
         return str(resolution.refusal)
-    planned, done = _sizes(plan.model, plan.resolution), _sizes(plan.model, resolution)
-    for name in sorted(planned.keys() | done.keys()):
-        if not _equal(planned.get(name), done.get(name)):
-            return f"{name} gets (rank, scale) {done.get(name)}; the plan has {planned.get(name)}"
+    planned, adapted = _sizes(plan.model, plan.resolution), _sizes(plan.model, resolution)
+    for name in sorted(planned.keys() | adapted.keys()):
+        if not _equal(planned.get(name), adapted.get(name)):
+            return f"{name} gets (rank, scale) {adapted.get(name)}; the plan has {planned.get(name)}"
     if resolution.trainable != plan.resolution.trainable:
         return f"{resolution.trainable:,} parameters are trained; the plan has {plan.resolution.trainable:,}"
     if outcome.config is not None and outcome.config.lora_dropout != plan.config.lora_dropout:
@@ -100,7 +100,7 @@ def _equal(one: tuple[int, float] | None, other: tuple[int, float] | None) -> bo
 
 
 def _sizes(model: ModelMap, resolution: Resolution) -> dict[str, tuple[int, float]]:
-    """Rank and scale by the name in the map, as releases of PEFT differ in how they reach a weight."""
+    """Rank and scale by name in the map, whatever name PEFT uses."""
     sizes = {}
     for adapted in resolution.adapted:
         weight = weight_of(model, adapted.name)
@@ -124,7 +124,7 @@ def _elsewhere(trainer: Trainer) -> str:
 
 
 def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
-    """The closest plan that the trainer can run, with its changes; None if there is none.
+    """The closest plan that the trainer can run, with its changes.
 
     Raises:
         TimeoutError: None was found in time.
@@ -154,7 +154,7 @@ def _require_time(until: float) -> None:
 
 
 def plan_command(plan: Plan) -> str:
-    """The command that makes a plan; it can be pasted whatever the model is called."""
+    """The command that makes a plan, safe to paste."""
     options = plan.options
     source, rules = plan.model.model, [str(rule) for rule in plan.rules]
     words = []
@@ -175,7 +175,7 @@ def plan_command(plan: Plan) -> str:
 
 
 def _number(value: float) -> str:
-    """A number without an exponent's worth of zeros, and with every digit that it has."""
+    """The shortest spelling of a number with all its digits."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 

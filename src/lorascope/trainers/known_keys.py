@@ -1,4 +1,4 @@
-"""Which keys a trainer's own parser knows, and findings for those that it does not.
+"""Keys that each trainer's parser knows, and findings for unknown ones.
 
 The lists in `data/trainer_keys` come from the trainers' own parsers, by `tools/trainer_keys`.
 """
@@ -20,7 +20,7 @@ _LONGEST_KEY = 100
 
 @functools.lru_cache(maxsize=16)
 def known_keys(trainer: str) -> frozenset[str]:
-    """The keys of a trainer's configuration file or the options of its command line, without dashes."""
+    """A trainer's keys or command-line options, without dashes."""
     text = load_text(f"trainer_keys/{trainer}.txt")
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 

@@ -1,4 +1,4 @@
-"""Which numbers a configuration can hold: what no arithmetic here or in a trainer could end with is refused."""
+"""Limits of the numbers in a configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_WORD = 100
 
 
 def number_faults(settings: Mapping[str, Any], keys: Collection[str] | None = None) -> Iterator[str]:
-    """A sentence for each setting with a whole number from 2^63 on, an infinite one, or one that is none.
+    """A fault for each infinite, undefined or huge (2^63 and up) number.
 
     Args:
         settings: Keys with values, of which lists and mappings are looked through.

@@ -1,4 +1,4 @@
-"""A trainer's options as a table: one line each, with how its value is read and what it sets in PEFT."""
+"""A trainer's options as a table, one line each."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Schema:
         self.defaults: Mapping[str, Any] = {option.name: option.default for option in options}
 
     def read(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The options among the values, converted, and a fault for each that is wrong. Other keys are left out."""
+        """The options among the values, converted, and faults; other keys are dropped."""
         settings: dict[str, Any] = {}
         faults: list[str] = []
         for name in (name for name in self.options if name in values):
@@ -92,7 +92,7 @@ class Schema:
         return settings, [*faults, *number_faults(settings)]
 
     def read_words(self, words: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], list[str]]:
-        """The options of a command line, each with its words, as argparse takes them."""
+        """The options of a command line, converted as argparse does, and faults."""
         settings: dict[str, Any] = {}
         faults: list[str] = []
         for name in (name for name in self.options if name in words):
@@ -113,7 +113,7 @@ class Schema:
         return settings, [*faults, *number_faults(settings)]
 
     def peft_arguments(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What the settings hand to `peft.LoraConfig`, lists as tuples; options without a value are left out."""
+        """Arguments of `peft.LoraConfig` for the settings that are not None."""
         given = {
             option.peft: settings[option.name]
             for option in self.options.values()
@@ -122,7 +122,7 @@ class Schema:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
     def settings_of(self, config: AdapterConfig) -> dict[str, Any]:
-        """A configuration of PEFT under the trainer's own names, in the order of the options."""
+        """A PEFT configuration under the trainer's names, in schema order."""
         return {
             option.name: getattr(config, option.peft)
             for option in self.options.values()

@@ -39,7 +39,7 @@ class Job:
 
     @property
     def data_format(self) -> str:
-        """The loader of the `datasets` library for a data file: `json`, `csv`, `parquet`; empty for other data."""
+        """The `datasets` loader of a data file (`json`, `csv`, `parquet`), or empty."""
         return next((form for ending, form in _DATA_FORMATS.items() if self.data.endswith(ending)), "")
 
 

@@ -1,4 +1,4 @@
-"""The comment lines at the top of a written configuration: what it is, how much it trains, whose names it has."""
+"""Comment lines of written configurations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file_heading(plan: Plan, purpose: str, remark: str = "", *, own_names: str =
 
 
 def _origin(model: ModelMap) -> str:
-    """Where a map's names come from, as far as its own words can be trusted to be names."""
+    """Class and release that a map's names come from, checked."""
     owner = model.architecture if is_class_name(model.architecture) else "a class without a name"
     release = model.versions.get("transformers")
     return f"{owner} in {f'transformers {release}' if is_release(release) else 'its checkpoint'}"

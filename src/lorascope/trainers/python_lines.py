@@ -1,4 +1,4 @@
-"""Builds a Python script from templates of ours and values of anybody's, which become literals or checked names."""
+"""Builds a Python script from constant templates and foreign values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def is_python_name(text: object) -> bool:
 
 
 class PythonLines:
-    """A script, line by line. Each template must be a constant; what varies comes in through its fields."""
+    """A script, line by line, from constant templates with fields.
+
+    Each template must be a constant; foreign values come in through its fields, as literals or checked names.
+    """
 
     def __init__(self) -> None:
         self._lines: list[str] = []

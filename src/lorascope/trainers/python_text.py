@@ -1,4 +1,4 @@
-"""The keyword arguments of one call in a Python text, read from its syntax tree: nothing is run."""
+"""Keyword arguments of a call in Python source; nothing is run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Script:
 
     Attributes:
         where: The file, for messages.
-        hint: What to give instead of a text without the call that is looked for.
-        calls: All of them, those around others first.
+        hint: What to give instead of a text without the call.
+        calls: All of them, outer ones first.
     """
 
     where: str
@@ -39,7 +39,7 @@ def read_script(text: str, where: str, function: str) -> Script:
     Args:
         text: Python source.
         where: The file, for messages.
-        function: Which function is looked for, for messages.
+        function: The function to find, for messages.
 
     Raises:
         LorascopeError: It is not Python, or longer than any script.
@@ -54,13 +54,13 @@ def read_script(text: str, where: str, function: str) -> Script:
         calls = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        said = f"line {line} is not Python" if line else "it is not Python"
-        raise LorascopeError(said, where=where, hint=hint) from error
+        message = f"line {line} is not Python" if line else "it is not Python"
+        raise LorascopeError(message, where=where, hint=hint) from error
     return Script(where, hint, calls)
 
 
 def call_arguments(script: Script, functions: tuple[str, ...], unread: Collection[str] = ()) -> dict[str, Any]:
-    """The literal keyword arguments of the first call of one of the functions, by the last part of its name.
+    """The literal keyword arguments of the first call of a function.
 
     Args:
         script: A script.
@@ -75,7 +75,7 @@ def call_arguments(script: Script, functions: tuple[str, ...], unread: Collectio
 
 
 def call_owner(script: Script, function: str) -> tuple[str, int]:
-    """Whose method the first call of a function is, by the last part of that name, and how many arguments have no name.
+    """The object whose method is called first, and the positional count.
 
     Raises:
         LorascopeError: The function is not called.
@@ -90,7 +90,7 @@ def calls_function(script: Script, function: str) -> bool:
 
 
 def call_text(script: Script, function: str, argument: str) -> str:
-    """An argument of the first call of a function, by its name or as the first; empty if it is no text written out."""
+    """A string argument of the first call of a function, or empty."""
     if not calls_function(script, function):
         return ""
     call, _ = _first_call(script, (function,))
@@ -100,7 +100,7 @@ def call_text(script: Script, function: str, argument: str) -> str:
 
 
 def method_arguments(script: Script, owners: Collection[str], function: str) -> dict[str, Any]:
-    """The arguments with a name of the first call of a method of one of these; `...` for those that are not written out.
+    """Keyword arguments of the first call of a method of some objects.
 
     Nothing if it is not called.
     """
@@ -139,7 +139,7 @@ def _value_or_dots(node: ast.expr) -> Any:
 
 
 def _arguments(call: ast.Call, function: str, script: Script, unread: Collection[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     faults = []
     for keyword in call.keywords:
         if keyword.arg is None:
@@ -148,18 +148,18 @@ def _arguments(call: ast.Call, function: str, script: Script, unread: Collection
         if keyword.arg in unread:
             continue
         place = f"{keyword.arg} of {function} in line {keyword.value.lineno}"
-        if keyword.arg in found:
+        if keyword.arg in arguments:
             faults.append(f"{place} is given twice")
         if any(map(_is_beyond_floats, ast.walk(keyword.value))):
             faults.append(f"{place} is a whole number of hundreds of digits")
             continue
         try:
-            found[keyword.arg] = _value(keyword.value)
+            arguments[keyword.arg] = _value(keyword.value)
         except _NOT_LITERAL:
-            faults.append(f"{place} is no value written out")
+            faults.append(f"{place} is not written out")
     if faults:
         raise LorascopeError(*first_faults(faults), where=script.where, hint=script.hint)
-    return found
+    return arguments
 
 
 def _is_beyond_floats(node: ast.AST) -> bool:

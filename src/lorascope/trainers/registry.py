@@ -35,7 +35,7 @@ def trainer_called(name: str) -> Trainer:
 
 
 def trainers_marked(keys: Collection[str]) -> list[Trainer]:
-    """The trainers that a configuration with these keys can be for: those with the most marks among them."""
+    """The trainers with the most marks among some keys."""
     counts = {name: len(trainer.marks & set(keys)) for name, trainer in TRAINERS.items()}
     most = max(counts.values())
     return [TRAINERS[name] for name, count in counts.items() if count == most > 0]

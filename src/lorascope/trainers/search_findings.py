@@ -1,4 +1,4 @@
-"""Findings that every trainer's own search for targets can make, and the wrapped layers of Gemma 4."""
+"""Findings on what a trainer's own search misses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Builds a commented command line for a shell: every value is one quoted word, and none can become an option."""
+"""Builds a commented shell command.
+
+Every value is one quoted word, and none can become an option.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What axolotl's load_lora adapts: its own search for linear layers, and what it changes in PEFT."""
+"""What axolotl adapts: its own search, and its changes to PEFT."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _output_embedding(model: ModelMap) -> str:
 
 
 def _target_modules(model: ModelMap, settings: Mapping[str, Any], findings: list[Finding]) -> str | list[str]:
-    """What axolotl gives to `target_modules`: never None, so that PEFT's defaults never apply."""
+    """The `target_modules` of axolotl; never None, so PEFT's defaults never apply."""
     given = settings.get("lora_target_modules") or []
     if not settings.get(_SEARCH):
         return given
@@ -138,7 +138,7 @@ def _target_modules(model: ModelMap, settings: Mapping[str, Any], findings: list
 
 
 def _target_parameters(model: ModelMap, settings: Mapping[str, Any], findings: list[Finding]) -> str | list[str]:
-    """What PEFT looks for among parameters: with quantized experts axolotl takes old names for the fused ones, too.
+    """The `target_parameters` of axolotl; with quantized experts, old names work too.
 
     Its own `_inject_parameters` (monkeypatch/moe_quant.py) is in place where lora_target_parameters or quantize_moe_experts
     is set. On plain parameters it finds what PEFT finds.
@@ -154,7 +154,7 @@ def _target_parameters(model: ModelMap, settings: Mapping[str, Any], findings: l
 
 
 def _is_renamed(module: Module, entries: list[str]) -> bool:
-    """An entry names half of a module's fused gate_up_proj, which axolotl quantizes on loading."""
+    """An entry names half of a module's quantized gate_up_proj."""
     own = {name for name, _ in module.parameters}
     # It quantizes 3-D parameters with "expert" in their names.
     quantized = {n for n, shape in module.parameters if len(shape) >= 3 and "expert" in f"{module.name}.{n}".lower()}
@@ -195,7 +195,7 @@ def _load(model: ModelMap, config: AdapterConfig, settings: Mapping[str, Any], f
 
 
 def _with_clippable(model: ModelMap, clippable: set[str]) -> ModelMap:
-    """The map as PEFT sees it after axolotl's change: such a module can be adapted as if it were its linear layer."""
+    """The map with each wrapper in the form of its linear layer."""
     inner = model.module_by_name
 
     def as_linear(module: Module) -> Module:
@@ -209,7 +209,7 @@ def _with_clippable(model: ModelMap, clippable: set[str]) -> ModelMap:
 
 
 def _redirected(resolution: Resolution, clippable: set[str]) -> Resolution:
-    """Adapters of the wrapping modules under the names of what they wrap; where both are matched, the inner counts."""
+    """Adapters of wrappers, renamed to the layer inside, each layer once."""
     own = {adapted.name for adapted in resolution.adapted}
     kept: list[Adapted] = []
     twice = 0
@@ -224,7 +224,7 @@ def _redirected(resolution: Resolution, clippable: set[str]) -> Resolution:
 
 
 def _without_frozen(resolution: Resolution, findings: list[Finding]) -> Resolution:
-    """Without the adapters that `freeze_mm_modules` freezes, which are made and saved and never trained."""
+    """The resolution without the adapters that `freeze_mm_modules` freezes."""
     frozen = [adapted for adapted in resolution.adapted if _MULTIMODAL & set(adapted.name.split("."))]
     if not frozen:
         return resolution

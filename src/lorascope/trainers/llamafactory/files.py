@@ -46,7 +46,7 @@ _WIDEST = 100
 
 
 def unsupported_by_llamafactory(plan: Plan) -> Iterator[Unsupported]:
-    """What it has no key for: differing sizes, biases, bare parameters, heads that it does not load."""
+    """What LLaMA-Factory's keys cannot express."""
     model = plan.model
     parts = [*untrained_head(model, TITLE, (*LANGUAGE_HEADS, "seq2seq-lm"))]
     if model.model_type in THINKERS:
@@ -103,7 +103,7 @@ def write_llamafactory(plan: Plan, job: Job) -> str:
 
 
 def _adapter_settings(plan: Plan) -> dict[str, Any] | None:
-    """Its keys for a plan, or None if none of its ways to name targets gives exactly the plan's."""
+    """Keys that give exactly the plan, or None if none do."""
     if any(target.weight.kind == "parameter" for target in plan.targets):
         return None
     modules = {target.weight.name for target in plan.targets}

@@ -1,4 +1,4 @@
-"""The models of several parts that LLaMA-Factory knows, and the words in names that tell the parts apart.
+"""Multimodal models that LLaMA-Factory knows, and words that mark their parts.
 
 LLaMA-Factory 0.9.5, model_utils/visual.py, `_register_composite_model`. A word counts wherever it stands in a module's name.
 """

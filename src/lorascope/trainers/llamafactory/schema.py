@@ -66,7 +66,7 @@ SCHEMA = Schema(
 
 
 def llamafactory_settings(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The options of a file that are given and not null, and everything that LLaMA-Factory or PEFT refuses."""
+    """The options given in a file, and all faults of it."""
     references = [key for key in data if key in SCHEMA.options and _has_reference(data[key])]
     settings, faults = SCHEMA.read({key: given for key, given in data.items() if key not in references})
     faults += [
@@ -91,5 +91,5 @@ def _conflicts(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def names_in(given: Any) -> list[str]:
-    """The entries of a comma list, as its `split_arg` takes them apart; a list stays as it is."""
+    """The entries of a comma list (`split_arg`); a list stays."""
     return [item.strip() for item in given.split(",")] if isinstance(given, str) else list(given)

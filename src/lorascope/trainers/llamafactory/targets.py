@@ -1,4 +1,4 @@
-"""What LLaMA-Factory adapts: its own search for targets, and the parts of a model that it keeps LoRA out of."""
+"""What LLaMA-Factory adapts: its own search, without frozen parts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _uncovered(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def handed_config(model: ModelMap, given: Mapping[str, Any]) -> tuple[AdapterConfig, list[Finding]]:
-    """What it hands to PEFT (model/adapter.py, `_setup_lora_tuning`), and what its user should know of that."""
+    """The configuration handed to PEFT (`_setup_lora_tuning`), and findings."""
     settings = {**SCHEMA.defaults, **given}
     findings: list[Finding] = []
     names = names_in(settings["lora_target"])
@@ -98,7 +98,7 @@ def _saved(model: ModelMap, settings: Mapping[str, Any], findings: list[Finding]
 
 
 def _all_linear(model: ModelMap, freeze_vision_tower: bool, findings: list[Finding]) -> list[str]:
-    """The last words of the names of every module whose class is called linear (`find_all_linear_modules`)."""
+    """Last name components of all linear modules (`find_all_linear_modules`)."""
     forbidden = {"lm_head"}
     if output := _OUTPUTS.get(model.model_type):
         forbidden.add(output)
@@ -150,7 +150,7 @@ def _patched(
     *,
     everything: bool,
 ) -> list[str]:
-    """Full names of what it lets LoRA into in a model of several parts (`patch_target_modules`)."""
+    """Full names of the targets in a multimodal model (`patch_target_modules`)."""
     frozen = {key: words for key, words in parts.by_switch.items() if settings[key]}
     forbidden = {word for words in frozen.values() for word in words} | set(parts.conflicts)
     # The model itself has the empty name, in which only an empty entry can stand.
@@ -180,13 +180,13 @@ def _patched(
 
 
 def _towers(model: ModelMap) -> list[str]:
-    """Linear layers of towers and of what joins them with the language model."""
+    """Linear layers outside the language model: towers and connectors."""
     own = own_components(model)
     return [w.name for w in model.weights if w.role.component not in own and w.kind == "linear"]
 
 
 def _unprotected(model: ModelMap, settings: Mapping[str, Any], *, everything: bool) -> Iterator[Finding]:
-    """A model with towers that its table does not have, and for which its switches therefore do nothing."""
+    """Towers that LLaMA-Factory does not know, so its switches do nothing."""
     towers = _towers(model)
     switches = [key for key in Parts().by_switch if settings[key]]
     if towers and (switches or everything):

@@ -46,7 +46,7 @@ def unsupported_by_mlx(plan: Plan) -> Iterator[Unsupported]:
 
 
 def _absent_weights(plan: Plan, mlx: MlxModel) -> Iterator[Unsupported]:
-    """Targets that mlx-lm has no module for, by reason, and those that it has several for."""
+    """Targets without a module of their own in mlx-lm."""
     reasons: dict[str, list[str]] = {}
     for target in plan.targets:
         if target.weight.name in mlx.absent:
@@ -105,16 +105,16 @@ def write_mlx(plan: Plan, job: Job) -> str:
 
 
 def _shortest_keys(plan: Plan, mlx: MlxModel) -> tuple[list[str], int]:
-    """The shortest keys, and the number of last blocks, that adapt the modules of a plan and no others."""
-    wanted = {name for target in plan.targets for name in mlx.modules[target.weight.name]}
-    inner = {name for name in wanted if mlx.relative(name)}
-    names = sorted({mlx.relative(name) for name in inner}) + sorted(wanted - inner)
+    """The shortest keys, and last blocks, for exactly a plan."""
+    modules = {name for target in plan.targets for name in mlx.modules[target.weight.name]}
+    inner = {name for name in modules if mlx.relative(name)}
+    names = sorted({mlx.relative(name) for name in inner}) + sorted(modules - inner)
     first = min((mlx.layer(name) or 0 for name in inner), default=0)
     for layers in (-1, mlx.layers - first):
         keys = Keys(mlx, tuple(names), layers)
-        if set(keys.chosen()) == wanted and not keys.without_weight():
+        if set(keys.chosen()) == modules and not keys.without_weight():
             return names, layers
-    return sorted(wanted, key=_by_numbers), -1
+    return sorted(modules, key=_by_numbers), -1
 
 
 def _by_numbers(name: str) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""mlx-lm's names for the weights of a map: its classes rename, split and leave out some.
+"""mlx-lm's names for the weights of a map.
 
 The table was made by `tools/build_mlx_names.py`, which follows numbers through mlx-lm's own loading, not names.
 """
@@ -55,7 +55,7 @@ def mlx_types() -> tuple[str, ...]:
 
 
 def as_mlx(model: ModelMap) -> MlxModel | None:
-    """A map as mlx-lm has it; None where the names of its type are not known."""
+    """The map in mlx-lm's names; None for an unknown type."""
     table = _table()["types"].get(model.model_type)
     if table is None:
         return None
@@ -109,7 +109,7 @@ def _pattern(name: str) -> str:
 
 
 def _filled(patterns: list[str] | None, weight: Weight) -> tuple[str, ...] | None:
-    """Patterns with the numbers of a weight's name in place of each `#`."""
+    """Patterns with a weight's numbers in place of each `#`."""
     if patterns is None:
         return None
     return tuple(functools.reduce(_put, _NUMBER.findall(weight.name), pattern) for pattern in patterns)

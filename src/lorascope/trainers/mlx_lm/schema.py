@@ -57,7 +57,7 @@ PARAMETERS = Schema(
 
 
 def mlx_settings(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """All keys of a file as mlx-lm's loader reads them, and a fault for each value that it cannot use."""
+    """All keys as mlx-lm's loader reads them, and faults."""
     settings = {key: _loaded(given) for key, given in data.items()}
     _, faults = SCHEMA.read(settings)
     parameters = settings.get("lora_parameters")

@@ -1,4 +1,4 @@
-"""What mlx-lm's linear_to_lora_layers adapts: the modules that keys name, within the last blocks and the whole model."""
+"""What mlx-lm adapts: the modules that keys name."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Keys:
         return layer is not None and layer >= (0 if self.layers <= 0 else self.mlx.layers - self.layers)
 
     def without_weight(self) -> list[str]:
-        """Patterns of modules without a weight of the map that the keys name."""
+        """Patterns of named modules that have no weight in the map."""
         return _without_weight(self.mlx, self.names)
 
 
@@ -130,7 +130,7 @@ def types_hint() -> str:
 
 
 def _default_keys(mlx: MlxModel) -> list[str]:
-    """Every name within a block that some block has an adaptable module under."""
+    """The names within a block of all adaptable modules."""
     names = {mlx.relative(name) for name in _modules(mlx)}
     others = {mlx.relative(pattern.replace("#", "0", 1)) for pattern in mlx.others}
     return sorted((names | others) - {""})
@@ -146,7 +146,7 @@ def _default_finding(mlx: MlxModel, layers: int, settings: Mapping[str, Any]) ->
 
 
 def _refusal(keys: Keys) -> Diagnostic | None:
-    """Why mlx-lm stops at keys: what it cannot adapt, and what it would adapt twice; None if it does not."""
+    """Why mlx-lm stops at keys; None if it does not."""
     mlx, names = keys.mlx, set(keys.names)
     within = [name for name in _modules(mlx) if keys.is_in_layers(name)]
     twice = [name for name in within if name in names and mlx.relative(name) in names]
@@ -205,7 +205,7 @@ def _outcome(
 
 
 def _count(model: ModelMap, weight: Weight, rank: int, pieces: int, dora: bool) -> int:
-    """Parameters of a weight's adapters: a weight that is split has its input side once for each piece."""
+    """Trainable parameters of a weight's adapters, one per piece."""
     if weight.kind == "embedding":
         module = model.module_by_name[weight.module]
         tokens, width = stored_shape(module, "weight") or weight.shape
@@ -231,7 +231,7 @@ def _split_findings(split: Iterable[tuple[str, list[str]]]) -> Iterator[Finding]
 
 
 def _sharing_findings(model: ModelMap, keys: Keys) -> Iterator[Finding]:
-    """Modules that are adapted and hold a weight that other modules hold too; one finding for all layers."""
+    """Adapted modules whose weight is shared; one finding for all layers."""
     sharing, groups = keys.mlx.sharing, dict[str, list[str]]()
     for module in keys.among(sharing):
         groups.setdefault(_NUMBER.sub(".#", module), []).append(module)

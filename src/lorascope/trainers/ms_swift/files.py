@@ -1,4 +1,4 @@
-"""The options of `swift sft`: a command or a shell script, or the YAML or JSON that it takes in their place."""
+"""The options of `swift sft`: a command, shell script, YAML or JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NOTHING = "(?!)"
 
 
 def unsupported_by_swift(plan: Plan) -> Iterator[Unsupported]:
-    """What it has no option for: differing sizes, the adapted layers' biases alone, models that it does not load."""
+    """What ms-swift's options cannot express."""
     model = plan.model
     parts = [*untrained_head(model, TITLE, (*LANGUAGE_HEADS, "sequence-classification"))]
     if not parts and needs_model_type(model) and not any(kind.multimodal for kind in types_for(model.architecture)):
@@ -55,7 +55,7 @@ def unsupported_by_swift(plan: Plan) -> Iterator[Unsupported]:
 
 
 def _untasked(plan: Plan) -> Plan:
-    """The plan without a task: ms-swift has its own, which decides nothing about names."""
+    """The plan without a task, which ms-swift sets itself."""
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, task_type=None))
 
 
@@ -97,7 +97,7 @@ def _remarks(plan: Plan, job: Job, options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _adapter_settings(plan: Plan) -> dict[str, Any] | None:
-    """Its options for a plan, or None if it does not do exactly the plan with any."""
+    """Options that give exactly the plan, or None if none do."""
     config = expressible_config(_untasked(plan), CAPABILITIES)
     if config is None:
         return None
@@ -117,7 +117,7 @@ def _adapter_settings(plan: Plan) -> dict[str, Any] | None:
 
 
 def _labels(model: ModelMap) -> int:
-    """How many classes the head of a map tells apart; 2, as in every new configuration, if it cannot be seen."""
+    """Number of classes of the head; 2, transformers' default, if not visible."""
     heads = [weight for weight in model.weights if weight.role.block == "head"]
     return heads[-1].shape[0] if heads else 2
 
@@ -161,7 +161,7 @@ def _unknown_findings(
 
 
 def _options(text: str, where: str) -> tuple[str, dict[str, list[str]], list[str]]:
-    """The method, its options with their words, and what is wrong with them as a whole."""
+    """The method, its options with their words, and faults."""
     if not _COMMAND.search(text):
         return "sft", *_options_of_file(text, where)
     words = command_words(text, where, _PROGRAMS)
@@ -186,7 +186,7 @@ def _options(text: str, where: str) -> tuple[str, dict[str, list[str]], list[str
 
 
 def _options_of_file(text: str, where: str) -> tuple[dict[str, list[str]], list[str]]:
-    """A YAML or JSON file as the words that ms-swift makes of it (cli/main.py, parse_yaml_args)."""
+    """The words that ms-swift makes of a YAML or JSON file."""
     if text.lstrip().startswith("{"):
         parsed = parse_json(text.encode("utf-8", "replace"), where, _HINT)
         data: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
@@ -214,7 +214,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _spelled_out(given: str, known: Collection[str], faults: list[str]) -> str:
-    """The option that argparse takes a word for, which may be the start of one; empty if there is none."""
+    """The option that a word abbreviates for argparse; empty if none."""
     if given in known:
         return given
     near = sorted(key for key in known if key.startswith(given))

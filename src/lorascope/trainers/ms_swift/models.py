@@ -1,4 +1,4 @@
-"""ms-swift's model types: which checkpoint classes each is for, and where its parts lie.
+"""ms-swift's model types: their checkpoint classes, and where parts lie.
 
 `data/ms_swift_models.tsv` is the own table of ms-swift 4.6.0, under transformers 5.19, as printed by
 `tools/trainer_keys/ms_swift.py models`.

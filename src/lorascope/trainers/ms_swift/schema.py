@@ -60,7 +60,7 @@ _RAW = ("model", "target_regex")
 
 
 def swift_settings(options: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], list[str]]:
-    """The options that bear on adapters as argparse converts their words, and everything that ms-swift refuses."""
+    """The options that bear on adapters, and all faults."""
     unexpanded = [key for key, words in options.items() if key not in _RAW and any("$" in w or "`" in w for w in words)]
     faults = [
         f"--{key} is {quoted(' '.join(options[key]))}, which the shell fills in: write the value out"

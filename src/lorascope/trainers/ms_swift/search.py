@@ -1,4 +1,4 @@
-"""ms-swift's own search: the shortest endings of linear layers, or an expression for a model with towers.
+"""ms-swift's own search: endings of linear layers, or a regex.
 
 Restated from ms-swift 4.6.0, utils/transformers_utils.py.
 """
@@ -22,7 +22,7 @@ Named = tuple[str, Module]
 
 
 def within(model: ModelMap, path: str = "") -> list[Named]:
-    """A submodule, under the empty name, and what lies in it; the model itself for the empty path."""
+    """A submodule, under the empty name, and what is in it."""
     if not path:
         root = Module("", model.architecture, "other")
         return [("", root), *((module.name, module) for module in model.modules)]
@@ -33,7 +33,7 @@ def within(model: ModelMap, path: str = "") -> list[Named]:
 
 
 def linear_endings(modules: Sequence[Named], towers: Towers | None, *, embeddings: bool = False) -> list[str]:
-    """The endings that stand for the linear layers (`find_all_linears`), embeddings too if asked for."""
+    """Endings that match the linear layers only (`find_all_linears`)."""
     return _endings(modules, lambda name, module: is_searched(name, module, towers, embeddings=embeddings))
 
 
@@ -50,7 +50,7 @@ def called_linear(module: Module) -> bool:
 
 
 def head_word(towers: Towers | None) -> str:
-    """The last word of the head's name, which no searched name may hold."""
+    """Last component of the head's name; names with it are skipped."""
     return towers.head.rpartition(".")[2] if towers is not None and towers.head else "lm_head"
 
 
@@ -60,12 +60,12 @@ def embedding_endings(modules: Sequence[Named]) -> list[str]:
 
 
 def norm_endings(modules: Sequence[Named]) -> list[str]:
-    """The endings that stand for the norms (`find_norm`), which a map knows by their classes' names alone."""
+    """Endings that match the norms only (`find_norm`), by class name."""
     return _endings(modules, lambda _, m: m.class_name == "LayerNorm" or "rmsnorm" in m.class_name.lower())
 
 
 def _endings(modules: Sequence[Named], wanted: Callable[[str, Module], bool]) -> list[str]:
-    """For each wanted name the shortest ending that no other name has, numbers before a dot counting as equal."""
+    """The shortest endings of the wanted names that no other has."""
     others = {_NUMBER.sub("{}.", name) for name, module in modules if not wanted(name, module)}
     return list(dict.fromkeys(_ending(name, others) for name, module in modules if wanted(name, module)))
 

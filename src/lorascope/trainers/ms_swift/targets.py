@@ -1,4 +1,4 @@
-"""What ms-swift adapts: its own search for targets, then PEFT with its changes."""
+"""What ms-swift adapts: its own search, and its changes to PEFT."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _uncovered(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def needs_model_type(model: ModelMap) -> bool:
-    """It does not load a model of this kind without a model type for its class (`get_model_info_meta`)."""
+    """ms-swift needs a model type to load this model (`get_model_info_meta`)."""
     if model.head == "unknown":
         return False
     return model.head == "image-text-to-text" or model.model_type in _OF_PARTS or _has_towers(model)
@@ -157,7 +157,7 @@ def _target_modules(
 def _in_towers(
     model: ModelMap, settings: Mapping[str, Any], towers: Towers, names: Sequence[str], findings: list[Finding]
 ) -> str | None:
-    """The regular expression for the linear layers of a model with towers; None where ms-swift stops."""
+    """The regular expression for a model with towers; None if ms-swift stops."""
     others = [name for name in names if name not in (LINEAR, _EMBEDDING)]
     if others:
         message = "on a model with towers ms-swift drops every other name next to all-linear"
@@ -196,7 +196,7 @@ def _search_findings(model: ModelMap, left: Sequence[str], reason: str, fix: str
 def _unprotected(
     model: ModelMap, settings: Mapping[str, Any], names: Sequence[str], switches: Sequence[str]
 ) -> Iterator[Finding]:
-    """Names that reach into towers, which the switches do not keep them from."""
+    """Names that reach into towers in spite of the switches."""
     endings = tuple(f".{name}" for name in names)
     in_towers = [
         w.name for w in model.weights if w.role.component in _TOWERS and (w.name.endswith(endings) or w.name in names)
@@ -249,7 +249,7 @@ def _handed_config(
 
 
 def _without_attention_outputs(model: ModelMap, resolution: Resolution, findings: list[Finding]) -> Resolution:
-    """What PEFT does, less the outputs of torch's MultiheadAttention, which ms-swift keeps it from adapting."""
+    """The resolution without outputs of torch's MultiheadAttention, which ms-swift skips."""
     outputs = {module.name for module in model.modules if module.class_name == _LEFT_ALONE}
     skipped = [adapted for adapted in resolution.adapted if adapted.name in outputs]
     if not skipped:

@@ -1,4 +1,6 @@
-"""ms-swift: the options of `swift sft`, in a command, a shell script, or the YAML or JSON that it takes in their place.
+"""ms-swift: the options of `swift sft`.
+
+They stand in a command, a shell script, or the YAML or JSON that it takes in their place.
 
 Run in the tests, with ms-swift 4.6.0, PEFT 0.20.0 and transformers 5.19: its argument parser on every form that is
 written and on the words that are told from faults here, its `get_target_modules`, `get_modules_to_save` and

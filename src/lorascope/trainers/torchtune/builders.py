@@ -1,11 +1,9 @@
-"""torchtune's own functions that build a model with LoRA, by the sizes that each one builds.
+"""torchtune's functions that build LoRA models, by size.
 
 Sizes, parameters and defaults are compared with torchtune 0.6.1 itself in its tests.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Weight
@@ -59,69 +57,56 @@ class Builder:
         return self.path.partition(".")[0]
 
 
-def _rows() -> Iterator[Builder]:
-    llama_7b, llama_13b, llama_70b = (4096, 4096, 4096, 11008), (5120, 5120, 5120, 13824), (8192, 8192, 1024, 28672)
-    llama_8b = (4096, 4096, 1024, 14336)
-    # Of functions that build the same sizes, the first is written; a comment names the others.
-    for path, layers, tokens, widths in (
-        ("llama2.lora_llama2_7b", 32, 32000, llama_7b),
-        ("llama2.lora_llama2_13b", 40, 32000, llama_13b),
-        ("llama2.lora_llama2_70b", 80, 32000, llama_70b),
-        ("code_llama2.lora_code_llama2_7b", 32, 32016, llama_7b),
-        ("code_llama2.lora_code_llama2_13b", 40, 32016, llama_13b),
-        ("code_llama2.lora_code_llama2_70b", 80, 32016, llama_70b),
-        ("llama3_1.lora_llama3_1_8b", 32, 128256, llama_8b),
-        ("llama3.lora_llama3_8b", 32, 128256, llama_8b),
-        ("llama3_3.lora_llama3_3_70b", 80, 128256, llama_70b),
-        ("llama3_1.lora_llama3_1_70b", 80, 128256, llama_70b),
-        ("llama3.lora_llama3_70b", 80, 128256, llama_70b),
-    ):
-        yield Builder(path, "llama", Sizes(layers, tokens, *widths))
-    yield Builder("llama3_1.lora_llama3_1_405b", "llama", Sizes(126, 128256, 16384, 16384, 1024, 53248), dora=False)
-    yield Builder("llama3_2.lora_llama3_2_1b", "llama", Sizes(16, 128256, 2048, 2048, 512, 8192), head=False)
-    yield Builder("llama3_2.lora_llama3_2_3b", "llama", Sizes(28, 128256, 3072, 3072, 1024, 8192), head=False)
-    yield Builder("mistral.lora_mistral_7b", "mistral", Sizes(32, 32000, *llama_8b))
-    yield Builder("gemma.lora_gemma_2b", "gemma", Sizes(18, 256000, 2048, 2048, 256, 16384), head=False)
-    yield Builder("gemma.lora_gemma_7b", "gemma", Sizes(28, 256000, 3072, 4096, 4096, 24576), head=False)
-    yield Builder("gemma2.lora_gemma2_2b", "gemma2", Sizes(26, 256000, 2304, 2048, 1024, 9216), head=False)
-    yield Builder("gemma2.lora_gemma2_9b", "gemma2", Sizes(42, 256000, 3584, 4096, 2048, 14336), head=False)
-    yield Builder("gemma2.lora_gemma2_27b", "gemma2", Sizes(46, 256000, 4608, 4096, 2048, 36864), head=False)
-    yield Builder("phi3.lora_phi3_mini", "phi3", Sizes(32, 32064, 3072, 3072, 3072, 8192))
-    yield Builder("phi4.lora_phi4_14b", "phi3", Sizes(40, 100352, 5120, 5120, 1280, 17920))
-    for names, sizes, head in (
-        (("qwen2_5.lora_qwen2_5_0_5b", "qwen2.lora_qwen2_0_5b"), Sizes(24, 151936, 896, 896, 128, 4864), False),
-        (
-            ("qwen2_5.lora_qwen2_5_1_5b_instruct", "qwen2_5.lora_qwen2_5_1_5b_base", "qwen2.lora_qwen2_1_5b"),
-            Sizes(28, 151936, 1536, 1536, 256, 8960),
-            False,
-        ),
-        (("qwen2_5.lora_qwen2_5_3b",), Sizes(36, 151936, 2048, 2048, 256, 11008), False),
-        (
-            ("qwen2_5.lora_qwen2_5_7b_instruct", "qwen2_5.lora_qwen2_5_7b_base", "qwen2.lora_qwen2_7b"),
-            Sizes(28, 152064, 3584, 3584, 512, 18944),
-            True,
-        ),
-        (
-            ("qwen2_5.lora_qwen2_5_14b_instruct", "qwen2_5.lora_qwen2_5_14b_base"),
-            Sizes(48, 152064, 5120, 5120, 1024, 13824),
-            True,
-        ),
-        (
-            ("qwen2_5.lora_qwen2_5_32b_instruct", "qwen2_5.lora_qwen2_5_32b_base"),
-            Sizes(64, 152064, 5120, 5120, 1024, 27648),
-            True,
-        ),
-        (
-            ("qwen2_5.lora_qwen2_5_72b_instruct", "qwen2_5.lora_qwen2_5_72b_base"),
-            Sizes(80, 152064, 8192, 8192, 1024, 29568),
-            True,
-        ),
-    ):
-        for path in names:
-            yield Builder(path, "qwen2", sizes, head)
+# The sizes of each function's model: layers, tokens, width, of queries, of keys, inside the MLP. Of functions that build the
+# same sizes, the first is written; a comment names the others.
+_ROWS = """
+llama2.lora_llama2_7b              llama     32  32000  4096  4096 4096 11008
+llama2.lora_llama2_13b             llama     40  32000  5120  5120 5120 13824
+llama2.lora_llama2_70b             llama     80  32000  8192  8192 1024 28672
+code_llama2.lora_code_llama2_7b    llama     32  32016  4096  4096 4096 11008
+code_llama2.lora_code_llama2_13b   llama     40  32016  5120  5120 5120 13824
+code_llama2.lora_code_llama2_70b   llama     80  32016  8192  8192 1024 28672
+llama3_1.lora_llama3_1_8b          llama     32 128256  4096  4096 1024 14336
+llama3.lora_llama3_8b              llama     32 128256  4096  4096 1024 14336
+llama3_3.lora_llama3_3_70b         llama     80 128256  8192  8192 1024 28672
+llama3_1.lora_llama3_1_70b         llama     80 128256  8192  8192 1024 28672
+llama3.lora_llama3_70b             llama     80 128256  8192  8192 1024 28672
+llama3_1.lora_llama3_1_405b        llama    126 128256 16384 16384 1024 53248  no-dora
+llama3_2.lora_llama3_2_1b          llama     16 128256  2048  2048  512  8192  tied
+llama3_2.lora_llama3_2_3b          llama     28 128256  3072  3072 1024  8192  tied
+mistral.lora_mistral_7b            mistral   32  32000  4096  4096 1024 14336
+gemma.lora_gemma_2b                gemma     18 256000  2048  2048  256 16384  tied
+gemma.lora_gemma_7b                gemma     28 256000  3072  4096 4096 24576  tied
+gemma2.lora_gemma2_2b              gemma2    26 256000  2304  2048 1024  9216  tied
+gemma2.lora_gemma2_9b              gemma2    42 256000  3584  4096 2048 14336  tied
+gemma2.lora_gemma2_27b             gemma2    46 256000  4608  4096 2048 36864  tied
+phi3.lora_phi3_mini                phi3      32  32064  3072  3072 3072  8192
+phi4.lora_phi4_14b                 phi3      40 100352  5120  5120 1280 17920
+qwen2_5.lora_qwen2_5_0_5b          qwen2     24 151936   896   896  128  4864  tied
+qwen2.lora_qwen2_0_5b              qwen2     24 151936   896   896  128  4864  tied
+qwen2_5.lora_qwen2_5_1_5b_instruct qwen2     28 151936  1536  1536  256  8960  tied
+qwen2_5.lora_qwen2_5_1_5b_base     qwen2     28 151936  1536  1536  256  8960  tied
+qwen2.lora_qwen2_1_5b              qwen2     28 151936  1536  1536  256  8960  tied
+qwen2_5.lora_qwen2_5_3b            qwen2     36 151936  2048  2048  256 11008  tied
+qwen2_5.lora_qwen2_5_7b_instruct   qwen2     28 152064  3584  3584  512 18944
+qwen2_5.lora_qwen2_5_7b_base       qwen2     28 152064  3584  3584  512 18944
+qwen2.lora_qwen2_7b                qwen2     28 152064  3584  3584  512 18944
+qwen2_5.lora_qwen2_5_14b_instruct  qwen2     48 152064  5120  5120 1024 13824
+qwen2_5.lora_qwen2_5_14b_base      qwen2     48 152064  5120  5120 1024 13824
+qwen2_5.lora_qwen2_5_32b_instruct  qwen2     64 152064  5120  5120 1024 27648
+qwen2_5.lora_qwen2_5_32b_base      qwen2     64 152064  5120  5120 1024 27648
+qwen2_5.lora_qwen2_5_72b_instruct  qwen2     80 152064  8192  8192 1024 29568
+qwen2_5.lora_qwen2_5_72b_base      qwen2     80 152064  8192  8192 1024 29568
+"""
 
 
-BUILDERS: tuple[Builder, ...] = tuple(_rows())
+def _builder(row: str) -> Builder:
+    path, model_type, layers, tokens, *widths = row.split()
+    sizes = Sizes(int(layers), int(tokens), *map(int, widths[:4]))
+    return Builder(path, model_type, sizes, head="tied" not in widths, dora="no-dora" not in widths)
+
+
+BUILDERS = tuple(map(_builder, _ROWS.strip().splitlines()))
 # Functions that take all sizes as arguments.
 PLAIN = {
     "llama2.lora_llama2": "llama",
@@ -137,7 +122,7 @@ PLAIN = {
 
 
 def torchtune_part(weight: Weight) -> tuple[str, ...]:
-    """What torchtune has in a weight's place: several names where it splits it, none where it has no LoRA for it."""
+    """The names of a weight in torchtune: several if split."""
     role = weight.role
     if role.component != "text" or weight.kind != "linear":
         return ()
@@ -151,7 +136,7 @@ def torchtune_part(weight: Weight) -> tuple[str, ...]:
 
 
 def sizes_of(model: ModelMap) -> Sizes | None:
-    """The sizes of a decoder as torchtune counts them; None for what is no such decoder."""
+    """Sizes of a decoder as torchtune counts them, or None."""
     parts: dict[str, tuple[int, int]] = {}
     layers = set()
     for weight in model.weights:
@@ -175,6 +160,6 @@ def sizes_of(model: ModelMap) -> Sizes | None:
 
 
 def builders_for(model: ModelMap) -> list[Builder]:
-    """The functions that build a model of this type and size, the one to write first."""
+    """The functions that build this model; the first one is written."""
     sizes = sizes_of(model)
     return [builder for builder in BUILDERS if builder.model_type == model.model_type and builder.sizes == sizes]

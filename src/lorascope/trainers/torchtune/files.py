@@ -1,4 +1,4 @@
-"""torchtune's YAML, written and read. One function in it builds the model with its adapters."""
+"""torchtune's YAML, written and read."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _no_builder(model: ModelMap) -> str:
 
 
 def _unsupported_places(plan: Plan, builder: Builder) -> Iterator[str]:
-    """Targets where torchtune has no LoRA, and places that it adapts only together."""
+    """Targets without LoRA in torchtune, and places that it adapts together."""
     chosen = {target.weight.name for target in plan.targets}
     places = _places(plan.model)
     outside = sorted(name for name in chosen if not torchtune_part(plan.model.weight_by_name[name]))

@@ -1,4 +1,4 @@
-"""torchtune's arguments that bear on adapters: those of the functions of torchtune.models, 0.6.1."""
+"""Arguments of torchtune's model functions that bear on adapters, 0.6.1."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ DEFAULTS: Mapping[str, Any] = {name: given for name, given in SCHEMA.defaults.it
 
 
 def function_path(component: str) -> str:
-    """A function's name below `torchtune.models`; the QLoRA ones build the same adapters on quantized weights."""
+    """A function's path below `torchtune.models`, QLoRA as LoRA."""
     path = component.removeprefix(MODELS)
     module, _, function = path.rpartition(".")
     return f"{module.partition('.')[0]}.{function.removeprefix('q')}"
 
 
 def torchtune_settings(model: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
-    """The arguments of a function, and a fault for each that it cannot take or misses."""
+    """The arguments of a function, and faults."""
     settings = {key: given for key, given in model.items() if given is not None}
     known = known_keys("torchtune")
     checked = {key: given for key, given in settings.items() if f"{path}.{key}" in known and key in SCHEMA.options}

@@ -30,7 +30,7 @@ _SIZES = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "embed_dim", 
 # The one function for all sizes that ties the output layer to the embedding by default.
 _TIED = "llama3_2.lora_llama3_2"
 _UNKNOWN_ARGUMENTS = Reason("unsupported", "{path} has no argument {names:listed}: torchtune stops.")
-_OTHER_TYPE = Reason("unsupported", "{path} builds a model of type {wanted}, and this is a {kind}.")
+_OTHER_TYPE = Reason("unsupported", "{path} builds a model of type {type}, and this is a {kind}.")
 _NO_DECODER = Reason("unsupported", "{path} builds a plain decoder, and this is none.")
 _OTHER_SIZES = Reason("unsupported", "{path} builds {built}; this model has {sizes}.")
 _NO_ATTENTION = Reason(
@@ -73,7 +73,7 @@ def resolve_torchtune(model: ModelMap, given: TrainerConfig) -> Outcome:
 
 
 def _adapted(model: ModelMap, settings: Mapping[str, Any], parts: set[str]) -> tuple[tuple[Adapted, ...], list[str]]:
-    """The adapters on some parts of every layer, and the weights that torchtune splits."""
+    """Adapters on some parts of every layer, and split weights."""
     rank, alpha, dora = settings["lora_rank"], float(settings["lora_alpha"]), settings["use_dora"]
     adapted: list[Adapted] = []
     split: list[str] = []
@@ -97,14 +97,14 @@ def _adapted(model: ModelMap, settings: Mapping[str, Any], parts: set[str]) -> t
 
 
 def _refusal(model: ModelMap, settings: Mapping[str, Any]) -> Diagnostic | None:
-    """Why a function does not build this model with these adapters; None if it does."""
+    """Why a function does not build this; None if it does."""
     path = function_path(settings["_component_"])
     builder = next((builder for builder in BUILDERS if builder.path == path), None)
     if unknown := _unknown_arguments(settings, path):
         return _UNKNOWN_ARGUMENTS.about(*unknown, path=path)
-    wanted = builder.model_type if builder else PLAIN[path]
-    if wanted != model.model_type:
-        return _OTHER_TYPE.about(path=path, wanted=wanted, kind=model.model_type or model.architecture)
+    built_type = builder.model_type if builder else PLAIN[path]
+    if built_type != model.model_type:
+        return _OTHER_TYPE.about(path=path, type=built_type, kind=model.model_type or model.architecture)
     sizes = sizes_of(model)
     if sizes is None:
         return _NO_DECODER.about(path=path)
@@ -119,7 +119,7 @@ def _refusal(model: ModelMap, settings: Mapping[str, Any]) -> Diagnostic | None:
 
 
 def _unknown_arguments(settings: Mapping[str, Any], path: str) -> list[str]:
-    """Arguments that a function does not have; a default that it would not know is never handed to it."""
+    """Arguments that a function does not have; defaults do not count."""
     keys = [key for key in settings if key not in DEFAULTS]
     keys += [key for key, default in DEFAULTS.items() if settings[key] != default]
     known = known_keys("torchtune")
@@ -127,7 +127,7 @@ def _unknown_arguments(settings: Mapping[str, Any], path: str) -> list[str]:
 
 
 def _sizes_given(settings: Mapping[str, Any]) -> Sizes | None:
-    """The sizes that the arguments of a function for all sizes give; None where one is left to it."""
+    """The sizes that the arguments give; None if one is missing."""
     given: dict[str, Any] = {key: settings.get(key) for key in _SIZES}
     if None in given.values():
         return None

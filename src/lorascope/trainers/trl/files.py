@@ -80,7 +80,7 @@ def _data(job: Job) -> dict[str, Any]:
 
 
 def _modules_written(plan: Plan, config: AdapterConfig) -> tuple[str | tuple[str, ...] | None, str]:
-    """`lora_target_modules` with which TRL hands PEFT the configuration's targets, and why it looks so.
+    """`lora_target_modules` that survive TRL's unwrapping, and the reason for the form.
 
     TRL unwraps a list of one name to a string, which PEFT reads as a regular expression.
     """
@@ -99,7 +99,7 @@ def _modules_written(plan: Plan, config: AdapterConfig) -> tuple[str | tuple[str
 
 
 def read_trl(text: str, where: str) -> TrainerConfig:
-    """A configuration file, or the first command that runs one of TRL's training scripts.
+    """A configuration file, or the first command of a training script.
 
     Raises:
         LorascopeError: It is neither, or TRL or PEFT stops at its values.
@@ -108,7 +108,7 @@ def read_trl(text: str, where: str) -> TrainerConfig:
 
 
 def means_command(text: str) -> bool:
-    """The text is a command or shell script, not YAML: a line of it runs one of the scripts or is options alone."""
+    """The text is a command or shell script, not YAML."""
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return any(_COMMAND.search(line) and not _KEY.match(line) for line in lines)
 
@@ -141,7 +141,7 @@ def _read_command(text: str, where: str) -> TrainerConfig:
 
 
 def _spelled_out(options: Mapping[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
-    """Options under their full names: argparse takes an unambiguous beginning for an option."""
+    """Options under their full names, which argparse lets users abbreviate."""
     known = known_keys("trl")
     spelled: dict[str, list[str]] = {}
     faults = []

@@ -69,7 +69,7 @@ def resolve_trl(model: ModelMap, given: TrainerConfig) -> Outcome:
 
 
 def _without_list_hint(resolution: Resolution) -> Resolution:
-    """The resolution without PEFT's advice to give a list with one name, which TRL would unwrap."""
+    """The resolution without PEFT's advice to give a one-name list."""
     refusal = resolution.refusal
     if refusal is None or refusal.values.get("hint") != "regex":
         return resolution
@@ -78,7 +78,7 @@ def _without_list_hint(resolution: Resolution) -> Resolution:
 
 
 def _single_name_findings(modules: Any, resolution: Resolution) -> Iterator[Finding]:
-    """What comes of a string in `lora_target_modules`, which is what TRL makes of a single name."""
+    """A single name, which TRL hands to PEFT as a regex."""
     if not isinstance(modules, str) or modules.lower() == _ALL_LINEAR:
         return
     where = "lora_target_modules"

@@ -23,7 +23,7 @@ _OLD_NAMES = frozenset(("gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_
 
 
 def resolve_under_unsloth(model: ModelMap, config: AdapterConfig) -> Resolution:
-    """PEFT's rules, with Unsloth's changes to its rewrite of experts' names and to Gemma 4's wrapped layers.
+    """Apply PEFT's rules with Unsloth's changes.
 
     Raises:
         BadPatternError: Targets are no regular expression.

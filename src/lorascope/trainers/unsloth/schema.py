@@ -71,7 +71,7 @@ READ = frozenset({*SCHEMA.options, *HANDED_ON.options, *SCOPE, *_UNCOVERED, "tas
 
 
 def unsloth_faults(given: Mapping[str, Any]) -> Iterator[str]:
-    """What Unsloth itself stops at; what PEFT does is checked by its rules."""
+    """What Unsloth itself stops at; PEFT's rules check the rest."""
     for schema in (SCHEMA, HANDED_ON, _SCOPE_SCHEMA):
         yield from schema.read(given)[1]
     read = {*SCHEMA.options, *HANDED_ON.options, *SCOPE}

@@ -1,4 +1,4 @@
-"""Unsloth's own search: a regular expression for a model's parts, and the experts that it adds.
+"""Unsloth's own search for parts of a model and experts.
 
 Restated from Unsloth 2026.10.9, models/_utils.py and models/vision.py, and from unsloth_zoo 2026.10.9, peft_utils.py.
 """
@@ -34,7 +34,7 @@ _EXPERT_MODULE = re.compile(r"(?:^|\.)experts\.\d+\.")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scope:
-    """Which parts of a model may be adapted: the arguments `finetune_…_layers` and `finetune_…_modules`."""
+    """Which parts may be adapted: the arguments `finetune_…`."""
 
     vision: bool = True
     language: bool = True
@@ -44,7 +44,7 @@ class Scope:
 
     @property
     def narrows(self) -> bool:
-        """A part is left out, so that a list of names is filtered."""
+        """A part is left out, so names are filtered."""
         return not (self.vision and self.language and self.attention and self.mlp)
 
 
@@ -104,14 +104,14 @@ def _linears(model: ModelMap) -> list[str]:
 
 
 def _leaves(model: ModelMap, linears: Sequence[str]) -> list[str]:
-    """The last words of linear layers that stand more than once, or in a layer: what stands once is a head."""
+    """Last name components of linear layers, without heads (which occur once)."""
     counts = Counter(name.rpartition(".")[2] for name in linears)
     stacked = {name.rpartition(".")[2] for name in linears if re.search(r"\.\d+\.", name)}
     return [leaf for leaf, count in counts.items() if leaf != _ROUTER and (count != 1 or leaf in stacked)]
 
 
 def _mamba_scope(model: ModelMap) -> str:
-    """Whether the model is one of Mamba's families itself, or one that holds one, which a map tells by its classes."""
+    """Whether the model is Mamba (`root`), contains it (`nested`), or neither."""
     if model.model_type in _MAMBAS:
         return "root"
     starts = ("FalconH1", "FalconMamba", "Mamba", "NemotronH")
@@ -127,7 +127,7 @@ def _matcher(pattern: str) -> Pattern:
 
 
 def _branches(model: ModelMap, scope: Scope, names: Sequence[str] | None, linears: Sequence[str]) -> Iterator[str]:
-    """The expressions for flat embedders and audio towers of Gemma and Voxtral, which no word of the rest matches."""
+    """Expressions for embedders and audio towers of Gemma and Voxtral."""
 
     def scoped(leaves: Iterable[str]) -> list[str]:
         return [leaf for leaf in leaves if names is None or leaf in names]
@@ -171,7 +171,7 @@ def _placeholders(model: ModelMap, pattern: str) -> list[str]:
 
 
 def _gates(model: ModelMap, pattern: str) -> list[str]:
-    """Routers of experts that are plain linear layers called gate, where a pattern matches them."""
+    """Routers that are linear layers called gate and match a pattern."""
     by_name = model.module_by_name
     matcher = _matcher(pattern)
     gates = []
@@ -216,7 +216,7 @@ def expert_words(modules: str | Sequence[str] | None) -> frozenset[str]:
 
 
 def expert_parameters(model: ModelMap, modules: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The `target_parameters` that Unsloth adds for experts (`get_moe_target_parameters`); None where it adds none."""
+    """The `target_parameters` added for experts (`get_moe_target_parameters`), or None."""
     words = expert_words(modules)
     if not counts_experts(model) or not words:
         return None
@@ -227,8 +227,8 @@ def expert_parameters(model: ModelMap, modules: str | Sequence[str] | None) -> t
         if _is_end(fused, names):
             places.append(fused)
         else:
-            wanted = [leaf for leaf in ("gate_proj", "up_proj") if words & {leaf, "gate_up_proj"}]
-            halves = [_place(model, names, leaf) for leaf in wanted]
+            leaves = [leaf for leaf in ("gate_proj", "up_proj") if words & {leaf, "gate_up_proj"}]
+            halves = [_place(model, names, leaf) for leaf in leaves]
             places += [place for place in halves if _is_end(place, names)]
     if "down_proj" in words and _is_end(down := _place(model, names, "down_proj"), names):
         places.append(down)
@@ -250,7 +250,7 @@ def _is_end(ending: str, names: Iterable[str]) -> bool:
 
 
 def expert_modules(model: ModelMap, modules: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The names that Unsloth adds for lists of linear layers below `experts` (`get_moe_target_modules`)."""
+    """The modules added for lists of expert layers (`get_moe_target_modules`)."""
     words = expert_words(modules)
     if not counts_experts(model) or not words:
         return ()
@@ -271,12 +271,12 @@ def expert_modules(model: ModelMap, modules: str | Sequence[str] | None) -> tupl
         is_down = "down" in word
         is_gate, is_up = not is_down and "gate" in word, not is_down and "up" in word
         if is_down:
-            wanted = "down_proj" in words
+            adapts = "down_proj" in words
         elif is_gate and is_up:
-            wanted = gate or up
+            adapts = gate or up
         else:
-            wanted = not (is_gate and not gate) and not (is_up and not up)
-        if wanted:
+            adapts = not (is_gate and not gate) and not (is_up and not up)
+        if adapts:
             added |= {f"{leaf}.{number}" for number, _ in held}
     return tuple(sorted(added))
 
@@ -295,7 +295,7 @@ def with_expert_modules(modules: str | Sequence[str], added: Sequence[str]) -> s
 
 
 def is_in_layers(name: str, layers: Sequence[int], patterns: Sequence[str]) -> bool:
-    """A name's first number, or that behind the first pattern that fits, is one of the layers (`_in_layers`)."""
+    """A name's layer number is one of the layers (`_in_layers`)."""
     match = None
     for pattern in [pattern for pattern in patterns if pattern] or [""]:
         text = rf"(?:^|.*?\.){pattern}\.(\d+)\." if pattern else r".*?\.[^.]*\.(\d+)\."

@@ -65,7 +65,7 @@ def resolve_unsloth(model: ModelMap, given: TrainerConfig) -> Outcome:
 
 
 def why_uncovered(model: ModelMap) -> str:
-    """Why what Unsloth does with a model is not known here; empty if it is."""
+    """Why a model is not covered here; empty if it is."""
     kind = ""
     if model.head == "seq2seq-lm" or model.model_type in _ENCODER_DECODERS:
         kind = "encoder-decoder models"
@@ -118,7 +118,7 @@ def call_outcome(model: ModelMap, settings: Mapping[str, Any]) -> Outcome:
 
 
 def _as_tuple(value: Any, *, whole: bool = False) -> Any:
-    """A list as a tuple; a string as it is, or as the one element if `whole`."""
+    """A list as a tuple; a string as it is, unless `whole`."""
     if isinstance(value, list | tuple):
         return tuple(value)
     return (value,) if whole and isinstance(value, str) else value
@@ -232,7 +232,7 @@ def _move_embeddings(targets: _Targets) -> None:
 
 
 def _tie(model: ModelMap, settings: Mapping[str, Any], targets: _Targets) -> None:
-    """A head that shares its weight with a saved embedding is not copied a second time (`_drop_tied_output_module`)."""
+    """Save a tied head and embedding once (`_drop_tied_output_module`)."""
     saved = {name.rpartition(".")[2]: name for name in targets.saved or () if is_embedding(name)}
     shared = {f"{model.input_embeddings}.weight", f"{model.output_embeddings}.weight"}
     tied = model.model_type not in _TIED_INSIDE and any(shared <= {*names} for names in model.ties)
@@ -257,7 +257,7 @@ def _tie(model: ModelMap, settings: Mapping[str, Any], targets: _Targets) -> Non
 
 
 def _save_heads(model: ModelMap, targets: _Targets) -> None:
-    """Saves what is outside the backbone of a model that does not generate (`_trainable_head_modules`)."""
+    """Save the heads of a model that does not generate (`_trainable_head_modules`)."""
     backbone, dot, _ = model.input_embeddings.partition(".")
     if model.head not in ("sequence-classification", "masked-lm") or not dot:
         raise LorascopeError(
@@ -277,7 +277,10 @@ def _save_heads(model: ModelMap, targets: _Targets) -> None:
 
 
 def _without_bare_parameters(model: ModelMap, resolution: Resolution, targets: _Targets) -> Resolution:
-    """In what is saved it trains modules that have a `weight`, with all in them (`prepare_model_for_training`)."""
+    """The resolution without saved modules that have no `weight`.
+
+    `prepare_model_for_training` trains a saved module only if it, or a module around it, has one.
+    """
     names = [m.name for m in model.modules]
     weighted = {m.name for m in model.modules if any(parameter == "weight" for parameter, _ in m.parameters)}
     left: dict[str, int] = {}
@@ -327,7 +330,7 @@ def _add_experts(model: ModelMap, targets: _Targets, detected: str | Sequence[st
 
 
 def _within_layers(model: ModelMap, settings: Mapping[str, Any], targets: _Targets) -> tuple[int, ...] | None:
-    """Writes layers into the targets where PEFT would not take them; the layers that are left to PEFT."""
+    """Write layers into the targets; return those left to PEFT."""
     layers = settings["layers_to_transform"]
     layers = (layers,) if type(layers) is int else _as_tuple(layers)
     last, total = settings["finetune_last_n_layers"], model.dimensions.layers
@@ -356,14 +359,14 @@ def _report_filtered(model: ModelMap, names: Sequence[str], targets: _Targets, s
     """How many layers of those names the parts leave out."""
     matcher = compiled(str(targets.modules))
     ends = tuple(f".{name}" for name in names)
-    hit = [m.name for m in model.modules if m.kind == "linear" and f".{m.name}".endswith(ends)]
-    dropped = [name for name in hit if not matcher.fullmatch(name)]
+    named = [m.name for m in model.modules if m.kind == "linear" and f".{m.name}".endswith(ends)]
+    dropped = [name for name in named if not matcher.fullmatch(name)]
     if dropped:
         off = ", ".join(key for key, on in switches.items() if not on and key != "finetune_audio_layers")
         targets.report(
             "warning",
             "target_modules",
-            f"{TITLE} leaves out {len(dropped)} of {len(hit)} layers of these names "
+            f"{TITLE} leaves out {len(dropped)} of {len(named)} layers of these names "
             f"({listed(dropped, MOST_NAMED)}): {off or 'its search does not match them'}",
             "Set what is False to True, or call FastModel, or give a regular expression, which is not filtered.",
         )

@@ -21,7 +21,7 @@ def _truth(word: str) -> bool:
 
 
 def as_default(word: ValueType, value: ValueType) -> ValueType:
-    """A value of a file that argparse takes as a default: strings are converted like words, other values stay."""
+    """A file's value as an argparse default: strings are converted, others stay."""
     return dataclasses.replace(word, convert=lambda v: word.convert(v) if isinstance(v, str) else value.convert(v))
 
 

@@ -1,4 +1,4 @@
-"""Values that YAML, JSON or Python has read already, and that the trainer takes as they are."""
+"""Values that a trainer takes as YAML, JSON or Python read them."""
 
 from __future__ import annotations
 
