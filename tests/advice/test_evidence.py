@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 from build_advice import built_files, read_evidence
@@ -23,10 +22,6 @@ from lorascope.advice.evidence import (
 from tests.helpers.samples import fails
 
 KNOWN = load_evidence()
-# What the records were written from, where it lies beside the repository.
-NOTES = Path(__file__).parents[3] / "shared" / "facts" / "placement.md"
-# Records of sources that were read beside these notes.
-READ_ELSEWHERE = {"without-regret-formula", "tinker-sweep-rates", "tinker-sweep-nano"}
 UNTESTED = {
     "question-answer-format",
     "qv8-ffn4-balance",
@@ -77,29 +72,6 @@ def test_one_source_is_always_called_the_same() -> None:
         if "arxiv.org" in record.url and record.id not in ("adalora-elsewhere", "eva-alpha"):
             named.setdefault(record.url, set()).add((record.by, record.year))
     assert {url: names for url, names in named.items() if len(names) > 1} == {}
-
-
-@pytest.mark.skipif(not NOTES.exists(), reason="the notes are not part of the repository")
-def test_figures_are_those_of_the_notes() -> None:
-    noted = numbers(re.sub(r"[–→/…]", " ", NOTES.read_text(encoding="utf-8")).replace("ρ", " "))
-    noted |= {float(number) for number in re.findall(r"\d*\.?\d+", NOTES.read_text(encoding="utf-8"))}
-    missing = {
-        record.id: sorted(absent)
-        for record in KNOWN.records
-        if record.id not in READ_ELSEWHERE
-        and (absent := {abs(value) for figure in record.figures for value in figure.values} - noted)
-    }
-    assert missing == {}
-    assert {record.id for record in KNOWN.records} >= READ_ELSEWHERE
-
-
-@pytest.mark.skipif(not NOTES.exists(), reason="the notes are not part of the repository")
-def test_sources_are_those_of_the_notes() -> None:
-    text = NOTES.read_text(encoding="utf-8")
-    papers = [match[1] for record in KNOWN.records if (match := re.search(r"(\d{4}\.\d{5})", record.url))]
-    assert len(papers) == 30
-    # Two that the notes name by their titles.
-    assert {paper for paper in papers if paper not in text} == {"2503.05919", "2406.06623"}
 
 
 @pytest.mark.parametrize("record", KNOWN.records, ids=lambda record: record.id)

@@ -1,4 +1,4 @@
-"""`plan --task`, `plan --budget`, `plan --memory` and `recommend`: what goes together, what does not, what is printed."""
+"""`plan --task`, `plan --budget`, `plan --memory` and `recommend`: valid combinations and output."""
 
 from __future__ import annotations
 

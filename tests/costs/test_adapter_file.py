@@ -1,4 +1,4 @@
-"""The size of a saved adapter's file is that of the file that PEFT writes, to the byte."""
+"""Size of a saved adapter against the file that PEFT writes, to the byte."""
 
 from __future__ import annotations
 

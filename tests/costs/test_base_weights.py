@@ -1,4 +1,4 @@
-"""Bytes of frozen weights: by hand, and beside the modules of bitsandbytes and transformers."""
+"""Bytes of base weights: by hand, and against modules of bitsandbytes and transformers."""
 
 from __future__ import annotations
 

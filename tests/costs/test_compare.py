@@ -1,4 +1,4 @@
-"""Sides of a comparison are the plans that they name, with what those cost; the command prints them."""
+"""Candidates of a comparison are plans with their costs; the command prints them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample
 
 
-def test_a_side_is_its_plan() -> None:
+def test_a_candidate_is_its_plan() -> None:
     training = Training(batch=2, seq_len=512, quantization="nf4")
     found = compare(sample("mixtral"), "qv", "attention.q=8 ffn.expert=2", ["attention.o=4"], training=training)
     assert [side.name for side in found.candidates] == ["qv", "attention.q=8 ffn.expert=2", "attention.o=4"]
@@ -51,7 +51,7 @@ def test_every_recipe_is_compared_where_none_is_named() -> None:
     assert [side.name for side in compare(sample("llama")).candidates] == list(RECIPES)
 
 
-def test_a_side_that_cannot_be_has_its_reason() -> None:
+def test_an_impossible_candidate_has_its_refusal() -> None:
     found = compare(sample("mamba2"), "qv", "all")
     assert found.candidates[0].plan is None
     assert "selects nothing" in found.candidates[0].refusal
@@ -60,7 +60,7 @@ def test_a_side_that_cannot_be_has_its_reason() -> None:
         compare(sample("mamba2"), "qv", "attention.z")
 
 
-def test_the_command_prints_the_sides(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_candidates(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "llama", "qv", "attention.q,v=8 ffn=4", "--batch", "2", "--seq-len", "512"]) == 0
     out = capsys.readouterr().out
     assert "training: batch 2 × 512 tokens, weights bf16, adamw, no gradient checkpointing" in out

@@ -1,4 +1,4 @@
-"""The estimates beside the peaks that were measured (`benchmarks/memory_cpu.json`), and that both are of one state."""
+"""Estimates against measured peaks (`benchmarks/memory_cpu.json`), both of the same formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of optimizers' states, beside the optimizers' own tensors."""
+"""Bytes of optimizers' states against the optimizers' own tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said to be kept for the backward pass, beside what autograd keeps of real models: to the byte where it can be."""
+"""Formulas of saved activations against autograd on real models, to the byte where possible."""
 
 from __future__ import annotations
 

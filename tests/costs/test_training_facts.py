@@ -1,4 +1,4 @@
-"""What the memory of a training turns on and a map does not say: as transformers' classes have it today."""
+"""Facts of transformers' classes that memory depends on and a map does not hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of a training step as a whole: its parts, how it grows, and what is said beside it."""
+"""Memory of a whole training step: parts, growth and notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a training is run: what is taken, and every fault at once."""
+"""Settings of a training: valid values, and every fault at once."""
 
 from __future__ import annotations
 
