@@ -1,4 +1,4 @@
-"""`docs/mistakes.md`: what people got wrong in public threads, and the findings that it makes here."""
+"""`docs/mistakes.md`: mistakes from public threads, with their findings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ def mistakes_page() -> str:
     lines = [
         "# Mistakes that people made",
         "",
-        f"{len(rows)} mistakes in LoRA configurations from {threads} public threads, each with the findings that `lorascope check`",
-        "gives for it. The tests hold every row to them (`tests/data/mistakes.toml`, `tests/checks/test_mistakes.py`, where the few",
-        "that are still open are named). The model is the nearest built-in one. What the findings mean:",
-        "[checking](checking.md#findings).",
+        f"{len(rows)} mistakes in LoRA configurations from {threads} public threads, each with the findings of `lorascope check`.",
+        "The tests check every row (`tests/data/mistakes.toml`, `tests/checks/test_mistakes.py`). The model is the nearest",
+        "built-in one. What the codes mean: [checking](checking.md#findings).",
         "",
         "This page is generated: `python tools/build_docs.py`.",
         "",
