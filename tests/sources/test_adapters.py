@@ -125,7 +125,7 @@ def test_a_source_that_is_none(source: str) -> None:
 
 
 def test_a_file_that_is_none(folder: Path) -> None:
-    with fails("is no configuration of an adapter", f"Give the folder that it lies in: {folder}"):
+    with fails("is not an adapter's configuration", f"Give the folder that it lies in: {folder}"):
         read_adapter(folder / TENSORS)
     link = folder / "broken"
     link.symlink_to(folder / "gone")

@@ -61,7 +61,7 @@ def test_no_more_is_read_than_headers_need(tmp_path: Path) -> None:
         file.truncate(10**12)
     files = open_folder(tmp_path)
     assert files.size("model.safetensors") == 10**12
-    with fails(f"{tmp_path}: {MOST_READ + 1} bytes are asked for, more than {MOST_READ}"):
+    with fails(f"{tmp_path}: {MOST_READ + 1} bytes are requested, more than the {MOST_READ} that are read"):
         files.read([Span("model.safetensors", 0, MOST_READ), Span("model.safetensors", 5, 6)])
     assert files.read([Span("model.safetensors", 10**12 - 2, 10**12 + 5)]) == [b"\0\0"]
 
@@ -161,7 +161,7 @@ def test_a_pipe_in_a_files_place_does_not_hang(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     os.mkfifo(tmp_path / "model.safetensors")
     for ask in (lambda: files.size("model.safetensors"), lambda: files.read([Span("model.safetensors", 0, 1)])):
-        with fails("'model.safetensors' is no plain file any more"):
+        with fails("'model.safetensors' is not a plain file any more"):
             ask()
 
 

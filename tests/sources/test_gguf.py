@@ -29,7 +29,7 @@ from lorascope.sources.checkpoint.types import Span
 from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.gguf_header import TYPES, Gguf, read_gguf
 from lorascope.sources.gguf import names
-from lorascope.sources.gguf.names import GgufCheckpoint, gguf_role, original
+from lorascope.sources.gguf.names import GgufCheckpoint, gguf_role, original_checkpoint
 from tests.helpers.hostile_files import Memory
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import fails
@@ -94,7 +94,7 @@ HOSTILE = {
     "a value that is no text": (blob([pair("general.architecture", 8, text(b"\xc3("))]), "not UTF-8"),
     "a key that drives a terminal": (
         blob([pair("\x1b[2J", 4, bytes(4)), ARCHITECTURE]),
-        r"'\x1b[2J', which is no name",
+        r"'\x1b[2J', not a name",
     ),
     "a key twice": (blob([ARCHITECTURE, ARCHITECTURE]), "occurs twice"),
     "an unknown value type": (blob([ARCHITECTURE, pair("x", 13, bytes(8))]), "value of type 13"),
@@ -111,7 +111,7 @@ HOSTILE = {
     "an architecture that is a number": (blob([pair("general.architecture", 4, bytes(4))]), "is 0, not a name"),
     "an architecture that drives a terminal": (blob([pair("general.architecture", 8, text("\x1b[2J"))]), r"'\x1b[2J'"),
     "no tensors": (blob(tensors=[]), "holds no tensors"),
-    "a name that drives a terminal": (blob(tensors=[tensor("\x1b]0;x\x07")]), r"'\x1b]0;x\x07', which is no name"),
+    "a name that drives a terminal": (blob(tensors=[tensor("\x1b]0;x\x07")]), r"'\x1b]0;x\x07', not a name"),
     "an empty name": (blob(tensors=[tensor("")]), "which is no name"),
     "a long name": (blob(tensors=[tensor("a" * 256)]), "which is no name"),
     "a name that is no text": (blob(tensors=[tensor(b"\x80")]), "not UTF-8"),
@@ -125,7 +125,7 @@ HOSTILE = {
     "a block without a row": (blob(tensors=[tensor(axes=(), kind=2)]), "blocks of 32 (Q4_0) do not fill"),
     "data past the end": (blob(data=255), "but the file has"),
     "an offset past the end": (blob(tensors=[tensor(offset=2**63)]), "but the file has"),
-    "an odd offset": (blob(tensors=[tensor(offset=3)], data=300), "no multiple of 32"),
+    "an odd offset": (blob(tensors=[tensor(offset=3)], data=300), "not a multiple of 32"),
     "data that overlap": (blob(tensors=[tensor(), tensor("b.weight", offset=32)], data=512), "overlap"),
     "an odd alignment": (blob([ARCHITECTURE, pair("general.alignment", 4, struct.pack("<I", 24))]), "power of two"),
     "an alignment of zero": (blob([ARCHITECTURE, pair("general.alignment", 4, bytes(4))]), "power of two"),
@@ -179,7 +179,7 @@ def test_fuzzed_files_give_a_clean_error_or_shapes() -> None:
         for place, cut, new in changes:
             content = content[:place] + new + content[place + cut :]
         try:
-            found = original(parsed(content))
+            found = original_checkpoint(parsed(content))
         except LorascopeError as error:
             clean(error)
             return "refused"
@@ -374,7 +374,7 @@ def settings_of(row: building.Row, config: Any) -> dict[str, Any]:
 
 def converted(folder: Path, row: building.Row, config: Any, tensors: Mapping[str, Any]) -> GgufCheckpoint:
     write(folder / "m.gguf", row.architecture, tensors, settings_of(row, config))
-    return original(read_folder(folder))
+    return original_checkpoint(read_folder(folder))
 
 
 def compare(folder: Path, row: building.Row, config: Any) -> GgufCheckpoint:
@@ -495,7 +495,7 @@ def test_transformers_takes_the_same_tensors_for_the_same_weights(tmp_path: Path
         if row.model_type == "qwen2_moe":  # this loader expects the gate of shared experts as older converters wrote it
             tensors = {name: made[0] if made.shape == (1, 32) else made for name, made in tensors.items()}
         write(folder / "m.gguf", row.architecture, tensors, transformers_settings(row, config))
-        found = original(read_folder(folder))
+        found = original_checkpoint(read_folder(folder))
         kind = getattr(transformers, building.class_name(row))
         loaded = kind.from_pretrained(folder, gguf_file="m.gguf", config=config, dtype=torch.float32)
         fresh = kind(config)
@@ -585,7 +585,7 @@ def test_what_the_original_does_not_hold_is_dropped_with_a_reason(tmp_path: Path
         "blk.1.nextn.eh_proj.weight": (32, 64),
     }
     write(tmp_path / "m.gguf", "qwen2", tensors, {"block_count": 2, "nextn_predict_layers": 1})
-    found = original(read_folder(tmp_path))
+    found = original_checkpoint(read_folder(tmp_path))
     assert sorted(found.tensors) == ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"]
     assert found.config["num_hidden_layers"] == 1
     assert found.unexplained == ()
@@ -633,7 +633,7 @@ def test_how_a_weight_is_stored_is_told(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    found = original(read_folder(tmp_path)).tensors
+    found = original_checkpoint(read_folder(tmp_path)).tensors
     joined = found["model.layers.0.block_sparse_moe.input_linear.weight"]
     assert joined.shape == (6, 96, 32)
     assert joined.quantization == "gguf Q8_0, Q4_0"
@@ -653,7 +653,7 @@ def test_an_architecture_of_several_models_is_told_by_what_the_file_has(tmp_path
     ):
         (tmp_path / str(number)).mkdir()
         write(tmp_path / str(number) / "m.gguf", "granite", plain, settings)
-        found = original(read_folder(tmp_path / str(number)))
+        found = original_checkpoint(read_folder(tmp_path / str(number)))
         assert found.config["model_type"] == expected
         assert found.unexplained == ()
 
@@ -671,7 +671,7 @@ def test_names_that_several_models_share_are_told(tmp_path: Path) -> None:
 def test_an_unknown_architecture_is_listed_by_its_own_names(tmp_path: Path) -> None:
     tensors = {"token_embd.weight": (72, 32), "blk.0.attn_q.weight": (16, 32), "blk.0.ffn_up_exps.weight": (6, 24, 32)}
     write(tmp_path / "m.gguf", "plamo9", tensors, {"block_count": 1, "attention.head_count": 4, "embedding_length": 32})
-    found = original(read_folder(tmp_path))
+    found = original_checkpoint(read_folder(tmp_path))
     assert found.names_only
     assert {name: stored.shape for name, stored in found.tensors.items()} == tensors
     assert found.config == {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 72}
@@ -685,7 +685,7 @@ def test_an_unknown_architecture_is_listed_by_its_own_names(tmp_path: Path) -> N
 )
 def test_why_names_are_not_known(tmp_path: Path, architecture: str, settings: dict[str, Any], part: str) -> None:
     write(tmp_path / "m.gguf", architecture, {"token_embd.weight": (72, 32)}, settings)
-    found = original(read_folder(tmp_path))
+    found = original_checkpoint(read_folder(tmp_path))
     assert found.names_only
     assert part in found.notes[0]
 
@@ -693,7 +693,7 @@ def test_why_names_are_not_known(tmp_path: Path, architecture: str, settings: di
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     write(tmp_path / "m.gguf", "llama", {"blk.0.attn_q.weight.lora_a": (8, 32)}, {"general.type": "adapter"})
     with fails("it holds an adapter, not a model", "Give the model"):
-        original(read_folder(tmp_path))
+        original_checkpoint(read_folder(tmp_path))
 
 
 # Roles by the file's own vocabulary, against the lexicon's reading of the originals' names.

@@ -87,8 +87,8 @@ ANSWERS: dict[str, tuple[Act, str]] = {
     "another protocol": (sends(b"SSH-2.0-OpenSSH_9.6\r\n"), ""),
     "a redirection without an address": (sends(answer(status=302)), "sends a request on to"),
     "a redirection to itself": (sends(answer(status=302, Location="?again")), "sends requests on more than 8 times"),
-    "redirections to a file": (sends(answer(status=302, Location="file:///etc/passwd")), "no address of the web"),
-    "redirections to another scheme": (sends(answer(status=301, Location="gopher://x/")), "no address of the web"),
+    "redirections to a file": (sends(answer(status=302, Location="file:///etc/passwd")), "not a web address"),
+    "redirections to another scheme": (sends(answer(status=301, Location="gopher://x/")), "not a web address"),
     "redirections with a name": (sends(answer(status=307, Location="https://a:b@huggingface.co/")), "user's name"),
     "redirections to the metadata": (
         sends(answer(status=308, Location="http://169.254.169.254/latest/meta-data/")),
@@ -106,7 +106,7 @@ ANSWERS: dict[str, tuple[Act, str]] = {
         sends(answer(status=302, Location="https://[::ffff:169.254.169.254]/")),
         "link-local",
     ),
-    "redirections to nothing that is one": (sends(answer(status=302, Location="http://[")), "no address"),
+    "redirections to nothing that is one": (sends(answer(status=302, Location="http://[")), "not an address"),
     "redirections with controls": (sends(answer(status=302, Location="https://x/\x7f\x9b")), ""),
 }
 
@@ -242,9 +242,9 @@ def test_the_token_stays_where_it_belongs(nothing_written: Path) -> None:
         ("https://huggingface.co/a", "https://[64:ff9b::a9fe:a9fe]/b", "lies at a link-local address"),
         ("https://huggingface.co/a", "https://[2002:a9fe:a9fe::]/b", "lies at a link-local address"),
         ("https://huggingface.co/a", "https://0.0.0.0/b", "lies at a link-local address"),
-        ("https://huggingface.co/a", "ftp://huggingface.co/b", "is no address of the web"),
-        ("https://huggingface.co/a", "https:///b", "is no address of the web"),
-        ("https://huggingface.co/a", "https://x:99999/b", "is no address"),
+        ("https://huggingface.co/a", "ftp://huggingface.co/b", "is not a web address"),
+        ("https://huggingface.co/a", "https:///b", "is not a web address"),
+        ("https://huggingface.co/a", "https://x:99999/b", "is not an address"),
         ("https://10.0.0.1/a", "https://10.0.0.2/b", ""),
         ("http://127.0.0.1:80/a", "http://127.0.0.1:81/b", ""),
         ("http://127.0.0.1/a", "https://169.254.169.254/b", "lies at a link-local address"),

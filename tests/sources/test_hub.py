@@ -248,7 +248,7 @@ def test_a_file_that_went_away(hub: Server) -> None:
     "name", ["", "a/b/c", "a b", "a--b", "../a", "-a/b", "a/b.git", "a/" + "b" * 100, "http://x/y", "a\x1b[31m/b"]
 )
 def test_what_is_no_name(name: str, hub: Server) -> None:
-    with fails("is no name of a repository on the Hub", "org/model") as caught:
+    with fails("is not a Hub repository name", "org/model") as caught:
         open_repository(name)
     assert "\x1b" not in str(caught.value)
     assert not hub.requests

@@ -485,7 +485,7 @@ MISFITS: dict[str, tuple[Any, Tensors, dict[str, bytes], str]] = {
     "gptq 0 bits": ({**GPTQ, "bits": 0}, gptq(), {}, "cannot have numbers of 0 bits"),
     "gptq two forms": (GPTQ, {**gptq(), "a.weight": ("BF16", (64, 96))}, {}, "is there twice"),
     "awq with order": (AWQ, gptq(outputs=32, inputs=32, size=8), {}, "g_idx"),
-    "fp8 no scale": (FP8, {"a.weight": ("F8_E4M3", (200, 300))}, {}, "nothing beside it says how it is packed"),
+    "fp8 no scale": (FP8, {"a.weight": ("F8_E4M3", (200, 300))}, {}, "nothing says how it is packed"),
     "fp8 only a scale": (FP8, {"a.weight_scale_inv": ("F32", (2, 3))}, {}, "and no weight"),
     "fp8 other blocks": (FP8, {**FP8_PAIR, "a.weight_scale_inv": ("F32", (3, 2))}, {}, "a scale of shape [3, 2]"),
     "fp8 no blocks": (FP8, {**FP8_PAIR, "a.weight_scale_inv": ("F32", (0, 0))}, {}, "a scale of shape [0, 0]"),
@@ -573,8 +573,8 @@ MISFITS: dict[str, tuple[Any, Tensors, dict[str, bytes], str]] = {
         "do not fit nvfp4, mxfp4 or int4",
     ),
     "modelopt half": (MODELOPT, without(NVFP4, "a.weight_scale_2"), {}, "has no weight_scale_2 beside it"),
-    "fused and packed": (MODELOPT, {"e.gate_up_proj": ("U8", (4, 64, 32))}, {}, "nothing beside it says how"),
-    "integers alone": (None, {"a.weight": ("I8", (48, 64))}, {}, "nothing beside it says how it is packed"),
+    "fused and packed": (MODELOPT, {"e.gate_up_proj": ("U8", (4, 64, 32))}, {}, "nothing says how"),
+    "integers alone": (None, {"a.weight": ("I8", (48, 64))}, {}, "nothing says how it is packed"),
 }
 
 

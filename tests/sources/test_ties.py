@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lorascope.sources.checkpoint.layout import ModelLayout
-from lorascope.sources.checkpoint.ties import completed, groups, tied
+from lorascope.sources.checkpoint.ties import shared_blocks, tie_groups, tied_parameters
 
 
 def pairs(architecture: str, names: list[str], **config: object) -> dict[str, str]:
-    return tied(ModelLayout(architecture, config).parts, names)
+    return tied_parameters(ModelLayout(architecture, config).parts, names)
 
 
 def test_whichever_of_two_is_there() -> None:
@@ -41,7 +41,7 @@ PARTS = ModelLayout("Zamba2ForCausalLM", {"model_type": "zamba2"}).parts
 )
 def test_blocks_that_layers_share(held: list[int], expected: dict[int, int]) -> None:
     names = [f"model.layers.{number}.shared_transformer.up.weight" for number in held]
-    found = completed(PARTS, [f"model.layers.{number}.shared_transformer.*" for number in expected], names)
+    found = shared_blocks(PARTS, [f"model.layers.{number}.shared_transformer.*" for number in expected], names)
     assert found == {
         f"model.layers.{number}.shared_transformer.up.weight": f"model.layers.{giver}.shared_transformer.up.weight"
         for number, giver in expected.items()
@@ -50,13 +50,13 @@ def test_blocks_that_layers_share(held: list[int], expected: dict[int, int]) -> 
 
 def test_nothing_is_shared_that_no_layer_holds_or_no_class_shares() -> None:
     lacking = ["model.layers.3.shared_transformer.*", "lm_head.*"]
-    assert completed(PARTS, lacking, ["model.layers.0.attention.weight"]) == {}
-    assert completed(PARTS, ["model.layers.3.mlp.*"], ["model.layers.0.mlp.up.weight"]) == {}
+    assert shared_blocks(PARTS, lacking, ["model.layers.0.attention.weight"]) == {}
+    assert shared_blocks(PARTS, ["model.layers.3.mlp.*"], ["model.layers.0.mlp.up.weight"]) == {}
     whole = ModelLayout("LlamaForCausalLM", {"model_type": "llama"})
-    assert completed(whole.parts, lacking, ["model.layers.0.shared_transformer.up.weight"]) == {}
+    assert shared_blocks(whole.parts, lacking, ["model.layers.0.shared_transformer.up.weight"]) == {}
 
 
 def test_groups_follow_the_order_of_the_parameters() -> None:
-    found = groups({"c": "a", "d": "b", "e": "c"}, ["a", "b", "c", "d", "e", "f"])
+    found = tie_groups({"c": "a", "d": "b", "e": "c"}, ["a", "b", "c", "d", "e", "f"])
     assert found == (("a", "c", "e"), ("b", "d"))
-    assert groups({"x": "y"}, ["y"]) == ()
+    assert tie_groups({"x": "y"}, ["y"]) == ()

@@ -135,7 +135,7 @@ def _header_fields(data: Json, reader: _Reader) -> dict[str, Any]:
     fields |= {name: reader.word(name, data.get(name)) for name in ("source", "input_embeddings", "output_embeddings")}
     for name, is_good in _WORDS.items():
         fields[name] = text = reader.text(name)
-        reader.expect(not text or is_good(text), f"{name}: {quoted(text)} is no such name")
+        reader.expect(not text or is_good(text), f"{name}: {quoted(text)} is not a valid name")
     for name, kinds, default in (("head", Head, None), ("basis", Basis, "code")):
         fields[name] = value = data.get(name, default)
         reader.expect(value in get_args(kinds), f"{name}: {quoted(value)} is none of {get_args(kinds)}")
@@ -213,7 +213,7 @@ def _traces(value: object, weights: Sequence[Weight], reader: _Reader) -> tuple[
                 by_weight[name] = trace and dataclasses.replace(trace, weight=name)
         # The first fault in a name ends it: each folded one may stand for a million.
         except KeyError as error:
-            reader.expect(False, f"{where}: {quoted(error.args[0])} is no weight of the model, or stands there twice")
+            reader.expect(False, f"{where}: {quoted(error.args[0])} is not a weight of the model, or is listed twice")
             return ()
         except LorascopeError as error:
             reader.expect(False, f"{where}: {error.faults[0]}")
@@ -392,7 +392,7 @@ def _fields(name: str, node: Json, reader: _Reader) -> tuple[Any, ...]:
     shapes = tuple((key, reader.shape(f"{name}.{key}", value)) for key, value in parameters.items())
     for key, shape in shapes:
         reader.expect(_is_name(key), f"{name}: parameter {quoted(key)} is not a name")
-        reader.expect(is_shape_of(kind, key, shape), f"{name}.{key}: {list(shape)} is no shape of a {kind}")
+        reader.expect(is_shape_of(kind, key, shape), f"{name}.{key}: {list(shape)} is not a shape of a {kind}")
     weights = {**dict(shapes), **(node["computed"] if isinstance(node.get("computed"), dict) else {})}
     reader.expect(kind not in ("conv", "conv1d") or "weight" in weights, f"{name}: a {kind} without weight")
     class_name = reader.word(f"{name}: class", node.get("class", ""))
@@ -418,7 +418,7 @@ def _computed(name: str, kind: str, node: Json, reader: _Reader) -> tuple[tuple[
     shapes = tuple((key, reader.shape(f"{name}.{key}", value)) for key, value in given.items())
     for key, shape in shapes:
         reader.expect(_is_name(key), f"{name}: computed {quoted(key)} is not a name")
-        reader.expect(is_shape_of(kind, key, shape), f"{name}.{key}: {list(shape)} is no shape of a {kind}")
+        reader.expect(is_shape_of(kind, key, shape), f"{name}.{key}: {list(shape)} is not a shape of a {kind}")
     return shapes
 
 

@@ -89,12 +89,12 @@ def read_adapter(
     from lorascope.sources.files.hub import open_repository
 
     repository = open_repository(text, revision, progress=progress)
-    found = _of_files(repository, ())
-    notes = (*repository.notes, *found.notes)
+    adapter = _of_files(repository, ())
+    notes = (*repository.notes, *adapter.notes)
     if repository.notes and TENSORS not in repository.names:
         # Headers alone, as this reads them, are not kept there.
         notes += (f"{TENSORS} is not in the cache, and its tensors are not checked. To fetch it: hf download {text}",)
-    return dataclasses.replace(found, notes=notes, commit=repository.commit)
+    return dataclasses.replace(adapter, notes=notes, commit=repository.commit)
 
 
 def _of_file(path: Path) -> Adapter:
@@ -102,7 +102,7 @@ def _of_file(path: Path) -> Adapter:
         return _of_files(open_folder(path.parent), ())
     if path.suffix != ".json":
         hint = f"Give the folder that it lies in: {path.parent}" if path.name.startswith("adapter_model") else _HINT
-        raise LorascopeError("is no configuration of an adapter", where=str(path), hint=hint)
+        raise LorascopeError("is not an adapter's configuration", where=str(path), hint=hint)
     data = read_plain(path, _MOST_BYTES, hint="Check that you may read it.")
     return Adapter(str(path), parse_object(data, str(path), _SOUND))
 
@@ -153,10 +153,10 @@ def _none_there(files: Files, below: tuple[str, ...]) -> LorascopeError:
         fault += f"; adapters lie in {more}"
         hint = f"Give the one that is meant: {files.where}/{below[-1]}"
     elif {TENSORS, _PICKLE} & files.names:
-        fault += ", which alone says to which weights the tensors beside it belong, and their alpha"
+        fault += ", which maps the tensors to weights and holds alpha"
         hint = f"Copy the {CONFIG} of the same training beside them."
-    elif found := sorted(name for name in files.names if _MODEL.fullmatch(name)):
-        fault += f"; it is a model's, with {', '.join(map(quoted, found[:_MOST_LISTED]))}"
+    elif parts_of_model := sorted(name for name in files.names if _MODEL.fullmatch(name)):
+        fault += f"; it is a model's, with {', '.join(map(quoted, parts_of_model[:_MOST_LISTED]))}"
         hint = f"To look at a model: lorascope inspect {shell_word(files.where)}"
     elif files.names:
         listed = sorted(files.names)

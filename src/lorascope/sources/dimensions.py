@@ -9,7 +9,7 @@ from typing import Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import Dimensions, Module, Weight
 
-# Names under which configurations keep one figure, the most specific first.
+# Configurations' names for each dimension, the most specific first.
 NAMES: dict[str, tuple[str, ...]] = {
     "hidden_size": ("hidden_size", "d_model", "n_embd", "dim"),
     "intermediate_size": (
@@ -41,8 +41,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-# No model has more heads or experts where its tensors do not tell how many there are, nor layers, nor runs those that it
-# has more often, nor has a feed-forward network so much wider than anything else.
+# Bounds of what real models have, for dimensions that the tensors leave open: heads and experts, layers, runs of each
+# layer, and the feed-forward width in multiples of the largest size.
 _MOST = 100_000
 _DEEPEST = 1_000
 _MOST_RUNS = 16
@@ -56,11 +56,13 @@ def read_dimensions(get: Callable[[str], Any], weights: Sequence[Weight], parame
     Args:
         get: The value of a name in the (text) configuration; anything but a whole number counts as absent.
         weights: The model's weights, for what configurations leave to the modeling code.
-        parameters: Number of scalars in all parameters, shared ones counted once.
+        parameters: Number of scalars in all parameters, tied ones counted once.
     """
-    found: dict[str, int | None] = {figure: next(iter(_stated(get, figure).values()), None) for figure in NAMES}
-    found["intermediate_size"] = found["intermediate_size"] or intermediate_size(weights)
-    return Dimensions(**found, parameters=parameters)
+    values: dict[str, int | None] = {
+        dimension: next(iter(_stated(get, dimension).values()), None) for dimension in NAMES
+    }
+    values["intermediate_size"] = values["intermediate_size"] or intermediate_size(weights)
+    return Dimensions(**values, parameters=parameters)
 
 
 def checked_dimensions(
@@ -76,23 +78,23 @@ def checked_dimensions(
     """Dimensions of a checkpoint, corrected where its tensors contradict them.
 
     Args:
-        get: As for `read_figures`.
+        get: As for `read_dimensions`.
         stated: The names that the configuration itself has; `get` may know defaults for others.
         weights: The checkpoint's weights.
         modules: Its modules.
-        parameters: As for `read_figures`.
+        parameters: As for `read_dimensions`.
         where: What the configuration is called: `config.json`, `the metadata`.
         complete: Nothing is known to be missing; else some of the layers may be.
     """
     dimensions = dataclasses.asdict(read_dimensions(get, weights, parameters))
-    shown = _Shown(weights, modules, complete)
+    evidence = _TensorEvidence(weights, modules, complete)
     notes = []
-    for figure in NAMES:
-        found = _stated(get, figure)
-        if not found or any(shown.agrees(figure, value) for value in found.values()):
+    for dimension in NAMES:
+        stated_values = _stated(get, dimension)
+        if not stated_values or any(evidence.agrees(dimension, value) for value in stated_values.values()):
             continue
-        name, value = next(iter(found.items()))
-        dimensions[figure] = own = shown.own(figure)
+        name, value = next(iter(stated_values.items()))
+        dimensions[dimension] = own = evidence.own(dimension)
         if name in stated:  # or it is the class's default, which others that are stated may replace
             instead = (
                 f"the tensors show {own}, which counts here" if own is not None else "the tensors cannot have that"
@@ -108,15 +110,15 @@ def intermediate_size(weights: Sequence[Weight]) -> int | None:
     return widths.most_common(1)[0][0] if widths else None
 
 
-def _stated(get: Callable[[str], Any], figure: str) -> dict[str, int]:
-    values = {name: get(name) for name in NAMES[figure]}
+def _stated(get: Callable[[str], Any], dimension: str) -> dict[str, int]:
+    values = {name: get(name) for name in NAMES[dimension]}
     return {name: int(v) for name, v in values.items() if isinstance(v, int) and not isinstance(v, bool)}
 
 
-class _Shown:
-    """What the tensors of a checkpoint show of its figures.
+class _TensorEvidence:
+    """Evidence of a checkpoint's tensors on its dimensions.
 
-    A figure is contradicted only where no reading of the tensors fits it: configurations mean many things by one name.
+    Configurations mean many things by one name: a value is contradicted only where no reading of the tensors fits it.
     """
 
     def __init__(self, weights: Sequence[Weight], modules: Sequence[Module], complete: bool) -> None:
@@ -131,15 +133,15 @@ class _Shown:
         for weight in self._weights:
             if weight.layer is not None:
                 layers.setdefault((weight.role.component, weight.role.stack), set()).add(weight.layer)
-        self._layers = {len(found) for found in layers.values()}
+        self._layers = {len(numbers) for numbers in layers.values()}
 
-    def agrees(self, figure: str, value: int) -> bool:
-        """The tensors allow for the figure, or say nothing of it."""
+    def agrees(self, dimension: str, value: int) -> bool:
+        """The tensors allow for the value, or leave it open."""
         if not 0 <= value < _LARGEST:
             return False
         if not self._weights:
             return True
-        match figure:
+        match dimension:
             case "hidden_size":
                 return value in self._widths or not self._widths
             case "intermediate_size":
@@ -157,9 +159,9 @@ class _Shown:
             case _:
                 return self._divides(value, ("k",))
 
-    def own(self, figure: str) -> int | None:
-        """What the tensors say the figure is; None where they do not."""
-        match figure:
+    def own(self, dimension: str) -> int | None:
+        """The dimension by the tensors alone; None where they leave it open."""
+        match dimension:
             case "hidden_size":
                 return _commonest(size for weight in self._weights if (size := _width(weight)))
             case "intermediate_size":
@@ -229,5 +231,5 @@ def _expert_counts(weights: Sequence[Weight]) -> set[int]:
 
 
 def _commonest(sizes: Iterable[int]) -> int | None:
-    found = Counter(sizes).most_common(1)
-    return found[0][0] if found else None
+    most = Counter(sizes).most_common(1)
+    return most[0][0] if most else None

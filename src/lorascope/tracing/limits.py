@@ -167,7 +167,7 @@ def within_limits(limits: Limits | None, where: str, run: Callable[[Meter], _Res
         raise LorascopeError(
             f"tracing was stopped: {str(met) or watchdog.reason}",
             where=where,
-            hint="Without tracing the roles are told by names: leave --trace (trace=True) out. Or give one small call "
+            hint="Without tracing, names decide the roles: leave --trace (trace=True) out. Or give one small call "
             "in Python: inspect(module, trace=True, inputs={…}).",
         ) from None
     finally:

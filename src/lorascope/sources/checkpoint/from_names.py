@@ -81,7 +81,7 @@ def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
     if faults:
         raise LorascopeError(*faults, where="tensor names", hint=_HINT)
     dropped: dict[str, str] = {}
-    own = _opened(tensors, _SPARE_MODULES + 3 * len(tensors))
+    own = _empty_modules(tensors, _SPARE_MODULES + 3 * len(tensors))
     for name in _natural(tensors):
         module, _, leaf = name.rpartition(".")
         reason = _no_parameter(module, leaf, tensors[name])
@@ -100,17 +100,17 @@ def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
     return NameReading(modules, _in_order(root), dropped, tuple(_notes(modules, undecided)))
 
 
-def flattened(modules: Iterable[Module], model_type: str) -> dict[str, tuple[int, ...]]:
+def flattened_weights(modules: Iterable[Module], model_type: str) -> dict[str, tuple[int, ...]]:
     """Weights with the names of matrices and fewer than two dimensions."""
-    found = {}
+    weights = {}
     for module in modules:
         weight = dict(module.parameters).get("weight", (1, 1))
         leaf = module.name.rpartition(".")[2]
         if module.kind == "other" and len(weight) < 2 and not _NORM.search(leaf) and leaf not in _BUFFERS:
             role, guess = role_of_name(template(module.name), "linear", model_type)
             if not guess and role.part and role.block in ("attention", "ffn", "mixer", "embedding", "head"):
-                found[f"{module.name}.weight"] = weight
-    return found
+                weights[f"{module.name}.weight"] = weight
+    return weights
 
 
 def input_output_embeddings(weights: Sequence[Weight]) -> tuple[str, str]:
@@ -129,12 +129,12 @@ def input_output_embeddings(weights: Sequence[Weight]) -> tuple[str, str]:
     # Tables beside the vocabulary are of another width than the layers; a second head is of another height.
     widths = Counter(weight.shape[-1] for weight in text if weight.role.block in ("attention", "ffn"))
     width = widths.most_common(1)[0][0] if widths else 0
-    token = _the_one([weight for weight in tokens if weight.shape[-1] == width] or tokens)
+    token = _largest_module([weight for weight in tokens if weight.shape[-1] == width] or tokens)
     heights = {weight.shape[0] for weight in tokens if weight.module == token}
-    return token, _the_one([weight for weight in heads if weight.shape[0] in heights] or heads)
+    return token, _largest_module([weight for weight in heads if weight.shape[0] in heights] or heads)
 
 
-def _the_one(weights: Sequence[Weight]) -> str:
+def _largest_module(weights: Sequence[Weight]) -> str:
     """The module of the largest weight, if there is only one."""
     most = max((weight.size for weight in weights), default=0)
     modules = {weight.module for weight in weights if weight.size == most}
@@ -163,7 +163,7 @@ def _natural(names: Iterable[str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def _opened(names: Iterable[str], most: int) -> dict[str, Parameters]:
+def _empty_modules(names: Iterable[str], most: int) -> dict[str, Parameters]:
     """Every module that holds a tensor, and the containers around it."""
     own: dict[str, Parameters] = {"": {}}
     for name in names:
@@ -250,9 +250,9 @@ def _experts_in_out(parameters: Parameters) -> bool:
     fused, down = parameters.get("gate_up_proj", ()), parameters.get("down_proj", ())
     if len(fused) != 3 or len(down) != 3:
         return False
-    experts, one, other = down
-    as_linear = fused == (experts, 2 * other, one)
-    return not as_linear and fused == (experts, other, 2 * one)
+    experts, outputs, inputs = down
+    as_linear = fused == (experts, 2 * inputs, outputs)
+    return not as_linear and fused == (experts, inputs, 2 * outputs)
 
 
 def _notes(modules: Sequence[Module], undecided: set[str]) -> Iterator[str]:

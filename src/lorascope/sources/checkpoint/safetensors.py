@@ -154,7 +154,7 @@ def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[
         elif len(front) < 10:
             faults.append(f"{shard}: has {len(front)} bytes, too few for a safetensors file")
         elif end > 8 + LONGEST_HEADER:
-            faults.append(f"{shard}: is no safetensors file: a header of {end - 8} bytes, more than {LONGEST_HEADER}")
+            faults.append(f"{shard}: is not a safetensors file: a header of {end - 8} bytes, more than {LONGEST_HEADER}")
         else:
             ends[shard] = end
     if sum(ends.values()) > MOST_HEADERS:
@@ -232,7 +232,7 @@ def _weight_map(files: Files, index: str) -> dict[str, str]:
     shards = sorted({shard for shard in weight_map.values() if isinstance(shard, str)})
     for shard in shards:
         if not _SHARD.fullmatch(shard):
-            faults.append(f"{quoted(shard)} is no name of a safetensors file at the root, and none else is read")
+            faults.append(f"{quoted(shard)} is not a safetensors file at the root")
         elif shard not in files.names:
             faults.append(f"{quoted(shard)} is not there")
     if len(shards) > MOST_SHARDS:

@@ -16,7 +16,7 @@ from lorascope.sources.checkpoint.layout_table import setting
 _SPECIAL = re.compile(r"[^\w.]|\.[*+?]")
 
 
-def tied(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
+def tied_parameters(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
     """Tied parameters, each with the one whose tensor it shares.
 
     Args:
@@ -27,22 +27,22 @@ def tied(parts: Sequence[Part], names: Iterable[str]) -> dict[str, str]:
         Parameter to source, by full names. At least one of each pair is among `names`.
     """
     present = frozenset(names)
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for part in parts:
         if not part.facts.ties or not setting(part.config, "tie_word_embeddings", part.model_type):
             continue
         prefix = f"{part.path}." if part.path else ""
         own = sorted(name[len(prefix) :] for name in present if name.startswith(prefix))
         for target, source in part.facts.ties.items():
-            found.update((prefix + one, prefix + other) for one, other in _pairs(target, source, own))
-    return {target: source for target, source in found.items() if target in present or source in present}
+            pairs.update((prefix + parameter, prefix + partner) for parameter, partner in _pairs(target, source, own))
+    return {target: source for target, source in pairs.items() if target in present or source in present}
 
 
 def _pairs(target: str, source: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(parameter, source) pairs of one entry of `_tied_weights_keys`.
 
     The partner of a name is found where both patterns differ only in what they begin with. Others (Zamba's, which
-    speak of layer numbers) are left to `completed`.
+    speak of layer numbers) are left to `shared_blocks`.
     """
     start, rest = _literal(target)
     other, same = _literal(source)
@@ -62,7 +62,7 @@ def _literal(pattern: str) -> tuple[str, str]:
     return (pattern, "") if special is None else (pattern[: special.start()], pattern[special.start() :])
 
 
-def completed(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+def shared_blocks(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
     """Parameters of layers that share an earlier layer's block (Zamba).
 
     The n-th layer that lacks the block has that of the n-th layer that holds one, over and over, as Zamba2's
@@ -85,7 +85,7 @@ def completed(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str
         split = re.fullmatch(r"(.+?\.)(\d+)(\..+)\.\*", name)
         if split is not None and template(name.removesuffix(".*")) in shared:
             lacking.setdefault((split[1], split[3]), []).append(int(split[2]))
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for (before, after), numbers in lacking.items():
         held: dict[int, list[str]] = {}
         for name in present:
@@ -98,11 +98,11 @@ def completed(parts: Sequence[Part], missing: Sequence[str], names: Iterable[str
         for index, number in enumerate(sorted(numbers)):
             giver = givers[index % len(givers)]
             for rest in held[giver]:
-                found[f"{before}{number}{after}.{rest}"] = f"{before}{giver}{after}.{rest}"
-    return found
+                pairs[f"{before}{number}{after}.{rest}"] = f"{before}{giver}{after}.{rest}"
+    return pairs
 
 
-def groups(pairs: Mapping[str, str], order: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def tie_groups(pairs: Mapping[str, str], order: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Groups of names that share one tensor, in the parameters' order."""
     leader: dict[str, str] = {}
 
@@ -113,9 +113,9 @@ def groups(pairs: Mapping[str, str], order: Sequence[str]) -> tuple[tuple[str, .
 
     for target, source in pairs.items():
         leader[lead(target)] = lead(source)
-    found: dict[str, list[str]] = {}
+    by_leader: dict[str, list[str]] = {}
     tied_names = pairs.keys() | pairs.values()
     for name in order:
         if name in tied_names:
-            found.setdefault(lead(name), []).append(name)
-    return tuple(tuple(group) for group in found.values() if len(group) > 1)
+            by_leader.setdefault(lead(name), []).append(name)
+    return tuple(tuple(group) for group in by_leader.values() if len(group) > 1)

@@ -19,7 +19,7 @@ from lorascope.sources.builtin import PREFERRED
 from lorascope.sources.checkpoint import ties
 from lorascope.sources.checkpoint.conversions.convert import convert, stacked
 from lorascope.sources.checkpoint.conversions.table import Rule, SubModel, rules_for
-from lorascope.sources.checkpoint.from_names import flattened, input_output_embeddings, modules_from_names
+from lorascope.sources.checkpoint.from_names import flattened_weights, input_output_embeddings, modules_from_names
 from lorascope.sources.checkpoint.layout import ModelLayout, Part, Tree
 from lorascope.sources.checkpoint.layout_table import (
     class_for,
@@ -89,15 +89,15 @@ def map_checkpoint(
             hint="Is the checkpoint complete? --source config builds the model from its configuration instead.",
         )
     shapes = {name: tensor.shape for name, tensor in converted.tensors.items()}
-    pairs = ties.tied(chosen.parts, shapes)
+    pairs = ties.tied_parameters(chosen.parts, shapes)
     tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
-    if tree.missing and (more := ties.completed(chosen.parts, tree.missing, shapes)):
+    if tree.missing and (more := ties.shared_blocks(chosen.parts, tree.missing, shapes)):
         pairs |= more
         tree = chosen.tree({**shapes, **_shapes_of(pairs, shapes)})
     order = tuple(_parameter_names(tree))
     names = frozenset(order)
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
-    tied_groups = ties.groups(pairs, order)
+    tied_groups = ties.tie_groups(pairs, order)
     extra, odd = _sorted_out(converted.unknown, tree, chosen)
     modules, misshapen = separate_misshapen(_quantized(tree.modules, converted.tensors))
     weights = classify(modules, model_type=whole.model_type)
@@ -227,7 +227,7 @@ def _by_names(
         )
     reading = modules_from_names(stored)
     modules, misshapen = separate_misshapen(_quantized(reading.modules, stored))
-    misshapen |= flattened(modules, model_type)
+    misshapen |= flattened_weights(modules, model_type)
     weights = classify(modules, model_type=model_type)
     inputs, outputs = input_output_embeddings(weights)
     size = sum(_sizes(modules, reading.root_parameters))

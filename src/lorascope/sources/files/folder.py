@@ -61,17 +61,17 @@ class Folder:
         """
         wanted = sum(span.end - span.start for span in spans)
         if wanted > MOST_READ:
-            raise LorascopeError(f"{wanted} bytes are asked for, more than {MOST_READ}", where=self.where)
+            raise LorascopeError(f"{wanted} bytes are requested, more than the {MOST_READ} that are read", where=self.where)
         indexes: dict[str, list[int]] = {}
         for index, span in enumerate(spans):
             indexes.setdefault(span.file, []).append(index)
-        found = [b""] * len(spans)
-        for name, mine in indexes.items():
+        contents = [b""] * len(spans)
+        for name, places in indexes.items():
             with self._opened(name) as file:
-                for index in mine:
+                for index in places:
                     file.seek(spans[index].start)
-                    found[index] = file.read(spans[index].end - spans[index].start)
-        return found
+                    contents[index] = file.read(spans[index].end - spans[index].start)
+        return contents
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:
@@ -82,7 +82,7 @@ class Folder:
             with os.fdopen(os.open(self.paths[name], _FLAGS), "rb") as file:
                 # It may have been replaced since the folder was listed.
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise LorascopeError(f"{quoted(name)} is no plain file any more", where=self.where, hint=_HINT)
+                    raise LorascopeError(f"{quoted(name)} is not a plain file any more", where=self.where, hint=_HINT)
                 yield file
         except OSError as error:
             raise LorascopeError(

@@ -121,16 +121,16 @@ def read_gguf(files: Files, name: str) -> Gguf:
     faults: list[str] = []
     most = _MOST_BYTES  # of all headers together
     for number, part in enumerate(names):
-        found = _File(files, part, most).parse()
-        most -= found.at
+        header = _File(files, part, most).parse()
+        most -= header.at
         if number == 0:
-            metadata, lengths = found.metadata, found.lengths
-        own = found.metadata.get("split.no", number)
+            metadata, lengths = header.metadata, header.lengths
+        own = header.metadata.get("split.no", number)
         if split and own != number:
             faults.append(f"{_printable(part)} says that it is part {quoted(own)} (split.no), counted from 0")
-        if twice := tensors.keys() & found.tensors.keys():
+        if twice := tensors.keys() & header.tensors.keys():
             faults.append(f"{_printable(part)} repeats {len(twice)} tensors of other parts, such as {min(twice)}")
-        tensors |= found.tensors
+        tensors |= header.tensors
     faults += _faults_of_whole(metadata, tensors, len(names))
     where = _where(files, names[0])
     if faults:
@@ -229,7 +229,7 @@ class _File:
         """One metadata key and its value."""
         key = self._text("a metadata key", 65_535)
         if not is_printable(key):
-            self._fail(f"a metadata key is {quoted(key)}, which is no name")
+            self._fail(f"a metadata key is {quoted(key)}, not a name")
         if key in self.metadata or key in self.lengths:
             self._fail(f"the metadata key {quoted(key)} occurs twice")
         kind = self._number("I")
@@ -305,7 +305,7 @@ class _File:
         last = 0
         for begin, end, name in sorted(ends):
             if begin % alignment:
-                faults.append(f"the data of {name} start at {begin}, which is no multiple of {alignment}")
+                faults.append(f"the data of {name} start at {begin}, not a multiple of {alignment}")
             elif start + end > self.size:
                 faults.append(f"the data of {name} end at byte {start + end}, but the file has {self.size}")
             elif begin < last:
@@ -379,7 +379,7 @@ class _File:
 def _fault_of_tensor(name: str, shape: tuple[int, ...], kind: int, again: bool) -> str:
     """The fault of an entry of the tensor table, or empty."""
     if not _TENSOR_NAME.fullmatch(name):
-        return f"a tensor is called {quoted(name)}, which is no name"
+        return f"a tensor is called {quoted(name)}, not a name"
     if again:
         return f"tensor {name} occurs twice"
     if kind not in TYPES:

@@ -213,7 +213,7 @@ def open_repository(
         hub_utilities().validate_repo_id(name)
     except errors.HFValidationError as error:
         raise LorascopeError(
-            "is no name of a repository on the Hub", where=quoted(name), hint="A name is such as org/model."
+            "is not a Hub repository name", where=quoted(name), hint="A name is such as org/model."
         ) from error
     if constants.HF_HUB_OFFLINE:
         cached = _from_cache(name, revision, "HF_HUB_OFFLINE is set")

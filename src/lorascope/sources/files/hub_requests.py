@@ -297,7 +297,7 @@ class Connection:
             target = urllib.parse.urljoin(source, location)
         except ValueError:
             target = location
-        fault = "is no address" if not location.isprintable() or not location else redirect_fault(url, target)
+        fault = "is not an address" if not location.isprintable() or not location else redirect_fault(url, target)
         if fault:
             raise self._server_fault(f"sends a request on to {quoted(target)}, which {fault}")
         return target

@@ -51,7 +51,7 @@ def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MO
 
     def constant(name: str) -> float:
         if name == "NaN":
-            faults.append("holds NaN, which is no number")
+            faults.append("holds NaN")
         return float(name)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def parse_json(data: bytes, where: str, hint: str = "", *, most_values: int = MO
     if nested:
         faults.append(f"is nested deeper than {MOST_NESTED} levels")
     elif "\\u" in text and _half_characters(value):
-        faults.append("holds half of a surrogate pair, which is no character")
+        faults.append("holds half of a surrogate pair")
     if faults:
         raise LorascopeError(*first_faults(dict.fromkeys(faults)), where=where, hint=hint)
     return value

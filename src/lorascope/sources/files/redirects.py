@@ -26,19 +26,19 @@ def redirect_fault(source: str, target: str) -> str:
         host = then.hostname or ""
         _ = then.port
     except ValueError:
-        return "is no address"
+        return "is not an address"
     if then.scheme not in ("http", "https") or not host:
-        return "is no address of the web"
+        return "is not a web address"
     if then.username is not None or then.password is not None:
         return "has a user's name in it"
     if host == first.hostname:
         return "is not encrypted any more" if first.scheme == "https" and then.scheme != "https" else ""
     if then.scheme != "https":
         return "is another host, and not encrypted"
-    found = _addresses(host)
-    if not found and not urllib.request.getproxies():
+    addresses = _addresses(host)
+    if not addresses and not urllib.request.getproxies():
         return "is a host that cannot be found"
-    return _address_fault(found, first.hostname or "")
+    return _address_fault(addresses, first.hostname or "")
 
 
 def peer_fault(source: str, response: Any) -> str:
@@ -59,10 +59,10 @@ def _host(url: str) -> str:
     return urllib.parse.urlsplit(url).hostname or ""
 
 
-def _address_fault(found: Sequence[_Address], first: str) -> str:
-    if any(address.is_link_local or address.is_unspecified or address.is_multicast for address in found):
+def _address_fault(addresses: Sequence[_Address], first: str) -> str:
+    if any(address.is_link_local or address.is_unspecified or address.is_multicast for address in addresses):
         return "lies at a link-local address"
-    if any(not address.is_global for address in found) and all(address.is_global for address in _addresses(first)):
+    if any(not address.is_global for address in addresses) and all(address.is_global for address in _addresses(first)):
         return "lies in a private network"
     return ""
 
@@ -72,11 +72,11 @@ def _addresses(host: str) -> list[_Address]:
     try:
         # Also what is no dotted quad, but taken for one: 2130706433, 0x7f.1.
         numeric = socket.AI_NUMERICHOST if urllib.request.getproxies() else 0
-        asked = host.partition("%")[0]  # without the zone of an address
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(asked, None, type=socket.SOCK_STREAM, flags=numeric)}
+        name = host.partition("%")[0]  # without the zone of an address
+        texts = {str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=numeric)}
     except (OSError, UnicodeError):
-        found = {"127.0.0.1"} if host == "localhost" or host.endswith(".localhost") else set()
-    return [_plain(ipaddress.ip_address(text.partition("%")[0])) for text in found]
+        texts = {"127.0.0.1"} if host == "localhost" or host.endswith(".localhost") else set()
+    return [_plain(ipaddress.ip_address(text.partition("%")[0])) for text in texts]
 
 
 def _plain(address: _Address) -> _Address:
@@ -88,9 +88,9 @@ def _plain(address: _Address) -> _Address:
     return address
 
 
-def same_origin(one: str, other: str) -> bool:
+def same_origin(first: str, second: str) -> bool:
     """Same scheme, host and port."""
-    return _origin(one) == _origin(other)
+    return _origin(first) == _origin(second)
 
 
 def _origin(url: str) -> tuple[str, str, int]:

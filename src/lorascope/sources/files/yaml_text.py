@@ -92,8 +92,8 @@ def parse_yaml(text: str, where: str, hint: str = _HINT) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        said = _cut(error.problem or error.context or "")
-        raise LorascopeError(f"is not YAML: {said}{place}", where=where, hint=hint) from error
+        message = _cut(error.problem or error.context or "")
+        raise LorascopeError(f"is not YAML: {message}{place}", where=where, hint=hint) from error
     except yaml.reader.ReaderError as error:
         raise LorascopeError(
             f"is not YAML: character {error.position + 1} is not allowed", where=where, hint=hint
@@ -106,11 +106,11 @@ def parse_yaml(text: str, where: str, hint: str = _HINT) -> dict[str, Any]:
             raise
         raise LorascopeError(f"is not YAML: {_cut(str(error))}", where=where, hint=hint) from error
     if not isinstance(value, dict):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
-        raise LorascopeError(f"holds {found}, not keys with values", where=where, hint=hint)
+        content = "nothing" if value is None else f"a {type(value).__name__}"
+        raise LorascopeError(f"holds {content}, not keys with values", where=where, hint=hint)
     strange = [key for key in value if not isinstance(key, str)]
     if strange:
-        faults = first_faults(f"the key {quoted(key)} is no text" for key in strange)
+        faults = first_faults(f"the key {quoted(key)} is not a text" for key in strange)
         raise LorascopeError(*faults, where=where, hint=hint)
     return value
 
@@ -160,17 +160,17 @@ def _faults(root: yaml.Node) -> Iterator[str]:
             if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
                 yield f"holds a number of {len(node.value)} characters ({line})"
             if not node.value.isascii() and any("\ud800" <= c <= "\udfff" for c in node.value):
-                yield f"holds half of a surrogate pair ({line}), which is no character"
+                yield f"holds half of a surrogate pair ({line})"
         elif isinstance(node, yaml.SequenceNode):
             waiting += [(child, depth + 1) for child in node.value]
         elif isinstance(node, yaml.MappingNode):
             seen: set[Hashable] = set()
             for key, child in node.value:
-                said = getattr(key, "value", None)
-                if isinstance(said, str) and said != "<<":
-                    if said in seen:
-                        yield f"the key {quoted(said)} is given twice (line {key.start_mark.line + 1}): only the last counts"
-                    seen.add(said)
+                name = getattr(key, "value", None)
+                if isinstance(name, str) and name != "<<":
+                    if name in seen:
+                        yield f"the key {quoted(name)} is given twice (line {key.start_mark.line + 1}): only the last counts"
+                    seen.add(name)
                 waiting += [(key, depth + 1), (child, depth + 1)]
 
 

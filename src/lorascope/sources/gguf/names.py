@@ -110,7 +110,7 @@ class GgufCheckpoint:
     notes: tuple[str, ...]
 
 
-def original(gguf: Gguf) -> GgufCheckpoint:
+def original_checkpoint(gguf: Gguf) -> GgufCheckpoint:
     """The original checkpoint of a GGUF file.
 
     Raises:
@@ -128,7 +128,7 @@ def original(gguf: Gguf) -> GgufCheckpoint:
     if family is None:
         tensors = {name: _stored(name, shape, (name,), kept) for name, (shape, _) in kept.items()}
         return GgufCheckpoint(_config(gguf, _COMMON_KEYS), tensors, (), dropped, {}, True, (_unknown(gguf),))
-    tensors, used = _originals(family, kept, places, gguf.where)
+    tensors, used = _original_tensors(family, kept, places, gguf.where)
     unexplained = tuple(sorted(kept.keys() - used))
     notes = tuple(_notes(family))
     config = _original_config(family, gguf)
@@ -169,8 +169,8 @@ def _fits(family: Mapping[str, Any], gguf: Gguf, places: Mapping[str, Any]) -> b
     if family["architecture"] != gguf.architecture:
         return False
     for key, value in family.get("where", {}).items():
-        found = gguf.metadata.get(key) if key.startswith("tokenizer.") else gguf.setting(key)
-        if found is None or value not in (None, found):
+        stated = gguf.metadata.get(key) if key.startswith("tokenizer.") else gguf.setting(key)
+        if stated is None or value not in (None, stated):
             return False
     return all(name in places or name in gguf.tensors for name in family.get("holds", ()))
 
@@ -215,7 +215,7 @@ def _places(tensors: Mapping[str, Entry]) -> dict[str, dict[tuple[str, ...], str
     return places
 
 
-def _originals(
+def _original_tensors(
     family: Mapping[str, Any], kept: Mapping[str, Entry], places: Mapping[str, dict[tuple[str, ...], str]], where: str
 ) -> tuple[dict[str, Stored], set[str]]:
     """The original's tensors, and the file's names they came from."""
@@ -225,16 +225,16 @@ def _originals(
         for numbers in places.get(sources[0], {}):
             names = [places.get(source, {}).get(numbers, "") for source in sources]
             shapes = [kept[name][0] for name in names if name]
-            made = _OPERATIONS[operation](shapes) if len(shapes) == len(sources) else []
+            results = _OPERATIONS[operation](shapes) if len(shapes) == len(sources) else []
             name = template
             for mark, number in zip(("{b}", "{e}"), numbers, strict=False):
                 name = name.replace(mark, number)
-            made_names = [name.replace("{e}", str(member)) for member in range(len(made))] if "{e}" in name else [name]
-            if not made or not tensors.keys().isdisjoint(made_names):
+            targets = [name.replace("{e}", str(member)) for member in range(len(results))] if "{e}" in name else [name]
+            if not results or not tensors.keys().isdisjoint(targets):
                 continue
             used.update(names)
-            for made_name, shape in zip(made_names, made, strict=True):
-                tensors[made_name] = _stored(made_name, shape, names, kept)
+            for target, shape in zip(targets, results, strict=True):
+                tensors[target] = _stored(target, shape, names, kept)
             if len(tensors) > _MOST_TENSORS:
                 raise LorascopeError(f"its experts are more than {_MOST_TENSORS:,} matrices", where=where)
     return tensors, used
@@ -348,7 +348,7 @@ def _dropped(gguf: Gguf) -> Iterator[tuple[str, str]]:
 def _whole(value: Any) -> int | None:
     """A whole number; the first non-zero one of per-layer values."""
     if isinstance(value, tuple):
-        value = next((one for one in value if one), None)
+        value = next((number for number in value if number), None)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48 else None
 
 

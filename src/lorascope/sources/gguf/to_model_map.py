@@ -13,7 +13,7 @@ from lorascope.sources.checkpoint.to_model_map import by_reason, map_checkpoint
 from lorascope.sources.dimensions import checked_dimensions
 from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.gguf_header import Gguf, read_gguf
-from lorascope.sources.gguf.names import GgufCheckpoint, gguf_role, original
+from lorascope.sources.gguf.names import GgufCheckpoint, gguf_role, original_checkpoint
 
 
 def map_gguf(path: Path, *, head: str = "") -> ModelMap:
@@ -40,39 +40,39 @@ def map_header(header: Gguf, name: str, *, head: str = "") -> ModelMap:
     Raises:
         LorascopeError: It holds no model.
     """
-    found = original(header)
-    missing = by_reason(found.absent, "not in the file")
-    notes = (*found.notes, *missing, *by_reason(found.dropped, "not part of the original"))
-    if found.names_only:
-        return _by_vocabulary(found, name, head, notes)
+    original = original_checkpoint(header)
+    missing = by_reason(original.absent, "not in the file")
+    notes = (*original.notes, *missing, *by_reason(original.dropped, "not part of the original"))
+    if original.names_only:
+        return _by_vocabulary(original, name, head, notes)
     return map_checkpoint(
-        found.tensors,
-        found.config,
+        original.tensors,
+        original.config,
         model=name,
         head=head,
         source="gguf",
         notes=notes,
-        unexplained=found.unexplained,
+        unexplained=original.unexplained,
     )
 
 
-def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str, ...]) -> ModelMap:
+def _by_vocabulary(original: GgufCheckpoint, name: str, head: str, notes: tuple[str, ...]) -> ModelMap:
     if head:
         raise LorascopeError("the file's architecture is not known, and so neither are its heads", where=name)
-    reading = modules_from_names(found.tensors)
+    reading = modules_from_names(original.tensors)
     modules, misshapen = separate_misshapen(reading.modules)
     misshapen |= {
-        name: tensor.shape for name, tensor in found.tensors.items() if gguf_role(name) and len(tensor.shape) < 2
+        name: tensor.shape for name, tensor in original.tensors.items() if gguf_role(name) and len(tensor.shape) < 2
     }
-    roles = {tensor.removesuffix(".weight"): role for tensor in found.tensors if (role := gguf_role(tensor))}
+    roles = {tensor.removesuffix(".weight"): role for tensor in original.tensors if (role := gguf_role(tensor))}
     weights = assemble(modules, {tensor: (parse_role(role), False) for tensor, role in roles.items()})
-    size = sum(tensor.size for tensor in found.tensors.values())
+    size = sum(tensor.size for tensor in original.tensors.values())
     dimensions, contradicted = checked_dimensions(
-        found.config.get, found.config, weights, modules, size, "the metadata"
+        original.config.get, original.config, weights, modules, size, "the metadata"
     )
     return ModelMap(
         model=name,
-        model_type=str(found.config.get("model_type") or ""),
+        model_type=str(original.config.get("model_type") or ""),
         architecture="",
         head="unknown",
         source="gguf",
@@ -84,5 +84,5 @@ def _by_vocabulary(found: GgufCheckpoint, name: str, head: str, notes: tuple[str
         refusal="the names that these weights have in the original model are not known",
         notes=(*contradicted, *shape_notes(misshapen, modules), *notes, *reading.notes),
         basis="names",
-        unexplained=(*found.unexplained, *misshapen),
+        unexplained=(*original.unexplained, *misshapen),
     )

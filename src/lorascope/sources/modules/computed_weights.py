@@ -42,8 +42,8 @@ def _weight_of_features(module: Any, kind: str) -> Shape | None:
     """The weight's shape by the module's stated features, or None."""
 
     def numbers(*names: str) -> Shape | None:
-        found = tuple(attribute(module, name) for name in names)
-        return found if all(type(one) is int and one >= 0 for one in found) else None
+        values = tuple(attribute(module, name) for name in names)
+        return values if all(type(value) is int and value >= 0 for value in values) else None
 
     match kind:
         case "linear":
@@ -56,7 +56,7 @@ def _weight_of_features(module: Any, kind: str) -> Shape | None:
         case "conv":
             sides = numbers("out_channels", "in_channels", "groups")
             kernel = attribute(module, "kernel_size")
-            if not sides or not sides[2] or type(kernel) is not tuple or not all(type(one) is int for one in kernel):
+            if not sides or not sides[2] or type(kernel) is not tuple or not all(type(size) is int for size in kernel):
                 return None
             return (sides[0], sides[1] // sides[2], *kernel)
     return None
@@ -80,7 +80,7 @@ def _parametrized(module: Any) -> tuple[str, ...]:
     lists = children_of(module).get("parametrizations")
     if lists is None:
         return ()
-    return tuple(name for name, one in children_of(lists).items() if _LIST in kinds_of(type(one)))
+    return tuple(name for name, entry in children_of(lists).items() if _LIST in kinds_of(type(entry)))
 
 
 def _of_computation(value: Any) -> bool:

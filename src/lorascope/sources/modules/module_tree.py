@@ -138,7 +138,7 @@ def _short(name: str) -> str:
 
 def _walk(root: torch.nn.Module, faults: _Faults) -> tuple[dict[str, torch.nn.Module], bool]:
     """The modules by name, each once, and whether any has several names."""
-    found: dict[str, torch.nn.Module] = {}
+    modules: dict[str, torch.nn.Module] = {}
     seen = {id(root)}
     shared = False
     characters = 0
@@ -149,9 +149,9 @@ def _walk(root: torch.nn.Module, faults: _Faults) -> tuple[dict[str, torch.nn.Mo
             shared = True
             continue
         seen.add(id(module))
-        found[path] = module
+        modules[path] = module
         characters += len(path)
-        if len(found) > MOST_MODULES or characters > MOST_CHARACTERS:
+        if len(modules) > MOST_MODULES or characters > MOST_CHARACTERS:
             raise _too_large(
                 root, f"more than {MOST_MODULES} modules, or names of more than {MOST_CHARACTERS} characters"
             )
@@ -187,7 +187,7 @@ def _walk(root: torch.nn.Module, faults: _Faults) -> tuple[dict[str, torch.nn.Mo
             elif child is not None:
                 inner.append((where, child, depth + 1))
         waiting += reversed(inner)
-    return found, shared
+    return modules, shared
 
 
 def _is_name(name: object) -> bool:
@@ -250,8 +250,8 @@ def _own_shapes(path: str, module: Any, faults: _Faults, sizes: dict[int, int]) 
             faults.add("parameters that have no fixed shape", where, "Give the model with plain tensors.")
             continue
         size = 1
-        for one in shape:
-            size *= one
+        for length in shape:
+            size *= length
         sizes[id(parameter)] = size
         yield name, shape
 
@@ -265,13 +265,13 @@ def shape_of(tensor: torch.Tensor) -> Shape | None:
             shape = tuple(torch.Tensor.size(tensor))
     except (RuntimeError, NotImplementedError, TypeError, ValueError):  # of nested tensors, say
         return None
-    return shape if all(type(one) is int for one in shape) else None
+    return shape if all(type(size) is int for size in shape) else None
 
 
 def _notes(modules: dict[str, torch.nn.Module]) -> Iterator[str]:
     kinds = [kinds_of(type(module)) for module in modules.values()]
     packed = sum(
-        any(kind.startswith(("torch.ao.nn.quantized.", "torch.nn.quantized.")) for kind in one) for one in kinds
+        any(kind.startswith(("torch.ao.nn.quantized.", "torch.nn.quantized.")) for kind in names) for names in kinds
     )
     if packed:
         yield f"Quantized by torch.ao: {packed} modules, whose weights are packed. PEFT cannot adapt those."

@@ -243,17 +243,17 @@ def buffers_of(module: object) -> dict[str, Any]:
 def _registered(module: object, name: str) -> dict[str, Any]:
     if is_scripted(kinds_of(type(module))):
         return {}
-    found = namespace(module).get(name)
-    if type(found) is dict or "collections.OrderedDict" in kinds_of(type(found)):
-        return found  # type: ignore[return-value]
+    entries = namespace(module).get(name)
+    if type(entries) is dict or "collections.OrderedDict" in kinds_of(type(entries)):
+        return entries  # type: ignore[return-value]
     cls = name_of_class(type(module))
-    if found is None:
+    if entries is None:
         raise LorascopeError(
             f"a {cls} has no {name}: its __init__ does not call torch.nn.Module.__init__",
             hint="Call super().__init__() first there.",
         )
     raise LorascopeError(
-        f"{name} of a {cls} is a {name_of_class(type(found))}, not a dictionary",
+        f"{name} of a {cls} is a {name_of_class(type(entries))}, not a dictionary",
         hint="Register children as attributes.",
     )
 
@@ -261,10 +261,10 @@ def _registered(module: object, name: str) -> dict[str, Any]:
 def namespace(value: object) -> dict[str, Any]:
     """Attributes that an object holds itself, no code run."""
     try:
-        found = object.__getattribute__(value, "__dict__")
+        attributes = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return {}
-    return found if type(found) is dict else {}
+    return attributes if type(attributes) is dict else {}
 
 
 def attribute(value: object, name: str, default: Any = None) -> Any:

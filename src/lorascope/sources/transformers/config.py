@@ -240,8 +240,8 @@ def transformers_library() -> Any:
         import transformers
     except ImportError as error:
         raise LorascopeError(
-            f"{error.name} is not installed, and a configuration is read through its code",
-            hint="Install it with: pip install 'lorascope[torch]' (built-in models need neither: lorascope inspect llama)",
+            f"Building a model from its configuration needs torch and transformers; {error.name} is not installed",
+            hint="Install them with: pip install 'lorascope[torch]'. Built-in models need neither: lorascope inspect llama",
         ) from error
     transformers.logging.set_verbosity_error()
     return transformers

@@ -266,13 +266,13 @@ class EmbeddingNames(NamedTuple):
 
 def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
     """Names of a model's input and output embeddings."""
-    found = {"input": "", "output": ""}
+    names = {"input": "", "output": ""}
     fault = ""
-    for side in found:
+    for side in names:
         get = attribute(module, f"get_{side}_embeddings")
         try:
             embeddings = get() if callable(get) else None
-            found[side] = _name_of(module, embeddings)
+            names[side] = _name_of(module, embeddings)
             if side == "input" and embeddings is None:
                 fault = "gives none"
         except KeyboardInterrupt:
@@ -283,7 +283,7 @@ def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
     refusal = ""
     if fault and _asked_for_embeddings(module):
         refusal = f"{name_of_class(type(module))}.get_input_embeddings() {fault}, and PEFT calls it for any adapter"
-    return EmbeddingNames(**found, refusal=refusal)
+    return EmbeddingNames(**names, refusal=refusal)
 
 
 def _asked_for_embeddings(module: torch.nn.Module) -> bool:

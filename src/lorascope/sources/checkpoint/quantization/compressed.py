@@ -56,12 +56,12 @@ def _integers(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
             and scale.shape in _scale_shapes(shape, scheme)
         ):
             return shape, f"compressed-tensors int{bits}"
-    said = (
+    stated = (
         ", ".join(f"{scheme.get('num_bits')} bits by {scheme.get('strategy')}" for scheme in schemes)
         or "no such scheme"
     )
     raise MisfitError(
-        f"has {described(packed)} and {described(scale)} for the shape {list(shape)}: {settings.where} says {said}"
+        f"has {described(packed)} and {described(scale)} for the shape {list(shape)}: {settings.where} says {stated}"
     )
 
 

@@ -23,8 +23,8 @@ def recover_integers(group: Group, settings: Settings) -> tuple[tuple[int, ...],
         return _gptq(group, settings)
     if settings.method == "awq":
         return _awq(group, settings)
-    said = f"the method {quoted(settings.method)}" if settings.method else "no method"
-    raise MisfitError(f"has a qweight, as GPTQ and AWQ have, and the configuration names {said}")
+    stated = f"the method {quoted(settings.method)}" if settings.method else "no method"
+    raise MisfitError(f"has a qweight, as GPTQ and AWQ have, and the configuration names {stated}")
 
 
 def _gptq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
@@ -41,7 +41,7 @@ def _gptq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
     order = group.part(".g_idx", ("I32", "I64"), (1,)) if ".g_idx" in group.parts else None
     width, (rows, outputs) = _WORD_BITS[words.dtype], words.shape
     sizes = settings.numbers("group_size") or (128,)
-    fitting = {}
+    shapes = {}
     for bits in settings.numbers("bits", "w_bit") or (4,):
         if not 1 <= bits <= 8:
             raise MisfitError(f"cannot have numbers of {bits} bits")
@@ -53,12 +53,12 @@ def _gptq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
             and scales.shape[1] == outputs
             and zeros.shape == (scales.shape[0], pieces(outputs * bits, width))
         ):
-            fitting[bits] = (outputs, inputs)
-    if len(set(fitting.values())) != 1:
-        fits = "fit several widths alike" if fitting else "do not fit"
-        found = ", ".join(described(tensor) for tensor in (words, zeros, scales, order) if tensor)
-        raise MisfitError(f"has {found}, which {fits}: {_said(settings)}")
-    bits, shape = next(iter(fitting.items()))
+            shapes[bits] = (outputs, inputs)
+    if len(set(shapes.values())) != 1:
+        fits = "fit several widths alike" if shapes else "do not fit"
+        tensors = ", ".join(described(tensor) for tensor in (words, zeros, scales, order) if tensor)
+        raise MisfitError(f"has {tensors}, which {fits}: {_said(settings)}")
+    bits, shape = next(iter(shapes.items()))
     return shape, f"{settings.maker}gptq {bits} bit"
 
 
@@ -90,8 +90,8 @@ def _awq(group: Group, settings: Settings) -> tuple[tuple[int, ...], str]:
         raise MisfitError(f"is packed in AWQ's version {quoted(version)}, whose layout is not known")
     scales = group.part(".scales", FLOATS, (2,))
     if ".g_idx" in group.parts or (scales.shape, zeros.shape) not in expected:
-        found = ", ".join(described(tensor) for tensor in (words, zeros, scales, group.parts.get(".g_idx")) if tensor)
-        raise MisfitError(f"has {found}, which do not fit: {_said(settings)}, version {version}")
+        tensors = ", ".join(described(tensor) for tensor in (words, zeros, scales, group.parts.get(".g_idx")) if tensor)
+        raise MisfitError(f"has {tensors}, which do not fit: {_said(settings)}, version {version}")
     return (outputs, inputs), f"{settings.maker}awq 4 bit {version}"
 
 

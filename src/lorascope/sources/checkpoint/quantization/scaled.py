@@ -124,9 +124,9 @@ def _grain(kind: str, shape: Shape, scale: Shape, dtype: str, settings: Settings
                 halves = 2 * pieces(rows // 2, height) if experts else tall
                 if grid[0] in (tall, halves) and grid[1] == pieces(columns, width):
                     return f"{kind} block {height}×{width}"
-    said = ", ".join(f"{height}×{width}" for height, width in _blocks(settings)) or "none"
+    blocks = ", ".join(f"{height}×{width}" for height, width in _blocks(settings)) or "none"
     raise MisfitError(
-        f"has numbers of shape {list(shape)} and a scale of shape {list(scale)}; blocks that the configuration states: {said}"
+        f"has numbers of shape {list(shape)} and a scale of shape {list(scale)}; blocks that the configuration states: {blocks}"
     )
 
 

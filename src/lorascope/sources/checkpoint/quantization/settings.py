@@ -73,7 +73,7 @@ def _schemes(settings: Settings) -> tuple[Mapping[str, Any], ...]:
 
 @functools.lru_cache(maxsize=64)
 def _numbers(settings: Settings, keys: tuple[str, ...]) -> tuple[int, ...]:
-    found: list[int] = []
+    values: list[int] = []
     overrides = [settings.values.get(key) for key in ("dynamic", "extra_config")]
     inner = [item for table in overrides if isinstance(table, dict) for item in table.values()]
     for place in (settings.values, *(item for item in inner if isinstance(item, dict))):
@@ -82,8 +82,8 @@ def _numbers(settings: Settings, keys: tuple[str, ...]) -> tuple[int, ...]:
             raise LorascopeError(
                 f"{keys[0]} is {quoted(given[0])}, not a whole number", where=settings.where, hint=_HINT
             )
-        found += given[:1]
-    numbers = tuple(dict.fromkeys(found))
+        values += given[:1]
+    numbers = tuple(dict.fromkeys(values))
     if len(numbers) > _MOST_NUMBERS:
         raise LorascopeError(f"{keys[0]} has {len(numbers)} different values", where=settings.where, hint=_HINT)
     return numbers

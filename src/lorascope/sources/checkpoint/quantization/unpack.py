@@ -120,15 +120,15 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
     _check_supported(settings, tensors, where)
     batches, taken, faults = _gather(tensors)
     contents = _data(checkpoint, batches, faults)
-    found: dict[str, Stored] = {}
+    recovered: dict[str, Stored] = {}
     by_source: dict[str, Stored] = {}
     for index, batch in enumerate(batches):
         for stored in _recovered(batch, contents.get(index, {}), settings, faults):
             name, sources = stored.name, stored.sources
-            if name in found or (name not in sources and name in tensors):
+            if name in recovered or (name not in sources and name in tensors):
                 faults.append(f"{quoted(name)} is there twice, in two forms")
                 continue
-            found[name] = stored
+            recovered[name] = stored
             for source in sources:
                 by_source[source] = stored
     result: dict[str, Stored] = {}
@@ -139,7 +139,7 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
             result[packed.name] = packed
         elif name in taken:
             continue  # by what has become a fault
-        elif settings.method and name.endswith(_ACTIVATIONS) and (owner := _owner(name, found, tensors)):
+        elif settings.method and name.endswith(_ACTIVATIONS) and (owner := _owner(name, recovered, tensors)):
             beside.setdefault(owner, []).append(name)
         else:
             unscaled = ""
@@ -232,8 +232,8 @@ def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Batch], set[str], list
         # What is called after a module has scales of activations beside it.
         beside = _ACTIVATIONS if family.logical == ".weight" else ()
         ends = tuple(dict.fromkeys((family.numbers, family.anchor, *there((*family.others, *beside)))))
-        mine = [name for name in anchored if name.endswith(family.anchor) and name not in taken]
-        stems = [name.removesuffix(family.anchor) for name in mine]
+        names = [name for name in anchored if name.endswith(family.anchor) and name not in taken]
+        stems = [name.removesuffix(family.anchor) for name in names]
         if family.packed:
             numbers = [tensors.get(stem + family.numbers) for stem in stems]
             stems = [stem for stem, n in zip(stems, numbers, strict=True) if n and n.dtype in family.packed]
@@ -296,5 +296,5 @@ def _leftover_faults(tensor: Tensor, settings: Settings) -> list[str]:
     if name.endswith(".weight") or (
         settings.method and tensor.dtype in _BYTES and not name.endswith((".bias", "mask"))
     ):
-        return [f"{quoted(name)} is {tensor.dtype} {list(tensor.shape)}, and nothing beside it says how it is packed"]
+        return [f"{quoted(name)} is {tensor.dtype} {list(tensor.shape)}, and nothing says how it is packed"]
     return []
