@@ -10,7 +10,7 @@ from lorascope.costs.compare import Candidate, Comparison
 from lorascope.costs.memory import Memory
 from lorascope.costs.training_run import Training
 from lorascope.foreign_text import one_line, shell_word, shown
-from lorascope.number_text import bytes_column, bytes_text, count_text, percent
+from lorascope.number_text import bytes_column, bytes_text, count_text, percent, share_text
 from lorascope.reports.json import SCHEMA, model_json, notes_json
 from lorascope.reports.model import dimensions_text, heading
 from lorascope.reports.tables import bullets, table
@@ -166,10 +166,5 @@ def _row(candidate: Candidate, comparison: Comparison, sizes: Sequence[str], blo
         f"{trainable:,}",
         percent(trainable, comparison.model.dimensions.parameters),
         *sizes,
-        *(_coverage_text(coverage[name]) if name in coverage else "–" for name in blocks),
+        *(share_text(coverage[name]) if name in coverage else "–" for name in blocks),
     )
-
-
-def _coverage_text(share: float) -> str:
-    """A share in percent; 0% and 100% are exact."""
-    return f"{share:.0%}" if share in (0, 1) else f"{min(max(100 * share, 0.1), 99.9):.1f}%"
