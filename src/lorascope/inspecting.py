@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lorascope import light_dataclasses as dataclasses
@@ -81,7 +80,7 @@ def inspect(
     text = path_text(source)
     if text is not None:
         source = text
-        for path in (Path(text), Path(text, "config.json")):
+        for path in (text, os.path.join(text, "config.json")):
             require_reachable(path)
     faults = list(_faults(source, head, trust_remote_code, read))
     if trace:
@@ -120,10 +119,10 @@ def _trace_faults(source: Any, read: Read, inputs: object) -> Iterator[tuple[str
     """Why a source cannot be traced, each with its hint."""
     if read == "headers":
         yield "headers have no code to trace", "Leave --source out, or say --source config."
-    path = Path(source) if is_a(source, str) else None
-    file = path is not None and _may_exist(path) and path.is_file() and path.name != "config.json"
-    if is_a(source, ModelMap) or (path is not None and file and path.suffix != ".safetensors"):
-        kind = "a GGUF file" if path is not None and path.suffix == ".gguf" else "a saved map or plan"
+    name = os.fspath(source) if is_a(source, str) else ""
+    file = _may_exist(name) and os.path.isfile(name) and os.path.basename(name) != "config.json"
+    if is_a(source, ModelMap) or (file and not name.endswith(".safetensors")):
+        kind = "a GGUF file" if name.endswith(".gguf") else "a saved map or plan"
         yield (
             f"{kind} has no code to trace",
             "Trace what it was made from: lorascope inspect SOURCE --trace, where SOURCE is the model's folder, "
@@ -266,10 +265,10 @@ def _default(model_type: str, recorded: ModelMap) -> tuple[torch.nn.Module, Mode
     return module, map_module(module, model=model_type, head=head, source="default config")
 
 
-def _may_exist(path: Path) -> bool:
+def _may_exist(path: str) -> bool:
     """The system can look for a file of this name."""
     try:
-        path.lstat()
+        os.lstat(path)
     except FileNotFoundError:
         return True
     except (OSError, ValueError) as error:
@@ -279,39 +278,16 @@ def _may_exist(path: Path) -> bool:
 
 def _of_text(source: str, head: str) -> ModelMap | None:
     """The map of a name or file; None where a checkpoint is meant."""
-    path = Path(source)
-    if not source.strip() or not _may_exist(path):
+    if not source.strip() or not _may_exist(source):
         raise LorascopeError(
             f"cannot inspect {source[:60]!r}",
             hint="Give a model type such as mistral, a folder, a config.json or a Hub id.",
         )
-    if path.is_file() and path.suffix == ".gguf":
-        from lorascope.sources.gguf.to_model_map import map_gguf
-
-        return map_gguf(path, head=head)
-    if path.is_file() and path.suffix == ".safetensors":
-        raise LorascopeError(
-            "a single weights file cannot be read without its config.json",
-            where=source,
-            hint=f"Give the folder: lorascope inspect {shell_word(str(path.parent))}",
-        )
-    if path.is_file() and path.name != "config.json":
-        from lorascope.sources.files.json_files import read_json
-
-        data = read_json(path)
-        form = data.get("format") if isinstance(data, dict) else None
-        if form == FORMAT:
-            return map_from_json(data)
-        if isinstance(data, dict) and form == PLAN_FORMAT:
-            return map_from_json(data.get("map"))
-        raise LorascopeError(
-            "not a config.json, saved map or saved plan",
-            where=source,
-            hint="Save one with: lorascope inspect … -o FILE. A configuration must be called config.json.",
-        )
+    if os.path.isfile(source) and os.path.basename(source) != "config.json":
+        return _of_file(source, head)
     if names_builtin_model(source):
         return load_builtin(source, head)
-    if not path.exists():
+    if not os.path.exists(source):
         if MODEL_TYPE.fullmatch(source):
             return load_builtin(source, head)
         if not is_hub_id(source):
@@ -323,11 +299,43 @@ def _of_text(source: str, head: str) -> ModelMap | None:
     return None
 
 
+def _of_file(source: str, head: str) -> ModelMap:
+    """The map of a GGUF file, a saved map or a saved plan."""
+    from pathlib import Path
+
+    path = Path(source)
+    if path.suffix == ".gguf":
+        from lorascope.sources.gguf.to_model_map import map_gguf
+
+        return map_gguf(path, head=head)
+    if path.suffix == ".safetensors":
+        raise LorascopeError(
+            "a single weights file cannot be read without its config.json",
+            where=source,
+            hint=f"Give the folder: lorascope inspect {shell_word(str(path.parent))}",
+        )
+    from lorascope.sources.files.json_files import read_json
+
+    data = read_json(path)
+    form = data.get("format") if isinstance(data, dict) else None
+    if form == FORMAT:
+        return map_from_json(data)
+    if isinstance(data, dict) and form == PLAN_FORMAT:
+        return map_from_json(data.get("map"))
+    raise LorascopeError(
+        "not a config.json, saved map or saved plan",
+        where=source,
+        hint="Save one with: lorascope inspect … -o FILE. A configuration must be called config.json.",
+    )
+
+
 @no_collection()
 def _of_weights(
     source: str, head: str, revision: str | None, read: Read, progress: Callable[[int, int], None] | None
 ) -> ModelMap | None:
     """The map of a checkpoint's headers; None where it has none."""
+    from pathlib import Path
+
     from lorascope.sources.checkpoint.safetensors import has_weights
     from lorascope.sources.files.folder import open_folder
 

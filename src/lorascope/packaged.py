@@ -6,18 +6,29 @@ The tests check its form, so that nothing is checked when it is read.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 from typing import Any
 
-# A path, not importlib.resources: that takes as long to load as everything else of a light command.
-DATA = Path(__file__).parent / "data"
+# Neither importlib.resources nor pathlib: the first takes as long to load as all else of a light command.
+_DATA = os.path.join(os.path.dirname(__file__), "data")
 
 
 def load_text(name: str) -> str:
     """Text of a packaged file, by its path within `data/`."""
-    return (DATA / name).read_text(encoding="utf-8")
+    with open(os.path.join(_DATA, name), encoding="utf-8") as file:
+        return file.read()
 
 
 def load_json(name: str) -> Any:
     """Value of a packaged JSON file, such as `servers/vllm.json`."""
     return json.loads(load_text(name))
+
+
+def is_packaged(name: str) -> bool:
+    """A packaged file has this path within `data/`."""
+    return os.path.isfile(os.path.join(_DATA, name))
+
+
+def packaged_names(folder: str) -> list[str]:
+    """Names of the packaged files of a folder."""
+    return os.listdir(os.path.join(_DATA, folder))

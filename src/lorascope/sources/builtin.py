@@ -11,9 +11,7 @@ from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.foreign_text import is_model_type
 from lorascope.model.json import map_from_json
 from lorascope.model.types import Head, ModelMap
-from lorascope.packaged import DATA, load_json
-
-_BUILTIN = DATA / "builtin"
+from lorascope.packaged import is_packaged, load_json, packaged_names
 
 # Heads in order of preference for a bare model type: the first is that of the released models.
 PREFERRED: tuple[Head, ...] = ("image-text-to-text", "seq2seq-lm", "masked-lm", "causal-lm", "sequence-classification")
@@ -30,7 +28,7 @@ def builtin_models() -> dict[str, tuple[str, ...]]:
 
 def is_builtin(model_type: str) -> bool:
     """A built-in model has this type."""
-    return is_model_type(model_type) and any((_BUILTIN / head / f"{model_type}.json").is_file() for head in PREFERRED)
+    return is_model_type(model_type) and any(map(is_packaged, (_file(head, model_type) for head in PREFERRED)))
 
 
 def load_builtin(model_type: str, head: str = "") -> ModelMap:
@@ -44,8 +42,8 @@ def load_builtin(model_type: str, head: str = "") -> ModelMap:
         LorascopeError: There is no such built-in model, or not with this head.
     """
     for candidate in (head,) if head else PREFERRED:
-        name = f"builtin/{candidate}/{model_type}.json"
-        if candidate in PREFERRED and is_model_type(model_type) and (DATA / name).is_file():
+        name = _file(candidate, model_type)
+        if candidate in PREFERRED and is_model_type(model_type) and is_packaged(name):
             return map_from_json(load_json(name))
     known = builtin_models()
     if model_type in known:
@@ -61,4 +59,8 @@ def load_builtin(model_type: str, head: str = "") -> ModelMap:
 
 @cache
 def _names(head: str) -> frozenset[str]:
-    return frozenset(path.stem for path in (_BUILTIN / head).glob("*.json"))
+    return frozenset(name.removesuffix(".json") for name in packaged_names(f"builtin/{head}"))
+
+
+def _file(head: str, model_type: str) -> str:
+    return f"builtin/{head}/{model_type}.json"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 
 from lorascope.sources.builtin import is_builtin
 
@@ -20,4 +20,8 @@ def is_hub_id(text: str) -> bool:
 
 def names_builtin_model(source: str) -> bool:
     """A text that names a built-in model, not a folder."""
-    return bool(MODEL_TYPE.fullmatch(source)) and is_builtin(source) and not Path(source, "config.json").exists()
+    return (
+        bool(MODEL_TYPE.fullmatch(source))
+        and is_builtin(source)
+        and not os.path.exists(os.path.join(source, "config.json"))
+    )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorascope.errors import LorascopeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # A configuration is a few kilobytes; a saved map of the largest model some hundred.
 MOST_BYTES = 64 * 2**20
@@ -27,14 +30,14 @@ def why_not_plain(status: os.stat_result) -> str:
     return _KINDS.get(stat.S_IFMT(status.st_mode), "is not a plain file")
 
 
-def require_reachable(path: Path) -> None:
+def require_reachable(path: str | Path) -> None:
     """Refuse a path whose folders may not be entered.
 
     Raises:
         LorascopeError: A folder on its way may not be entered.
     """
     try:
-        path.stat()
+        os.stat(path)
     except PermissionError as error:
         raise LorascopeError(
             f"cannot be looked for: {error.strerror or error}",
