@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """One row per recipe, then what holds for all and what was refused."""
+    """One row per recipe, then refusals and shared notes."""
     planned = [candidate for candidate in comparison.candidates if candidate.plan is not None]
     blocks = list(dict.fromkeys(name for candidate in planned for name, _ in candidate.coverage))
     file_unit, files = bytes_column(candidate.file_size for candidate in planned)
@@ -71,7 +71,7 @@ def memory_text(memory: Memory, training: Training) -> str:
 
 
 def budget_text(budgeted: BudgetedPlan) -> str:
-    """Cost of a budgeted plan, the rest of the budget, and the next rank's cost."""
+    """Cost of a budgeted plan, and that of the next rank."""
     in_bytes = budgeted.budget.unit == "bytes"
     amount = bytes_text if in_bytes else count_text
     unit = "" if in_bytes else " trainable parameters"
