@@ -24,14 +24,14 @@ def share_text(share: float) -> str:
     """A share in percent, three digits of it: 7.37 %. Only exact ones are `0 %` and `100 %`.
 
     >>> [share_text(share) for share in (0, 1e-6, 0.0737, 0.5, 0.9999, 1, 12.5)]
-    ['0 %', '<0.01 %', '7.37 %', '50 %', '>99.9 %', '100 %', '1,250 %']
+    ['0 %', '<0.01 %', '7.37 %', '50.0 %', '>99.9 %', '100 %', '1,250 %']
     """
     number = 100 * share
     if 0 < number < 0.01:
         return "<0.01 %"
     if 99.9 < number < 100:
         return ">99.9 %"
-    return f"{number:,.0f} %" if number >= 100 else f"{number:.3g} %"
+    return f"{number:#.3g} %" if 0 < number < 100 else f"{number:,.0f} %"
 
 
 def bytes_text(count: int) -> str:

@@ -1,4 +1,4 @@
-"""The public door to plans: recipes and rules, settings of a plan, and a budget."""
+"""The public function for plans, with and without a budget."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def plan(
     training: Training | None = None,
     rank_cap: int | None = None,
 ) -> Plan | BudgetedPlan:
-    """Plan LoRA for a model; a later rule wins over an earlier one, weight by weight.
+    """Plan LoRA for a model; later rules win, weight by weight.
 
     Args:
         model: The map.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
             ["model llama: LlamaForCausalLM (causal-lm; built-in, transformers", "attention.self.q"],
         ),
         (["inspect", "llama", "--by", "role"], ["model.layers.{0-31}.self_attn.q_proj"]),
-        (["inspect", "llama", "--by", "layer"], ["text         0-31          7         3.0%  attention.self.q"]),
+        (["inspect", "llama", "--by", "layer"], ["text         0-31        7     3.00 %  attention.self.q"]),
         (["inspect", "llama", "--by", "module"], ["model.layers.17.mlp.up_proj"]),
         (["inspect", "llava", "--component", "vision"], ["vision.attention.self.q"]),
         (
@@ -54,20 +55,23 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["inspect", "falcon_mamba"], ["PEFT refuses every module called out_proj or conv1d on falcon_mamba"]),
         (["inspect", "mixtral"], ["experts 8 · active experts 2", "8 × 28672 × 4096", "parameter"]),
         (["inspect", "--list"], ["model type", "llama", "image-text-to-text"]),
-        (["plan", "llama"], ["rules: attention.q,v=8", "4,194,304 trainable parameters, 0.062% of 6.74B"]),
+        (["plan", "llama"], ["rules: attention.q,v=8", "4,194,304 trainable parameters, 0.0622 % of 6.74B"]),
         (["plan", "llama", "qv+ffn"], ["rank_pattern = {'down_proj': 4, 'gate_proj': 4, 'up_proj': 4}"]),
         (["plan", "llama", "ffn[-8:]=4/16"], ["rules: ffn[-8:]=4/16", "model.layers.{24-31}.mlp.down_proj"]),
-        (["plan", "llama", "--rank", "16", "--alpha", "32"], ["attention.q,v=16", "alpha 32 for every weight"]),
+        (
+            ["plan", "llama", "--rank", "16", "--alpha", "32"],
+            ["attention.q,v=16", "alpha = 32 for all modules (scale = alpha / r)"],
+        ),
         (
             ["plan", "llama", "--scale", "2", "--rslora"],
-            ["scale 2 for every weight, scale = alpha / sqrt(rank) (rsLoRA)"],
+            ["scale = 2 for all modules (scale = alpha / sqrt(r), rsLoRA)"],
         ),
         (["plan", "llama", "--dropout", "0", "--bias", "all", "--dora"], ["dropout 0 · bias all · DoRA"]),
         (["plan", "llama", "--layers", "-1", "--exclude", "q"], ["model.layers.31.self_attn.v_proj"]),
         (["plan", "llama", "--layers", "-8:"], ["rules: attention.q,v=8", "model.layers.{24-31}.self_attn.v_proj"]),
         (["plan", "llama", "--layers", "-1,-3"], ["model.layers.{29,31}.self_attn.v_proj"]),
-        (["plan", "mixtral", "ffn"], ["4 each", "experts are 100.0% of the trainable parameters"]),
-        (["plan", "gpt2"], ["k comes along"]),
+        (["plan", "mixtral", "ffn"], ["4 each", "Experts take 100 % of the trainable parameters"]),
+        (["plan", "gpt2"], ["Also adapts k: attention.self.qkv is one fused matrix"]),
         (["--help"], ["{inspect,plan,recommend,compare,check,export}"]),
         (["plan", "--help"], ["examples:", "SELECTOR[LAYERS]=RANK/ALPHA"]),
         (["--version"], [f"lorascope {ls.__version__}"]),
@@ -85,7 +89,7 @@ def test_commands(arguments: list[str], lines: list[str], capsys: pytest.Capture
 
 def test_by_role_the_shares_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "inspect", "llama")
-    shares = [float(word[:-1]) for line in out.splitlines() for word in line.split() if word.endswith("%")]
+    shares = [float(share) for share in re.findall(r"([\d.]+) %", out)]
     assert len(shares) == 9
     assert sum(shares) == pytest.approx(100, abs=0.5)
 
@@ -136,7 +140,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["inspect", ""], ["cannot inspect ''", "mistral"]),
     (["inspect", "empty"], ["empty: the folder has no config.json; it has nothing", "mistral"]),
     (["inspect", "note.txt"], ["note.txt: is not JSON", "config.json"]),
-    (["plan", "list.json"], ["list.json: neither a model map nor a plan", "lorascope inspect … -o FILE"]),
+    (["plan", "list.json"], ["list.json: not a config.json, saved map or saved plan", "lorascope inspect … -o FILE"]),
     (["inspect", "llama", "--head", "foot"], ["unknown head 'foot'", "causal-lm"]),
     (["inspect", "llama", "--head", "masked-lm"], ['not with the head "masked-lm"', "--head"]),
     (["inspect", "llama", "--component", "vision"], ["no component 'vision' in this model", "It has text."]),
@@ -145,7 +149,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["plan", "llama", "-o", "note.txt/deeper"], ["cannot be written", "-o"]),
     (["plan", "llama", "qvv"], ["'qvv' is neither a recipe nor a rule", 'Did you mean "qv"']),
     (["plan", "llama", "qv=4"], ["qv is a recipe", "--rank"]),
-    (["plan", "llama", "attenton=4"], ["'attenton' is no fact of a role", 'Did you mean "attention"']),
+    (["plan", "llama", "attenton=4"], ["unknown word 'attenton' in a selector", 'Did you mean "attention"']),
     (["plan", "llama", "mixer"], ["rule 'mixer': selects nothing in llama", "attention.self.k,o,q,v"]),
     (["plan", "llama", "vision"], ["rule 'vision': selects nothing in llama", "attention.self"]),
     (["plan", "llama", "ffn[32]"], ["there is no layer 32: text has 32 layers, 0 to 31", "[-1] is the last"]),
@@ -163,7 +167,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["plan", "llama", "--alpha", "a lot"], ["alpha 'a lot' is not a number above 0", "alpha 16"]),
     (["plan", "llama", "--alpha", "16", "--scale", "2"], ["alpha and scale are both given", "leave one out"]),
     (["plan", "llama", "--dropout", "1"], ["dropout 1 is not a number from 0", "dropout 0.05"]),
-    (["plan", "llama", "--bias", "some"], ["bias 'some' is none of none, all, lora_only", "bias none"]),
+    (["plan", "llama", "--bias", "some"], ["bias 'some' is not one of none, all, lora_only", "bias none"]),
     (["plan", "llama", "--exclude", "attention"], ["the exclusions leave nothing to adapt", "Exclude less"]),
     (["plan", "mixtral", "ffn", "--dropout", "0.1"], ["dropout 0.1 is not possible", "--dropout 0"]),
     (["plan", "mixtral", "ffn", "--dora"], ["DoRA is not possible", "Leave out --dora"]),
@@ -366,7 +370,18 @@ def test_short(count: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "whole", "text"), [(0, 0, "0.0%"), (0, 5, "0.0%"), (1, 2, "50.0%"), (1, 100, "1.0%"), (1, 172, "0.58%")]
+    ("part", "whole", "text"),
+    [
+        *(
+            (0, 0, "0 %"),
+            (0, 5, "0 %"),
+            (1, 2, "50.0 %"),
+            (1, 100, "1.00 %"),
+            (1, 172, "0.581 %"),
+            (1, 10**4, "0.0100 %"),
+        ),
+        *((1, 10_001, "<0.01 %"), (9_995, 10_000, ">99.9 %"), (5, 5, "100 %"), (25, 2, "1,250 %")),
+    ],
 )
 def test_percent(part: int, whole: int, text: str) -> None:
     assert percent(part, whole) == text

@@ -27,6 +27,7 @@ from lorascope.plans.compiler import compile_targets, size_difference
 from lorascope.plans.types import Assignment, Options, Plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample
+from tests.helpers.shallow_models import shallow_map
 
 COMMON = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "bias": "none", "task_type": "CAUSAL_LM"}
 BARE = COMMON | {"target_modules": [], "lora_dropout": 0.0}
@@ -339,9 +340,10 @@ COUNTS = {
 
 
 def maps(head: str, chunk: int) -> Iterator[ModelMap]:
+    """Built-in maps with every kind of their layers, and few of a kind."""
     names = [name for name, heads in builtin_models().items() if head in heads]
     for name in names[chunk :: CHUNKS[head]]:
-        yield load_builtin(name, head)
+        yield shallow_map(load_builtin(name, head))
 
 
 def test_the_sweep_is_whole() -> None:

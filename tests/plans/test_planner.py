@@ -133,7 +133,7 @@ def test_exclusions_come_last() -> None:
         ("attention", ["the exclusions leave nothing to adapt", "Exclude less"]),
         ("vision", ["rule 'vision': selects nothing in llama", "attention.self"]),
         ("attention=4", ["exclude 'attention=4': an exclusion has no rank", "Write attention alone"]),
-        ("atention", ["'atention' is no fact of a role", 'Did you mean "attention"']),
+        ("atention", ["unknown word 'atention' in a selector", 'Did you mean "attention"']),
         ("attention[99]", ["there is no layer 99"]),
     ],
 )
@@ -194,7 +194,7 @@ def test_dora() -> None:
         (
             "llava",
             ["vision.attention.q"],
-            "Not adapted: vision attention k, v and o (72 modules, 75 % of the vision attention parameters).",
+            "Not adapted: vision attention k, v and o (72 modules, 75.0 % of the vision attention parameters).",
         ),
         (
             "mixtral",

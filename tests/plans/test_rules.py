@@ -180,7 +180,7 @@ def test_layers_count_within_each_tower() -> None:
         ("ffn[5:5]", ["selects nothing in llama", "They lie in layers 0-31"]),
         ("embedding[0]", ["selects nothing in llama", "leave out the brackets"]),
         ("vision", ["selects nothing in llama", "attention.self.k,o,q,v"]),
-        ("attention.cross.q", ["selects nothing in llama", "The nearest that find something: attention.self.k,o,q,v"]),
+        ("attention.cross.q", ["selects nothing in llama", "Selectors that match: attention.self.k,o,q,v"]),
         ("mixer", ["selects nothing in llama", "ffn.dense.down,gate,up"]),
         ("encoder", ["selects nothing in llama", "attention.self"]),
     ],
@@ -191,7 +191,7 @@ def test_nothing_found_says_what_there_is(text: str, said: list[str]) -> None:
 
 
 def test_the_nearest_selectors_come_first() -> None:
-    with fails("The nearest that find something: vision.ffn.dense.down,up ffn.dense.down,gate,up"):
+    with fails("Selectors that match: vision.ffn.dense.down,up ffn.dense.down,gate,up"):
         select(sample("llava"), parse_rule("vision.ffn.gate.cross"))
     with fails("ffn.expert.down,gate_up ffn.shared.down,gate,up"):
         select(sample("qwen2_moe"), parse_rule("ffn.dense.gate"))
@@ -206,12 +206,13 @@ def test_what_is_no_rule_is_shown_with_the_form(text: object) -> None:
 @pytest.mark.parametrize(
     ("text", "faults"),
     [
-        ("attenton", ["'attenton' is no fact of a role. Did you mean \"attention\"?"]),
-        ("Attention.Q", ["'Attention' is no fact of a role", "'Q' is no fact of a role"]),
-        ("attention..q", ["'' is no fact of a role"]),
-        ("attention.q,", ["'' is no fact of a role"]),
-        ("attention.q.v", ["the part is said twice; alternatives are joined by commas"]),
-        ("attention.ffn", ["the block is said twice"]),
+        ("attenton", ["unknown word 'attenton' in a selector. Did you mean \"attention\"?"]),
+        ("Attention.Q", ["unknown word 'Attention' in a selector", "unknown word 'Q' in a selector"]),
+        ("q_proj", ["'q_proj' is a module name; its usual role is attention.q", "lorascope check MODEL q_proj"]),
+        ("attention..q", ["unknown word '' in a selector"]),
+        ("attention.q,", ["unknown word '' in a selector"]),
+        ("attention.q.v", ["the part is given twice; join alternatives by commas"]),
+        ("attention.ffn", ["the block is given twice"]),
         ("attention,q", ["'attention,q' mixes block and part"]),
         ("ffn[]", ["layers '' is neither a number nor a slice"]),
         ("ffn[1:2:0]", ["layers '1:2:0' is neither a number nor a slice"]),
@@ -228,7 +229,7 @@ def test_what_is_no_rule_is_shown_with_the_form(text: object) -> None:
         ("ffn=8/1e5", ["alpha '1e5' is not a number above 0"]),
         (
             "atention.foo.q.v[x]=0/0",
-            ["'atention'", "'foo'", "the part is said twice", "layers 'x'", "rank '0'", "alpha '0'", "6 faults"],
+            ["'atention'", "'foo'", "the part is given twice", "layers 'x'", "rank '0'", "alpha '0'", "6 faults"],
         ),
     ],
 )

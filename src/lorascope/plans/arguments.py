@@ -12,7 +12,7 @@ from lorascope.sources.modules.python_objects import is_a, kind_text
 
 
 def require_map(value: object, verb: str) -> None:
-    """Refuse what is not a map where a function takes one.
+    """Refuse what is not a map.
 
     Raises:
         LorascopeError: It is none.
@@ -21,7 +21,7 @@ def require_map(value: object, verb: str) -> None:
 
 
 def require_plan(value: object, verb: str) -> None:
-    """Refuse what is not a plan where a function takes one.
+    """Refuse what is not a plan.
 
     Raises:
         LorascopeError: It is none.
@@ -60,7 +60,7 @@ def require_texts(verb: str, name: str, value: object) -> None:
         LorascopeError: It is neither.
     """
     several = isinstance(value, Sequence | AbstractSet) and not is_a(value, bytes, bytearray)
-    if is_a(value, str) or (several and all(is_a(one, str) for one in value)):  # type: ignore[attr-defined]
+    if is_a(value, str) or (several and all(is_a(item, str) for item in value)):  # type: ignore[attr-defined]
         return
     raise LorascopeError(
         f"{name} must be a text or a list of texts, not {kind_text(value)}",

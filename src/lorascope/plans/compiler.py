@@ -1,4 +1,4 @@
-"""From targets to the shortest adapter configuration that makes PEFT adapt exactly them.
+"""Compiles weights into the shortest configuration that adapts exactly them.
 
 Forms are tried from the shortest to the longest: a list of name endings; the same with layers, with exclusions, with
 both; one anchored regular expression; a list of full names. The first one that every supported PEFT resolves to the
@@ -105,7 +105,7 @@ def _base_config(
 
 
 def _attempt(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size]) -> Compiled | str:
-    """The configuration with what PEFT does, or how that differs from the sizes."""
+    """The compiled configuration, or how PEFT deviates from the sizes."""
     resolution = resolve(model, config, NEWEST)
     if difference := _difference(resolution, sizes, NEWEST):
         return difference
@@ -123,28 +123,28 @@ def _attempt(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size]) 
 
 
 def _difference(resolution: Resolution, sizes: Mapping[str, Size], release: str) -> str:
-    """How a release's resolution differs from the sizes; empty if it does not."""
+    """How a release deviates from the sizes; empty if it does not."""
     if resolution.refusal:
         return f"PEFT {release}: {resolution.refusal}"
     return size_difference(resolution, sizes, release)
 
 
 def size_difference(resolution: Resolution, sizes: Mapping[str, Size], peft: str = NEWEST) -> str:
-    """The first weight whose adaptation is not the one asked for, in a sentence; empty if there is none."""
-    found = {adapted.name: (adapted.rank, adapted.alpha) for adapted in resolution.adapted}
-    if found == dict(sizes):
+    """The first weight that has another size than planned, in words; or empty."""
+    resolved = {adapted.name: (adapted.rank, adapted.alpha) for adapted in resolution.adapted}
+    if resolved == dict(sizes):
         return ""
-    for name in sorted(found.keys() | sizes.keys()):
-        if found.get(name) != sizes.get(name):
-            return f"PEFT {peft} gives {name} (rank, alpha) {found.get(name)} where {sizes.get(name)} was asked for"
+    for name in sorted(resolved.keys() | sizes.keys()):
+        if resolved.get(name) != sizes.get(name):
+            return f"PEFT {peft} gives {name} (rank, alpha) {resolved.get(name)}, not {sizes.get(name)}"
     return ""
 
 
 def _with_sizes(config: AdapterConfig, sizes: Mapping[str, Size], headline: Size) -> AdapterConfig:
-    """The configuration with the headline's rank and alpha, and the patterns for what differs from them.
+    """The configuration with the headline's rank and alpha, and patterns for other sizes.
 
-    Every weight of another rank gets its alpha written out, even where that is the
-    default's, so that the file says what was meant. Keys are disjoint, so their order (which saving changes) is moot.
+    Every weight of another rank gets its alpha written out, even where that is the default's, so that the file is
+    explicit. Keys are disjoint, so their order (which saving changes) does not matter.
     """
     by_size: dict[Size, list[str]] = {}
     for name, size in sizes.items():

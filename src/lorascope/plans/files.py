@@ -1,4 +1,4 @@
-"""Maps and plans as files: a saved plan embeds its map, so everything after `plan` works from one file."""
+"""Maps and plans as files; a saved plan embeds its map."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan_to_json(plan: Plan) -> Json:
     return {
         "format": PLAN_FORMAT,
         "rules": [str(rule) for rule in plan.rules],
-        "options": {**dataclasses.asdict(plan.options), "exclude": [str(rule) for rule in plan.options.exclude]},
+        "options": _options_to_json(plan.options),
         "targets": [
             {
                 "rank": rank,
@@ -71,6 +71,11 @@ def plan_to_json(plan: Plan) -> Json:
     }
 
 
+def _options_to_json(options: Options) -> Json:
+    fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return {**fields, "exclude": [str(rule) for rule in options.exclude]}
+
+
 def _note_to_json(note: Diagnostic) -> Json:
     """A note's code and text, and the values of those that are read back."""
     values = {"names": list(note.names), **note.values} if note.reason in (EXPERT_RANK, NO_DROPOUT) else {}
@@ -78,14 +83,14 @@ def _note_to_json(note: Diagnostic) -> Json:
 
 
 def plan_from_json(data: object) -> Plan:
-    """The plan of a JSON form: its targets as they were saved, the configuration compiled from them again.
+    """The plan of a JSON form, its configuration compiled again.
 
     Raises:
         LorascopeError: It is not one.
     """
     if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise LorascopeError(f"not a saved plan: format is {quoted(found)}, not {PLAN_FORMAT!r}")
+        form = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise LorascopeError(f"not a saved plan: format is {quoted(form)}, not {PLAN_FORMAT!r}")
     model = map_from_json(data.get("map"))
     try:
         rules = tuple(parse_rule(text) for text in data["rules"])
@@ -109,10 +114,10 @@ def plan_from_json(data: object) -> Plan:
 
 
 def _assignments(groups: Sequence[Json], model: ModelMap) -> dict[str, Assignment]:
-    """The ranks and alphas by the weights' names, each of which stands there once.
+    """Ranks and alphas by the names of weights.
 
     Raises:
-        LorascopeError: They stand for more than the model has, or have more sizes than can be compiled.
+        LorascopeError: A name occurs twice; or there are more names than weights, or more sizes than can be compiled.
     """
     assignments: dict[str, Assignment] = {}
     sizes: set[tuple[int, float]] = set()
@@ -157,7 +162,7 @@ def _options(data: Json, exclude: tuple[Rule, ...]) -> Options:
 
 
 def _size(group: Json) -> tuple[int, float]:
-    """The rank and alpha of a group of targets, within what a plan can have."""
+    """The rank and alpha of a group of targets, checked."""
     rank, alpha = group["rank"], group["alpha"]
     for fault in option_faults(Options(rank=rank, alpha=alpha)):
         raise LorascopeError(*fault.faults, where="saved plan: targets", hint=_AGAIN)
@@ -255,7 +260,7 @@ def _save(path: str | os.PathLike[str], text: str, mine: Callable[[Path], bool],
 
 
 def _signed(data: Json) -> str:
-    """The text of a JSON form with a digest, by which a file that was edited is told from one that was not."""
+    """A JSON form as text, with a digest that shows whether it was edited."""
     return json_text({**data, "digest": _digest(data)})
 
 
@@ -273,7 +278,7 @@ def _as_saved(file: Path, form: str) -> bool:
 
 
 def _json_object(file: Path) -> Json:
-    """The object in a JSON file; an empty one where it is none."""
+    """The object in a JSON file; empty if there is none."""
     try:
         data = read_json(file)
     except LorascopeError:
@@ -282,23 +287,23 @@ def _json_object(file: Path) -> Json:
 
 
 def _plan_objections(folder: Path) -> Iterator[str]:
-    """What in a folder a plan must not be written over or beside."""
+    """What in a folder keeps a plan from being written there."""
     for entry in sorted(folder.iterdir()):
         if entry.name.endswith(_TENSORS) or _CHECKPOINT.fullmatch(entry.name):
-            yield f"holds {quoted(entry.name)}: an adapter_config.json beside a model or a trained adapter changes what loads"
+            yield f"holds {quoted(entry.name)}: an adapter_config.json next to a model or a trained adapter changes what loads"
             break
     if _json_object(folder / "config.json").keys() & {"model_type", "architectures"}:
-        yield "holds a model's config.json: an adapter_config.json beside it changes what loads"
+        yield "holds a model's config.json: an adapter_config.json next to it changes what loads"
     yield from file_objection(folder / _PLAN_FILE, lambda file: _as_saved(file, PLAN_FORMAT), _EDITED.format("plan"))
     yield from file_objection(
         folder / _CONFIG_FILE,
-        _is_of_the_plan_beside,
-        "and does not belong to the plan.json beside it; you may have edited it",
+        _belongs_to_plan,
+        "and does not belong to the plan.json next to it; you may have edited it",
     )
 
 
-def _is_of_the_plan_beside(file: Path) -> bool:
-    """It is the configuration of a plan beside it, also of one that a killed writing left."""
+def _belongs_to_plan(file: Path) -> bool:
+    """The file is the configuration of the plan next to it, or of an interrupted write."""
     config = _json_object(file)
     for plan in seals(file.parent, _PLAN_FILE):
         data = _json_object(plan)

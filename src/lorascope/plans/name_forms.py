@@ -1,4 +1,4 @@
-"""The ways to name modules to PEFT: endings, layers, exclusions, one regular expression, full names."""
+"""Ways to name modules to PEFT, from name endings to full names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lorascope.names import NUMBER, count_endings, endings, interleave, split_nu
 from lorascope.peft_rules.matchers import LayerFilter
 from lorascope.peft_rules.releases import NEWEST, release_of
 
-# An ending that matches well and tells a reader nothing.
-_SAYS_NOTHING = ("weight",)
+# Endings that match well and say nothing to a reader.
+_UNINFORMATIVE = ("weight",)
 
 
 def module_forms(
     model: ModelMap, modules: set[str], *, layers: bool = True, excludes: bool = True, regex: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Ways to say `modules` to PEFT, the shortest first: what differs between them of an `AdapterConfig`.
+    """Ways to name some modules, the shortest first, as fields of an `AdapterConfig`.
 
     Args:
         model: The map.
         modules: Names of modules that PEFT can adapt.
-        layers: Ways with `layers_to_transform` are among them.
-        excludes: Ways with `exclude_modules` are among them.
-        regex: The one with a regular expression in `target_modules` is among them.
+        layers: Include ways with `layers_to_transform`.
+        excludes: Include ways with `exclude_modules`.
+        regex: Include the one with a regular expression in `target_modules`.
     """
     if not modules:
         # An empty list keeps PEFT from adding its default targets to the parameters.
@@ -46,7 +46,7 @@ def module_forms(
 def _endings_form(
     model: ModelMap, modules: set[str], layer_of: Callable[[str], int | None] | None, excluding: bool
 ) -> dict[str, Any] | None:
-    """Name endings; with the layers of the modules, or without branches that hold none, if so asked."""
+    """Name endings, within the modules' layers or outside target-free branches if wanted."""
     form: dict[str, Any] = {}
     names = [module.name for module in model.modules]
     if layer_of is not None:
@@ -69,7 +69,7 @@ def _endings_form(
 
 
 def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bool = True) -> tuple[str, ...] | None:
-    """The shortest dotted endings that match all of `wanted` and nothing else of `names`, sorted.
+    """The shortest dotted endings that match `wanted` and no other name, sorted.
 
     None if some name has no such ending without a number in it and `numbers` is off.
 
@@ -85,7 +85,7 @@ def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bo
         for ending in endings(name):
             if not numbers and NUMBER.search(ending):
                 return None
-            if ending in _SAYS_NOTHING or (ending != name and NUMBER.match(ending)):
+            if ending in _UNINFORMATIVE or (ending != name and NUMBER.match(ending)):
                 continue
             if among[ending] == among_wanted[ending]:
                 chosen.add(ending)
@@ -96,7 +96,7 @@ def shortest_endings(wanted: Sequence[str], names: Iterable[str], *, numbers: bo
 
 
 def _target_free_branches(rivals: Iterable[str], modules: set[str]) -> set[str]:
-    """The shortest branches of the module tree without a number that hold the rivals and no target."""
+    """The shortest branches with rivals, without targets and numbers."""
     occupied = {name[:at] for name in modules for at in _dots(name)}
     branches: set[str] = set()
     for rival in rivals:
@@ -138,15 +138,15 @@ def _numbers_by_pieces(names: Iterable[str]) -> dict[tuple[str, ...], set[tuple[
 
 
 def _number_patterns(rows: set[tuple[int, ...]], existing: set[tuple[int, ...]]) -> list[tuple[str, ...]]:
-    """For each box of number rows, a pattern per column; any number everywhere where all existing rows are wanted."""
+    """Patterns for rows of numbers, one per column; any number where all rows are wanted."""
     if rows == existing:
         return [(r"\d+",) * len(next(iter(rows)))]
     lasts_of: dict[tuple[int, ...], list[int]] = {}
     for row in sorted(rows):
         lasts_of.setdefault(row[:-1], []).append(row[-1])
     merged: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-    for head, found in lasts_of.items():
-        merged.setdefault(tuple(found), []).append(head)
+    for head, ends in lasts_of.items():
+        merged.setdefault(tuple(ends), []).append(head)
     patterns: list[tuple[str, ...]] = []
     for lasts, heads in merged.items():
         ending = _group([str(number) for number in lasts])

@@ -48,7 +48,7 @@ def plan_notes(
 def omissions(
     model: ModelMap, targets: Sequence[Target], unreachable: Sequence[tuple[Weight, Diagnostic]]
 ) -> Iterator[LeftOut]:
-    """The weights of the planned blocks that are not planned, block by block."""
+    """Weights of the planned blocks that are not planned, block by block."""
     planned = {target.weight.name for target in targets} | {weight.name for weight, _ in unreachable}
     blocks: dict[tuple[str, str], list[Weight]] = {
         key: [] for key in sorted({(target.weight.role.component, target.weight.role.block) for target in targets})

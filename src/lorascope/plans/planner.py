@@ -113,7 +113,11 @@ def rules_at(model: ModelMap, texts: Sequence[str], rank: int) -> tuple[Rule, ..
 
 
 def means_recipe(text: str) -> bool:
-    """The text is a recipe's name, or a word that is no rule either; a recipe's name with more to it is an error."""
+    """Whether a text is a recipe's name, or a word that is no rule either.
+
+    Raises:
+        LorascopeError: It is a recipe's name with a rank or layers.
+    """
     if not isinstance(text, str) or text in RECIPES:
         return isinstance(text, str)
     name = re.split(r"[\[=/]", text)[0].strip()
@@ -127,7 +131,7 @@ def means_recipe(text: str) -> bool:
 
 
 def option_faults(options: Options) -> list[LorascopeError]:
-    """Everything wrong with the options of a plan, whatever the rules and the model."""
+    """Everything wrong with the options of a plan by themselves."""
     faults = _number_faults(options)
     if options.alpha is not None and options.scale is not None:
         faults.append("alpha and scale are both given, and each decides the other: leave one out")
@@ -170,7 +174,7 @@ def raise_all(faults: Sequence[LorascopeError]) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Expansion:
-    """The rules of some recipes and rules, the recipes' names, and the notes on them."""
+    """Rules of recipes and rules, with names of recipes and notes."""
 
     rules: tuple[Rule, ...]
     recipes: tuple[str, ...]
@@ -196,7 +200,7 @@ def _expand(model: ModelMap, texts: Sequence[str], rank: int, faults: list[Loras
 
 
 def parse_exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tuple[Rule, ...]:
-    """The rules of exclusions; what is wrong with them is added to the faults."""
+    """Rules of exclusions; faults in them are added to `faults`."""
     rules: list[Rule] = []
     for text in texts:
         try:
@@ -214,7 +218,7 @@ def parse_exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tupl
 def _assign(
     model: ModelMap, rules: Sequence[Rule], options: Options
 ) -> tuple[tuple[Assignment, ...], tuple[tuple[Weight, Diagnostic], ...]]:
-    """What the rules give the weights that PEFT can adapt, and the other weights with the reason."""
+    """Assignments to weights that PEFT can adapt, and the other weights with reasons."""
     chosen = _chosen(model, rules, options)
     if not chosen:
         raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
@@ -235,7 +239,7 @@ def _assign(
 
 
 def _chosen(model: ModelMap, rules: Sequence[Rule], options: Options) -> dict[str, Assignment]:
-    """What the rules give the weights that they select, in the order in which they were first selected."""
+    """Assignments by weight, in the order of their first selection."""
     chosen: dict[str, Assignment] = {}
     faults: list[LorascopeError] = []
     for index, rule in enumerate(rules):
@@ -260,7 +264,7 @@ def _selected(model: ModelMap, rule: Rule, faults: list[LorascopeError]) -> tupl
 
 
 def alpha_of(rule: Rule, rank: int, options: Options) -> float:
-    """The alpha of what a rule gives a rank: its own, the plan's, or the one that makes the plan's scale."""
+    """Alpha under a rule: its own, the plan's, or the one for the plan's scale."""
     if rule.alpha is not None:
         return rule.alpha
     if options.alpha is not None:
@@ -272,7 +276,11 @@ def alpha_of(rule: Rule, rank: int, options: Options) -> float:
 def _settle_dropout(
     model: ModelMap, assignments: Sequence[Assignment], options: Options
 ) -> tuple[Options, tuple[Diagnostic, ...]]:
-    """The options with a dropout that PEFT can apply to all weights; DoRA must be possible too."""
+    """The options with a dropout that PEFT can apply to all weights.
+
+    Raises:
+        LorascopeError: PEFT cannot apply the dropout or the DoRA that is wanted.
+    """
     bare = [item.weight for item in assignments if as_parameter(model, item.weight)]
     dropout = DEFAULT_DROPOUT if options.dropout is None else options.dropout
     if not bare:

@@ -1,4 +1,4 @@
-"""The installed PEFT on the meta device against a plan: what it really adapts, weight by weight."""
+"""Compares a plan with the installed PEFT, weight by weight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import one_line
 from lorascope.model.types import ModelMap
-from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.lora_config import to_peft
 from lorascope.plans.arguments import require_plan
 from lorascope.plans.types import Plan
@@ -49,7 +48,7 @@ class Proof:
 
 
 def prove(plan: Plan, module: nn.Module) -> Proof:
-    """Runs `peft.get_peft_model` with the plan's configuration and compares.
+    """Run `peft.get_peft_model` with the plan's configuration and compare.
 
     Args:
         plan: The plan.
@@ -94,28 +93,28 @@ def prove(plan: Plan, module: nn.Module) -> Proof:
         return Proof(peft.__version__, 0, 0, (one_line(f"PEFT raises {type(error).__name__}: {error}"),))
     finally:
         before.restore()
-    found = {name: (rank, float(alpha)) for name, (rank, alpha, _) in adapted_weights(wrapped).items()}
-    asked = {peft_name(plan.model, target.weight): (target.rank, float(target.alpha)) for target in plan.targets}
+    adapted = {name: (rank, float(alpha)) for name, (rank, alpha, _) in adapted_weights(wrapped).items()}
+    planned = {target.adapted.name: (target.rank, float(target.alpha)) for target in plan.targets}
     differences = [
-        f"{name}: PEFT gives (rank, alpha) {found.get(name)}, the plan {asked.get(name)}"
-        for name in sorted(found.keys() | asked.keys())
-        if found.get(name) != asked.get(name)
+        f"{name}: PEFT gives (rank, alpha) {adapted.get(name)}, the plan {planned.get(name)}"
+        for name in sorted(adapted.keys() | planned.keys())
+        if adapted.get(name) != planned.get(name)
     ]
     trainable = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
     if trainable != plan.resolution.trainable:
         differences.append(f"PEFT trains {trainable} parameters, the plan counts {plan.resolution.trainable}")
-    return Proof(peft.__version__, len(found), trainable, tuple(differences))
+    return Proof(peft.__version__, len(adapted), trainable, tuple(differences))
 
 
 def adapted_weights(wrapped: nn.Module, adapter: str = "default") -> dict[str, tuple[int, float, float]]:
-    """The adapted weights of a PEFT model by their name in the base model: (rank, alpha, scale).
+    """Adapted weights of a PEFT model: name in the base model to (rank, alpha, scale).
 
     PEFT nests one wrapper per parameter around the module that owns them, and wraps the output projection inside of a
     MultiheadAttention by itself: the former get the parameter's name, the latter is part of its attention.
     """
     from peft.tuners.lora import LoraLayer
 
-    found: dict[str, tuple[int, float, float]] = {}
+    adapted: dict[str, tuple[int, float, float]] = {}
     inner: set[str] = set()
     for path, module in wrapped.named_modules():
         if path in inner or not isinstance(module, LoraLayer) or adapter not in module.scaling:
@@ -127,8 +126,8 @@ def adapted_weights(wrapped: nn.Module, adapter: str = "default") -> dict[str, t
         if kind == "ParamWrapper":
             name = f"{name}.{module.parameter_name}"
         sizes: tuple[Any, ...] = (module.r[adapter], module.lora_alpha[adapter], module.scaling[adapter])
-        found.setdefault(name, sizes)  # a copy that modules_to_save made comes second
-    return found
+        adapted.setdefault(name, sizes)  # a copy that modules_to_save made comes second
+    return adapted
 
 
 def _base_name(path: str, adapter: str) -> str:
@@ -137,7 +136,7 @@ def _base_name(path: str, adapter: str) -> str:
 
 
 def rebuild(model: ModelMap, source: str, *, trust_remote_code: bool = False) -> nn.Module:
-    """The module of a map on the meta device, built again by transformers from the source that the map came from.
+    """Build a map's module again from its source, on the meta device.
 
     Raises:
         LorascopeError: The source has no configuration to build from, or transformers now builds something else.
@@ -158,5 +157,5 @@ def rebuild(model: ModelMap, source: str, *, trust_remote_code: bool = False) ->
 
 
 def _tree(model: ModelMap) -> list[tuple[object, ...]]:
-    """What PEFT sees of a module tree: not how a checkpoint stores it, nor which activation functions it has."""
+    """What PEFT sees of a module tree."""
     return [(module.name, module.kind, module.parameters, module.groups) for module in model.modules]

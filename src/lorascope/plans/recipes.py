@@ -1,4 +1,4 @@
-"""Named rules: what people mean by the common target sets, for any architecture."""
+"""Recipes: named rules for the common target sets, on any architecture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT = "qv"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe: what it is for, and its rules as (selector, divisor of the plan's rank)."""
+    """Named rules: each a selector and a divisor of the plan's rank."""
 
     name: str
     purpose: str
@@ -25,10 +25,12 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("qv", "attention query and value: frugal", (("attention.q,v", 1),)),
-        Recipe("qv+ffn", "query and value, and the FFN at half their rank", (("attention.q,v", 1), ("ffn", 2))),
-        Recipe("vo", "attention value and output: as frugal, and the better half of it", (("attention.v,o", 1),)),
-        Recipe("vo+down", "value, output and the FFN's way down", (("attention.v,o", 1), ("ffn.down", 1))),
+        Recipe("qv", "attention query and value: few parameters", (("attention.q,v", 1),)),
+        Recipe("qv+ffn", "query and value, and the FFN at half the rank", (("attention.q,v", 1), ("ffn", 2))),
+        Recipe(
+            "vo", "attention value and output: as few parameters, and the more effective half", (("attention.v,o", 1),)
+        ),
+        Recipe("vo+down", "value, output and the FFN's down projection", (("attention.v,o", 1), ("ffn.down", 1))),
         Recipe("attention", "every attention matrix", (("attention", 1),)),
         Recipe("ffn", "every feed-forward matrix, experts too", (("ffn", 1),)),
         Recipe("all", "attention, feed-forward and mixers", (("attention,ffn,mixer", 1),)),
@@ -37,7 +39,7 @@ RECIPES = {
 
 
 def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...], tuple[Diagnostic, ...]]:
-    """The rules of a recipe for a model, and what must be said about them.
+    """The rules of a recipe for a model, with notes.
 
     Routed experts get `max(1, rank // active experts)`: a token passes through the active ones only, so that is the
     rank that it sees in all (LoRA Without Regret, Thinking Machines Lab 2025, section on mixture of experts).

@@ -1,4 +1,4 @@
-"""The rule language: `attention.q,v[-8:]=8/16` to a value and back, and which weights a selector means.
+"""The rule language, such as `attention.q,v[-8:]=8/16`.
 
 A selector is facts of a role joined by dots; alternatives of one fact are joined by commas. The vocabularies of the
 facts do not overlap, so each word says by itself which fact it speaks of.
@@ -58,6 +58,20 @@ _LAYERS = re.compile(r"-?[0-9]{1,6}|(?:-?[0-9]{1,6})?:(?:-?[0-9]{1,6})?(?::(?:-?
 _RANK = re.compile(r"[1-9][0-9]{0,5}")
 _ALPHA = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _FORM = "Write SELECTOR[LAYERS]=RANK/ALPHA, such as attention.q,v=8 or ffn[-8:]=4."
+# Names of modules that people write where a role belongs.
+_USUAL_ROLES = {
+    "q_proj": "attention.q",
+    "k_proj": "attention.k",
+    "v_proj": "attention.v",
+    "o_proj": "attention.o",
+    "qkv_proj": "attention.qkv",
+    "gate_proj": "ffn.gate",
+    "up_proj": "ffn.up",
+    "down_proj": "ffn.down",
+    "gate_up_proj": "ffn.gate_up",
+    "lm_head": "head.lm",
+    "embed_tokens": "embedding.token",
+}
 # So many of a model's selectors are named to someone whose own finds nothing.
 _MOST_NAMED = 8
 
@@ -75,7 +89,7 @@ def parse_rule(text: str) -> Rule:
     facts = tuple(_fact(word, faults) for word in match["selector"].strip().split("."))
     spoken = [FACT_OF[values[0]] for values in facts if values]
     for fact in sorted({fact for fact in spoken if spoken.count(fact) > 1}):
-        faults.append(f"the {fact} is said twice; alternatives are joined by commas")
+        faults.append(f"the {fact} is given twice; join alternatives by commas")
     layers = (match["layers"] or "").replace(" ", "")
     if match["layers"] is not None:
         check_layers(layers, faults)
@@ -87,7 +101,7 @@ def parse_rule(text: str) -> Rule:
 
 
 def check_layers(layers: str, faults: list[str]) -> None:
-    """Adds a fault for everything in `layers` that is neither a number nor a slice."""
+    """Add a fault for each piece that is no number or slice."""
     for piece in layers.split(","):
         if not _LAYERS.fullmatch(piece):
             faults.append(f"layers {piece!r} is neither a number nor a slice such as -8: or 0:4")
@@ -96,11 +110,19 @@ def check_layers(layers: str, faults: list[str]) -> None:
 def _fact(word: str, faults: list[str]) -> tuple[str, ...]:
     values = tuple(value.strip() for value in word.split(","))
     unknown = [value for value in values if value not in FACT_OF]
-    faults.extend(f"{value!r} is no fact of a role. {did_you_mean(value, FACT_OF)}".rstrip(" .") for value in unknown)
+    faults.extend(_unknown_word(value) for value in unknown)
     kinds = sorted({FACT_OF[value] for value in values if value in FACT_OF})
     if len(kinds) > 1:
         faults.append(f"{word!r} mixes {' and '.join(kinds)}; give each its own rule")
     return () if unknown else values
+
+
+def _unknown_word(word: str) -> str:
+    if role := _USUAL_ROLES.get(word):
+        return (
+            f"{word!r} is a module name; its usual role is {role}. To see what names do: lorascope check MODEL {word}"
+        )
+    return f"unknown word {word!r} in a selector. {did_you_mean(word, FACT_OF)}".rstrip(" .")
 
 
 def _rank(text: str | None, faults: list[str]) -> int | None:
@@ -122,23 +144,23 @@ def _alpha(text: str | None, faults: list[str]) -> float | None:
 
 
 def select(model: ModelMap, rule: Rule) -> tuple[Weight, ...]:
-    """The weights that a rule means, whether PEFT can adapt them or not, in the map's order.
+    """The weights that a rule selects, in the map's order, adaptable or not.
 
     Raises:
         LorascopeError: It names a layer that the model does not have, or selects nothing.
     """
-    found = [weight for weight in candidates(model, rule.facts) if holds(weight, rule.facts)]
-    if not found:
+    matches = [weight for weight in candidates(model, rule.facts) if holds(weight, rule.facts)]
+    if not matches:
         available = nearest_selectors(model, rule)
-        hint = f"The nearest that find something: {' '.join(available)}" if available else "The model has no weights."
+        hint = f"Selectors that match: {' '.join(available)}" if available else "The model has no weights."
         if model.unexplained:
-            hint += f" {len(model.unexplained)} tensors are not explained: lorascope inspect tells which, and why."
+            hint += f" {len(model.unexplained)} tensors are unexplained, see lorascope inspect."
         raise LorascopeError(f"selects nothing in {model.model}", where=f"rule {str(rule)!r}", hint=hint)
     if not rule.layers:
-        return tuple(found)
-    chosen = _in_layers(model, found, rule)
+        return tuple(matches)
+    chosen = _in_layers(model, matches, rule)
     if not chosen:
-        layers = spans(weight.layer for weight in found if weight.layer is not None)
+        layers = spans(weight.layer for weight in matches if weight.layer is not None)
         raise LorascopeError(
             f"selects nothing in {model.model}: none of its weights lies in layers {rule.layers}",
             where=f"rule {str(rule)!r}",
@@ -150,7 +172,7 @@ def select(model: ModelMap, rule: Rule) -> tuple[Weight, ...]:
 
 
 def candidates(model: ModelMap, facts: Sequence[tuple[str, ...]]) -> list[Weight]:
-    """The weights of the components that the facts name, or of the model itself where they name none."""
+    """Weights of the named components, or else of the model itself."""
     if any(FACT_OF[values[0]] == "component" for values in facts):
         return list(model.weights)
     own = own_components(model)
@@ -158,28 +180,28 @@ def candidates(model: ModelMap, facts: Sequence[tuple[str, ...]]) -> list[Weight
 
 
 def own_components(model: ModelMap) -> frozenset[str]:
-    """What a selector without a component means: the language model, or else all but the connectors."""
+    """Components that a selector without one means: text, or all but connectors."""
     present = {weight.role.component for weight in model.weights}
     return frozenset({"text"}) if "text" in present else frozenset(present - {"connector"}) or frozenset(present)
 
 
 def covered_blocks(model: ModelMap, names: Collection[str]) -> dict[str, tuple[int, int]]:
-    """How much of each of `MAIN_BLOCKS` lies in weights of some names, in the model itself: (parameters in them, in all).
+    """How much of each of `MAIN_BLOCKS` lies in some weights: (parameters in them, in all).
 
-    Only blocks that the model has, in its order.
+    Only blocks that the model itself has, in its order.
     """
     own = own_components(model)
-    found: dict[str, tuple[int, int]] = {}
+    blocks: dict[str, tuple[int, int]] = {}
     for weight in model.weights:
         block = weight.role.block
         if weight.role.component in own and block in MAIN_BLOCKS:
-            covered, size = found.get(block, (0, 0))
-            found[block] = (covered + (weight.size if weight.name in names else 0), size + weight.size)
-    return found
+            covered, size = blocks.get(block, (0, 0))
+            blocks[block] = (covered + (weight.size if weight.name in names else 0), size + weight.size)
+    return blocks
 
 
 def holds(weight: Weight, facts: Iterable[tuple[str, ...]]) -> bool:
-    """Every fact holds for the weight; a fused part holds for each of its pieces."""
+    """Whether all facts hold; a fused part counts as each of its pieces."""
     role = weight.role
     for values in facts:
         fact = FACT_OF[values[0]]
@@ -190,21 +212,21 @@ def holds(weight: Weight, facts: Iterable[tuple[str, ...]]) -> bool:
 
 
 def nearest_selectors(model: ModelMap, rule: Rule) -> list[str]:
-    """Selectors that find something in the model, those that share most words with the rule first."""
+    """Selectors that match something in the model, the most similar first."""
     own = own_components(model)
     parts: dict[tuple[str, str, str], set[str]] = {}
     for weight in model.weights:
         role = weight.role
         component = "" if role.component in own else role.component
         parts.setdefault((component, role.block, role.variant), set()).add(role.part)
-    asked = {value for values in rule.facts for value in values}
+    wanted = {value for values in rule.facts for value in values}
 
     def distance(key: tuple[str, str, str]) -> tuple[int, str, int, str]:
         words = {*key, *(value for part in parts[key] for value in (part, *CONTENTS.get(part, ())))}
         component, block, variant = key
         # Who names a component wants that one first.
         return (
-            -len(asked & words) - (component in asked),
+            -len(wanted & words) - (component in wanted),
             component,
             BLOCKS.index(block) if block in BLOCKS else len(BLOCKS),
             variant,
@@ -244,7 +266,10 @@ def _in_layers(model: ModelMap, weights: list[Weight], rule: Rule) -> list[Weigh
 
 
 def _numbers(rule: Rule, there: set[int], count: int, place: str) -> set[int]:
-    """The layers that are meant, of those that are there: one number in a name may stand for 10^17 layers."""
+    """The layers that a rule means, of those that exist.
+
+    One number in a name may stand for 10^17 layers.
+    """
     numbers: set[int] = set()
     for piece in rule.layers.split(","):
         if ":" in piece:

@@ -1,4 +1,4 @@
-"""PEFT's task type for a model, and the heads that it has to be told to train."""
+"""PEFT's task type for a model, and heads to train in full."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _TASK_TYPES = {
 
 
 def task_type(model: ModelMap) -> str | None:
-    """PEFT's task type for the model's head; None where PEFT's wrapper of that task does not fit the class."""
+    """PEFT's task type for the model's head; None where its wrapper does not fit."""
     wanted = _TASK_TYPES.get(model.head)
     generates = wanted in ("CAUSAL_LM", "SEQ_2_SEQ_LM")
     return None if generates and not model.prepares_generation else wanted
 
 
 def unsaved_heads(model: ModelMap) -> tuple[str, ...]:
-    """The outermost modules of a classifier's new head, where PEFT does not train and save it by itself.
+    """Outermost modules of a classifier's new head, unless PEFT saves it by itself.
 
     With SEQ_CLS it does so for modules called classifier or score; elsewhere the head would stay random.
     """
@@ -33,9 +33,9 @@ def unsaved_heads(model: ModelMap) -> tuple[str, ...]:
     own = own_components(model)
     heads = [w for w in model.weights if w.role.block == "head" and w.role.component in own]
     others = [f"{weight.module}." for weight in model.weights if weight.role.block != "head"]
-    found: dict[str, None] = {}
+    modules: dict[str, None] = {}
     for head in heads:
         words = head.module.split(".")
         roots = (".".join(words[:end]) for end in range(1, len(words) + 1))
-        found[next((r for r in roots if not any(o.startswith(f"{r}.") for o in others)), head.module)] = None
-    return tuple(found)
+        modules[next((r for r in roots if not any(o.startswith(f"{r}.") for o in others)), head.module)] = None
+    return tuple(modules)

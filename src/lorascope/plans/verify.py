@@ -1,4 +1,4 @@
-"""What any LoRA configuration really does on a model, by PEFT's rules alone, in milliseconds."""
+"""Resolves any LoRA configuration by PEFT's rules, without PEFT."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _OF_FILES = frozenset({"peft_type", "peft_version", "auto_mapping"})
 def verify(
     model: ModelMap, config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig, *, peft: str = NEWEST
 ) -> Resolution:
-    """Which weights PEFT adapts under a configuration, at which rank, alpha and scale, and what that costs.
+    """Resolve a configuration: which weights PEFT adapts, at which rank and cost.
 
     Args:
         model: The map of the model.
@@ -100,18 +100,18 @@ def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig
     kind = _plain(values.get("peft_type"))
     if kind not in (None, "LORA"):
         faults.append(f"peft_type is {kind!r}, not LORA")
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name in _FIELDS & values.keys():
-        found[name] = _field(name, _plain(values[name]))
+        fields[name] = _field(name, _plain(values[name]))
     if isinstance(config, Mapping) and not _OF_FILES.isdisjoint(values):
         # PEFT writes true into every file that it saves, whatever it trained.
-        found.pop("inference_mode", None)
-    faults += _type_faults(found)
+        fields.pop("inference_mode", None)
+    faults += _type_faults(fields)
     if faults:
         raise LorascopeError(
             *faults, where="adapter configuration", hint="Names and types are those of peft.LoraConfig."
         )
-    return AdapterConfig(**found)
+    return AdapterConfig(**fields)
 
 
 def _field(name: str, value: Any) -> Any:
@@ -133,7 +133,7 @@ def _field(name: str, value: Any) -> Any:
 
 
 def _runtime_faults(values: Mapping[str, Any]) -> list[str]:
-    """A fault where PEFT could not read what says how it runs; files never say it."""
+    """A fault where `runtime_config` is nothing that PEFT reads."""
     if "runtime_config" not in values or not _OF_FILES.isdisjoint(values):
         return []
     value = values["runtime_config"]
@@ -142,7 +142,7 @@ def _runtime_faults(values: Mapping[str, Any]) -> list[str]:
 
 
 def _misspelt(values: Mapping[str, Any]) -> list[str]:
-    """A fault for each name that PEFT would refuse as an argument, and that this would pass over."""
+    """A fault for each near miss of an argument's name."""
     faults = []
     for name in sorted(values.keys() - OPTIONS.keys()):
         near = alike(name, _FIELDS, 1, 0.9)
@@ -157,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 
 def _type_faults(values: Mapping[str, Any]) -> list[str]:
-    """A fault for each field that is not of PEFT's type; a wrong one would be misread rather than refused."""
+    """A fault for each field that has not PEFT's type."""
     texts = "a list of texts"
     wanted: dict[str, tuple[str, Any]] = {
         "target_modules": (f"a text or {texts}", lambda v: v is None or isinstance(v, str) or _all_texts(v)),
@@ -218,4 +218,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _all_values(value: Any, good: Callable[[Any], bool]) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(key, str) and good(one) for key, one in value.items())
+    return isinstance(value, Mapping) and all(isinstance(key, str) and good(item) for key, item in value.items())

@@ -81,7 +81,8 @@ def _finding(finding: Finding) -> Json:
 
 def serving_json(serving: Serving) -> Json:
     """`--serve`: every question with its answer."""
-    return {**dataclasses.asdict(serving), "flags": list(serving.flags)}
+    answers = [_fields(answer) for answer in serving.answers]
+    return {**_fields(serving), "answers": answers, "flags": list(serving.flags)}
 
 
 def notes_json(notes: Iterable[Diagnostic]) -> list[Json]:
@@ -97,7 +98,7 @@ def model_json(model: ModelMap) -> Json:
         "architecture": model.architecture,
         "head": model.head,
         "source": model.source,
-        "dimensions": dataclasses.asdict(model.dimensions),
+        "dimensions": _fields(model.dimensions),
         "transformers": model.versions.get("transformers"),
         "commit": model.versions.get("commit"),
         "basis": model.basis,
@@ -126,8 +127,12 @@ def _weight(model: ModelMap, weight: Weight, reach: Reach) -> Json:
     }
 
 
+def _fields(value: Any) -> Json:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
 def _role(role: Role) -> Json:
-    return {fact: value or None for fact, value in dataclasses.asdict(role).items()}
+    return {fact: value or None for fact, value in _fields(role).items()}
 
 
 def _trace(trace: Trace | None) -> Json | None:

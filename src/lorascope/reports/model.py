@@ -1,4 +1,4 @@
-"""A model map as text: the table of `inspect`, and the heading of every command."""
+"""A model map as text, and the heading of every command."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _shape(weight: Weight) -> str:
 
 
 def _reach(model: ModelMap, reaches: Sequence[Reach]) -> str:
-    """How PEFT reaches weights of one kind: through what, or how many of them not."""
+    """How PEFT reaches some weights, or how many it does not."""
     blocked = sum(not reach.through for reach in reaches)
     if blocked:
         return "no" if blocked == len(reaches) else f"no: {blocked}"

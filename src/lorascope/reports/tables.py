@@ -12,7 +12,7 @@ _WIDEST = 120
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Columns padded to their widest cell; those whose index is in `right` are right-aligned."""
+    """Columns padded to their widest cell, right-aligned if listed in `right`."""
     lines = [[one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in lines) for column in range(len(head))]
     return "\n".join(
@@ -25,7 +25,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 
 
 def bullets(texts: Iterable[str]) -> str:
-    """Each text after a dash, broken at spaces to the terminal's width, 120 at most."""
+    """Each text after a dash, wrapped to the terminal's width, at most 120."""
     import textwrap
 
     width = _terminal_width()

@@ -1,4 +1,4 @@
-"""Traces as text: how many weights have which verdict, what roles rest on, what is in doubt."""
+"""Traces as text: verdicts, evidence, doubts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def verdict(trace: Trace) -> Verdict:
 
 
 def traces_text(model: ModelMap, weights: Sequence[Weight]) -> str:
-    """Traces of some weights: their verdicts counted, the evidence of roles, and every doubt."""
+    """Traces of some weights: counts of verdicts, evidence, every doubt."""
     chosen = {weight.name: weight for weight in weights}
     traces = [trace for trace in model.traces if trace.weight in chosen]
     verdicts: dict[Verdict, list[Trace]] = {each: [] for each in VERDICTS}
