@@ -130,7 +130,7 @@ def _difference(resolution: Resolution, sizes: Mapping[str, Size], release: str)
 
 
 def size_difference(resolution: Resolution, sizes: Mapping[str, Size], peft: str = NEWEST) -> str:
-    """The first weight that has another size than planned, in words; or empty."""
+    """The first deviation from planned sizes, in words; or empty."""
     resolved = {adapted.name: (adapted.rank, adapted.alpha) for adapted in resolution.adapted}
     if resolved == dict(sizes):
         return ""
@@ -141,7 +141,7 @@ def size_difference(resolution: Resolution, sizes: Mapping[str, Size], peft: str
 
 
 def _with_sizes(config: AdapterConfig, sizes: Mapping[str, Size], headline: Size) -> AdapterConfig:
-    """The configuration with the headline's rank and alpha, and patterns for other sizes.
+    """The configuration with ranks and alphas: a headline, and patterns.
 
     Every weight of another rank gets its alpha written out, even where that is the default's, so that the file is
     explicit. Keys are disjoint, so their order (which saving changes) does not matter.

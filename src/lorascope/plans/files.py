@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 _AGAIN = "Make it again with: lorascope plan … -o DIR"
 _LONGEST = 200
-# Each of a plan's sizes is compiled beside all of its targets: room for a size of its own for each of 1,700 weights.
+# Each of a plan's sizes is compiled with all of its targets: room for a size of its own for each of 1,700 weights.
 _MOST_WORK = 3_000_000
 _CONFIG_FILE, _PLAN_FILE = "adapter_config.json", "plan.json"
 _EDITED = "and is not a {} as lorascope saved it; you may have edited it"
@@ -77,7 +77,7 @@ def _options_to_json(options: Options) -> Json:
 
 
 def _note_to_json(note: Diagnostic) -> Json:
-    """A note's code and text, and the values of those that are read back."""
+    """A note's code and text, and values that are read back."""
     values = {"names": list(note.names), **note.values} if note.reason in (EXPERT_RANK, NO_DROPOUT) else {}
     return {"code": note.code, "text": str(note), **({"values": values} if values else {})}
 
@@ -260,7 +260,7 @@ def _save(path: str | os.PathLike[str], text: str, mine: Callable[[Path], bool],
 
 
 def _signed(data: Json) -> str:
-    """A JSON form as text, with a digest that shows whether it was edited."""
+    """A JSON form as text, with a digest that shows edits."""
     return json_text({**data, "digest": _digest(data)})
 
 
@@ -303,7 +303,7 @@ def _plan_objections(folder: Path) -> Iterator[str]:
 
 
 def _belongs_to_plan(file: Path) -> bool:
-    """The file is the configuration of the plan next to it, or of an interrupted write."""
+    """The file belongs to the plan next to it, or to an interrupted write."""
     config = _json_object(file)
     for plan in seals(file.parent, _PLAN_FILE):
         data = _json_object(plan)

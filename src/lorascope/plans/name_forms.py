@@ -19,7 +19,7 @@ _UNINFORMATIVE = ("weight",)
 def module_forms(
     model: ModelMap, modules: set[str], *, layers: bool = True, excludes: bool = True, regex: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Ways to name some modules, the shortest first, as fields of an `AdapterConfig`.
+    """Ways to name modules, the shortest first, as fields of `AdapterConfig`.
 
     Args:
         model: The map.
@@ -138,7 +138,7 @@ def _numbers_by_pieces(names: Iterable[str]) -> dict[tuple[str, ...], set[tuple[
 
 
 def _number_patterns(rows: set[tuple[int, ...]], existing: set[tuple[int, ...]]) -> list[tuple[str, ...]]:
-    """Patterns for rows of numbers, one per column; any number where all rows are wanted."""
+    """Patterns for rows of numbers, one per column."""
     if rows == existing:
         return [(r"\d+",) * len(next(iter(rows)))]
     lasts_of: dict[tuple[int, ...], list[int]] = {}

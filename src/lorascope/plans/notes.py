@@ -29,7 +29,7 @@ def describe_trace(trace: Trace) -> str:
 
 
 def counted(count: int, parameters: int) -> str:
-    """A number of weights by how PEFT adapts them: `60 modules and 4 parameters`."""
+    """Weights by how PEFT adapts them: `60 modules and 4 parameters`."""
     modules = count - parameters
     parts = [
         f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -75,7 +75,7 @@ def quantization_notes(model: ModelMap, weights: Iterable[Weight]) -> Iterator[D
 
 
 def _numbers(model: ModelMap, weights: Sequence[Weight]) -> dict[str, Any]:
-    """How many weights there are, and how many of them PEFT reaches as parameters."""
+    """Numbers of all weights and of those reached as parameters."""
     return {"count": len(weights), "parameters": sum(as_parameter(model, weight) for weight in weights)}
 
 

@@ -113,7 +113,7 @@ def rules_at(model: ModelMap, texts: Sequence[str], rank: int) -> tuple[Rule, ..
 
 
 def means_recipe(text: str) -> bool:
-    """Whether a text is a recipe's name, or a word that is no rule either.
+    """Whether a text is a recipe's name, or looks like one.
 
     Raises:
         LorascopeError: It is a recipe's name with a rank or layers.
@@ -218,7 +218,7 @@ def parse_exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tupl
 def _assign(
     model: ModelMap, rules: Sequence[Rule], options: Options
 ) -> tuple[tuple[Assignment, ...], tuple[tuple[Weight, Diagnostic], ...]]:
-    """Assignments to weights that PEFT can adapt, and the other weights with reasons."""
+    """Assignments that PEFT can adapt, and other weights with reasons."""
     chosen = _chosen(model, rules, options)
     if not chosen:
         raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
@@ -264,7 +264,7 @@ def _selected(model: ModelMap, rule: Rule, faults: list[LorascopeError]) -> tupl
 
 
 def alpha_of(rule: Rule, rank: int, options: Options) -> float:
-    """Alpha under a rule: its own, the plan's, or the one for the plan's scale."""
+    """Alpha under a rule: its own, the plan's, or by scale."""
     if rule.alpha is not None:
         return rule.alpha
     if options.alpha is not None:

@@ -93,6 +93,10 @@ def prove(plan: Plan, module: nn.Module) -> Proof:
         return Proof(peft.__version__, 0, 0, (one_line(f"PEFT raises {type(error).__name__}: {error}"),))
     finally:
         before.restore()
+    return _proof(plan, wrapped, peft.__version__)
+
+
+def _proof(plan: Plan, wrapped: nn.Module, release: str) -> Proof:
     adapted = {name: (rank, float(alpha)) for name, (rank, alpha, _) in adapted_weights(wrapped).items()}
     planned = {target.adapted.name: (target.rank, float(target.alpha)) for target in plan.targets}
     differences = [
@@ -103,11 +107,11 @@ def prove(plan: Plan, module: nn.Module) -> Proof:
     trainable = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
     if trainable != plan.resolution.trainable:
         differences.append(f"PEFT trains {trainable} parameters, the plan counts {plan.resolution.trainable}")
-    return Proof(peft.__version__, len(adapted), trainable, tuple(differences))
+    return Proof(release, len(adapted), trainable, tuple(differences))
 
 
 def adapted_weights(wrapped: nn.Module, adapter: str = "default") -> dict[str, tuple[int, float, float]]:
-    """Adapted weights of a PEFT model: name in the base model to (rank, alpha, scale).
+    """Adapted weights of a PEFT model: name to (rank, alpha, scale).
 
     PEFT nests one wrapper per parameter around the module that owns them, and wraps the output projection inside of a
     MultiheadAttention by itself: the former get the parameter's name, the latter is part of its attention.

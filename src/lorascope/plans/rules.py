@@ -144,7 +144,7 @@ def _alpha(text: str | None, faults: list[str]) -> float | None:
 
 
 def select(model: ModelMap, rule: Rule) -> tuple[Weight, ...]:
-    """The weights that a rule selects, in the map's order, adaptable or not.
+    """The weights that a rule selects, adaptable or not.
 
     Raises:
         LorascopeError: It names a layer that the model does not have, or selects nothing.
@@ -186,7 +186,7 @@ def own_components(model: ModelMap) -> frozenset[str]:
 
 
 def covered_blocks(model: ModelMap, names: Collection[str]) -> dict[str, tuple[int, int]]:
-    """How much of each of `MAIN_BLOCKS` lies in some weights: (parameters in them, in all).
+    """Parameters of each of `MAIN_BLOCKS`: (in some weights, in all).
 
     Only blocks that the model itself has, in its order.
     """
@@ -201,7 +201,7 @@ def covered_blocks(model: ModelMap, names: Collection[str]) -> dict[str, tuple[i
 
 
 def holds(weight: Weight, facts: Iterable[tuple[str, ...]]) -> bool:
-    """Whether all facts hold; a fused part counts as each of its pieces."""
+    """Whether all facts hold; a fused part counts as its pieces."""
     role = weight.role
     for values in facts:
         fact = FACT_OF[values[0]]

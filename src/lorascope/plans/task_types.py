@@ -15,14 +15,14 @@ _TASK_TYPES = {
 
 
 def task_type(model: ModelMap) -> str | None:
-    """PEFT's task type for the model's head; None where its wrapper does not fit."""
+    """PEFT's task type for the model; None where no wrapper fits."""
     wanted = _TASK_TYPES.get(model.head)
     generates = wanted in ("CAUSAL_LM", "SEQ_2_SEQ_LM")
     return None if generates and not model.prepares_generation else wanted
 
 
 def unsaved_heads(model: ModelMap) -> tuple[str, ...]:
-    """Outermost modules of a classifier's new head, unless PEFT saves it by itself.
+    """Outermost modules of a new head that PEFT does not save itself.
 
     With SEQ_CLS it does so for modules called classifier or score; elsewhere the head would stay random.
     """

@@ -1,4 +1,4 @@
-"""Results as JSON, one entry per weight, nothing folded but what is left out.
+"""Results as JSON, one entry per weight.
 
 `null` stands for what a model or result does not have. `docs/json.md` is the contract.
 """

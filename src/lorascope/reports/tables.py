@@ -25,7 +25,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 
 
 def bullets(texts: Iterable[str]) -> str:
-    """Each text after a dash, wrapped to the terminal's width, at most 120."""
+    """Each text after a dash, wrapped to the terminal's width."""
     import textwrap
 
     width = _terminal_width()
