@@ -210,7 +210,7 @@ def test_every_fault_is_said() -> None:
         "adapter: qlora does not go with load_in_8bit",
         "lora_dropout is 0.1; with lora_target_parameters axolotl takes 0 only",
         "peft_layers_pattern is given without",
-        "'(', which is no regular expression",
+        "'(', not a regular expression",
         "12 faults",
     ):
         AXOLOTL.read(text, "file.yaml")

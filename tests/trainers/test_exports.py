@@ -171,5 +171,5 @@ def test_a_class_that_python_cannot_name_is_refused() -> None:
 
 
 def test_what_the_user_says_is_text() -> None:
-    with fails("export to trl: base is no text"):
+    with fails("export to trl: base is not a string"):
         export(ls.plan(sample("llama"), "qv"), "trl", base=Path("a"))  # type: ignore[arg-type]

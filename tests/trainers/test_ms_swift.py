@@ -259,7 +259,7 @@ def test_every_fault_is_said() -> None:
     ("text", "said"),
     [
         ("megatron sft --model m", "Megatron's own modules"),
-        ("swift infer --model m", "no command that trains"),
+        ("swift infer --model m", "swift infer does not train"),
         ("swift sft train.yaml", "its options are in 'train.yaml'"),
         ("swift sft more --model m", "'more' belongs to no option"),
         ("swift sft --tuner_backend unsloth", "Unsloth makes the adapters"),

@@ -10,7 +10,7 @@ from lorascope.sources.files.json_text import first_faults
 
 # A script is some hundred lines.
 MOST_BYTES = 2**20
-# The largest of the trainers has some 700 options. Each that is given is looked for among all of them.
+# The largest trainer has some 700 options; each given one is compared with all of them.
 _MOST_OPTIONS = 1_000
 
 # bash's tokens, except quotations over several lines. No two alternatives match the same text, so the time is linear.

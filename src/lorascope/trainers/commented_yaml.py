@@ -49,7 +49,7 @@ def commented_yaml(
         references: The trainer reads it with OmegaConf, which fills in `${…}` in a string.
 
     Raises:
-        LorascopeError: A number is not finite, or a text would be taken for a reference.
+        LorascopeError: A number is not finite, or a string would be read as a reference.
     """
     faults = [
         f"{key} would hold {quoted(value)}, {reason}"
@@ -96,6 +96,6 @@ def _texts(value: Any) -> Iterator[str]:
 def _unwritable(value: Any, references: bool) -> Iterator[tuple[Any, str]]:
     for scalar in _scalars(value):
         if isinstance(scalar, float) and not math.isfinite(scalar):
-            yield scalar, "which is no finite number"
+            yield scalar, "which is not a finite number"
         elif references and isinstance(scalar, str) and not isinstance(scalar, Reference) and "${" in scalar:
-            yield scalar, "which the trainer would take for a reference"
+            yield scalar, "which the trainer would read as a reference"

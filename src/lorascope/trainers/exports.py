@@ -44,10 +44,10 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
             support, and the closest plan that it can run.
     """
     trainer = trainer_called(to)
-    wrong = [key for key, value in (("base", base), ("data", data), ("output", output)) if not isinstance(value, str)]
-    if wrong:
+    others = [key for key, value in (("base", base), ("data", data), ("output", output)) if not isinstance(value, str)]
+    if others:
         raise LorascopeError(
-            *(f"{key} is no text" for key in wrong), where=f"export to {to}", hint="Give names or paths."
+            *(f"{key} is not a string" for key in others), where=f"export to {to}", hint="Give names or paths."
         )
     job = Job(base or _base_of(plan), data, output)
     if unsupported := trainer.unsupported(plan):

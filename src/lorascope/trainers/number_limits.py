@@ -23,7 +23,7 @@ def number_faults(settings: Mapping[str, Any], keys: Collection[str] | None = No
     """
     for key, value in settings.items():
         if (keys is None or key in keys) and (bad := next(_unlimited(value), None)) is not None:
-            yield f"{key} has {quoted(bad)}, which is no number that a configuration can hold"
+            yield f"{key} has {quoted(bad)}; numbers must be finite and below 2^63"
 
 
 def _unlimited(value: Any) -> Iterator[int | float]:
@@ -45,7 +45,7 @@ def whole_number(word: str) -> int:
     """A word of a command line as `int` reads it.
 
     Raises:
-        ValueError: It is no whole number, or longer than any in use.
+        ValueError: Not a whole number, or longer than any in use.
     """
     if len(word) > _LONGEST_WORD:
         raise ValueError("too long")

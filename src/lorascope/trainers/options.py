@@ -36,7 +36,7 @@ class Option:
         name: The trainer's key, argument or command-line option, without dashes.
         type: What its value must be, and what becomes of it.
         default: What the trainer takes where the option is not given; None if that is nothing.
-        peft: The argument of `peft.LoraConfig` that it sets; empty if none by itself.
+        peft: The argument of `peft.LoraConfig` that it sets; empty if none directly.
         nullable: It may be null (None), which is kept.
         choices: The only values; any if empty.
     """

@@ -20,7 +20,7 @@ class Name:
     """A name that stands in the code as it is.
 
     Raises:
-        LorascopeError: It is no identifier of ASCII letters, or a keyword.
+        LorascopeError: Not an identifier of ASCII letters, or a keyword.
     """
 
     text: str

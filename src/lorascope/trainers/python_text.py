@@ -68,7 +68,7 @@ def call_arguments(script: Script, functions: tuple[str, ...], unread: Collectio
         unread: Arguments that may be anything, and are left out.
 
     Raises:
-        LorascopeError: None of them is called, or an argument is no literal, or a number beyond floats.
+        LorascopeError: None of them is called, or an argument is not a literal, or a number too large for a float.
     """
     call, function = _first_call(script, functions)
     return _arguments(call, function, script, unread)

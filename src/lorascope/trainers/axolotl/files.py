@@ -116,7 +116,7 @@ def read_axolotl(text: str, where: str) -> TrainerConfig:
     """An axolotl file, as its schema reads it.
 
     Raises:
-        LorascopeError: It is no YAML, or axolotl's schema refuses it.
+        LorascopeError: Not YAML, or refused by axolotl's schema.
     """
     data = parse_yaml(text, where, "Correct the file; axolotl reads it with PyYAML too.")
     settings, faults = axolotl_settings(data)

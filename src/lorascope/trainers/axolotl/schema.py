@@ -96,4 +96,4 @@ def _pattern_faults(modules: Any) -> Iterator[str]:
         try:
             compiled(entry, "lora_target_modules")
         except BadPatternError as error:
-            yield f"lora_target_modules has {quoted(entry)}, which is no regular expression ({error.diagnostic.values['why']})"
+            yield f"lora_target_modules has {quoted(entry)}, not a regular expression ({error.diagnostic.values['why']})"

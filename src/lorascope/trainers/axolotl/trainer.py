@@ -1,7 +1,7 @@
 """axolotl: its YAML file.
 
 Run in the tests, with axolotl 0.19.0, PEFT 0.20.0 and transformers 5.16.1: its schema on every form that is written and on
-the values that are told from faults here, its `find_all_linear_names`, its `load_lora` with all that it changes in PEFT and
+the values that are checked here, its `find_all_linear_names`, its `load_lora` with all that it changes in PEFT and
 its `freeze_mm_modules`, on models of many architectures. Only read: that training goes on with that model, what `rl`,
 `lora_model_dir`, `unfrozen_parameters` and `quantize_moe_experts` do (the last needs a GPU), and its plugins.
 """

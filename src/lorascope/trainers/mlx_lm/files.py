@@ -129,7 +129,7 @@ def read_mlx(text: str, where: str) -> TrainerConfig:
     """A file for `mlx_lm.lora --config`.
 
     Raises:
-        LorascopeError: It is no YAML, or mlx-lm cannot use a value of it.
+        LorascopeError: Not YAML, or with values that mlx-lm cannot use.
     """
     data = parse_yaml(text, where, "Correct the file; mlx-lm reads it with PyYAML too.")
     settings, faults = mlx_settings(data)

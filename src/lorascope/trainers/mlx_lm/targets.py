@@ -33,7 +33,7 @@ _DORA_OF_EXPERTS = Reason("dora", "DoRA of {name}, whose experts are one layer: 
 _NO_LAYER = Reason("no-match", "Nothing is adapted: no layer has the name {shown}.")
 _NO_KEYS = Reason("no-match", "Nothing is adapted: keys is empty.")
 _UNMATCHED_KEYS = Reason(
-    "no-match", "mlx-lm has no layer to adapt under these keys: {shown}. It passes over unknown names silently"
+    "no-match", "mlx-lm has no layer to adapt under these keys: {shown}. It ignores unknown names silently"
 )
 
 

@@ -176,7 +176,7 @@ def _options(text: str, where: str) -> tuple[str, dict[str, list[str]], list[str
     if program == "megatron":
         faults.append("megatron makes its adapters in Megatron's own modules, which have other names")
     elif method not in _METHODS:
-        faults.append(f"{' '.join(words[:2])} is no command that trains: those are swift {', '.join(_METHODS)}")
+        faults.append(f"{' '.join(words[:2])} does not train: use swift {', '.join(_METHODS)}")
     if rest and not rest[0].startswith("--"):
         if rest[0].endswith((".yaml", ".yml", ".json")):
             faults.append(f"its options are in {quoted(rest[0])}: give that file")

@@ -40,7 +40,7 @@ class ModelType:
     Attributes:
         name: As `--model_type` takes it.
         multimodal: It counts as a model with towers.
-        towers: Where its parts lie; None if ms-swift has not said.
+        towers: Where its parts lie; None if ms-swift does not list them.
         task: The task that it is loaded for where the command line names none.
         architectures: Classes of checkpoints that it is for.
     """

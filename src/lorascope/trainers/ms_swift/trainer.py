@@ -3,7 +3,7 @@
 They stand in a command, a shell script, or the YAML or JSON that it takes in their place.
 
 Run in the tests, with ms-swift 4.6.0, PEFT 0.20.0 and transformers 5.19: its argument parser on every form that is
-written and on the words that are told from faults here, its `get_target_modules`, `get_modules_to_save` and
+written and on the words that are checked here, its `get_target_modules`, `get_modules_to_save` and
 `prepare_adapter` with what it changes in PEFT on models of many architectures, its tables of models, at which
 configurations it stops, and trainings of a few steps from commands that are written here. Only read: the YAML and JSON
 that it takes in place of options, what it does for `rlhf` and `pt`, and which model types go by the name of a model.

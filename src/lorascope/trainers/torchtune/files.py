@@ -230,7 +230,7 @@ def read_torchtune(text: str, where: str) -> TrainerConfig:
     """A torchtune file.
 
     Raises:
-        LorascopeError: It is no YAML, names no function that builds a LoRA model, or gives it what it cannot take.
+        LorascopeError: Not YAML, or without a function that builds a LoRA model, or with wrong arguments.
     """
     data = parse_yaml(text, where, "Correct the file; torchtune reads it with OmegaConf, which is YAML too.")
     model = data.get("model")
@@ -262,8 +262,8 @@ def _findings(data: Mapping[str, Any], model: Mapping[str, Any], path: str, wher
     unknown = [name for name in model.get("lora_attn_modules") or () if name not in ATTENTION_PARTS]
     names = f"They are {', '.join(ATTENTION_PARTS)}."
     for name in unknown[:_MOST_EXPLAINED]:
-        message = f"{quoted(name)} is no layer of torchtune's attention, and torchtune ignores it silently"
+        message = f"{quoted(name)} is not a layer of torchtune's attention; torchtune ignores it silently"
         yield Finding("no-match", "error", where, message, did_you_mean(str(name), ATTENTION_PARTS) or names)
     if (more := len(unknown) - _MOST_EXPLAINED) > 0:
-        message = f"{more} more names are no layers of torchtune's attention, and torchtune ignores them silently"
+        message = f"{more} more names are not layers of torchtune's attention; torchtune ignores them silently"
         yield Finding("no-match", "error", where, message, names)

@@ -14,14 +14,14 @@ from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.types import Plan
 from lorascope.sources.files.yaml_text import parse_yaml
-from lorascope.trainers.capabilities import adapts_exactly, expressible_config
+from lorascope.trainers.capabilities import adapts_exactly, expressible_config, untrained_head
 from lorascope.trainers.command_lines import command_words, options_of
 from lorascope.trainers.commented_yaml import commented_yaml
 from lorascope.trainers.known_keys import known_keys, unknown_key_findings
-from lorascope.trainers.protocol import PLACEHOLDER, Job, TrainerConfig, require_no_faults, trainer_filter
+from lorascope.trainers.protocol import PLACEHOLDER, Job, TrainerConfig, Unsupported, require_no_faults, trainer_filter
 from lorascope.trainers.provenance import NO_DROPOUT, ONE_EXPRESSION, YOUR_MODEL, file_heading
 from lorascope.trainers.search_findings import MOST_NAMED
-from lorascope.trainers.trl.schema import CAPABILITIES, PEFT, RELEASE, SCHEMA, SCRIPTS
+from lorascope.trainers.trl.schema import CAPABILITIES, PEFT, RELEASE, SCHEMA, SCRIPTS, TITLE
 
 _HINT = "Names and types are those of trl.ModelConfig: trl sft --help"
 _PROGRAMS = ("trl", *(f"{script}.py" for script in SCRIPTS))
@@ -34,6 +34,17 @@ _OTHER_OPTIONS = ("config", "model_name_or_path", "chat_template_path", "script"
 
 
 # Writing.
+
+
+def unsupported_by_trl(plan: Plan) -> Iterator[Unsupported]:
+    """What TRL's options cannot express, and what its trainer refuses."""
+    yield from untrained_head(plan.model, TITLE)
+    head = plan.model.output_embeddings
+    if head and any(target.weight.name == head for target in plan.targets):
+        yield Unsupported(
+            "weights", f"TRL stops at an adapter of {head}: its loss reads that weight without the adapter."
+        )
+    yield from CAPABILITIES.unsupported(plan)
 
 
 def write_trl(plan: Plan, job: Job) -> str:

@@ -13,10 +13,8 @@ from lorascope.model.types import ModelMap
 from lorascope.peft_rules.diagnostics import Reason
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
-from lorascope.plans.types import Plan
-from lorascope.trainers.capabilities import untrained_head
-from lorascope.trainers.protocol import Outcome, TrainerConfig, Unsupported, stopped, trainer_filter
-from lorascope.trainers.trl.schema import CAPABILITIES, PEFT, SCHEMA, TITLE
+from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter
+from lorascope.trainers.trl.schema import PEFT, SCHEMA
 
 # The one script that takes an adapter of the head.
 _HEADLESS = "reward"
@@ -29,17 +27,6 @@ _ADAPTED_HEAD = Reason(
     'TRL stops at an adapter of "{name}": its loss reads that weight without the adapter. Leave it out of '
     "lora_target_modules; lora_modules_to_save trains it in full.",
 )
-
-
-def unsupported_by_trl(plan: Plan) -> Iterator[Unsupported]:
-    """What TRL's options cannot express, and what its trainer refuses."""
-    yield from untrained_head(plan.model, TITLE)
-    head = plan.model.output_embeddings
-    if head and any(target.weight.name == head for target in plan.targets):
-        yield Unsupported(
-            "weights", f"TRL stops at an adapter of {head}: its loss reads that weight without the adapter."
-        )
-    yield from CAPABILITIES.unsupported(plan)
 
 
 def resolve_trl(model: ModelMap, given: TrainerConfig) -> Outcome:

@@ -9,9 +9,9 @@ and refuse an adapted head in the same words.
 from __future__ import annotations
 
 from lorascope.trainers.protocol import Trainer
-from lorascope.trainers.trl.files import read_trl, write_trl
+from lorascope.trainers.trl.files import read_trl, unsupported_by_trl, write_trl
 from lorascope.trainers.trl.schema import PEFT, RELEASE, TITLE
-from lorascope.trainers.trl.targets import resolve_trl, unsupported_by_trl
+from lorascope.trainers.trl.targets import resolve_trl
 
 TRL = Trainer(
     name="trl",
