@@ -142,7 +142,7 @@ def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str,
         words = [_word(parameter) for parameter in signature.parameters.values()]
     except KeyboardInterrupt:
         raise
-    except BaseException:  # of what cannot be called, or says nothing of how
+    except BaseException:  # not callable, or without a signature
         yield f"{name}.forward cannot be called", "Give a module whose forward is a method that names its arguments."
         return
     needed = [
@@ -170,7 +170,7 @@ def _is_named(inputs: object) -> bool:
     """A readable mapping with texts as keys."""
     try:
         return isinstance(inputs, Mapping) and all(isinstance(key, str) for key in dict(inputs))
-    except Exception:  # a mapping of somebody's own raises whatever it likes
+    except Exception:  # foreign mappings can raise anything
         return False
 
 

@@ -612,7 +612,7 @@ def test_a_configuration_that_makes_no_sense(said: object, message: str) -> None
     ("content", "message"),
     [
         (b"{", "is not JSON"),
-        (b"[]", "has None for quantization"),
+        (b"[]", "is [], not an object"),
         (b'{"quantization": [1]}', "has [1] for quantization"),
         (b" " * (2**20 + 1), "has 1,048,577 bytes, more than the 1,048,576 that are read"),
     ],

@@ -154,7 +154,7 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
         return lexicon.BARE_LEAVES.get(leaf, "embedding")
     if lexicon.BLOCKS.get(leaf) in ("router", "indexer"):
         return lexicon.BLOCKS[leaf]
-    # A member of a Sequential has no name of its own.
+    # A member of a Sequential has only a number.
     return None if folded.endswith("#") else lexicon.BARE_LEAVES.get(leaf)
 
 

@@ -1,6 +1,6 @@
 """What the words of a weight's dotted name say about its role.
 
-Data only; `classifying` applies it. A name is read as its words without numbers, `model.layers.3.mlp.up_proj` as
+Data only; `classify` applies it. A name is read as its words without numbers, `model.layers.3.mlp.up_proj` as
 `model layers mlp up_proj`; its last word is the leaf. A row that holds for one model type only, because its names
 mislead, stands in `EXCEPTIONS` with what the forward pass does there.
 """
@@ -28,13 +28,13 @@ NO_MATRIX = frozenset(
     )
 )
 
-# Words that make everything below them `other`: neither a block of its own nor a part of one.
+# Words that make everything below them `other`: neither a block nor a part of one.
 OTHER = frozenset(
     _words(
-        # Further residual streams beside the first, and what mixes them.
+        # Further residual streams, and what mixes them.
         "altup altup_projections altup_unembed_projections attn_hc ffn_hc hc_head attn_hyper_connection "
         "mlp_hyper_connection hyper_connection_mixer "
-        # Low-rank or per-token additions beside the blocks.
+        # Low-rank or per-token additions to the blocks.
         "laurel per_layer_input_gate per_layer_projection adapter_modules gate_up_proj_adapter_list "
         # What narrows the stream before a block, or widens it after.
         "bottleneck pre_expert_proj post_expert_proj post_projection "
@@ -371,7 +371,7 @@ ROOT_LEAVES: dict[str, str] = {
 ALONE = "embedding.projection"
 PAIR = ("ffn.dense.up", "ffn.dense.down")
 
-# What stands beside the projections of a linear attention and never beside those of a softmax attention. Some models
+# Modules found next to the projections of a linear attention, never of a softmax attention. Some models
 # alternate the two under one name.
 LINEAR_ATTENTION_SIBLINGS = frozenset(_words("forget_gate b_proj f_proj f_a_proj in_proj_ba A_log"))
 

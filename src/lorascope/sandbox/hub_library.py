@@ -28,7 +28,7 @@ def hub_part(name: str, where: str = "") -> Any:
         return importlib.import_module(f"huggingface_hub.{name}")
     except ImportError:
         raise
-    except Exception as error:  # whatever a value makes it raise
+    except Exception as error:  # a value can make it raise anything
         variables = sorted(
             variable for variable in os.environ if variable.startswith(_PREFIXES) and variable.isidentifier()
         )

@@ -67,7 +67,7 @@ class MemoryBound:
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """The error, or one of its causes, is a failed allocation."""
-    for _ in range(20):  # whatever chain a class of somebody's own makes
+    for _ in range(20):  # foreign exceptions can chain without end
         if error is None:
             return False
         if isinstance(error, MemoryError) or (type(error) is RuntimeError and "can't allocate memory" in str(error)):

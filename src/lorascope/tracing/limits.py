@@ -19,9 +19,9 @@ from lorascope.sandbox.watchdog import OverrunError, Watchdog
 
 _Result = TypeVar("_Result")
 
-# How often the clock is looked at while code runs that no operation interrupts, in seconds.
+# Seconds between two looks at the clock while no operation runs.
 _TICK = 0.25
-# The clock is asked at every so many operations.
+# Operations between two looks at the clock.
 _EVERY = 64
 
 

@@ -89,7 +89,7 @@ def compatible(flow: Role, named: Role) -> bool:
         return False
     if flow.variant and named.variant and flow.variant != named.variant:
         return False
-    if flow.block == "mixer" and flow.part == "in":  # all that goes into it, whatever its name
+    if flow.block == "mixer" and flow.part == "in":  # everything that goes into it
         return named.part not in ("out", "x", "dt")
     return not flow.part or not named.part or flow.part == named.part
 

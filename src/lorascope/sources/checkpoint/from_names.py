@@ -19,10 +19,10 @@ Parameters = dict[str, tuple[int, ...]]
 
 # Real checkpoints nest about ten modules; a hostile one could make every name a thousand containers.
 _DEEPEST = 40
-_SPARE_MODULES = 1_000  # beside three for each tensor
+_SPARE_MODULES = 1_000  # in addition to three per tensor
 _HINT = "No model is built like that; check where the files come from."
 
-# The last words of tensors that modeling code registers as buffers: saved beside the weights, never trained.
+# Last words of buffers: saved with the weights, never trained.
 _BUFFERS = {
     **dict.fromkeys(("inv_freq", "freqs_cis", "cos_cached", "sin_cached", "rope_freqs"), "rotary frequencies"),
     **dict.fromkeys(("masked_bias", "causal_mask", "attn_mask", "attention_mask", "future_mask"), "an attention mask"),
@@ -30,7 +30,7 @@ _BUFFERS = {
     **dict.fromkeys(("position_ids", "relative_position_index"), "a table of positions"),
     "logn_tensor": "factors of the attention scores by length",
 }
-# Words too common to be believed anywhere but under a module that says what they are.
+# Common words, which count only under such a module.
 _BUFFERS_UNDER = (
     (re.compile(r"rope|rotary"), frozenset({"freqs", "cos", "sin"}), "rotary frequencies"),
     (re.compile(r"alibi|relative_pe"), frozenset({"slopes"}), "slopes of ALiBi"),
@@ -126,7 +126,7 @@ def input_output_embeddings(weights: Sequence[Weight]) -> tuple[str, str]:
     text = [weight for weight in weights if weight.role.component == "text"]
     tokens = [weight for weight in text if (weight.role.block, weight.role.part) == ("embedding", "token")]
     heads = [weight for weight in text if (weight.role.block, weight.role.part) == ("head", "lm")]
-    # Tables beside the vocabulary are of another width than the layers; a second head is of another height.
+    # Other tables than the vocabulary differ from the layers in width; a second head differs in height.
     widths = Counter(weight.shape[-1] for weight in text if weight.role.block in ("attention", "ffn"))
     width = widths.most_common(1)[0][0] if widths else 0
     token = _largest_module([weight for weight in tokens if weight.shape[-1] == width] or tokens)

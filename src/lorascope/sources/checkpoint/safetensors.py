@@ -154,7 +154,9 @@ def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[
         elif len(front) < 10:
             faults.append(f"{shard}: has {len(front)} bytes, too few for a safetensors file")
         elif end > 8 + LONGEST_HEADER:
-            faults.append(f"{shard}: is not a safetensors file: a header of {end - 8} bytes, more than {LONGEST_HEADER}")
+            faults.append(
+                f"{shard}: is not a safetensors file: a header of {end - 8} bytes, more than {LONGEST_HEADER}"
+            )
         else:
             ends[shard] = end
     if sum(ends.values()) > MOST_HEADERS:

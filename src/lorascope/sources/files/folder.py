@@ -61,7 +61,9 @@ class Folder:
         """
         wanted = sum(span.end - span.start for span in spans)
         if wanted > MOST_READ:
-            raise LorascopeError(f"{wanted} bytes are requested, more than the {MOST_READ} that are read", where=self.where)
+            raise LorascopeError(
+                f"{wanted} bytes are requested, more than the {MOST_READ} that are read", where=self.where
+            )
         indexes: dict[str, list[int]] = {}
         for index, span in enumerate(spans):
             indexes.setdefault(span.file, []).append(index)

@@ -39,7 +39,7 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
 # Tensor types: number to name, elements of a block, bytes of a block (ggml's `type_traits`; a test compares them
-# with the gguf library). A shape counts elements whatever the type is.
+# with the gguf library). A shape counts elements for every type.
 TYPES: Mapping[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),

@@ -20,7 +20,7 @@ MOST_BYTES = 2**20
 _MOST_EVENTS = 50_000
 _MOST_NODES = 100_000
 _MOST_DIRECTIVES = 100
-# So that no number is beyond floats, whatever its base, nor takes quadratic time (those of base 60 would).
+# Keeps numbers within floats in any base, and those of base 60 from taking quadratic time.
 _LONGEST_NUMBER = 256
 _HINT = "Mend the file, or give names: lorascope check SOURCE q_proj v_proj"
 

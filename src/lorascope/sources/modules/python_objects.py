@@ -34,7 +34,7 @@ _SCRIPTED = "torch.jit._script.ScriptModule"
 _SHARDED = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel"
 _FIRST = "Inspect the model before get_peft_model"
 _GIVE_MODEL = "Give the model itself, or its folder, Hub id or configuration."
-# What people have at hand beside a model, and what to give instead.
+# Objects that are often given instead of a model, with a hint each.
 _OTHERS = {
     "transformers.pipelines.base.Pipeline": ("a pipeline", "Give its model: inspect(pipeline.model)."),
     "transformers.tokenization_utils_base.PreTrainedTokenizerBase": ("a tokenizer, which has no weights", _GIVE_MODEL),
@@ -273,7 +273,7 @@ def attribute(value: object, name: str, default: Any = None) -> Any:
         return getattr(value, name, default)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # properties and __getattr__ of foreign classes raise whatever they like
+    except BaseException:  # foreign properties and __getattr__ can raise anything
         return default
 
 

@@ -63,7 +63,7 @@ def build(config: Any, *, architecture: str = "", trust_remote_code: bool = Fals
     name = architecture or next(iter(getattr(config, "architectures", None) or ()), "")
     try:
         cls = getattr(transformers, name, None) if isinstance(name, str) and name else None
-    except (ImportError, RuntimeError) as error:  # of a package beside it that is broken
+    except (ImportError, RuntimeError) as error:  # from a broken dependency
         raise LorascopeError(
             f"transformers {transformers.__version__} cannot load {name}: {_first_line(_origin(error))}",
             hint="Repair or remove the package that it names; torchvision must be of the same release as torch.",
@@ -85,7 +85,7 @@ def build(config: Any, *, architecture: str = "", trust_remote_code: bool = Fals
         raise LorascopeError(
             f"{name} cannot be built: {_first_line(error)}", hint="Install the package that it names, and try again."
         ) from error
-    except Exception as error:  # modeling code raises whatever it likes on a configuration that it cannot use
+    except Exception as error:  # modeling code can raise anything
         raise LorascopeError(
             f"transformers cannot build {name} from this configuration: {type(error).__name__}: {_first_line(error)}",
             hint="Check the configuration against one that the model was released with.",
@@ -138,7 +138,7 @@ def _build_remote(config: Any) -> torch.nn.Module:
             try:
                 with torch.device("meta"):
                     return getattr(transformers, auto).from_config(config, trust_remote_code=True)
-            except Exception as error:  # foreign code raises whatever it likes
+            except Exception as error:  # foreign code can raise anything
                 raise LorascopeError(
                     f"the model's own code cannot build it: {type(error).__name__}: {_first_line(error)}",
                     where=str(config.auto_map[auto]),
@@ -207,7 +207,7 @@ def _text_config(config: Any) -> Any:
         return config
     try:
         return config.get_text_config()
-    except Exception:  # of one that names several, or of a class of somebody's own
+    except Exception:  # several text configurations, or a foreign class
         return config
 
 
@@ -277,7 +277,7 @@ def embedding_names(module: torch.nn.Module) -> EmbeddingNames:
                 fault = "gives none"
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a class of somebody's own raises whatever it likes
+        except BaseException as error:  # foreign classes can raise anything
             if side == "input":
                 fault = "is not implemented" if isinstance(error, NotImplementedError) else "raises an error"
     refusal = ""

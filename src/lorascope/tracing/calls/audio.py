@@ -61,8 +61,7 @@ def _last(where: Site) -> Iterator[Call]:
 
 
 def _aligned(where: Site) -> Iterator[Call]:
-    # When each word was said is asked of the tower's states afterwards.
-
+    # The times of words are computed from the tower's states.
     yield from _last(where)
     audio = audio_config(where.config)
     places = 8
@@ -82,8 +81,7 @@ def _chunks(where: Site) -> Iterator[Call]:
 
 
 def _timed(where: Site) -> Iterator[Call]:
-    # It asks the token ids how long each sound is: a fourth of the frames.
-
+    # The token ids tell the length of each sound: a fourth of the frames.
     call = _spectrogram(where)
     places = call.arguments["input_features"].shape[-1] // 4
     ids = integers(1, places, value=int(where.config.audio_token_id))
@@ -138,7 +136,7 @@ def _embedded(model: Any) -> Iterator[Call]:
         yield Call("model.embed_tokens_extend.audio_embed", given, "audio", f"{frames} frames of sound")
 
 
-# Models that hear without a method of its own, by their model type.
+# Models without a method for audio, by model type.
 _APART: dict[str, Callable[[Any], Iterator[Call]]] = {"phi4_multimodal": _embedded, "qwen2_audio": _tower}
 _OWN: dict[str, Callable[[Site], Iterator[Call]]] = {
     "dots3_note": _chunks,

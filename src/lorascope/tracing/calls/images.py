@@ -397,7 +397,7 @@ def _tiles(model: Any) -> Iterator[Call]:
 
 
 def _cropped(model: Any) -> Iterator[Call]:
-    # One crop beside the whole image: of each, half of the patches per side are left, and each row ends in a mark.
+    # One crop and the whole image: half of the patches per side are left of each, and each row ends in a mark.
     import torch
 
     vision = model.config.vision_config
@@ -416,7 +416,7 @@ def _cropped(model: Any) -> Iterator[Call]:
     yield Call("model.embed_tokens_extend.image_embed", arguments, "vision", about)
 
 
-# Models that see without a method of its own, by their model type.
+# Models without a method for images, by model type.
 _APART: dict[str, Callable[[Any], Iterator[Call]]] = {"mllama": _tiles, "phi4_multimodal": _cropped}
 _OWN: dict[str, Callable[[Site, str], Iterator[Call]]] = {
     "aria": _aria,

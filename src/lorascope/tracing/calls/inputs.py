@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "calls"]
 
-# Tokens of a decoder and positions of an encoder beside the text: lengths unlike it, and unlike each other.
+# Tokens of a decoder and positions of an encoder: lengths unlike the text and each other.
 _DECODER, _ENCODER = 7, 5
 
 
@@ -65,7 +65,7 @@ def _is_whole(module: Any, call: Call) -> bool:
     """The call has arguments, and all that its method requires."""
     try:
         method = attrgetter(call.method)(module)
-    except Exception:  # a property of somebody's own raises whatever it likes
+    except Exception:  # foreign properties can raise anything
         return False
     method = attribute(method, "forward", method)  # of a module, that is what is called
     return bool(call.arguments) and required(method) <= {*call.arguments}
@@ -82,7 +82,7 @@ def _main(module: torch.nn.Module, length: int) -> Iterator[Call]:
 
 
 def _beside(module: Any, length: int) -> Iterator[Call]:
-    # The model that says where a patch of bytes ends: its own numbers decide, so the main call is told them instead.
+    # The model that ends patches of bytes: its numbers are unknown, so the main call gets made-up patches.
     if getattr(getattr(module, "config", None), "model_type", "") == "blt":
         yield Call("model.patcher", {"input_ids": token_ids(module, length)}, "", f"{length} tokens")
 

@@ -92,7 +92,7 @@ def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool])
 def _config(part: Any) -> Any:
     try:
         return getattr(part, "config", None)
-    except Exception:  # a property of somebody's own raises whatever it likes
+    except Exception:  # foreign properties can raise anything
         return None
 
 
@@ -169,7 +169,7 @@ def language_config(config: Any) -> Any:
     """The configuration of the language model or its decoder."""
     try:
         return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    except Exception:  # of one that names several, or of a class of somebody's own
+    except Exception:  # several text configurations, or a foreign class
         return config
 
 

@@ -120,7 +120,7 @@ _POSITIONS = "its output, of positions, is a factor of an attention's scores"
 
 def _queries_and_keys(score: Node) -> tuple[tuple[str, str], tuple[str, str]]:
     """Parts of the two factors of scores, with the evidence."""
-    if score.rows == score.columns == 1:  # of one query and one key nothing tells which is which
+    if score.rows == score.columns == 1:  # one query and one key look alike
         return ("", ""), ("its output is a factor of an attention's scores of one position",) * 2
     if score.scored is None:
         return ("q", "k"), (

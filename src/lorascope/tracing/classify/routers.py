@@ -48,7 +48,7 @@ def _indexed(annotations: Annotations, product: int) -> None:
     for side, products in zip(sides, inner, strict=True):
         for edge in products:
             _indexed(annotations, edge.source)
-        for edge in annotations.weights(side):  # no softmax tells queries from keys
+        for edge in annotations.weights(side):  # without a softmax, queries and keys look alike
             _indexer(annotations, edge.source, "weight" if any(inner) else "")
 
 

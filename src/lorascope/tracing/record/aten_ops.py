@@ -142,7 +142,7 @@ def _matrix_product(builder: GraphBuilder, operation: Operation) -> Provenance:
     first, second = operation.tensors[start], operation.tensors[start + 1]
     if operation.name == "linear" and second.dim() > 1:
         second = second.transpose(-1, -2)
-    # Parameters as data: whatever chose their rows, they are what they are.
+    # Parameters as data: what chose their rows does not matter.
     operands = [
         operand
         for operand in operation.provenances[start:]

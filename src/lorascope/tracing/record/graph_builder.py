@@ -22,7 +22,7 @@ from lorascope.tracing.record.provenance import (
     union,
 )
 
-# A loop over positions reads one piece of an output per position; further pieces are not told apart.
+# A loop over positions reads one piece of an output per position; further pieces count as one.
 _MOST_PIECES = 12
 _ONE_OF_MANY: Piece = (-1, (), ())
 

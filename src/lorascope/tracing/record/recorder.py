@@ -69,7 +69,7 @@ def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *
             outputs = function(**given)
     except (KeyboardInterrupt, LimitMet, OverrunError):
         raise
-    except BaseException as error:  # foreign code raises whatever it likes, the more so without numbers
+    except BaseException as error:  # foreign code can raise anything, especially without numbers
         failure = _reason(error)
     finally:
         try:
@@ -140,7 +140,7 @@ def _reason(error: BaseException) -> str:
     ]
     try:
         text = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
-    except Exception:  # of a class of somebody's own
+    except Exception:  # of a foreign class
         text = ""
     what = text if isinstance(error, meta_execution.UntraceableError) else f"{name_of_class(type(error))}: {text}"
     return f"{what} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else what
@@ -167,7 +167,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         for name, buffer in self._buffers.items():
             try:
                 stand_in = self._stand_ins[id(buffer)] = meta_execution.stand_in_of_buffer(name, buffer)
-            except Exception:  # a lazy one has no shape, and tensors of somebody's own class raise what they like
+            except Exception:  # lazy ones have no shape, foreign tensors can raise anything
                 continue
             if not stand_in.is_meta:
                 meter.numbers(stand_in.numel() * stand_in.element_size())
@@ -216,7 +216,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         self._meter.operation()
         tensors = meta_execution.tensors_in([*args, *kwargs.values()])
         is_view = meta_execution.is_view(func)
-        # What was written to a view's memory is its own matter: perhaps it lies beside it.
+        # Writes to a view's memory are looked up later: they may not overlap it.
         provenances = [(self._tracker.initial if is_view else self._tracker.current)(tensor) for tensor in tensors]
         real_args = meta_execution.with_tensors(args, self._stand_in)
         real_kwargs = dict(zip(kwargs, meta_execution.with_tensors(kwargs.values(), self._stand_in), strict=True))
@@ -253,7 +253,7 @@ def _counts_up(numbers: torch.Tensor) -> bool:
 def _without_numbers(parameter: torch.Tensor) -> torch.Tensor:
     try:
         return meta_execution.to_meta(parameter.detach())
-    except Exception:  # of a class of somebody's own
+    except Exception:  # of a foreign class
         return torch.empty(shape_of(parameter) or (), device=meta_execution.META)
 
 

@@ -12,7 +12,7 @@ from lorascope.tracing.record.provenance import NOTHING, Provenance, union
 
 # Offset, sizes and strides of a view within its memory.
 _Place = tuple[int, tuple[int, ...], tuple[int, ...]]
-# A loop that writes row by row is remembered as so many places, and then as the stretch that they lie in.
+# A loop that writes row by row is remembered as this many places, then as the stretch that holds them.
 _MOST_PLACES = 64
 
 

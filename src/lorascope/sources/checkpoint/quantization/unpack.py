@@ -20,7 +20,7 @@ from lorascope.sources.checkpoint.quantization.settings import Settings, read_se
 from lorascope.sources.checkpoint.types import Checkpoint, Span, Stored, Tensor
 from lorascope.sources.files.json_text import first_faults
 
-# Scales of activations and of the cache, and the like: they come with a weight and say nothing of its shape.
+# Scales of activations and caches: they come with a weight and do not affect its shape.
 _ACTIVATIONS = (
     ".input_scale",
     ".input_scale_ub",
@@ -58,7 +58,7 @@ _LOW = (*_BYTES, "I16", "U16", "I32", "U32")
 _ANCHORS = tuple(family.anchor for family in _FAMILIES)
 # What belongs to a packed weight and to nothing else.
 _ORPHANS = (".qzeros", ".g_idx", ".weight_shape", ".weight_zero_point", ".weight_scale_2", ".weight_format", *_BNB)
-# The scales of a cache lie beside the projections in some formats.
+# Some formats keep the scales of a cache next to the projections.
 _CACHE = {".q_scale": ".q_proj.weight", ".k_scale": ".k_proj.weight", ".v_scale": ".v_proj.weight"}
 _KNOWN = frozenset(
     (
@@ -215,7 +215,7 @@ def _owner(name: str, *weights: Mapping[str, object]) -> str:
 
 def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Batch], set[str], list[str]]:
     """Groups of tensors, their names, and faults of overlapping groups."""
-    # Few ends are there in any one checkpoint, and to look for the others beside each weight would take most of the time.
+    # A checkpoint has few of the endings; looking for all of them at each weight would take most of the time.
     leaves = [f".{leaf}" for leaf in {name.rpartition(".")[2] for name in tensors}]
 
     def there(ends: Iterable[str]) -> list[str]:
@@ -229,7 +229,7 @@ def _gather(tensors: Mapping[str, Tensor]) -> tuple[list[_Batch], set[str], list
     for family in _FAMILIES:
         if family.anchor not in anchors:
             continue
-        # What is called after a module has scales of activations beside it.
+        # Weights named after a module can have scales of activations.
         beside = _ACTIVATIONS if family.logical == ".weight" else ()
         ends = tuple(dict.fromkeys((family.numbers, family.anchor, *there((*family.others, *beside)))))
         names = [name for name in anchored if name.endswith(family.anchor) and name not in taken]
