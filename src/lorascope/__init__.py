@@ -54,6 +54,8 @@ _ROOMS = {
 REPORTS.update(
     ModelMap="lorascope.reports.model.map_text",
     Plan="lorascope.reports.plan.plan_text",
+    BudgetedPlan="lorascope.reports.cost.budgeted_plan_text",
+    Comparison="lorascope.reports.cost.comparison_text",
     Check="lorascope.reports.check.check_text",
     Recommendation="lorascope.reports.advice.advice_text",
 )

@@ -75,6 +75,8 @@ def test_the_next_rank_is_over_budget() -> None:
         f"ffn={budgeted.max_rank // 2}",
     ]
     assert budgeted.remaining == 20_000_000 - budgeted.cost
+    assert str(budgeted).startswith(str(budgeted.plan))
+    assert "budget 20M: " in str(budgeted)
 
 
 def test_a_share_is_of_the_models_own_parameters() -> None:

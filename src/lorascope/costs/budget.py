@@ -18,6 +18,7 @@ from lorascope.model.types import ModelMap
 from lorascope.number_text import bytes_text
 from lorascope.plans.recipes import DEFAULT
 from lorascope.plans.types import Options, Plan
+from lorascope.texts import text_of
 
 # parameters: trainable parameters. share: the same in percent of the model's. adapter: bytes of the saved file.
 # memory: bytes at the peak of training.
@@ -72,6 +73,9 @@ class BudgetedPlan:
     next_cost: int | None
     limiting_weight: str
     training: Training
+
+    def __str__(self) -> str:
+        return text_of(self)
 
     @cached_property
     def plan(self) -> Plan:

@@ -15,6 +15,7 @@ from lorascope.plans.planner import DEFAULT_RANK, parse_exclusions, plan_with, r
 from lorascope.plans.recipes import RECIPES
 from lorascope.plans.rules import MAIN_BLOCKS, covered_blocks
 from lorascope.plans.types import Options, Plan
+from lorascope.texts import text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Comparison:
     model: ModelMap
     training: Training
     candidates: tuple[Candidate, ...]
+
+    def __str__(self) -> str:
+        return text_of(self)
 
 
 def compare(

@@ -13,6 +13,7 @@ from lorascope.foreign_text import one_line, shell_word, shown
 from lorascope.number_text import bytes_column, bytes_text, count_text, percent, share_text
 from lorascope.reports.json import SCHEMA, model_json, notes_json
 from lorascope.reports.model import dimensions_text, heading
+from lorascope.reports.plan import plan_text
 from lorascope.reports.tables import bullets, table
 
 Json = dict[str, Any]
@@ -68,6 +69,11 @@ def memory_text(memory: Memory, training: Training) -> str:
     body = table(("part", unit, "formula"), list(zip(names, sizes, formulas, strict=True)), right=(1,))
     notes = bullets(map(str, memory.notes))
     return shown("\n".join([training_text(training), body, *(["", notes] if notes else [])]))
+
+
+def budgeted_plan_text(budgeted: BudgetedPlan) -> str:
+    """The plan, and its use of the budget."""
+    return f"{plan_text(budgeted.plan)}\n\n{budget_text(budgeted)}"
 
 
 def budget_text(budgeted: BudgetedPlan) -> str:
