@@ -1,4 +1,4 @@
-"""Findings: one fault or remark each, with its severity and fix."""
+"""Findings: one fault or note each, with severity and fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a check has to say.
+    """One fault or note of a check.
 
     Attributes:
         code: Which kind of finding it is; stable.

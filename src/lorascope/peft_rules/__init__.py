@@ -1,1 +1,1 @@
-"""What PEFT does with a LoRA configuration on a model, re-stated without PEFT, torch or transformers."""
+"""PEFT's rules for LoRA configurations, without PEFT, torch or transformers."""

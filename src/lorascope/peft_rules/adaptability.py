@@ -1,4 +1,4 @@
-"""Whether PEFT can adapt one weight at all, and if not, why."""
+"""Weights that PEFT cannot adapt, with the reasons."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _POSITIONAL = "PositionalEmbedding"
 
 
 def guarded_by_mamba(model: ModelMap, module: str, release: Release) -> bool:
-    """PEFT refuses this module name on this model type (`_check_lora_target_modules_mamba`): leaf name alone counts."""
+    """PEFT's guard for Mamba's kernels (`_check_lora_target_modules_mamba`), by the leaf name alone."""
     if model.model_type not in _MAMBA_TYPES and not (model.model_type == "nemotron_h" and release >= (0, 20)):
         return False
     return module.rpartition(".")[2] in _MAMBA_NAMES
 
 
 def known_broken(module: Module) -> Diagnostic | None:
-    """Why an adapter that PEFT creates on this module does nothing, or breaks the forward; None if it works."""
+    """Why an adapter on this module is dead or breaks the forward pass; else None."""
     if module.class_name in _CRASHING:
         return reasons.BREAKS_FORWARD.about(class_name=module.class_name, why=_CRASHING[module.class_name])
     if module.class_name == "NonDynamicallyQuantizableLinear":
@@ -55,12 +55,12 @@ def known_broken(module: Module) -> Diagnostic | None:
 
 
 def constructor_mismatch(module: Module) -> bool:
-    """PEFT builds the adapter with the layer's own class, whose arguments come in another order, and fails."""
+    """PEFT fails to build the adapter, as the layer's class orders its arguments otherwise."""
     return module.class_name in _MISMATCHED
 
 
 def why_not_adaptable(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> Diagnostic | None:
-    """Why PEFT cannot adapt this one weight, with the next step; None if it can.
+    """Why PEFT cannot adapt a weight, with the next step; else None.
 
     Args:
         model: The map that the weight belongs to.
@@ -104,6 +104,6 @@ def _why_not_by_shape(weight: Weight, module: Module, release: Release) -> Diagn
 
 
 def _full_rank(module: Module) -> int:
-    """The rank at which a convolution's matrix, (out, in per group * kernel), is no longer low-rank."""
+    """The smaller side of a convolution's matrix, (out, in per group * kernel)."""
     shape = next((shape for name, shape in module.parameters if name == "weight"), ())
     return min(shape[0], math.prod(shape[1:])) if len(shape) > 2 else 0

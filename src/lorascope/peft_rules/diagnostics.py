@@ -1,4 +1,4 @@
-"""Diagnostics: what PEFT refuses, warns about or does silently, as fields instead of sentences.
+"""Diagnostics: refusals and warnings as fields instead of sentences.
 
 A `Reason` declares a code and a template; a `Diagnostic` is one case of it, with names and values. `message` alone makes
 the text, when somebody reads it.
@@ -41,7 +41,7 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One thing that PEFT, or a tool that drives it, refuses, warns about or does silently.
+    """One refusal or warning of PEFT, or of a tool that drives it.
 
     Attributes:
         reason: What kind of thing; compared by identity or by `code`, never by text.
@@ -75,7 +75,7 @@ class RefusalError(Exception):
 
 
 def message(diagnostic: Diagnostic) -> str:
-    """The text of a diagnostic, the only place that makes one."""
+    """Make the text of a diagnostic, here alone."""
     reason, names = diagnostic.reason, diagnostic.names
     fields = {key: _Field(value) for key, value in diagnostic.values.items()}
     fields |= {"names": _Field(names), "name": _Field(names[0] if names else "")}
@@ -84,14 +84,14 @@ def message(diagnostic: Diagnostic) -> str:
 
 
 def listed_names(names: Iterable[str]) -> str:
-    """The first names in a row, and how many there are more."""
+    """The first names, and how many more."""
     every = tuple(names)
     more = f" and {len(every) - _MOST_NAMES} more" if len(every) > _MOST_NAMES else ""
     return ", ".join(map(_short, every[:_MOST_NAMES])) + more
 
 
 def array(items: Iterable[str] | Iterable[int]) -> str:
-    """Names or numbers as Python would write their list, the first ten of many."""
+    """Names or numbers as a Python list, cut after ten."""
     ordered = sorted(items)
     more = f" … and {len(ordered) - _MOST_ITEMS:,} more" if len(ordered) > _MOST_ITEMS else ""
     shown = (repr(_short(item) if isinstance(item, str) else item) for item in ordered[:_MOST_ITEMS])
@@ -112,7 +112,7 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
 
 
 class _Field:
-    """A value within a template, with the formats of `Reason.text`."""
+    """A value in a template, with the formats of `Reason.text`."""
 
     __slots__ = ("_value",)
 

@@ -1,4 +1,4 @@
-"""Where other releases of PEFT read a configuration differently: what they refuse, adapt or train that one does not.
+"""Differences between releases of PEFT on one configuration.
 
 Pure: it compares resolutions. A release that only has no wrapper for the task type is no difference here, because that
 is no matter of what is adapted; `compiling.unfit_releases` tells it.
@@ -28,7 +28,7 @@ _VERBS = ("refuse", "take", "adapt", "train", "swap")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReleaseDifference:
-    """What some releases of PEFT make of a configuration that another one makes something else of.
+    """One way in which some releases of PEFT differ from another one.
 
     Attributes:
         releases: The releases that differ in this way, oldest first.
@@ -46,7 +46,7 @@ class ReleaseDifference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Told:
-    """The predicate of a sentence about releases: first what they do, with its verbs in braces, then the rest."""
+    """The predicate of a sentence about releases, with its verbs in braces."""
 
     verdict: str
     rest: str
@@ -56,7 +56,7 @@ class _Told:
 def read_differently(
     model: ModelMap, config: AdapterConfig, peft: str, own: Resolution | None = None
 ) -> tuple[ReleaseDifference, ...]:
-    """Each way in which the other releases of `COMPARED` differ from one, oldest first.
+    """How the other releases of `COMPARED` differ from one, oldest first.
 
     Compared are the adapted weights with their ranks and alphas, the number of trainable parameters, whether PEFT
     refuses, and whether the factors have the same shapes. Two releases that refuse for different reasons do the same.
@@ -90,7 +90,7 @@ def read_differently(
 
 
 def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str, known: Resolution | None = None) -> Resolution:
-    """The resolution, without the task type where that alone may be why PEFT refuses."""
+    """The resolution, without a task type that alone makes PEFT refuse."""
     found = known or resolve(model, config, release)
     if found.refusal is not None and config.task_type == "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
         return resolve(model, dataclasses.replace(config, task_type=None), release)
@@ -98,7 +98,7 @@ def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str, known: Res
 
 
 def _difference(other: Resolution, own: Resolution) -> _Told | None:
-    """What another release does that the own one does not; None if they do the same."""
+    """How another release differs; None if it does the same."""
     if other.refusal is not None:
         return None if own.refusal is not None else _Told("{refuse} it", f": {other.refusal}")
     if own.refusal is not None:
@@ -129,7 +129,7 @@ def _difference(other: Resolution, own: Resolution) -> _Told | None:
 
 
 def _swaps_factors(peft: str) -> bool:
-    """The release takes every 3-D parameter for one that is stored (experts, in, out), as few are.
+    """The release reads every 3-D parameter as (experts, in, out).
 
     From 0.19 on it is (experts, out, in) unless the module says `is_transposed` (PEFT, tuners/lora/layer.py,
     `ParamWrapper`). Saved by 0.18.1, an adapter of Mixtral's experts does not load in 0.21.2, nor the other way round.
@@ -138,7 +138,7 @@ def _swaps_factors(peft: str) -> bool:
 
 
 def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Told | None:
-    """That only one of two releases swaps the factors of some weights; None if they both adapt no such weight."""
+    """The weights whose factors one of two releases swaps; None without any."""
     adapted = {weight.name for weight in other.adapted} & {weight.name for weight in own.adapted}
     names = sorted(
         name
@@ -156,7 +156,7 @@ def _size(weight: Adapted) -> tuple[int, float]:
 
 
 def _sizes_told(names: Sequence[str], theirs: Mapping[str, Adapted], ours: Mapping[str, Adapted]) -> list[str]:
-    """A part of the sentence for each pair of sizes, their own first, and how many pairs are left."""
+    """One part of the sentence per pair of sizes, and the number left."""
     groups: dict[tuple[int, float, int, float], list[str]] = {}
     for name in names:
         groups.setdefault((*_size(theirs[name]), *_size(ours[name])), []).append(name)
@@ -176,13 +176,13 @@ def _sizes_told(names: Sequence[str], theirs: Mapping[str, Adapted], ours: Mappi
 
 
 def _sentence(told: _Told, releases: Sequence[str]) -> str:
-    """The sentence about some releases, whose verbs agree with their number."""
+    """The sentence about some releases, verbs in number."""
     verbs = {verb: f"{verb}s" if len(releases) == 1 else verb for verb in _VERBS}
     return f"PEFT {_named(releases)} {told.verdict.format(**verbs)}{told.rest}"
 
 
 def _named(releases: Sequence[str]) -> str:
-    """`0.18.1 to 0.20.0` where there is none between them that is left out."""
+    """The releases in words: `0.18.1 to 0.20.0` where none is left out."""
     if len(releases) == 1:
         return releases[0]
     places = [COMPARED.index(release) for release in releases]

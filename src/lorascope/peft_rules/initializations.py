@@ -1,4 +1,4 @@
-"""What `init_lora_weights` does to a count, and which layers PEFT stops at for it (`update_layer`, per class of layer).
+"""Initializations: their effect on counts, and the layers they fit (`update_layer`).
 
 Initializations that decompose the base weight (PiSSA, OLoRA, LoftQ) give factors of no more rank than the weight has,
 while the layer keeps the rank that was asked for in its scale. MiCA freezes B. Unknown values raise, except on
@@ -32,7 +32,7 @@ CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def method_of(init: Init, release: Release) -> str:
-    """The initialization that a value names, `default` for PEFT's own ones, or empty where PEFT knows none."""
+    """The initialization that a value names, `default`, or empty if unknown."""
     if not init or init is True:
         return "default"
     if init.startswith("pissa"):
@@ -48,22 +48,22 @@ def method_of(init: Init, release: Release) -> str:
 
 
 def freezes_up(config: AdapterConfig, release: Release) -> bool:
-    """B does not train. Only this spelling makes PEFT freeze it; others take MiCA's values alone."""
+    """B does not train: only this spelling of MiCA freezes it."""
     return config.init_lora_weights == "mica" and release >= (0, 20)
 
 
 def kept_rank(method: str, rank: int, sides: tuple[int, int]) -> int:
-    """The rank that the factors of a linear layer have after its initialization."""
+    """The rank of a linear layer's factors after initialization."""
     return min(rank, *sides) if method in ("pissa", "olora", "loftq") else rank
 
 
 def swaps_sides(method: str, module: Module) -> bool:
-    """PEFT decomposes the weight as it is stored, so that the factors of a Conv1D have each other's side."""
+    """PEFT decomposes a Conv1D's weight as stored, which swaps the factors' sides."""
     return module.kind == "conv1d" and method in ("olora", "loftq")
 
 
 def refused_initialization(config: AdapterConfig) -> Diagnostic | None:
-    """Why LoraConfig refuses the initialization and its settings, or None."""
+    """Why LoraConfig refuses the initialization, or None."""
     init = config.init_lora_weights
     if init == "loftq" and not config.loftq_config:
         return reasons.LOFTQ_WITHOUT_CONFIG.about()
@@ -75,7 +75,7 @@ def refused_initialization(config: AdapterConfig) -> Diagnostic | None:
 def refused_module_initialization(
     config: AdapterConfig, release: Release, module: Module, rank: int, features: tuple[int, int]
 ) -> Diagnostic | None:
-    """Why PEFT cannot initialize the adapter of a module, or None.
+    """Why PEFT cannot initialize a module's adapter, or None.
 
     Args:
         config: The configuration.
@@ -113,7 +113,7 @@ def refused_module_initialization(
 def refused_parameter_initialization(
     config: AdapterConfig, release: Release, name: str, owner: Module, weight: Shape | None, rank: int
 ) -> Diagnostic | None:
-    """Why PEFT cannot initialize the adapter of a parameter, or None.
+    """Why PEFT cannot initialize a parameter's adapter, or None.
 
     Args:
         config: The configuration.
@@ -141,7 +141,7 @@ def refused_parameter_initialization(
 
 
 def refused_packed_initialization(name: str, init: Init, release: Release, packing: str) -> Diagnostic | None:
-    """Why PEFT cannot initialize the adapter of a quantized layer (`bnb` or `gptq`), or None."""
+    """Why PEFT cannot initialize a quantized layer's adapter (`bnb`, `gptq`), or None."""
     method = method_of(init, release)
     if method in _OF_NUMBERS or (packing == "gptq" and method in ("olora", "lora_ga")):
         return reasons.INITIALIZATION_PACKED.about(name, init=init)
@@ -165,7 +165,7 @@ def _refused_rank(name: str, init: Init, rank: int, features: tuple[int, int]) -
 
 
 def _refused_pissa(name: str, init: Init) -> Diagnostic | None:
-    """Of PiSSA's spellings, one is plain and one has a number of iterations."""
+    """PiSSA is spelled plain, or with a number of iterations."""
     if not isinstance(init, str) or not init.startswith("pissa") or init == "pissa":
         return None
     parts = init.split(_NITER)

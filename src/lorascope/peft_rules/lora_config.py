@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def peft_arguments(config: AdapterConfig) -> dict[str, object]:
-    """The keyword arguments of `peft.LoraConfig`, those at PEFT's default left out, lists sorted."""
+    """Keyword arguments of `peft.LoraConfig`, without defaults, lists sorted."""
     arguments: dict[str, object] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

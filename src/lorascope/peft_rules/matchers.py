@@ -96,7 +96,7 @@ class Match(enum.Enum):
 
 
 def default_targets(model_type: str, release: Release) -> str | frozenset[str] | None:
-    """What PEFT adapts by itself for a model type, or None where its table has no row."""
+    """PEFT's default targets for a model type, or None."""
     if model_type == "nemotron_h" and release >= (0, 20):  # The row came with 0.20.
         return frozenset(_NEMOTRON)
     if model_type == "gemma4" and release < (0, 19):  # The row came with 0.19.
@@ -121,7 +121,7 @@ def all_linear_targets(model: ModelMap, task_type: str | None) -> frozenset[str]
 
 
 def dotted_suffixes(name: str, parts: int | None = None) -> list[str]:
-    """The proper suffixes of a name that start after a dot, shortest first, at most `parts` parts long."""
+    """Proper suffixes after a dot, shortest first, at most `parts` parts long."""
     found: list[str] = []
     at = name.rfind(".")
     while at >= 0 and (parts is None or len(found) < parts):
@@ -131,14 +131,14 @@ def dotted_suffixes(name: str, parts: int | None = None) -> list[str]:
 
 
 class NameSet:
-    """List entries, matched as PEFT matches a list: the name itself, or its end after a dot."""
+    """List entries: each matches a name, or its end after a dot."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         self.entries = frozenset(entries)
         self._parts = max((entry.count(".") + 1 for entry in self.entries), default=0)
 
     def has(self, name: str) -> bool:
-        """The name is an entry or ends with one after a dot."""
+        """The name is an entry, or ends with one."""
         return name in self.entries or self.ends(name)
 
     def ends(self, name: str) -> bool:
@@ -158,7 +158,7 @@ class NameSet:
 
 
 class Substrings:
-    """Texts, any of which may be part of a name: as `any(text in name for text in texts)`, a list of thousands at once.
+    """A search for thousands of texts within names at once.
 
     Args:
         texts: Whatever a file holds in the place of the list.
@@ -203,7 +203,7 @@ class Substrings:
 
 
 class _SavedNames:
-    """The names that `modules_to_save` keeps free of adapters: the modules it names and everything below them.
+    """Modules that `modules_to_save` keeps free of adapters, with all below.
 
     PEFT puts one entry after the other raw into a regular expression, and stops at the first that matches. An entry
     that is one plain word is one component of the name.
@@ -257,7 +257,7 @@ class _SavedNames:
 
 
 class LayerFilter:
-    """`layers_to_transform` and `layers_pattern`: which layer a name is in, and whether that one is wanted."""
+    """`layers_to_transform` and `layers_pattern`: the layer of each name."""
 
     def __init__(
         self, layers: int | tuple[int, ...] | None, pattern: str | tuple[str, ...] | None, release: Release
@@ -290,7 +290,7 @@ class LayerFilter:
         return [rf"{start}{text}\.{index}\." for text in self._given]
 
     def index(self, name: str) -> int | None:
-        """The layer that PEFT reads from a name, or None if it finds none.
+        """The layer that PEFT reads from a name, or None.
 
         Raises:
             BadPatternError: A pattern that PEFT tries is no regular expression, or a group of it is in the way of the
@@ -339,7 +339,7 @@ class ModuleMatcher:
         self.layers = LayerFilter(config.layers_to_transform, config.layers_pattern, release)
 
     def match(self, name: str) -> Match:
-        """What the configuration says of a module name. The root is never asked for."""
+        """Match one module name; never the root's."""
         if self._exclude_pattern is not None and self._exclude_pattern.fullmatch(name):
             return Match.EXCLUDED
         if self._exclude_names is not None and self._exclude_names.has(name):
@@ -362,7 +362,7 @@ class ModuleMatcher:
 
 
 def condensed_targets(targets: frozenset[str], names: Sequence[str]) -> frozenset[str]:
-    """What PEFT makes of a long list: the shortest suffixes that tell its names from all others.
+    """Shorten a long list to the suffixes that tell its names apart.
 
     Args:
         targets: The list entries.
@@ -399,13 +399,13 @@ def condensed_targets(targets: frozenset[str], names: Sequence[str]) -> frozense
 
 
 def _by_suffixes(target: str) -> tuple[str, ...]:
-    """Orders names as the lists of their suffixes, shortest first, are ordered."""
+    """Sort key: the list of a name's suffixes, shortest first."""
     leaf, *words = reversed(target.split("."))
     return leaf, *(f"{word}." for word in words)
 
 
 def _growing_suffixes(name: str, longest: int | None = None) -> Iterator[str]:
-    """The suffixes of a name that start after a dot, shortest first, and the name; up to a length."""
+    """Suffixes after a dot, shortest first, then the name; up to a length."""
     at = name.rfind(".")
     while at >= 0:
         if longest is not None and len(name) - at - 1 > longest:
@@ -417,7 +417,7 @@ def _growing_suffixes(name: str, longest: int | None = None) -> Iterator[str]:
 
 
 def parameter_names(model: ModelMap) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """All parameters in `named_parameters()` order: owning module, full name, stored shape. The root owns "".
+    """All parameters in `named_parameters()` order: owner, full name, stored shape.
 
     A tensor that has several names appears under each of them.
     """

@@ -49,7 +49,7 @@ def names_in_the_end(entries: tuple[str, ...] | None, task_type: str | None) -> 
 
 
 class Endings:
-    """Texts that may end a name, looked up by their lengths: a list of thousands is tried at once."""
+    """Endings of names, looked up by their lengths."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = set(texts)
@@ -123,7 +123,7 @@ def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, 
 
 
 def _aliases(model: ModelMap, ends: Endings) -> list[str]:
-    """First names of modules that match under a second name: PEFT copies them again for it.
+    """Modules that match under a second name, which PEFT copies again.
 
     A module that is registered twice has one entry in the map; its second name shows in the names of its tensors.
     """

@@ -1,4 +1,4 @@
-"""PEFT's silent rewrite of a configuration for models whose experts transformers 5 fused (`_convert_peft_config_moe`).
+"""PEFT's silent rewrite for fused experts (`_convert_peft_config_moe`).
 
 The names of the old layout (`gate_proj`, `w1`, …) leave `target_modules` and come back in `target_parameters` as the
 names of the fused stacks. The rewrite goes by the last component of a name alone, so it also takes dense and shared
@@ -37,7 +37,7 @@ _MOST_LETTERS = 200
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Targets:
-    """What a configuration asks for, in the form in which PEFT goes on with it.
+    """A configuration's targets after the rewrite.
 
     Attributes:
         modules: A regular expression, list entries, or None where nothing was said.
@@ -57,7 +57,7 @@ class Targets:
 
 
 def rewritten_name(model: ModelMap, name: str, release: Release) -> str:
-    """The target parameter that PEFT makes of a name in `target_modules`, or an empty string if it leaves it alone.
+    """The target parameter that PEFT makes of a target module, or empty.
 
     A linear layer whose name is rewritten can only be adapted as the parameter `name.weight`.
     """
@@ -68,7 +68,7 @@ def rewritten_name(model: ModelMap, name: str, release: Release) -> str:
 
 
 def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, ...], release: Release) -> Targets:
-    """What PEFT goes on with after its rewrite; the configuration's own targets where the model needs none.
+    """Rewrite a configuration's targets as PEFT does; unchanged where the model needs no rewrite.
 
     Args:
         model: The map of the model.
@@ -79,29 +79,36 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
     Raises:
         BadPatternError: A string target is no regular expression.
     """
-    asked = config.target_modules
+    modules = config.target_modules
     given = Targets(
-        modules=frozenset(asked) if isinstance(asked, tuple) else asked,
+        modules=frozenset(modules) if isinstance(modules, tuple) else modules,
         parameters=None if config.target_parameters is None else frozenset(config.target_parameters),
         rank_pattern=config.rank_pattern,
         alpha_pattern=config.alpha_pattern,
     )
-    renamed = _RENAMED.get(model.moe_conversion)
-    if renamed is None or release < _FIRST_REWRITE:
+    if model.moe_conversion not in _RENAMED or release < _FIRST_REWRITE:
         return given
-    warnings: list[Diagnostic] = []
-    modules = given.modules
-    if isinstance(modules, str):
-        modules = _resolved_string(model, config, modules, saved, release)
-        if modules is None:
-            return given
-        in_letters = release < (0, 20)
-        reason = reasons.STRING_IN_LETTERS if in_letters else reasons.STRING_TO_NAMES
-        warnings.append(reason.about(pattern=str(config.target_modules)[:_MOST_LETTERS]))
-    elif modules is None:
-        modules = frozenset()
-        warnings.append(reasons.DEFAULT_REWRITTEN.about(model_type=model.model_type))
+    if isinstance(given.modules, frozenset):
+        return _without_old_names(model, config, given, given.modules, ())
+    if given.modules is None:
+        warning = reasons.DEFAULT_REWRITTEN.about(model_type=model.model_type)
+        return _without_old_names(model, config, given, frozenset(), (warning,))
+    names = _names_of_string(model, config, given.modules, saved, release)
+    if names is None:
+        return given
+    reason = reasons.STRING_IN_LETTERS if release < (0, 20) else reasons.STRING_TO_NAMES
+    return _without_old_names(model, config, given, names, (reason.about(pattern=given.modules[:_MOST_LETTERS]),))
 
+
+def _without_old_names(
+    model: ModelMap,
+    config: AdapterConfig,
+    given: Targets,
+    modules: frozenset[str],
+    warnings: tuple[Diagnostic, ...],
+) -> Targets:
+    """The targets with the old names moved to parameters."""
+    renamed = _RENAMED[model.moe_conversion]
     moved = {target: target.rpartition(".")[2] for target in modules if target.rpartition(".")[2] in renamed}
     halves = {old for old in moved.values() if renamed[old] == _FUSED}
     if len(halves) == 1:
@@ -113,27 +120,26 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
         return dataclasses.replace(given, refusal=refusal)
     ranks, alphas = dict(given.rank_pattern), dict(given.alpha_pattern)
     if halves:
-        # Assignment keeps the place of a key that the user gave himself, and appends it otherwise: his other keys win.
+        # Assignment keeps the place of the user's own key, and appends it otherwise: the user's other keys win.
         key = rf".*\.{re.escape(_FUSED)}"
         ranks[key] = config.r * _FUSED_HALVES
         alphas[key] = config.lora_alpha * _FUSED_HALVES
+    parameters = {renamed[old] for old in moved.values()}
     if moved:
-        new = tuple(sorted({renamed[old] for old in moved.values()}))
         reason = reasons.REWRITTEN_TWICE_THE_RANK if halves else reasons.REWRITTEN
-        warnings.append(reason.about(*sorted(moved), model_type=model.model_type, parameters=new, fused=_FUSED))
+        rewritten = reason.about(
+            *sorted(moved), model_type=model.model_type, parameters=tuple(sorted(parameters)), fused=_FUSED
+        )
+        warnings = (*warnings, rewritten)
     return Targets(
-        modules=modules - moved.keys(),
-        parameters=(given.parameters or frozenset()) | {renamed[old] for old in moved.values()},
-        rank_pattern=ranks,
-        alpha_pattern=alphas,
-        warnings=tuple(warnings),
+        modules - moved.keys(), (given.parameters or frozenset()) | parameters, ranks, alphas, None, warnings
     )
 
 
-def _resolved_string(
+def _names_of_string(
     model: ModelMap, config: AdapterConfig, pattern: str, saved: tuple[str, ...], release: Release
 ) -> frozenset[str] | None:
-    """The last name components that a string target stands for, or None where PEFT leaves the string alone."""
+    """The last components that a string target matches; None if PEFT keeps the string."""
     renamed = _RENAMED[model.moe_conversion]
     if release < (0, 20):
         # 0.19 makes a set of the string, which is the set of its letters.

@@ -1,4 +1,4 @@
-"""Regular expressions that others wrote: compiled once, and matched within a limit of time.
+"""Foreign regular expressions, compiled once and matched within a time limit.
 
 A pattern comes from a configuration, a trainer's file, the command line or the Hub, and Python's `re` may try one for
 years. One that provably takes few steps (`regex_costs`) is matched here; every other one in a second process that is
@@ -46,7 +46,7 @@ _MANY = "Give fewer or shorter patterns, or list the names of the modules."
 
 
 class BadPatternError(ValueError):
-    """A pattern of the configuration on which PEFT stops: no regular expression, or one whose group is no number.
+    """A pattern that PEFT stops at.
 
     Args:
         diagnostic: What is wrong.
@@ -58,19 +58,19 @@ class BadPatternError(ValueError):
 
 
 class PatternLimitError(LorascopeError):
-    """A pattern is too long, or takes too long to match."""
+    """A pattern that is too long or too slow."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FarMatch:
-    """What the second process found: as much of `re.Match` as anybody asks for."""
+    """A match of the second process, like `re.Match`."""
 
     text: str
     groups: tuple[str | None, ...]
     named: Mapping[str, str | None]
 
     def group(self, key: int | str = 0, /) -> str | None:
-        """The text of a group, by its number or name.
+        """The text of a group, by number or name.
 
         Raises:
             IndexError: There is no such group.
@@ -83,11 +83,12 @@ class FarMatch:
 
 
 Found = re.Match[str] | FarMatch
+Way = Literal["match", "fullmatch", "search"]
 Made = TypeVar("Made")
 
 
 class _Budget:
-    """What the patterns of one verb have taken so far, and what they found."""
+    """Time that one verb's patterns took, and their matches."""
 
     __slots__ = ("answers", "expected", "halfway", "here", "kept", "letters", "made", "model", "places", "there")
 
@@ -105,12 +106,12 @@ class _Budget:
         self.places: dict[str, int] = {}
 
     def expect(self, model: ModelMap) -> None:
-        """Other patterns will be matched with the names of a model's modules."""
+        """Expect matches with the names of a model's modules."""
         if self.model is not model:
             self.model, self.expected, self.places = model, (), {}
 
     def together(self, name: str) -> list[str]:
-        """A name, and those that will be asked for next."""
+        """A name and the ones expected next."""
         if self.model is not None and not self.expected:
             self.expected = [module.name for module in self.model.modules]
             self.places = {expected: place for place, expected in enumerate(self.expected)}
@@ -124,7 +125,7 @@ _NUMBERS = itertools.count(1)
 
 @contextlib.contextmanager
 def matching_time() -> Iterator[None]:
-    """One limit for all patterns within, unless there is one already."""
+    """Share one time limit among all patterns within."""
     if _BUDGET.get() is not None:
         yield
         return
@@ -147,14 +148,14 @@ def in_matching_time(verb: Verb) -> Verb:
 
 
 def expect_names_of(model: ModelMap) -> None:
-    """Tell whose modules patterns will be matched with, so that the second process is asked for many at once."""
+    """Announce the names to match, so the second process gets many at once."""
     budget = _BUDGET.get()
     if budget is not None:
         budget.expect(model)
 
 
 def made_once(setting: object, use: str, make: Callable[[], Made]) -> Made:
-    """What is made of a setting: once for all names that one verb matches with it, anew outside of any."""
+    """Make something of a setting once per verb."""
     budget = _BUDGET.get()
     if budget is None:
         return make()
@@ -165,9 +166,23 @@ def made_once(setting: object, use: str, make: Callable[[], Made]) -> Made:
     return made
 
 
+def _way(way: Way) -> Callable[[Pattern, str], Found | None]:
+    """The method of `re.Pattern` of that name, within the limits."""
+
+    def tried(pattern: Pattern, name: str) -> Found | None:
+        if pattern.here is None or len(name) > (pattern.longest_search if way == "search" else pattern.longest):
+            return _elsewhere(pattern, way, name)
+        begun = time.perf_counter()
+        match: Found | None = getattr(pattern.here, way)(name)
+        charge(pattern, begun)
+        return match
+
+    return tried
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
-    """A regular expression that compiles.
+    """A regular expression that compiles, with the methods of `re.Pattern`: each may raise PatternLimitError.
 
     Attributes:
         pattern: Its text.
@@ -185,48 +200,13 @@ class Pattern:
     longest: int
     longest_search: int
 
-    def match(self, name: str) -> Found | None:
-        """As `re.Pattern.match`.
-
-        Raises:
-            PatternLimitError: It takes too long.
-        """
-        if self.here is None or len(name) > self.longest:
-            return _elsewhere(self, "match", name)
-        begun = time.perf_counter()
-        found = self.here.match(name)
-        charge(self, begun)
-        return found
-
-    def fullmatch(self, name: str) -> Found | None:
-        """As `re.Pattern.fullmatch`.
-
-        Raises:
-            PatternLimitError: It takes too long.
-        """
-        if self.here is None or len(name) > self.longest:
-            return _elsewhere(self, "fullmatch", name)
-        begun = time.perf_counter()
-        found = self.here.fullmatch(name)
-        charge(self, begun)
-        return found
-
-    def search(self, name: str) -> Found | None:
-        """As `re.Pattern.search`.
-
-        Raises:
-            PatternLimitError: It takes too long.
-        """
-        if self.here is None or len(name) > self.longest_search:
-            return _elsewhere(self, "search", name)
-        begun = time.perf_counter()
-        found = self.here.search(name)
-        charge(self, begun)
-        return found
+    match = _way("match")
+    fullmatch = _way("fullmatch")
+    search = _way("search")
 
 
 def compiled(text: str, where: str = "") -> Pattern:
-    """A regular expression, ready to be matched within the limits.
+    """Compile a regular expression, to be matched within the limits.
 
     Args:
         text: The expression.
@@ -255,8 +235,8 @@ def compiled(text: str, where: str = "") -> Pattern:
     return Pattern(text, where, kept.number, kept.here, kept.longest, kept.longest_search)
 
 
-def cheap_matches(text: str, names: Iterable[str], way: Literal["match", "fullmatch", "search"]) -> list[str]:
-    """The names that a pattern of our own making matches; none where it is no expression, or may take long.
+def cheap_matches(text: str, names: Iterable[str], way: Way) -> list[str]:
+    """Names that our own pattern matches; none if it may take long.
 
     PEFT does not try such a pattern, so that its time must not keep anybody from knowing what PEFT does.
     """
@@ -320,7 +300,7 @@ def _shown(text: str) -> str:
 
 
 def charge(pattern: Pattern, begun: float) -> None:
-    """Add the time since `begun` (`time.perf_counter`) to what the verb's patterns took in this process.
+    """Charge the time since `begun` (`time.perf_counter`) to the verb's patterns.
 
     Raises:
         PatternLimitError: That is more than they may take.
@@ -329,7 +309,7 @@ def charge(pattern: Pattern, begun: float) -> None:
 
 
 def charge_for(text: str, where: str, begun: float) -> None:
-    """As `charge`, for texts that are looked for and are no regular expressions.
+    """Charge a search for plain texts, as `charge` does.
 
     Args:
         text: The last of them.
@@ -354,8 +334,8 @@ def charge_for(text: str, where: str, begun: float) -> None:
         )
 
 
-def _elsewhere(pattern: Pattern, way: str, name: str) -> Found | None:
-    """What a pattern finds in a name, asked of the second process."""
+def _elsewhere(pattern: Pattern, way: Way, name: str) -> Found | None:
+    """Match a name in the second process."""
     budget = _BUDGET.get()
     if budget is None:
         return _ask(pattern, way, (name,))[0]
@@ -370,8 +350,8 @@ def _elsewhere(pattern: Pattern, way: str, name: str) -> Found | None:
     return found[0]
 
 
-def _ask(pattern: Pattern, way: str, names: Sequence[str]) -> list[Found | None]:
-    """What a pattern finds in some names, or in the first of them where the others take long.
+def _ask(pattern: Pattern, way: Way, names: Sequence[str]) -> list[Found | None]:
+    """Match some names in the second process, or only the first if slow.
 
     Raises:
         BadPatternError: It is no regular expression.

@@ -1,4 +1,4 @@
-"""Every field of `peft.LoraConfig`, in PEFT's order: what the rules make of it, and since which release PEFT has it.
+"""Fields of `peft.LoraConfig` in PEFT's order, with coverage and first release.
 
 The tests hold the table to the fields of the installed PEFT, so that a new one cannot go by unseen.
 """
@@ -86,5 +86,5 @@ OPTIONS: Mapping[str, OptionRule] = {
 
 
 def uncovered_fields() -> tuple[str, ...]:
-    """The fields that the rules refuse wherever they are set."""
+    """Fields that the rules refuse wherever set."""
     return tuple(name for name, rule in OPTIONS.items() if rule.standing == "uncovered")

@@ -1,4 +1,4 @@
-"""How many parameters PEFT makes trainable. All counts are in scalars."""
+"""Counts of trainable parameters, in scalars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 class UncountableError(LorascopeError):
-    """A module whose features cannot be told, as of one whose weight is parametrized.
+    """A module without readable features, such as one with a parametrized weight.
 
     Args:
         diagnostic: Why.
@@ -30,19 +30,19 @@ class UncountableError(LorascopeError):
 
 
 def stored_shape(module: Module, parameter: str) -> Shape | None:
-    """The stored shape of one of a module's own parameters, or None if it has no such parameter."""
+    """The stored shape of a module's own parameter, or None."""
     return next((shape for name, shape in module.parameters if name == parameter), None)
 
 
 def read_shape(module: Module, parameter: str) -> Shape | None:
-    """The shape of a tensor as PEFT reads it: the one that a module computes, else the stored one, else None."""
+    """The shape as PEFT reads it: computed, else stored, else None."""
     return next((shape for name, shape in module.computed if name == parameter), None) or stored_shape(
         module, parameter
     )
 
 
 def in_and_out(module: Module) -> tuple[int, int]:
-    """In and out features of a module that PEFT can adapt, as its own `(in, out)`.
+    """In and out features of an adaptable module.
 
     Raises:
         UncountableError: The module's kind is not one of those, or its weight is not to be seen.
@@ -97,7 +97,7 @@ class Factors:
 
 
 def module_factors(module: Module, rank: int, config: AdapterConfig, release: Release) -> Factors:
-    """The tensors of an adapter of a rank on a module.
+    """The factors of an adapter on a module.
 
     A convolution's A is a full convolution whatever its groups, its B a 1x1 one with the groups of the layer. A
     `MultiheadAttention` gets an adapter on its fused input projection and another on its output projection, always
@@ -130,7 +130,7 @@ def module_factors(module: Module, rank: int, config: AdapterConfig, release: Re
 
 
 def parameter_factors(shape: Shape, rank: int, owner: Module, config: AdapterConfig, release: Release) -> Factors:
-    """The tensors of an adapter of a rank on a 2-D or 3-D parameter; the rank of a 3-D one is per expert.
+    """The factors on a 2-D or 3-D parameter, with the rank per expert.
 
     Initializations that need a weight take that of the module around, whatever the parameter is.
     """
@@ -148,7 +148,7 @@ def parameter_factors(shape: Shape, rank: int, owner: Module, config: AdapterCon
 
 
 class Tensors:
-    """The model's tensors under their first names, so that a tied one is counted once."""
+    """The model's tensors, each tied one counted once."""
 
     def __init__(self, model: ModelMap) -> None:
         self._first = {name: group[0] for group in model.ties for name in group}
@@ -169,7 +169,7 @@ class Tensors:
         return self._owned.get(module, [])
 
     def below(self, modules: Iterable[str]) -> Mapping[str, set[str]]:
-        """The tensors of each module and of everything below it."""
+        """The tensors of each module and all below."""
         found: dict[str, set[str]] = {module: set() for module in modules}
         for name in self._modules if found else ():
             tensors = self._owned.get(name)
@@ -188,7 +188,7 @@ class Tensors:
 
 
 def may_train_base(model: ModelMap, config: AdapterConfig, release: Release) -> bool:
-    """Whether `trained_biases` can find anything at all: cheap to ask, where finding out is not."""
+    """A cheap test: False if `trained_biases` would find nothing."""
     if config.bias != "none":
         return True
     return release < (0, 21) and any("lora_" in name for _, name, _ in parameter_names(model))
@@ -197,7 +197,7 @@ def may_train_base(model: ModelMap, config: AdapterConfig, release: Release) -> 
 def trained_biases(
     model: ModelMap, config: AdapterConfig, adapted: Iterable[str], tensors: Tensors, release: Release
 ) -> set[str]:
-    """The base model's own tensors that `bias` makes trainable, under their first names.
+    """The base model's tensors that `bias` trains, by first name.
 
     Args:
         model: The map of the model.

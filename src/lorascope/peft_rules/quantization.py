@@ -1,4 +1,4 @@
-"""What PEFT can do with weights that are stored quantized, and how the model must be loaded for it.
+"""PEFT on quantized checkpoints: what it adapts, and how to load them.
 
 The words for kinds of quantization are those of `lorascope.sources.checkpoint.quantization.unpack`. Measured with PEFT 0.19 to 0.21 and
 transformers 5.23, as `docs/quantized.md` tells.
@@ -97,7 +97,7 @@ _LIMITS = (
 
 
 def why_not_quantized(kind: Kind, quantization: str) -> str:
-    """Why PEFT cannot adapt a weight that is stored like this, in one or two sentences with the next step.
+    """Why PEFT cannot adapt a weight stored like this; empty if it can.
 
     Args:
         kind: What PEFT would see in it.
@@ -117,7 +117,7 @@ def why_not_quantized(kind: Kind, quantization: str) -> str:
 
 
 def quantized_needs(quantization: str, kind: Kind = "linear") -> str:
-    """What must be installed for PEFT to adapt a weight that is stored like this, and how its model must be loaded.
+    """What to install, and how to load the model, for such a weight.
 
     Args:
         quantization: How it is stored, as `Stored.quantization` says it.

@@ -1,4 +1,4 @@
-"""Which rank and which alpha a name gets from `rank_pattern` and `alpha_pattern`."""
+"""Ranks and alphas by name: `rank_pattern` and `alpha_pattern`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENDING = re.compile(r"(?<![\\\w-])((?:[\w-]|\\\.)+)\$?\Z")
 
 
 class PatternTable(Generic[Number]):
-    r"""`rank_pattern` or `alpha_pattern`: the first key, in the order given, that matches the end of a name.
+    r"""`rank_pattern` or `alpha_pattern`: the first key that matches a name's end.
 
     PEFT (`get_pattern_key`) tries `(.*\.)?(key)$` for key after key. A plan may carry a key per weight, so keys that
     are plain names are looked up instead of tried: an unescaped dot stands for any character, which is why a name is
@@ -53,7 +53,7 @@ class PatternTable(Generic[Number]):
         shapes.setdefault((wild, anchored), {}).setdefault(text, []).append(place)
 
     def key(self, name: str) -> str | None:
-        """The key that PEFT uses for a name, or None.
+        """The key that PEFT uses for a name.
 
         PEFT compiles a key when it tries it, so that a bad one behind the key that matches does no harm.
 
@@ -72,12 +72,12 @@ class PatternTable(Generic[Number]):
         return next(self._regular_places(name, self._regular, best), best) if self._regular else best
 
     def value(self, name: str, default: Number) -> Number:
-        """The number for a name: of the first key that matches it, or the default."""
+        """The number of the first key that matches, or the default."""
         key = self.key(name)
         return default if key is None else self._patterns[key]
 
     def unmatched(self, names: Iterable[str]) -> list[str]:
-        """The keys that match none of the names, whether or not an earlier key was used for them.
+        """Keys that match none of the names, shadowed or not.
 
         A key that is no regular expression is none of them (`bad`).
         """
@@ -95,7 +95,7 @@ class PatternTable(Generic[Number]):
         return sorted(self._keys[place] for place in left)
 
     def bad(self) -> list[tuple[str, BadPatternError]]:
-        """The keys that are no regular expressions, with what is wrong with each."""
+        """Keys that are not regular expressions, with their errors."""
         found = []
         for place, _ in self._regular:
             try:
@@ -105,7 +105,7 @@ class PatternTable(Generic[Number]):
         return found
 
     def _regular_places(self, name: str, regular: Iterable[tuple[int, str]], end: int) -> Iterator[int]:
-        """The places before `end` of keys that match, which are compiled and tried one after the other."""
+        """The places before `end` of matching keys, tried one by one."""
         length, begun, regex = len(name), time.perf_counter(), None
         for place, ending in regular:
             if place >= end:
@@ -138,7 +138,7 @@ class PatternTable(Generic[Number]):
                     yield from keys.get(masked(name[start:], wild), ())
 
     def _starts(self, name: str) -> list[int]:
-        """Where a literal key can begin in a name: at its start and after a dot, by whichever are fewer."""
+        """Where a literal key can begin in a name."""
         if len(self._literal) <= _FEW_LENGTHS:
             starts = [len(name) - length for length in self._literal]
             return [start for start in starts if start == 0 or (start > 0 and name[start - 1] == ".")]
@@ -146,7 +146,7 @@ class PatternTable(Generic[Number]):
 
 
 def _ending(key: str) -> str:
-    """What every name that a key matches ends with; empty where that is not plain to see."""
+    """The ending of all names that a key matches; empty if unclear."""
     if _BRANCHES_OR_FLAGS.search(key):
         return ""
     found = _ENDING.search(key)

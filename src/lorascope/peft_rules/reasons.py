@@ -1,4 +1,4 @@
-"""Every reason for which PEFT refuses a configuration, warns about it, or does silently what few people mean."""
+"""Reasons for which PEFT refuses a configuration, warns, or surprises silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds on the steps of a regular expression, from its text alone.
+"""Bounds on a regular expression's steps, from its text.
 
 Python's `re` tries every way to split a name among the repeats of a pattern: `(([a-z]+)+)+X` takes 2ⁿ steps on n
 letters. The bound here is a polynomial in the name's length, for patterns whose repeats hold one character each; whatever
@@ -59,7 +59,7 @@ class _UnboundedError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Steps:
-    """An upper bound on the steps of one match, as a polynomial in the length of the name.
+    """A bound on one match's steps: a polynomial in the name's length.
 
     Attributes:
         coefficients: Lowest degree first; empty where there is no bound.
@@ -68,7 +68,7 @@ class Steps:
     coefficients: _Steps
 
     def longest(self, *, search: bool = False) -> int:
-        """The longest name that may be tried without a limit of time, or -1.
+        """The longest name to try without a time limit, or -1.
 
         Args:
             search: The pattern is tried from every place of the name.
@@ -78,7 +78,7 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Item:
-    """A part of a sequence: a text, a single character of several, an edge, a repeat or a group.
+    """A part of a sequence: text, character class, edge, repeat or group.
 
     Attributes:
         cost: Steps to try it once from one place.
@@ -98,7 +98,7 @@ class _Item:
 
 
 def steps_of(pattern: str) -> Steps:
-    """How many steps one match of a pattern takes at most."""
+    """Bound the steps of one match."""
     if len(pattern) > _LONGEST_PATTERN or not pattern.isascii():
         return Steps(())
     start = found.end() if (found := _FLAGS.match(pattern)) else 0
@@ -109,12 +109,12 @@ def steps_of(pattern: str) -> Steps:
 
 
 def compiles_at_once(pattern: str) -> bool:
-    """Compiling it takes no time worth speaking of and gives no warning, whatever its steps."""
+    """Compiling it is quick and gives no warning, whatever its steps."""
     return len(pattern) <= _COMPILED_HERE and pattern.isascii() and not _COMPILED_ELSEWHERE.search(pattern)
 
 
 class _Reader:
-    """Reads a pattern from left to right, in time linear in its length."""
+    """Reads a pattern left to right, in linear time."""
 
     def __init__(self, pattern: str, at: int, *, exact: bool) -> None:
         self._pattern = pattern
@@ -129,7 +129,7 @@ class _Reader:
         return cost
 
     def _branches(self, depth: int) -> tuple[_Steps, _Steps, tuple[str, ...]]:
-        """The cost, the ways and the leads of branches, up to a closing bracket or the end."""
+        """Cost, ways and leads of branches, up to a bracket or the end."""
         if depth > _DEEPEST:
             raise _UnboundedError
         cost, ways = _NONE, _NONE
@@ -183,7 +183,7 @@ class _Reader:
         return [_literal(text[:-1]), quantified] if len(text) > 1 else [quantified]
 
     def _quantified(self, one: str, *, literal: bool = False) -> _Item | None:
-        """A repeat of one character, or None where no quantifier follows."""
+        """A repeat of one character, or None without a quantifier."""
         bounds = self._bounds()
         if bounds is None:
             return None
@@ -197,7 +197,7 @@ class _Reader:
         )
 
     def _bounds(self) -> tuple[int, int | None] | None:
-        """Of the quantifier that follows, which is read; None if none does."""
+        """Read the quantifier that follows, if any."""
         found = _QUANTIFIER.match(self._pattern, self._at)
         if found is None:
             if self._pattern.startswith("{", self._at):
@@ -235,7 +235,7 @@ class _Reader:
         return _Item(cost=_sum(cost, _ONE), ways=_sum(ways, _ONE))
 
     def _sequence(self, items: Sequence[_Item]) -> tuple[_Steps, _Steps]:
-        """The cost and the ways of items one after the other."""
+        """Cost and ways of consecutive items."""
         cost, ways = _NONE, _ONE
         for place, item in enumerate(items):
             cost = _sum(cost, _product(ways, item.cost))
@@ -251,7 +251,7 @@ def _literal(text: str) -> _Item:
 
 
 def _leads(items: Sequence[_Item], place: int) -> tuple[str, ...]:
-    """Texts of which one begins whatever stands at a place of a sequence; nothing if nobody knows."""
+    """Texts that can begin at a place of a sequence; empty if unknown."""
     lead = ""
     for item in items[place : place + 4]:
         if item.text is None:
@@ -265,7 +265,7 @@ def _leads(items: Sequence[_Item], place: int) -> tuple[str, ...]:
 
 
 def _ways_before(item: _Item, leads: tuple[str, ...]) -> _Steps:
-    """In how many places a repeat can end where one of these texts must follow."""
+    """The number of places where a repeat can end before these texts."""
     if all(lead and not _holds(item.holds, lead[0]) for lead in leads):
         return _ONE
     apart = _apart(leads)
@@ -287,7 +287,7 @@ def _holds(one: str, letter: str) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def _apart(leads: tuple[str, ...]) -> int:
-    """How far apart two places are at least at which any of these texts stand."""
+    """The least distance between two places where these texts stand."""
     shortest = min(map(len, leads), default=1)
     for shift in range(1, shortest):
         for first in leads:
@@ -300,7 +300,7 @@ def _apart(leads: tuple[str, ...]) -> int:
 
 
 def _at_once(texts: Iterable[str]) -> int:
-    """How many of these texts can stand at one place at most: each begins the next."""
+    """The most texts that can stand at one place."""
     most, chain = 0, list[str]()
     for text in sorted(texts):
         while chain and not text.startswith(chain[-1]):

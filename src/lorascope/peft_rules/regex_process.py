@@ -1,4 +1,4 @@
-"""A second Python that matches regular expressions, so that a match can be ended when its time is up.
+"""A second Python for slow regular expressions, ended when time is up.
 
 Nothing else ends one: `re` looks for signals alone, which a library must not catch and a thread cannot. The process is
 started when the first pattern needs it, kept for the next, ended with the time of a match, and with this process.
@@ -70,7 +70,7 @@ class NoProcessError(Exception):
 
 
 class RegexProcess:
-    """The process, and what it has been told so far."""
+    """The process, and the patterns it knows."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -81,7 +81,7 @@ class RegexProcess:
         self.started = 0
 
     def ask(self, number: int, pattern: str, way: str, names: Sequence[str], seconds: float) -> dict[str, Any] | None:
-        """What the process finds, or None where its time is up, or it died of the pattern.
+        """Matches of the process; None if it was too slow or died.
 
         Args:
             number: The pattern's, by which the process keeps it.
@@ -171,14 +171,14 @@ class RegexProcess:
                 process.stdin.close()
 
     def _forget(self) -> None:
-        """In a copy of this process: the other one is not its own."""
+        """Forget the process in a fork, which does not own it."""
         if self._process is not None:
             self._process.returncode = 0  # It is nobody to wait for.
         self._process, self._lock = None, threading.Lock()
 
 
 def _read(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[bytes]) -> None:
-    """Hands on every line of a process, and an empty one at its end."""
+    """Pass on every line of a process, and an empty one at its end."""
     assert process.stdout is not None
     with process.stdout as lines:
         for line in lines:

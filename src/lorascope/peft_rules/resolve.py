@@ -1,4 +1,4 @@
-"""What PEFT does with a configuration on a model: everything of this folder together."""
+"""All of PEFT's rules together: what it does with a configuration."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Res
 
 
 class _Resolver:
-    """One run of PEFT's `inject_adapter`, step by step in its order."""
+    """One run of PEFT's `inject_adapter`, in its order."""
 
     def __init__(self, model: ModelMap, config: AdapterConfig, release: Release) -> None:
         self.model = model
@@ -105,7 +105,7 @@ class _Resolver:
         )
 
     def _check_tying(self, targets: moe_rewrite.Targets) -> None:
-        """`ensure_weight_tying` changes nothing here: no embedding that shares its weight is targeted or saved."""
+        """Refuse `ensure_weight_tying` where it would change anything."""
         if not self.config.ensure_weight_tying or not token_rows.tied_modules(self.model):
             return
         if isinstance(targets.modules, str):
@@ -217,7 +217,7 @@ class _Resolver:
             raise RefusalError(reasons.TOO_LARGE.about(name))
 
     def _check_options(self, module: Module, rank: int) -> None:
-        """The variant and the initialization that are asked for go with this module and this rank."""
+        """Check variant and initialization against a module and rank."""
         config, release = self.config, self.release
         features = parameter_count.in_and_out(module)
         if module.kind == "linear" and (packing := variants.packing_of(module)):
@@ -260,7 +260,7 @@ class _Resolver:
     # Parameters.
 
     def _fan_in_fan_out(self) -> bool:
-        """The setting after the modules are done: PEFT flips it for each linear layer and each Conv1D it meets."""
+        """The setting after all modules: each linear layer and Conv1D flips it."""
         state = self.config.fan_in_fan_out
         for module in self.adapted_modules:
             if module.kind in ("linear", "conv1d"):
@@ -289,7 +289,7 @@ class _Resolver:
             self.warnings.append(reasons.LAYERS_IGNORED_BY_PARAMETERS.about())
 
     def _parameter_places(self) -> Iterator[tuple[Module | None, str, tuple[int, ...]]]:
-        """Every parameter that PEFT comes by: owner (None for the model itself), name and shape.
+        """All parameters that PEFT visits: owner (None for the root), name, shape.
 
         What a parametrized module computes is among them, and so are the factors of the adapters made before, whose
         names may end as the entries do.
@@ -346,7 +346,7 @@ class _Resolver:
         self._warn_of_broken(module, name)
 
     def _check_owner(self, module: Module, name: str) -> None:
-        """The module of a parameter carries no adapter that is in the way."""
+        """Check that no adapter on the owner is in the way."""
         owner = module.name
         if owner in self._wrapped_modules:
             raise RefusalError(reasons.TWICE.about(name, owner=owner))
@@ -435,7 +435,7 @@ class _Resolver:
                 self.warnings.append(reasons.TIED.about(*sorted(set(hit)), others=others))
 
     def _save(self) -> tuple[tuple[str, ...], int]:
-        """The saved modules, and the trainable parameters beside the adapters: theirs and the biases."""
+        """The saved modules, and the trainable parameters outside the adapters."""
         config = self.config
         entries = modules_to_save.names_in_the_end(config.modules_to_save, config.task_type)
         saved = modules_to_save.copied_modules(self.model, entries, self.wraps)
@@ -476,7 +476,7 @@ class _Resolver:
             self.warnings.append(reasons.SAVED_UNMATCHED.about(*absent))
 
     def _check_copies(self, saved: set[str]) -> None:
-        """`modules_to_save` copies nothing that holds a tensor of a computation, which deepcopy refuses."""
+        """Refuse copies of computed tensors, as deepcopy does."""
         for module in self.model.modules if saved else ():
             if "uncopyable" in module.traits and (
                 module.name in saved or any(a in saved for a in _ancestors(module.name))
@@ -484,7 +484,7 @@ class _Resolver:
                 raise RefusalError(reasons.SAVED_UNCOPYABLE.about(module.name))
 
     def _check_biases(self) -> None:
-        """`bias="lora_only"` finds parameters: the flag that recurrent layers call `bias` makes PEFT raise."""
+        """Refuse modules whose `bias` is a flag, as in recurrent layers."""
         if not self.config.bias.endswith("_only"):
             return
         for name in self.wraps:

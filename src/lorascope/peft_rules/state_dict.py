@@ -1,4 +1,4 @@
-"""Which tensors PEFT writes for a configuration, under which names and in which shapes (`get_peft_model_state_dict`).
+"""Tensors of a saved adapter (`get_peft_model_state_dict`).
 
 Restates PEFT 0.21.2, `utils/save_and_load.py`, `tuners/tuners_utils.py` (`_get_adapter_state_dict`) and the shapes that
 `tuners/lora/layer.py` and `dora.py` give their factors. Names are those of the file: the adapter's own name (`default`)
@@ -72,7 +72,7 @@ class SavedTensors:
 
 
 def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution, peft: str = "0.21.2") -> SavedTensors:
-    """The tensors that `save_pretrained` of PEFT 0.21.2 writes, for the weights that a release adapts.
+    """The tensors that `save_pretrained` of PEFT 0.21.2 writes.
 
     Args:
         model: The map of the model.
@@ -97,7 +97,7 @@ def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution
 def base_tensor_names(
     model: ModelMap, config: AdapterConfig, resolution: Resolution, peft: str = "0.21.2"
 ) -> frozenset[str]:
-    """The names, as in `saved_tensors`, of the base model's own parameters that are not saved with a copied module.
+    """Names of the base model's parameters outside of copied modules.
 
     A tensor of such a name in an adapter's file is loaded over the base model's.
 
@@ -109,7 +109,7 @@ def base_tensor_names(
 
 
 class _Saving:
-    """One configuration on one model, with the wrappers that PEFT puts around its modules."""
+    """One configuration on one model, with PEFT's wrappers."""
 
     def __init__(self, model: ModelMap, config: AdapterConfig, adapted: Iterable[Adapted], peft: str) -> None:
         self.model = model
@@ -145,7 +145,7 @@ class _Saving:
             self.exact = False  # PEFT then copies the whole model by its own name for it
 
     def _aliases(self, entries: tuple[str, ...]) -> Iterator[str]:
-        """Second names of modules, under which PEFT copies them again."""
+        """Second names of modules, which PEFT copies again."""
         for name in dict.fromkeys(name for group in self.model.ties for name in group):
             owner = name.rpartition(".")[0]
             if entries and owner and owner not in self.model.module_by_name and owner.endswith(entries):
@@ -154,7 +154,7 @@ class _Saving:
     # Names.
 
     def path(self, name: str) -> str:
-        """A module's name in the wrapped model, that of the outermost wrapper where it has some itself."""
+        """A module's name in the wrapped model, with the outermost wrapper."""
         if not self.wraps:
             return name
         found, at = "", -1
@@ -169,13 +169,13 @@ class _Saving:
         return f"{self.path(owner)}{WRAPPED * self.wraps.get(owner, 0)}.{leaf}" if dot else leaf
 
     def copy_above(self, name: str) -> str:
-        """The saved module that a name lies in, the outermost; empty if none."""
+        """The outermost saved module around a name, or empty."""
         return next((copy for copy in self.copies if name == copy or name.startswith(f"{copy}.")), "")
 
     # Tensors.
 
     def all(self) -> Iterator[SavedTensor]:
-        """Everything, in no order; a name may come twice, with the same tensor."""
+        """All tensors, unordered; equal ones may repeat."""
         for module, rank in self.modules:
             yield from self._module_factors(module, rank)
         for owner, parameters in self.parameters.items():
@@ -235,7 +235,7 @@ class _Saving:
             yield SavedTensor(f"{stem}.token_adapter.trainable_tokens_delta", shape, "rows", name)
 
     def base(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Every parameter of the base model under each of its names."""
+        """All base parameters, under each of their names."""
         shapes = {name: shape for _, name, shape in parameter_names(self.model)}
         yield from shapes.items()
         for group in self.model.ties:
@@ -273,7 +273,7 @@ class _Saving:
                 yield SavedTensor(f"{PREFIX}{self.place(f'{name}.{leaf}')}", shape, "base", name)
 
     def _vocabulary_targeted(self) -> bool:
-        """PEFT finds an embedding among the targets, by the name alone, so that it saves the base weights as well."""
+        """An embedding is targeted by name, so PEFT saves base weights too."""
         asked = self._targets()
         if isinstance(asked, str):
             pattern = compiled(asked)
@@ -282,7 +282,7 @@ class _Saving:
         return asked is not None and any(name in asked for name in _VOCABULARY)
 
     def _targets(self) -> str | frozenset[str] | None:
-        """`target_modules` as PEFT has them once it has rewritten, expanded and shortened them."""
+        """`target_modules` after PEFT rewrote, expanded and shortened them."""
         saved = modules_to_save.names_before_matching(self.config.modules_to_save, self.config.task_type)
         asked = moe_rewrite.converted_targets(self.model, self.config, saved, self.release).modules
         if asked is None:

@@ -82,7 +82,7 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
 
 
 def tied_modules(model: ModelMap) -> frozenset[str]:
-    """The modules that share the input embeddings' weight, without those embeddings."""
+    """Other modules that share the input embeddings' weight."""
     weight = f"{model.input_embeddings}.weight"
     owners = {name.rpartition(".")[0] for group in model.ties if weight in group for name in group}
     return frozenset(owners - {model.input_embeddings})
@@ -91,7 +91,7 @@ def tied_modules(model: ModelMap) -> frozenset[str]:
 def _tied_entries(
     model: ModelMap, config: AdapterConfig, asked: Mapping[str, tuple[int, ...]], tied: frozenset[str]
 ) -> tuple[frozenset[str], Diagnostic | None]:
-    """The entries that PEFT passes over because their module shares the embeddings' rows, and why it stops at others."""
+    """Tied entries that PEFT skips, and why it stops at others."""
     if len(asked) < 2 or not tied:
         return frozenset(), None
     same = [

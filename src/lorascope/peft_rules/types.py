@@ -11,7 +11,7 @@ from lorascope.peft_rules.diagnostics import Diagnostic
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """The keyword arguments of `peft.LoraConfig` that decide what is adapted and how much it costs.
+    """Keyword arguments of `peft.LoraConfig` that decide targets and cost.
 
     Field names and defaults are PEFT's. `target_modules` as a string is one regular expression (or `all-linear`),
     as a tuple a list of names. Patterns keep their order, because PEFT takes the first key that matches.
@@ -54,7 +54,7 @@ class AdapterConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Adapted:
-    """One weight that PEFT adapts under a configuration, as PEFT would do it.
+    """One adapted weight, as PEFT would adapt it.
 
     Attributes:
         name: Module name, or `module.parameter` for a target parameter.

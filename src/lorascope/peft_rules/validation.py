@@ -1,4 +1,4 @@
-"""What PEFT refuses before it looks for the first module: the settings among themselves, and the class of the model."""
+"""Refusals before the first module: settings, and the model's class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 
 def refused_settings(model: ModelMap, config: AdapterConfig, release: Release) -> Diagnostic | None:
-    """Why PEFT refuses this configuration on any weights of this model; None if it does not."""
+    """Why PEFT refuses these settings on this model, or None."""
     if model.refusal:
         return reasons.UNWRAPPABLE.about(why=model.refusal)
     if config.task_type is not None and config.task_type not in _TASK_TYPES:

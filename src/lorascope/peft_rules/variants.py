@@ -1,4 +1,4 @@
-"""PEFT's variants of an adapter: which kinds of layers take which, and what they add to it (`tuners/lora/variants.py`).
+"""PEFT's variants: the layers they fit, and what they add (`tuners/lora/variants.py`).
 
 A configuration may ask for several, and PEFT composes none: more than one raises on every layer. Up to 0.19 each layer
 decides in code of its own; only DoRA's rules are told for those releases.
@@ -49,7 +49,7 @@ _VELORA_STARTS = ("batch_average_once", "batch_average", "random")
 
 
 def requested(config: AdapterConfig, release: Release) -> tuple[str, ...]:
-    """The variants that a configuration asks for, by the names of their fields."""
+    """The variants that a configuration sets, by field name."""
     found = [name for name in _SETTINGS if getattr(config, name) is not None]
     if config.use_dora:
         found.append("use_dora")
@@ -61,20 +61,20 @@ def requested(config: AdapterConfig, release: Release) -> tuple[str, ...]:
 
 
 def packing_of(module: Module) -> str:
-    """Whose layer PEFT finds in place of a linear one: `bnb`, `gptq` (AWQ too), or empty for PyTorch's own."""
+    """The library of a quantized linear layer: `bnb`, `gptq` (AWQ too), or empty."""
     if module.quantization.startswith("bnb") or module.class_name in _BNB:
         return "bnb"
     return "gptq" if module.quantization.startswith(("gptq", "awq")) else ""
 
 
 def ignored_variant(config: AdapterConfig, module: Module, release: Release) -> str:
-    """The variant that PEFT passes over without a word on this layer, or empty."""
+    """The variant that PEFT silently ignores on this layer, or empty."""
     names = requested(config, release)
     return names[0] if len(names) == 1 and names[0] in _PASSED_OVER and packing_of(module) == "bnb" else ""
 
 
 def packed_not_covered(config: AdapterConfig, module: Module, release: Release) -> Diagnostic | None:
-    """Why the rules do not cover what is asked of a packed layer, or None."""
+    """Why the rules do not cover a packed layer, or None."""
     packing = packing_of(module)
     options = requested(config, release)
     rare = tuple(name for name in options if name not in ("use_dora", "alora_invocation_tokens"))
@@ -86,7 +86,7 @@ def packed_not_covered(config: AdapterConfig, module: Module, release: Release) 
 
 
 def refused_option(config: AdapterConfig, release: Release) -> Diagnostic | None:
-    """The first field that is set and that a release does not have; None if there is none."""
+    """The first option that is too new for a release, or None."""
     defaults = AdapterConfig()
     for name, rule in OPTIONS.items():
         if release < rule.since and getattr(config, name, None) != getattr(defaults, name, None):
@@ -95,13 +95,13 @@ def refused_option(config: AdapterConfig, release: Release) -> Diagnostic | None
 
 
 def variants_not_covered(config: AdapterConfig, release: Release) -> Diagnostic | None:
-    """Why the rules do not cover the variants that a configuration asks for under a release, or None."""
+    """Why the rules do not cover the variants, or None."""
     rare = tuple(name for name in requested(config, release) if name not in ("use_dora", "mica"))
     return reasons.VARIANTS_NOT_COVERED.about(options=rare) if rare and release < (0, 20) else None
 
 
 def refused_variants(config: AdapterConfig) -> Diagnostic | None:
-    """Why PEFT refuses the settings of variants and initializations by themselves, or None."""
+    """Why PEFT refuses the variants' own settings, or None."""
     return next(filter(None, _refused_settings(config)), None)
 
 
@@ -147,7 +147,7 @@ def _number(value: object) -> bool:
 def refused_variant(
     config: AdapterConfig, release: Release, module: Module, rank: int, features: tuple[int, int]
 ) -> Diagnostic | None:
-    """Why a module does not take the variants that are asked for, or None."""
+    """Why a module does not take the variants, or None."""
     options = requested(config, release)
     if not options:
         return None
@@ -204,7 +204,7 @@ def _looked_for(settings: Mapping[str, Any], side: str) -> Substrings:
 
 
 def _block_factor(settings: Mapping[str, Any], name: str) -> str:
-    """Which factor of a module BD-LoRA makes block-diagonal: `a`, `b`, `both` or neither. Patterns are parts of the name."""
+    """The factor that BD-LoRA makes block-diagonal: `a`, `b`, `both` or neither."""
     begun = time.perf_counter()
     down, up = (_looked_for(settings, side).within(name) for side in ("a", "b"))
     charge_for(name, "use_bdlora", begun)
@@ -212,14 +212,14 @@ def _block_factor(settings: Mapping[str, Any], name: str) -> str:
 
 
 def blocks_of(config: AdapterConfig, module: Module) -> tuple[str, int]:
-    """The factor of a module that is block-diagonal, `a`, `b` or neither, and its number of blocks."""
+    """The block-diagonal factor, `a`, `b` or neither, and its blocks."""
     if config.use_bdlora is None or module.kind != "linear" or packing_of(module):
         return "", 1
     return _block_factor(config.use_bdlora, module.name), config.use_bdlora.get("nblocks", 1)
 
 
 def extra_count(config: AdapterConfig, module: Module, rank: int) -> int:
-    """What a variant trains of a linear layer beside both factors; DoRA's magnitude is counted where the sides are."""
+    """Parameters that a variant adds to both factors, without DoRA's magnitude."""
     if packing_of(module):
         return 0
     if config.kasa_config is not None:
@@ -230,6 +230,6 @@ def extra_count(config: AdapterConfig, module: Module, rank: int) -> int:
 
 
 def refused_parameter_variant(config: AdapterConfig, release: Release, name: str) -> Diagnostic | None:
-    """Why the variants that are asked for do not go with a target parameter, or None."""
+    """Why the variants do not go with a target parameter, or None."""
     options = requested(config, release)
     return reasons.VARIANT_OF_PARAMETER.about(name, option=options[0]) if options else None
