@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorascope.checks.config_findings import (
     adapter_file_findings,
@@ -17,6 +17,7 @@ from lorascope.checks.context import CheckContext
 from lorascope.checks.inputs import CheckInput, read_check_input
 from lorascope.checks.rules.origins import note_origins
 from lorascope.checks.rules.servers import report_unservable
+from lorascope.checks.setting_syntax import SettingSyntax
 from lorascope.checks.types import Check
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
@@ -29,6 +30,9 @@ from lorascope.plans.arguments import require_kinds, require_map
 from lorascope.plans.verify import adapter_config, verify
 from lorascope.servers.types import Serving
 from lorascope.trainers.known_keys import known_keys, unknown_key_findings
+
+if TYPE_CHECKING:
+    from lorascope.trainers.protocol import Trainer
 
 # The most findings of one code and severity that are listed: a file may have one for every line.
 _MOST_OF_A_CODE = 20
@@ -126,7 +130,9 @@ def _check_trainer(model: ModelMap, given: CheckInput, peft: str, serve: str) ->
             hint="Leave out --serve, or check the adapter_config.json that it is converted to.",
         )
     config = outcome.config or AdapterConfig()
-    context = CheckContext(model, config, outcome.resolution, given.where, trainer.peft or NEWEST)
+    context = CheckContext(
+        model, config, outcome.resolution, given.where, trainer.peft or NEWEST, syntax=_syntax(trainer)
+    )
     findings = [*settings.findings, *outcome.findings]
     findings += configuration_findings(context) if outcome.config is not None else trainer_findings(context)
     # What else a trainer writes into its adapter_config.json is not among what its room reads.
@@ -134,6 +140,11 @@ def _check_trainer(model: ModelMap, given: CheckInput, peft: str, serve: str) ->
     return _result(
         context, findings, given.notes, config=outcome.config, peft=trainer.peft, trainer=title, serving=serving
     )
+
+
+def _syntax(trainer: Trainer) -> SettingSyntax:
+    """How a trainer writes PEFT's settings."""
+    return SettingSyntax(trainer.title, "python" if trainer.form == "json" else trainer.form, trainer.keys or None)
 
 
 def _serving(context: CheckContext, server: str, extras: Mapping[str, Any] | None) -> Serving | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.entries import TargetEntries, match_entries
+from lorascope.checks.setting_syntax import SettingSyntax
 from lorascope.checks.suggestions import MOST_SPELLED
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import count_endings
@@ -40,6 +41,7 @@ class CheckContext:
         tensors: The tensors of the adapter's file by name; None where none were read.
         targets: The target entries, where they are not those of `config`.
         resolved: `resolution` is what PEFT's rules make of `config`; a trainer may have changed more.
+        syntax: How the checked tool writes its settings.
     """
 
     model: ModelMap
@@ -51,6 +53,7 @@ class CheckContext:
     tensors: Mapping[str, Tensor] | None = None
     targets: TargetEntries | None = None
     resolved: bool = False
+    syntax: SettingSyntax = SettingSyntax()
 
     @cached_property
     def entries(self) -> TargetEntries:
@@ -134,6 +137,14 @@ class CheckContext:
     def resolve_with(self, **changes: Any) -> Resolution:
         """What PEFT does with the configuration after some changes."""
         return resolve(self.model, dataclasses.replace(self.config, **changes), self.release_name)
+
+    def setting(self, key: str, value: Any) -> str:
+        """A setting to paste, in the checked tool's own keys."""
+        return self.syntax.write(key, value)
+
+    def parameters_setting(self, names: Iterable[str]) -> str:
+        """The setting that adapts parameters, and the dropout that they need."""
+        return f"{self.setting('target_parameters', list(names))} with {self.setting('lora_dropout', 0)}"
 
     def without_entries(self) -> CheckContext:
         """The same result, of targets that are not PEFT's."""

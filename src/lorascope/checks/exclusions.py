@@ -7,10 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.checks.context import CheckContext, adapted_sizes
-from lorascope.checks.phrases import in_quotes
 from lorascope.checks.suggestions import pattern_of, plain_pattern, planning_command
 from lorascope.errors import LorascopeError
-from lorascope.foreign_text import literal
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER
 from lorascope.peft_rules.addresses import peft_name, weight_of
@@ -70,8 +68,7 @@ def excluding_fix(context: CheckContext, adapted: Sequence[str], modules: Sequen
         return "Nothing to do if only they are meant; otherwise name other weights."
     for value in _candidates(context, modules, wanted):
         if adapted_sizes(context.resolve_with(exclude_modules=value)) == wanted:
-            shown = literal(value) if isinstance(value, str) else f"[{in_quotes(value)}]"
-            return f"To leave {them} out, set exclude_modules={shown}."
+            return f"To leave {them} out, set {context.setting('exclude_modules', value)}."
     if arguments := _other_targets(context, wanted):
         return f"To leave {them} out, set {arguments}."
     return f"To leave {them} out, name what you mean, or generate it: {planning_command(context.model)}"
@@ -81,6 +78,8 @@ def _candidates(
     context: CheckContext, modules: Sequence[str], wanted: Mapping[str, object]
 ) -> Iterator[str | tuple[str, ...]]:
     """Values of `exclude_modules` to try: last words, then branches."""
+    if not context.syntax.has("exclude_modules"):
+        return
     given = context.config.exclude_modules
     leaves = tuple(dict.fromkeys(name.rpartition(".")[2] for name in modules))
     if len(leaves) == 1 and not leaves[0].isdecimal() and not (given and isinstance(given, str)):
@@ -109,12 +108,13 @@ def _other_targets(context: CheckContext, sizes: Mapping[str, tuple[int, float]]
     given = peft_arguments(config)
     if arguments["r"] != config.r or (config.exclude_modules and "exclude_modules" not in arguments):
         return ""
-    changes = [
-        f"{key}={json.dumps(arguments[key])}"
-        for key in _TARGET_KEYS
-        if key in arguments and arguments[key] != given.get(key)
-    ]
-    text = ", ".join(changes)
+    changes = [key for key in _TARGET_KEYS if key in arguments and arguments[key] != given.get(key)]
+    if not all(map(context.syntax.has, changes)):
+        return ""
+    if context.syntax.keys is None:
+        text = ", ".join(f"{key}={json.dumps(arguments[key])}" for key in changes)
+    else:
+        text = " and ".join(context.setting(key, arguments[key]) for key in changes)
     return text if len(text) <= _MOST_LETTERS else ""
 
 

@@ -165,9 +165,9 @@ def fix_for_place(context: CheckContext, place: Place, command: str, purpose: st
     """Settings that adapt a place, or the command that writes them."""
     ways = []
     if place.modules:
-        ways.append(f"{in_quotes(place.modules)} in target_modules")
+        ways.append(f"{in_quotes(place.modules)} in {context.syntax.name('target_modules')}")
     if place.parameters:
-        ways.append(f"target_parameters=[{in_quotes(place.parameters)}] with lora_dropout=0")
+        ways.append(context.parameters_setting(place.parameters))
     parameters = [weight for weight in place.weights if as_parameter(context.model, weight)]
     if (parameters and not place.parameters) or (len(parameters) < len(place.weights) and not place.modules):
         return f"{purpose}, generate it: {command}" if purpose else f"Generate it: {command}"

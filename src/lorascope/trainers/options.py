@@ -80,6 +80,11 @@ class Schema:
         self.options: Mapping[str, Option] = {option.name: option for option in options}
         self.defaults: Mapping[str, Any] = {option.name: option.default for option in options}
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """Arguments of `peft.LoraConfig`, with the trainer's keys for them."""
+        return {option.peft: option.name for option in self.options.values() if option.peft}
+
     def read(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The options among the values, converted, and faults; other keys are dropped."""
         settings: dict[str, Any] = {}

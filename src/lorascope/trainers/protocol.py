@@ -102,6 +102,7 @@ class Trainer:
         read: Reads a configuration, given its text and what messages call it; raises LorascopeError with every fault.
         resolve: Applies its own search for targets, then PEFT's rules where it uses PEFT; raises LorascopeError if the
             configuration uses something that the rules do not cover.
+        keys: Arguments of `peft.LoraConfig`, with its own keys for them.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Trainer:
     write: Callable[[Plan, Job], str]
     read: Callable[[str, str], TrainerConfig]
     resolve: Callable[[ModelMap, TrainerConfig], Outcome]
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def unsupported(self, plan: Plan) -> tuple[Unsupported, ...]:
         """Everything in a plan that the trainer's configuration cannot express."""

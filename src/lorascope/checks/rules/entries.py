@@ -151,7 +151,7 @@ def _tried_exclusions(context: CheckContext) -> str:
             return _TAKE_OUT
         names.append(leaf)
         refusal = context.resolve_with(exclude_modules=tuple(names)).refusal
-    return _TAKE_OUT if refusal else f"Set exclude_modules=[{in_quotes(names)}]; PEFT takes the rest."
+    return _TAKE_OUT if refusal else f"Set {context.setting('exclude_modules', names)}; PEFT takes the rest."
 
 
 def _layers_within(context: CheckContext, entry: Entry) -> str:
@@ -165,11 +165,11 @@ def _layers_within(context: CheckContext, entry: Entry) -> str:
     if wanted:
         ways.append(f"name the layers: {in_quotes(context.module_entries(set(wanted)) or _last_words(wanted))}")
     if parameters:
-        shown = in_quotes(context.parameter_entries(parameters) or parameters[:_MOST_NAMED])
-        ways.append(f"use target_parameters=[{shown}] with lora_dropout=0")
+        names = context.parameter_entries(parameters) or parameters[:_MOST_NAMED]
+        ways.append(f"use {context.parameters_setting(names)}")
     if not ways:
         leaf = entry.refused[0].name.rpartition(".")[2]
-        ways = [f"take it out; to train it in full, set modules_to_save=[{literal(leaf)}]"]
+        ways = [f"take it out; to train it in full, set {context.setting('modules_to_save', [leaf])}"]
     text = ", and ".join(ways)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -205,7 +205,7 @@ def find_digit_names(context: CheckContext) -> Iterator[Finding]:
             owners = listed((literal(module.name) for module in layers), _MOST_NAMED)
             fix = f"Use a longer name for the layers you mean: {owners}."
         else:
-            fix = f"To adapt that layer, name what is in it and set layers_to_transform=[{number}]."
+            fix = f"To adapt that layer, name what is in it and set {context.setting('layers_to_transform', [int(number)])}."
         yield DIGIT_NAME.finding("target_modules", message, fix, "error" if entry.refused else "warning")
 
 
@@ -218,7 +218,7 @@ def find_default_targets(context: CheckContext) -> Iterator[Finding]:
     warnings = context.warnings_of("default-targets")
     for warning in warnings:
         if config.target_parameters:
-            fix = "Set target_modules=[] if the parameters alone are meant."
+            fix = f"Set {context.setting('target_modules', [])} if the parameters alone are meant."
             yield DEFAULT_TARGETS.finding("target_modules", warning, fix)
         elif form == "none":
             yield DEFAULT_TARGETS.finding("target_modules", warning, _query_and_value(context))

@@ -66,8 +66,8 @@ def _no_effect(context: CheckContext, text: str, targets: list[str]) -> tuple[st
     """Why an exclusion takes nothing out, and what to write."""
     is_string = isinstance(context.config.exclude_modules, str)
     if not is_string and any(sign in text for sign in "*?+[](){}|\\^$"):
-        return _regex_in_list(text, targets)
-    answer = _part_of_names(text, targets) if is_string else _below(context, text, targets)
+        return _regex_in_list(context, text, targets)
+    answer = _part_of_names(context, text, targets) if is_string else _below(context, text, targets)
     if answer is not None:
         return answer
     matches = [name for name in context.module_names if name == text or name.endswith(f".{text}")]
@@ -78,23 +78,26 @@ def _no_effect(context: CheckContext, text: str, targets: list[str]) -> tuple[st
     return f"{context.model.model} has no such module.", question or _TAKE_OUT
 
 
-def _regex_in_list(text: str, targets: list[str]) -> tuple[str, str]:
+def _regex_in_list(context: CheckContext, text: str, targets: list[str]) -> tuple[str, str]:
     why = "List entries are names or their endings, never regular expressions."
     for whole in (text, f".*{text}.*"):
         if matches := cheap_matches(whole, targets, "fullmatch"):
             what = "a string, " if whole == text else ""
             return (
                 why,
-                f"Set {what}exclude_modules={literal(whole)}, which takes out {plural(len(matches), 'target')}.",
+                f"Set {what}{context.setting('exclude_modules', whole)}, which takes out {plural(len(matches), 'target')}.",
             )
     return why, f"As an expression it would exclude nothing either. {_TAKE_OUT}"
 
 
-def _part_of_names(text: str, targets: list[str]) -> tuple[str, str] | None:
+def _part_of_names(context: CheckContext, text: str, targets: list[str]) -> tuple[str, str] | None:
     why = "A string is one regular expression for the whole name."
     for whole in (f"(.*[.])?{text}", f"(.*[.])?{text}[.].*", f".*{text}.*"):
         if matches := cheap_matches(whole, targets, "fullmatch"):
-            return why, f"Set exclude_modules={literal(whole)}, which takes out {plural(len(matches), 'target')}."
+            return (
+                why,
+                f"Set {context.setting('exclude_modules', whole)}, which takes out {plural(len(matches), 'target')}.",
+            )
     return None
 
 
@@ -109,7 +112,7 @@ def _below(context: CheckContext, text: str, targets: list[str]) -> tuple[str, s
     whole = "|".join(([pattern_of(others)] if others else []) + [below])
     if len(whole) > LONGEST_PATTERN:
         return why, f"Use {literal(below)} in a string with the other entries: it takes out {len(matches)} targets."
-    return why, f"Set exclude_modules={literal(whole)}, which takes out {len(matches)} of these targets."
+    return why, f"Set {context.setting('exclude_modules', whole)}, which takes out {len(matches)} of these targets."
 
 
 @finds(EXCLUDE_UNMATCHED)

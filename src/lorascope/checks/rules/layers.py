@@ -73,7 +73,7 @@ def find_layers_with_string(context: CheckContext) -> Iterator[Finding]:
         leaves = dict.fromkeys(NUMBER.sub("", name).rpartition(".")[2] for name in linear)
         endings = tuple(leaf for leaf in leaves if leaf)[:MOST_SPELLED]
     words = re.findall(r"\w+", str(context.config.target_modules)[-_LONGEST_TAIL:])
-    fix = f"Use a list: target_modules=[{in_quotes(endings or words[-1:])}]."
+    fix = f"Use a list: {context.setting('target_modules', endings or words[-1:])}."
     if context.entries.form == "string":
         fix += " Or name the layers in the expression and leave layers_to_transform out."
     yield LAYERS_WITH_STRING.finding("target_modules", context.refusal, fix)
@@ -137,7 +137,7 @@ def _pattern_fix(context: CheckContext, names: Sequence[str]) -> str:
     )
     for word in itertools.islice(words, _MOST_TRIED):
         if word != context.config.layers_pattern and context.resolve_with(layers_pattern=word).adapted:
-            return f'Set layers_pattern="{word}".'
+            return f"Set {context.setting('layers_pattern', word)}."
     return f"Name the layers in the targets instead, or generate them: {planning_command(context.model)}"
 
 
@@ -230,7 +230,7 @@ def find_wrong_indices(context: CheckContext) -> Iterator[Finding]:
             f"PEFT reads the wrong layer index from {listed(other, _MOST_NAMED)}: it finds {number} where the layer is "
             f"{layer}."
         )
-        fix = 'Set layers_pattern to the word before the layer number, such as layers_pattern="layers".'
+        fix = 'Set layers_pattern to the word before the layer number, such as "layers".'
         yield LAYERS_PATTERN.finding("layers_pattern", message, fix)
 
 
@@ -256,7 +256,7 @@ def find_unrestricted_parameters(context: CheckContext) -> Iterator[Finding]:
     message = (
         f"PEFT adapts {listed(beyond, _MOST_NAMED)} all the same: layers_to_transform does not apply to parameters."
     )
-    fix = f"Put the layers into the names: target_parameters=[{in_quotes(spelled)}]."
+    fix = f"Put the layers into the names: {context.setting('target_parameters', spelled)}."
     yield LAYERS_IGNORED.finding(_SETTING, message, fix)
 
 

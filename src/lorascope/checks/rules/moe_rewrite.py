@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.name_meanings import place_of_weights
-from lorascope.checks.phrases import in_quotes, joined, places, plural
+from lorascope.checks.phrases import joined, places, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding
@@ -91,7 +91,7 @@ def _halves(context: CheckContext) -> Finding:
     entries = place_of_weights(context, stacks).parameters if stacks else ()
     fix = "Name both halves, or neither."
     if entries:
-        fix += f" For the experts alone: target_parameters=[{in_quotes(entries)}] with lora_dropout=0."
+        fix += f" For the experts alone: {context.parameters_setting(entries)}."
     return MOE_REWRITE.finding(_SETTING, context.refusal, fix, "error")
 
 
@@ -111,7 +111,7 @@ def _fix(context: CheckContext, lost: list[Weight], others: list[Weight]) -> str
     ways = []
     place = place_of_weights(context, lost)
     if place.parameters and any(as_parameter(context.model, weight) for weight in lost):
-        ways.append(f"To adapt them, set target_parameters=[{in_quotes(place.parameters)}] with lora_dropout=0.")
+        ways.append(f"To adapt them, set {context.parameters_setting(place.parameters)}.")
     if others:
         routers = all(weight.role.block == "router" for weight in others)
         what = "the router" if routers else listed((weight.name for weight in others), 1)

@@ -36,13 +36,13 @@ def find_biases(context: CheckContext) -> Iterator[Finding]:
     """Biases that are refused, unmergeable, or the base model's."""
     config = context.config
     if context.refused_as("bias"):
-        fix = 'Set bias="none", "all" or "lora_only".'
+        fix = f'Set {context.setting("bias", "none")}, "all" or "lora_only".'
         if context.refusal and context.refusal.reason is EMBEDDING_BIAS:
-            fix = "Set lora_bias=False, or leave embeddings out."
+            fix = f"Set {context.setting('lora_bias', False)}, or leave embeddings out."
         yield BIAS.finding("bias", context.refusal, fix, "error")
         return
     for warning in context.warnings_of("bias"):
-        fix = "Set lora_bias=False, or keep the adapter unmerged."
+        fix = f"Set {context.setting('lora_bias', False)}, or do not merge the adapter."
         if warning.names:
             fix = "Write the full name of the weight: entries match every parameter whose name ends with them."
         where = listed(warning.names, 2) if warning.names else "lora_bias"
@@ -55,13 +55,19 @@ def find_biases(context: CheckContext) -> Iterator[Finding]:
     trained = trained_biases(context.model, config, owners, tensors, context.release)
     setting = f"bias={literal(config.bias, 200)}"
     if not trained:
-        yield BIAS.finding("bias", f"{setting} trains nothing: none of these layers has a bias.", 'Set bias="none".')
+        yield BIAS.finding(
+            "bias",
+            f"{setting} trains nothing: none of these layers has a bias.",
+            f"Set {context.setting('bias', 'none')}.",
+        )
         return
     message = (
         f"{setting} trains {len(trained)} biases of the base model ({tensors.size(trained):,} parameters), so the model "
         "changes even with the adapter switched off."
     )
-    yield BIAS.finding("bias", message, 'Nothing to do if that is meant; otherwise set bias="none".')
+    yield BIAS.finding(
+        "bias", message, f"Nothing to do if that is meant; otherwise set {context.setting('bias', 'none')}."
+    )
 
 
 @finds(CONDENSED)
@@ -85,7 +91,9 @@ def find_condensed(context: CheckContext) -> Iterator[Finding]:
 def find_refused_dora(context: CheckContext) -> Iterator[Finding]:
     """DoRA that PEFT refuses."""
     if context.refused_as("dora"):
-        yield DORA.finding("use_dora", context.refusal, "Set use_dora=False, or leave these layers out.")
+        yield DORA.finding(
+            "use_dora", context.refusal, f"Set {context.setting('use_dora', False)}, or leave these layers out."
+        )
 
 
 @finds(DROPOUT)

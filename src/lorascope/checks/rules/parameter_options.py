@@ -24,13 +24,17 @@ def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
     if not context.refused_as("parameters-options"):
         return
     config, entries = context.config, context.entries
-    settings = {
-        f"lora_dropout={config.lora_dropout:g}": ("lora_dropout=0.0", bool(config.lora_dropout)),
-        "use_dora=True": ("use_dora=False", config.use_dora),
-        "lora_bias=True": ("lora_bias=False", config.lora_bias),
-        "fan_in_fan_out=True": ("fan_in_fan_out=False", config.fan_in_fan_out),
+    # Each with what it is and what it must be.
+    present = {
+        key: values
+        for key, values in {
+            "lora_dropout": (f"{config.lora_dropout:g}", 0.0),
+            "use_dora": ("True", False),
+            "lora_bias": ("True", False),
+            "fan_in_fan_out": ("True", False),
+        }.items()
+        if getattr(config, key)
     }
-    present = [setting for setting, (_, is_set) in settings.items() if is_set]
     if not present:
         fix = "Adapt either the Conv1D layers or the parameters."
         yield PARAMETERS_OPTIONS.finding("target_parameters", context.refusal, fix)
@@ -41,7 +45,7 @@ def find_parameter_options(context: CheckContext) -> Iterator[Finding]:
     if rewritten and not given:
         subject += f" ({in_quotes(rewritten)} on this model type)"
     verb = "do" if len(present) > 1 or len(given) != 1 else "does"
-    message = f"{subject} {verb} not go with {' and '.join(present)}."
-    fix = f"Set {', '.join(off for off, is_set in settings.values() if is_set)}"
+    message = f"{subject} {verb} not go with {' and '.join(f'{key}={value}' for key, (value, _) in present.items())}."
+    fix = f"Set {', '.join(context.setting(key, needed) for key, (_, needed) in present.items())}"
     fix += f", or take {in_quotes(rewritten or given)} out." if rewritten or given else "."
-    yield PARAMETERS_OPTIONS.finding(", ".join(setting.partition("=")[0] for setting in present), message, fix)
+    yield PARAMETERS_OPTIONS.finding(", ".join(present), message, fix)

@@ -82,7 +82,7 @@ def find_invalid_ranks(context: CheckContext) -> Iterator[Finding]:
             f"{consequence}"
         )
         words = list(dict.fromkeys(_last_word(key) for key in zero))
-        fix = f"To leave weights out, set exclude_modules=[{some_in_quotes(words)}]."
+        fix = f"To leave weights out, set {context.setting('exclude_modules', words)}."
         yield RANK_INVALID.finding("rank_pattern", message, fix, "error" if refused else "warning")
     if refused and not explained:
         groups = context.refusal.values.get("groups", "its groups") if context.refusal else ""
@@ -224,7 +224,7 @@ def find_odd_scales(context: CheckContext) -> Iterator[Finding]:
     config, adapted = context.config, context.resolution.adapted
     largest = max((weight.scale for weight in adapted), default=None)
     alpha = f"lora_alpha={config.lora_alpha:g}"
-    usual = f"Set lora_alpha={config.r} or {2 * config.r}"
+    usual = f"Set {context.setting('lora_alpha', config.r)} or {2 * config.r}"
     if largest == 0:
         message = f"{alpha} multiplies every adapter by 0: training changes nothing."
         yield SCALE.finding("lora_alpha", message, f"{usual}.", "error")

@@ -39,7 +39,11 @@ FROZEN = Rule("frozen", "warning", "inference_mode freezes the adapter", "Nothin
 def find_refused_options(context: CheckContext) -> Iterator[Finding]:
     """Rare options that PEFT refuses."""
     for rule, where, fix in (
-        (INITIALIZATION, "init_lora_weights", "Set init_lora_weights=True, or leave out what it does not fit."),
+        (
+            INITIALIZATION,
+            "init_lora_weights",
+            f"Set {context.setting('init_lora_weights', True)}, or leave out what it does not fit.",
+        ),
         (VARIANT, "variant", "Set one variant, and only on layers that it fits; leave the others at None."),
         (TOKENS, "trainable_token_indices", "Name an embedding of the model and rows that it has, each once."),
         (OPTION_RELEASE, "version", "Update PEFT (pip install -U peft), or leave the option out."),
@@ -55,10 +59,10 @@ def find_doubtful_options(context: CheckContext) -> Iterator[Finding]:
         "initialization": (
             INITIALIZATION,
             "init_lora_weights",
-            "Nothing to do if that is meant; otherwise set init_lora_weights=True.",
+            f"Nothing to do if that is meant; otherwise set {context.setting('init_lora_weights', True)}.",
         ),
         "variant": (VARIANT, "variant", "Load the model without quantization, or leave the variant out."),
-        "frozen": (FROZEN, "inference_mode", "Set inference_mode=False to train."),
+        "frozen": (FROZEN, "inference_mode", f"Set {context.setting('inference_mode', False)} to train."),
     }
     for warning in context.resolution.warnings:
         if warning.code in answers:

@@ -138,7 +138,7 @@ def _head(context: CheckContext, weights: Sequence[Weight]) -> Finding:
     message = f"The {kinds} {'are' if ' and ' in kinds else 'is'} adapted{share}."
     if context.model.head == "sequence-classification" and "classifier" in kinds:
         message += " It is new and random, so it needs full training, not a low-rank change."
-        fix = 'Set task_type="SEQ_CLS": PEFT then trains it in full and saves it.'
+        fix = f"Set {context.setting('task_type', 'SEQ_CLS')}: PEFT then trains it in full and saves it."
     else:
         fix = fix_without(context, weights)
     return HEAD.finding(places(weights), message, fix, _severity(context, weights))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.phrases import in_quotes
 from lorascope.checks.rule import Rule, finds
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal
@@ -29,7 +28,7 @@ def find_task_types(context: CheckContext) -> Iterator[Finding]:
     model, given = context.model, context.config.task_type
     if context.refused_as("task-type"):
         usual = task_type(model)
-        fix = f'Set task_type="{usual}".' if usual and usual != given else "Leave task_type out."
+        fix = f"Set {context.setting('task_type', usual)}." if usual and usual != given else "Leave task_type out."
         if context.refusal and context.refusal.reason is WRAPPER_TOO_OLD:
             fix = "Update PEFT (pip install -U peft), or leave task_type out."
         yield TASK_TYPE.finding("task_type", context.refusal, fix, "error")
@@ -46,7 +45,7 @@ def find_task_types(context: CheckContext) -> Iterator[Finding]:
         )
         fix = "Add the name of the head to modules_to_save."
         if unsaved_heads(model):
-            fix = f"Set modules_to_save=[{in_quotes(unsaved_heads(model))}] too."
+            fix = f"Set {context.setting('modules_to_save', unsaved_heads(model))} too."
         yield TASK_TYPE.finding("task_type", message, fix)
 
 
@@ -60,5 +59,6 @@ def _random_head(context: CheckContext, heads: list[str]) -> Finding:
     given = context.config.task_type
     setting = f"task_type is {literal(given, 200)}" if given else "task_type is missing"
     message = f"{setting}: {name}, which is new in {context.model.architecture}, {state} and is not saved in full."
-    fix = f'Set task_type="{task}", or modules_to_save=["{name}"].' if heads else f'Set task_type="{task}".'
+    fix = f"Set {context.setting('task_type', task)}"
+    fix += f", or {context.setting('modules_to_save', [name])}." if heads else "."
     return TASK_TYPE.finding("task_type", message, fix)

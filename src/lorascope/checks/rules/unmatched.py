@@ -16,7 +16,7 @@ from lorascope.checks.name_meanings import (
     meanings_of,
     selector_of,
 )
-from lorascope.checks.phrases import cut, in_quotes, places, plural, some_in_quotes
+from lorascope.checks.phrases import cut, in_quotes, places, plural
 from lorascope.checks.rule import Rule, finds
 from lorascope.checks.suggestions import (
     LONGEST_PATTERN,
@@ -142,7 +142,7 @@ def _parameter_string(context: CheckContext, text: str) -> Finding:
     names = context.parameter_names
     matches = _named(text, names) or cheap_matches(text, names, "fullmatch")
     endings = context.parameter_entries(matches) if matches else ()
-    fix = f"Use a list of names: target_parameters=[{in_quotes(endings or (text,))}]."
+    fix = f"Use a list of names: {context.setting('target_parameters', endings or (text,))}."
     return STRING_NOT_LIST.finding("target_parameters", context.refusal, fix)
 
 
@@ -173,7 +173,7 @@ def _string_of_names(context: CheckContext, text: str, words: Sequence[str], sev
         return STRING_NOT_LIST.finding("target_modules", message, f'Use "{ALL_LINEAR}".', severity)
     known = NameSet(words)
     hits = {word for name in context.model.module_by_name for word in known.hits(name)}
-    fix = f"Use a list: target_modules=[{some_in_quotes(words)}]."
+    fix = f"Use a list: {context.setting('target_modules', words)}."
     for word in [word for word in words if word not in hits][:MOST_SPELLED]:
         answer = _module_answer(context, word)
         why = answer.why or _known_why(context, [word], answer)
@@ -211,7 +211,7 @@ def _module_answer(context: CheckContext, text: str) -> _Answer:
         why = f'"{ALL_LINEAR}" works only as a string, not in a list.'
         others = any(entry.text != text for entry in context.entries.modules) and context.entries.form != "string"
         also = " It covers the other entries, which are linear layers too." if others else ""
-        return _Answer(NO_MATCH, why, f'Use target_modules="{ALL_LINEAR}".{also}')
+        return _Answer(NO_MATCH, why, f"Use {context.setting('target_modules', ALL_LINEAR)}.{also}")
     if _OPERATORS.search(text):
         return _Answer(REGEX_IN_LIST, *_regex(context, text))
     return (
@@ -230,7 +230,7 @@ def _bare_parameter(context: CheckContext, text: str) -> _Answer | None:
     names = [name for name in names if (owner := owners.get(name.rpartition(".")[0])) and owner.kind == "other"]
     if not names or meanings_of(text):
         return None
-    fix = f"Use target_parameters=[{in_quotes(context.parameter_entries(names) or (text,))}] with lora_dropout=0."
+    fix = f"Use {context.parameters_setting(context.parameter_entries(names) or (text,))}."
     return _Answer(NO_MATCH, f"It is a parameter here, in {listed(names, 2)}, not a module.", fix)
 
 
@@ -257,7 +257,7 @@ def _regex(context: CheckContext, text: str) -> tuple[str, str]:
     pattern = "|".join(ways)
     if len(pattern) > LONGEST_PATTERN:
         return why, f"Generate the targets: {planning_command(model)}"
-    return why, f"Use one string instead of the list: target_modules={literal(pattern)}."
+    return why, f"Use one string instead of the list: {context.setting('target_modules', pattern)}."
 
 
 def _is_pattern(text: str) -> bool:

@@ -9,7 +9,7 @@ its `freeze_mm_modules`, on models of many architectures. Only read: that traini
 from __future__ import annotations
 
 from lorascope.trainers.axolotl.files import read_axolotl, unsupported_by_axolotl, write_axolotl
-from lorascope.trainers.axolotl.schema import PEFT, RELEASE, TITLE
+from lorascope.trainers.axolotl.schema import PEFT, RELEASE, SCHEMA, TITLE
 from lorascope.trainers.axolotl.targets import resolve_axolotl
 from lorascope.trainers.protocol import Trainer
 
@@ -38,4 +38,5 @@ AXOLOTL = Trainer(
     write=write_axolotl,
     read=read_axolotl,
     resolve=resolve_axolotl,
+    keys=SCHEMA.keys,
 )

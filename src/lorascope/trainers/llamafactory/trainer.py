@@ -14,7 +14,7 @@ from lorascope.trainers.llamafactory.files import (
     unsupported_by_llamafactory,
     write_llamafactory,
 )
-from lorascope.trainers.llamafactory.schema import PEFT, RELEASE, TITLE
+from lorascope.trainers.llamafactory.schema import PEFT, RELEASE, SCHEMA, TITLE
 from lorascope.trainers.llamafactory.targets import resolve_llamafactory
 from lorascope.trainers.protocol import Trainer
 
@@ -43,4 +43,5 @@ LLAMAFACTORY = Trainer(
     write=write_llamafactory,
     read=read_llamafactory,
     resolve=resolve_llamafactory,
+    keys=SCHEMA.keys,
 )

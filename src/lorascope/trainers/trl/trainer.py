@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lorascope.trainers.protocol import Trainer
 from lorascope.trainers.trl.files import read_trl, unsupported_by_trl, write_trl
-from lorascope.trainers.trl.schema import PEFT, RELEASE, TITLE
+from lorascope.trainers.trl.schema import PEFT, RELEASE, SCHEMA, TITLE
 from lorascope.trainers.trl.targets import resolve_trl
 
 TRL = Trainer(
@@ -26,4 +26,5 @@ TRL = Trainer(
     write=write_trl,
     read=read_trl,
     resolve=resolve_trl,
+    keys=SCHEMA.keys,
 )

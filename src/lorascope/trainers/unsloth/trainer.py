@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from lorascope.trainers.protocol import Trainer
 from lorascope.trainers.unsloth.files import read_unsloth, unsupported_by_unsloth, write_unsloth
-from lorascope.trainers.unsloth.schema import CLASSES, PEFT, RELEASE, TITLE
+from lorascope.trainers.unsloth.schema import CLASSES, PEFT, RELEASE, SCHEMA, TITLE
 from lorascope.trainers.unsloth.targets import resolve_unsloth
 
 UNSLOTH = Trainer(
@@ -27,4 +27,5 @@ UNSLOTH = Trainer(
     write=write_unsloth,
     read=read_unsloth,
     resolve=resolve_unsloth,
+    keys=SCHEMA.keys,
 )
