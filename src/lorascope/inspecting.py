@@ -277,7 +277,7 @@ def _may_exist(path: str) -> bool:
 
 
 def _of_text(source: str, head: str) -> ModelMap | None:
-    """The map of a name or file; None where a checkpoint is meant."""
+    """The map of a name or file; None for a checkpoint."""
     if not source.strip() or not _may_exist(source):
         raise LorascopeError(
             f"cannot inspect {source[:60]!r}",
@@ -300,7 +300,7 @@ def _of_text(source: str, head: str) -> ModelMap | None:
 
 
 def _of_file(source: str, head: str) -> ModelMap:
-    """The map of a GGUF file, a saved map or a saved plan."""
+    """The map of a GGUF file, saved map or saved plan."""
     from pathlib import Path
 
     path = Path(source)

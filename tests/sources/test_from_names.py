@@ -13,7 +13,7 @@ from lorascope.model.classify import classify
 from lorascope.model.types import ModelMap, Module, Weight
 from lorascope.names import template
 from lorascope.sources.builtin import builtin_models, load_builtin
-from lorascope.sources.checkpoint.from_names import NameReading, input_output_embeddings, modules_from_names
+from lorascope.sources.checkpoint.from_names import NamedTree, input_output_embeddings, modules_from_names
 from lorascope.sources.checkpoint.types import Stored
 from tests.helpers import remote_models
 from tests.helpers.paths import DATA
@@ -30,7 +30,7 @@ def _rows() -> list[list[str]]:
 
 
 @cache
-def _reading(model: str) -> NameReading:
+def _reading(model: str) -> NamedTree:
     return modules_from_names(LAYOUTS[model].tensors())
 
 
@@ -40,7 +40,7 @@ def _weights(model: str, model_type: str | None = None) -> tuple[Weight, ...]:
     return classify(_reading(model).modules, model_type=chosen)
 
 
-def _read(**shapes: tuple[int, ...] | Stored) -> NameReading:
+def _read(**shapes: tuple[int, ...] | Stored) -> NamedTree:
     """A reading of tensors whose names have `__` for a dot."""
     tensors = {}
     for key, shape in shapes.items():
@@ -49,8 +49,8 @@ def _read(**shapes: tuple[int, ...] | Stored) -> NameReading:
     return modules_from_names(tensors)
 
 
-def _kinds(reading: NameReading) -> dict[str, str]:
-    return {module.name: module.kind for module in reading.modules if module.parameters}
+def _kinds(named: NamedTree) -> dict[str, str]:
+    return {module.name: module.kind for module in named.modules if module.parameters}
 
 
 def _wrong_roles(model: str, weights: tuple[Weight, ...]) -> dict[str, set[bool]]:
@@ -87,30 +87,30 @@ def test_that_is_eighteen_checkpoints_and_every_row() -> None:
 
 @pytest.mark.parametrize("model", LAYOUTS, ids=IDS)
 def test_kinds_buffers_and_embeddings_are_those_of_the_code(model: str) -> None:
-    layout, reading = LAYOUTS[model], _reading(model)
+    layout, named = LAYOUTS[model], _reading(model)
     kinds = {}
-    for module in reading.modules:
+    for module in named.modules:
         matrices = any(len(shape) > 1 for _, shape in module.parameters)
         if matrices and module.kind != "linear":
             kinds[template(module.name)] = module.kind
     # A class of its own that holds nothing but a `weight` looks like a linear layer.
     hidden = {"lm_head": "other"} if layout.model_type == "baichuan" else {}
     assert kinds == dict(layout.kinds.items() - hidden.items())
-    assert {template(name) for name in reading.dropped} == layout.buffers
-    assert all(reading.dropped.values())
+    assert {template(name) for name in named.dropped} == layout.buffers
+    assert all(named.dropped.values())
     assert input_output_embeddings(_weights(model)) == layout.embeddings
 
 
 @pytest.mark.parametrize("model", LAYOUTS, ids=IDS)
 def test_no_tensor_is_lost(model: str) -> None:
-    reading = _reading(model)
-    held = {f"{module.name}.{name}": shape for module in reading.modules for name, shape in module.parameters}
-    held |= dict(reading.root_parameters)
+    named = _reading(model)
+    held = {f"{module.name}.{name}": shape for module in named.modules for name, shape in module.parameters}
+    held |= dict(named.root_parameters)
     tensors = LAYOUTS[model].tensors()
-    assert held.keys() | reading.dropped.keys() == tensors.keys()
-    assert held.keys().isdisjoint(reading.dropped)
+    assert held.keys() | named.dropped.keys() == tensors.keys()
+    assert held.keys().isdisjoint(named.dropped)
     assert all(tensors[name].shape == shape for name, shape in held.items())
-    names = [module.name for module in reading.modules]
+    names = [module.name for module in named.modules]
     assert len(names) == len(set(names))
     assert {name.rpartition(".")[0] for name in names} <= {"", *names}
 
@@ -133,12 +133,12 @@ def test_without_its_model_type_a_checkpoint_is_read_by_its_names_and_what_is_wr
     }
 
 
-def _from_map(recorded: ModelMap) -> tuple[NameReading, dict[str, Module]]:
+def _from_map(recorded: ModelMap) -> tuple[NamedTree, dict[str, Module]]:
     """What the parameter names of a recorded map say, and the modules that transformers built."""
     shapes = {f"{module.name}.{name}": shape for module in recorded.modules for name, shape in module.parameters}
     shapes |= dict(recorded.root_parameters)
-    reading = modules_from_names({name: Stored(name, shape, "F32") for name, shape in shapes.items()})
-    return reading, {module.name: module for module in recorded.modules}
+    named = modules_from_names({name: Stored(name, shape, "F32") for name, shape in shapes.items()})
+    return named, {module.name: module for module in recorded.modules}
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,13 @@ def _from_map(recorded: ModelMap) -> tuple[NameReading, dict[str, Module]]:
 )
 def test_names_alone_give_the_kinds_that_transformers_builds(model_type: str) -> None:
     recorded = sample(model_type)
-    reading, built = _from_map(recorded)
-    kinds = _kinds(reading)
+    named, built = _from_map(recorded)
+    kinds = _kinds(named)
     routers = {name for name, module in built.items() if "Router" in module.class_name}
     assert {name: kinds[name] for name in kinds.keys() - routers} == {
         name: module.kind for name, module in built.items() if module.parameters and name not in routers
     }
-    read = {weight.name: weight for weight in classify(reading.modules, model_type=model_type)}
+    read = {weight.name: weight for weight in classify(named.modules, model_type=model_type)}
     assert [weight for weight in recorded.weights if weight.module not in routers and read[weight.name] != weight] == []
 
 
@@ -166,14 +166,14 @@ def test_names_alone_over_all_recorded_maps() -> None:
     for model_type, heads in builtin_models().items():
         for head in heads:
             recorded = load_builtin(model_type, head)
-            reading, built = _from_map(recorded)
-            read = _kinds(reading)
+            named, built = _from_map(recorded)
+            read = _kinds(named)
             for name, module in built.items():
                 if module.parameters:
                     kinds[module.kind, read[name]] += 1
                     if module.kind != read[name]:
                         classes["router" if module.class_name.endswith(("Router", "Gate")) else module.class_name] += 1
-            found = classify(reading.modules, model_type=recorded.model_type)
+            found = classify(named.modules, model_type=recorded.model_type)
             by_name = {weight.name: weight for weight in found}
             weights.update(
                 (other := by_name.get(weight.name)) is not None
@@ -198,8 +198,8 @@ def test_names_alone_over_all_recorded_maps() -> None:
 
 
 def test_numbers_sort_as_numbers_and_containers_are_modules() -> None:
-    reading = _read(layers__10__a__weight=(2, 3), layers__2__a__weight=(2, 3), head__weight=(4, 3))
-    assert [(module.name, module.kind) for module in reading.modules] == [
+    named = _read(layers__10__a__weight=(2, 3), layers__2__a__weight=(2, 3), head__weight=(4, 3))
+    assert [(module.name, module.kind) for module in named.modules] == [
         ("head", "linear"),
         ("layers", "other"),
         ("layers.2", "other"),
@@ -207,13 +207,13 @@ def test_numbers_sort_as_numbers_and_containers_are_modules() -> None:
         ("layers.10", "other"),
         ("layers.10.a", "linear"),
     ]
-    assert {module.class_name for module in reading.modules} == {""}
+    assert {module.class_name for module in named.modules} == {""}
 
 
 def test_weight_and_bias_come_first_and_the_root_has_parameters_of_its_own() -> None:
-    reading = _read(token=(1, 8), a__extra=(2,), a__bias=(4,), a__weight=(4, 2))
-    assert reading.root_parameters == (("token", (1, 8)),)
-    (module,) = reading.modules
+    named = _read(token=(1, 8), a__extra=(2,), a__bias=(4,), a__weight=(4, 2))
+    assert named.root_parameters == (("token", (1, 8)),)
+    (module,) = named.modules
     assert [name for name, _ in module.parameters] == ["weight", "bias", "extra"]
     assert module.kind == "other"  # an nn.Linear has no third parameter
 
@@ -221,20 +221,20 @@ def test_weight_and_bias_come_first_and_the_root_has_parameters_of_its_own() -> 
 def test_a_square_matrix_with_a_bias_is_stored_as_those_of_its_layer_are() -> None:
     layer = {"h__0__c_attn__weight": (8, 24), "h__0__c_attn__bias": (24,)}
     square = {"h__0__c_proj__weight": (8, 8), "h__0__c_proj__bias": (8,), "h__1__c_proj__weight": (8, 8)}
-    reading = _read(**layer, **square, h__1__c_proj__bias=(8,), h__0__free__weight=(8, 8))
-    assert _kinds(reading) == {
+    named = _read(**layer, **square, h__1__c_proj__bias=(8,), h__0__free__weight=(8, 8))
+    assert _kinds(named) == {
         "h.0.c_attn": "conv1d",
         "h.0.c_proj": "conv1d",
         "h.0.free": "linear",
         "h.1.c_proj": "linear",
     }
-    turned, undecided = reading.notes
+    turned, undecided = named.notes
     assert turned.startswith("2 matrices are stored (in, out)")
     assert undecided.startswith("1 matrices stand beside those")
 
 
 def test_where_the_biases_of_a_layer_disagree_a_square_matrix_stays_linear() -> None:
-    reading = _read(
+    named = _read(
         h__0__a__weight=(8, 24),
         h__0__a__bias=(24,),
         h__0__b__weight=(24, 8),
@@ -242,7 +242,7 @@ def test_where_the_biases_of_a_layer_disagree_a_square_matrix_stays_linear() -> 
         h__0__c__weight=(8, 8),
         h__0__c__bias=(8,),
     )
-    assert _kinds(reading) == {"h.0.a": "conv1d", "h.0.b": "linear", "h.0.c": "linear"}
+    assert _kinds(named) == {"h.0.a": "conv1d", "h.0.b": "linear", "h.0.c": "linear"}
 
 
 @pytest.mark.parametrize(
@@ -256,15 +256,15 @@ def test_where_the_biases_of_a_layer_disagree_a_square_matrix_stays_linear() -> 
 )
 def test_shapes_tell_how_experts_are_stored(first: str, shape: tuple[int, ...], transposed: bool) -> None:
     down = (4, 16, 8) if transposed else (4, 8, 16)
-    reading = modules_from_names(
+    named = modules_from_names(
         {
             f"experts.{first}": Stored(f"experts.{first}", shape, "BF16"),
             "experts.down_proj": Stored("experts.down_proj", down, "BF16"),
         }
     )
-    (module,) = reading.modules
+    (module,) = named.modules
     assert (module.kind, module.transposed) == ("other", transposed)
-    assert len(reading.notes) == transposed
+    assert len(named.notes) == transposed
 
 
 @pytest.mark.parametrize(
@@ -312,15 +312,15 @@ def test_an_embedding_has_no_bias() -> None:
     ],
 )
 def test_buffers_are_dropped_with_a_reason(name: str, shape: tuple[int, ...], dtype: str, reason: str) -> None:
-    reading = modules_from_names({name: Stored(name, shape, dtype)})
-    assert reading.dropped == ({name: reason} if reason else {})
-    assert reading.modules[0].name == "a"
+    named = modules_from_names({name: Stored(name, shape, dtype)})
+    assert named.dropped == ({name: reason} if reason else {})
+    assert named.modules[0].name == "a"
 
 
 def test_a_packed_weight_is_a_parameter_though_its_numbers_are_whole() -> None:
-    reading = _read(q_proj__weight=Stored("q_proj.weight", (8, 8), "I32", quantization="gptq 4 bit"))
-    assert reading.dropped == {}
-    assert _kinds(reading) == {"q_proj": "linear"}
+    named = _read(q_proj__weight=Stored("q_proj.weight", (8, 8), "I32", quantization="gptq 4 bit"))
+    assert named.dropped == {}
+    assert _kinds(named) == {"q_proj": "linear"}
 
 
 def test_a_router_is_noted_because_it_may_be_no_linear_layer() -> None:
@@ -381,11 +381,11 @@ _SHAPES = st.lists(st.sampled_from([0, 1, 8, 16, 300]), max_size=6).map(tuple)
 @given(st.dictionaries(_NAMES, _SHAPES, max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_any_names_and_shapes_are_read_and_nothing_is_lost(shapes: dict[str, tuple[int, ...]]) -> None:
-    reading = modules_from_names({name: Stored(name, shape, "BF16") for name, shape in shapes.items()})
-    held = {f"{module.name}.{leaf}": shape for module in reading.modules for leaf, shape in module.parameters}
-    held |= dict(reading.root_parameters)
-    assert held == {name: shape for name, shape in shapes.items() if name not in reading.dropped}
-    input_output_embeddings(classify(reading.modules))
+    named = modules_from_names({name: Stored(name, shape, "BF16") for name, shape in shapes.items()})
+    held = {f"{module.name}.{leaf}": shape for module in named.modules for leaf, shape in module.parameters}
+    held |= dict(named.root_parameters)
+    assert held == {name: shape for name, shape in shapes.items() if name not in named.dropped}
+    input_output_embeddings(classify(named.modules))
 
 
 def test_more_containers_than_any_model_has_are_refused() -> None:
@@ -401,4 +401,4 @@ def test_names_that_no_module_can_have_are_refused(name: str) -> None:
 
 
 def test_an_empty_checkpoint_has_no_modules() -> None:
-    assert modules_from_names({}) == NameReading((), (), {}, ())
+    assert modules_from_names({}) == NamedTree((), (), {}, ())

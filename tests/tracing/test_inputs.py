@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lorascope.names import template
-from lorascope.tracing.calls.inputs import Call, calls
+from lorascope.tracing.calls.inputs import Call, model_calls
 from tests.helpers.runnable_models import runnable
 
 ENTRIES = {f"{entry.head}/{entry.label}": entry for entry in (*architectures.entries(), *architectures.layouts())}
@@ -101,7 +101,7 @@ SAMPLE: dict[str, dict[str, int]] = {
 @pytest.mark.parametrize("label", SAMPLE)
 def test_calls_run_every_parameter(label: str) -> None:
     model = runnable(ENTRIES[label])
-    failed, missed = _run(model, calls(model))
+    failed, missed = _run(model, model_calls(model))
     assert failed == {}
     assert missed == SAMPLE[label]
 
@@ -140,7 +140,7 @@ def test_calls_run_every_parameter_of_every_architecture() -> None:
     untouched = {}
     for label, entry in (ENTRIES | classifiers).items():
         model = runnable(entry)
-        planned = calls(model)
+        planned = model_calls(model)
         failed, missed = _run(model, planned)
         assert failed == {}, label
         tried["models"] += 1
@@ -164,7 +164,7 @@ def test_calls_run_every_parameter_of_every_architecture() -> None:
 
 def test_a_longer_text_runs_what_compresses_it() -> None:
     model = runnable(ENTRIES["causal-lm/deepseek_v4"])
-    failed, missed = _run(model, calls(model, length=160))
+    failed, missed = _run(model, model_calls(model, length=160))
     assert (failed, missed) == ({}, {})
 
 
@@ -173,7 +173,7 @@ def test_the_first_call_is_the_model_with_so_many_ordinary_tokens() -> None:
     model = entry.build()
     config = model.config.to_dict()
     for length in (11, 160):
-        first, *others = calls(model, length=length)
+        first, *others = model_calls(model, length=length)
         assert (first.method, first.component, first.about) == ("forward", "", f"{length} tokens")
         ids = first.arguments["input_ids"]
         assert ids.shape == (1, length)
@@ -182,16 +182,16 @@ def test_the_first_call_is_the_model_with_so_many_ordinary_tokens() -> None:
         assert len(marks) > 3
         assert not {*marks} & {*ids[0].tolist()}
         assert [call.component for call in others] == ["vision", "vision"]
-    assert len(set(calls(model)[0].arguments["input_ids"][0].tolist())) == 11
+    assert len(set(model_calls(model)[0].arguments["input_ids"][0].tolist())) == 11
 
 
 def test_sentences_for_a_classifier_end_as_its_configuration_says() -> None:
     (entry,) = (entry for entry in architectures.entries("sequence-classification") if entry.model_type == "bart")
-    (call,) = calls(entry.build())
+    (call,) = model_calls(entry.build())
     assert call.arguments["input_ids"][0, -1] == entry.config().eos_token_id
     # Its decoder's states are read at the places of the encoder's tokens; what generates has lengths of its own.
     assert call.arguments["decoder_input_ids"].shape == (1, 11)
-    assert calls(ENTRIES["seq2seq-lm/bart"].build())[0].arguments["decoder_input_ids"].shape == (1, 7)
+    assert model_calls(ENTRIES["seq2seq-lm/bart"].build())[0].arguments["decoder_input_ids"].shape == (1, 7)
 
 
 class _Words(torch.nn.Module):
@@ -214,10 +214,10 @@ class _Vectors(torch.nn.Module):
 
 def test_a_model_of_nobody_is_called_by_its_signature() -> None:
     model = _Words()
-    (call,) = calls(model)
+    (call,) = model_calls(model)
     assert {*call.arguments} == {"input_ids"}
     model(**call.arguments)
-    assert calls(_Vectors()) == ()
+    assert model_calls(_Vectors()) == ()
 
 
 def test_a_model_that_only_shares_a_name_is_called_as_any_other() -> None:
@@ -225,6 +225,6 @@ def test_a_model_that_only_shares_a_name_is_called_as_any_other() -> None:
         model = _Words()
         model.config = transformers.PretrainedConfig()
         model.config.model_type = name
-        (call,) = calls(model)
+        (call,) = model_calls(model)
         assert {*call.arguments} == {"input_ids"}
         model(**call.arguments)

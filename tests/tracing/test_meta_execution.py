@@ -21,7 +21,7 @@ class Running(TorchDispatchMode):  # type: ignore[misc]  # torch does not say wh
         self.shapes: meta_execution.Shapes = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return meta_execution.run(func, func._overloadpacket.__name__, args, kwargs or {}, self.shapes)
+        return meta_execution.run_operation(func, func._overloadpacket.__name__, args, kwargs or {}, self.shapes)
 
 
 def unknown(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -96,7 +96,7 @@ def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[
 
 @cache
 def role_of_name(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
-    """The role that a folded name implies, and whether it is a guess."""
+    """The role that a folded name implies; whether it is guessed."""
     text: str | None = None
     for pattern, exception in _exceptions(model_type):
         if pattern.fullmatch(folded):

@@ -492,7 +492,7 @@ class _Reader:
         return value if self.expect(isinstance(value, dict), f"{name}: must be an object") else {}  # type: ignore[return-value]
 
     def role(self, name: str, text: object, *, open_block: bool = False) -> Role | None:
-        """The role of a text; None, with a fault, where it is none."""
+        """The role of a text; None, with a fault, for others."""
         role = None
         if isinstance(text, str) and len(text) <= _LONGEST:
             with contextlib.suppress(IndexError):  # too few words

@@ -66,7 +66,7 @@ class Meter:
         self._cpu = time.thread_time()
         self._armed = False
 
-    def operation(self) -> None:
+    def count_operation(self) -> None:
         """Count a tensor operation."""
         self._operations += 1
         if self._operations > self.limits.operations:
@@ -78,7 +78,7 @@ class Meter:
         """Start counting the graph of another call."""
         self._edges = 0
 
-    def node(self, index: int, edges: int) -> None:
+    def count_node(self, index: int, edges: int) -> None:
         """Count a node of a graph."""
         self._edges += edges
         if index >= self.limits.nodes or self._edges > self.limits.edges:
@@ -87,7 +87,7 @@ class Meter:
                 f"(or in more than {self.limits.edges} combinations)"
             )
 
-    def numbers(self, size: int) -> None:
+    def count_bytes(self, size: int) -> None:
         """Count bytes of a tensor with known numbers."""
         self._known += size
         if self._known > self.limits.known:
@@ -97,10 +97,10 @@ class Meter:
         """End the trace if its time is over."""
         if time.thread_time() - self._cpu > self.limits.seconds:
             raise LimitMet(f"it takes more than {self.limits.seconds:g} seconds of a processor")
-        if reason := self.waited():
+        if reason := self.overdue():
             raise LimitMet(reason)
 
-    def waited(self) -> str:
+    def overdue(self) -> str:
         """The message once too much time has passed; empty before."""
         over = time.monotonic() - self._started > self.limits.waiting
         return f"it takes more than {self.limits.waiting:g} seconds" if over else ""
@@ -156,7 +156,7 @@ def within_limits(limits: Limits | None, where: str, run: Callable[[Meter], _Res
     """
     meter = Meter(limits)
     clock = Clock(meter)
-    watchdog = Watchdog(meter.waited)
+    watchdog = Watchdog(meter.overdue)
     try:
         if clock.runs:
             clock.start()

@@ -11,7 +11,7 @@ from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import NUMBER
 from lorascope.sources.builtin import builtin_models
-from lorascope.tracing.calls.inputs import Call, calls
+from lorascope.tracing.calls.inputs import Call, model_calls
 from lorascope.tracing.classify.aggregate import aggregate
 from lorascope.tracing.classify.annotations import Annotation
 from lorascope.tracing.classify.classify import classify_uses
@@ -66,7 +66,7 @@ def _traced(
 ) -> ModelMap:
     owners = _owners(named)
     graphs: list[tuple[Call, Graph]] = []
-    waiting = [Call("forward", inputs, "", "the inputs given")] if inputs is not None else list(calls(module))
+    waiting = [Call("forward", inputs, "", "the inputs given")] if inputs is not None else list(model_calls(module))
     longer = [] if inputs is not None else [length for length in LENGTHS if length != LENGTHS[0]]
     while waiting:
         if progress is not None:
@@ -74,7 +74,7 @@ def _traced(
         call = waiting.pop(0)
         graphs.append((call, record(module, call.method, call.arguments, meter=meter)))
         if not waiting and longer and len(_executed(graphs, owners)) < len(named.weights):
-            waiting.append(calls(module, length=longer.pop(0))[0])  # only the text gets longer
+            waiting.append(model_calls(module, length=longer.pop(0))[0])  # only the text gets longer
     if progress is not None:
         progress(len(graphs), len(graphs))
     if not _executed(graphs, owners):

@@ -1,1 +1,1 @@
-"""From the tensors of a checkpoint to a model map."""
+"""Checkpoints: from tensors to a model map."""

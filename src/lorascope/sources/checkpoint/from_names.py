@@ -48,8 +48,8 @@ _LEAF_ROLES = {**lexicon.BARE_LEAVES, **lexicon.LEAVES}
 
 
 @dataclasses.dataclass(frozen=True)
-class NameReading:
-    """What the names and shapes of a checkpoint imply.
+class NamedTree:
+    """The module tree that names and shapes of a checkpoint imply.
 
     Attributes:
         modules: Every module that a name passes through, numbers in numeric order; no class is known.
@@ -64,7 +64,7 @@ class NameReading:
     notes: tuple[str, ...]
 
 
-def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
+def modules_from_names(tensors: Mapping[str, Stored]) -> NamedTree:
     """The module tree that names imply, kinds by name and shape.
 
     A 2-D `weight` is a linear layer unless its name says embedding or norm; with three dimensions and more it is a
@@ -97,7 +97,7 @@ def modules_from_names(tensors: Mapping[str, Stored]) -> NameReading:
         Module(name, "", kinds[name], _in_order(own[name]), transposed=_experts_in_out(own[name]))
         for name in _natural(own)
     )
-    return NameReading(modules, _in_order(root), dropped, tuple(_notes(modules, undecided)))
+    return NamedTree(modules, _in_order(root), dropped, tuple(_notes(modules, undecided)))
 
 
 def flattened_weights(modules: Iterable[Module], model_type: str) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Which modules the classes of transformers are made of, and the module tree that a set of parameter names stands for.
+"""Module trees from parameter names, by the layouts of transformers' classes.
 
 The table (`layout_table`) describes every class by its *slots*: paths to what it is
 made of, through the containers that have no life of their own, with `#` for a list's numbers. Each slot names the
@@ -55,7 +55,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """The module tree that names stand for.
+    """The module tree that names imply.
 
     Attributes:
         modules: Every module, in `named_modules()` order.
@@ -73,7 +73,7 @@ class Tree:
 
 
 class _Placed(NamedTuple):
-    """One module of a tree: its name, its key in the table, its groups, and what it is one and the same with."""
+    """One module of a tree: name, table key, groups, shared identity."""
 
     name: str
     key: str
@@ -86,7 +86,7 @@ class _Placed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """How well a class fits a node: relative names of what does not, and the modules in order."""
+    """How well a class fits a node, with its modules."""
 
     modules: tuple[_Placed, ...] = ()
     buffers: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ class _Fit:
 
 
 def numberless(word: str) -> str:
-    """A member of a list without its number: `#` for `12`, `expert_#` for `expert_12`."""
+    """A member without its number: `#` for `12`, `expert_#` for `expert_12`."""
     return f"{word.rstrip('0123456789')}#"
 
 
@@ -112,7 +112,7 @@ def _number(word: str) -> int:
 
 
 class ModelLayout:
-    """The layout of one model: the class of the whole, and the classes that its configuration chooses for its parts.
+    """The layout of one model and the classes of its parts.
 
     Args:
         root: The whole's class, a key of the table.
@@ -134,7 +134,7 @@ class ModelLayout:
         self._spelled = 0
 
     def may_spell(self, count: int) -> bool:
-        """So many missing members can be named one by one; takes them from what there is room for in all."""
+        """So many missing members may still be named one by one."""
         self._spelled += max(0, count)
         if self._spelled <= _MOST_SPELLED:
             return True
@@ -142,7 +142,7 @@ class ModelLayout:
         return False
 
     def _walk(self, key: str, path: str, config: Mapping[str, Any], around: Mapping[str, Any]) -> Iterator[Part]:
-        """The models in a model, by way of the slots that are not numbered."""
+        """The models in a model, unnumbered slots only."""
         row = layout(key)
         if row is None or path.count(".") > 8:
             return
@@ -163,7 +163,7 @@ class ModelLayout:
             yield from self._walk(chosen, inner, own, around)
 
     def knows(self, name: str) -> bool:
-        """The model has a parameter or persistent buffer of this name, as far as the table and the counts can tell."""
+        """The model has a parameter or persistent buffer of this name."""
         words = tuple(name.split("."))
         if words not in self._known:
             self._known[words] = self._accepts(self.root, "", words, self.parts[0])
@@ -188,7 +188,7 @@ class ModelLayout:
         return False
 
     def _slot(self, row: Layout, prefix: str, word: str, part: Part) -> str:
-        """The slot of a member of a slot, or empty where there is none of this name, or not so many."""
+        """The slot of a member, or empty where there is none."""
         named = f"{prefix}.{word}" if prefix else word
         if named in row.slots:
             return named
@@ -266,7 +266,7 @@ class ModelLayout:
         return self._fits[memo]
 
     def _signature(self, node: Node) -> tuple[Any, ...]:
-        """What decides how a node is read: its names, and the dimensions of its parameters."""
+        """Names and dimensions that decide how a node is read."""
         found = self._signatures.get(id(node))
         if found is None:
             found = tuple(
@@ -355,7 +355,7 @@ class _Fitting:
             self._distance += best.distance
 
     def _count_numbered(self) -> None:
-        """Members of a list that its count, or a later member, says there must be."""
+        """Add missing members of lists, by count or a later member."""
         for slot, names in list(self._found.items()):
             if not slot.endswith(".#"):  # only lists are numbered without gaps
                 continue
@@ -376,7 +376,7 @@ class _Fitting:
                 self._missing.append(f"{owner}.*")
 
     def _add_bare(self) -> None:
-        """Modules without parameters, of which the names say nothing: those that such an instance always has."""
+        """Add modules without parameters that such an instance always has."""
         row = self._row
         bare = [slot for slot in row.slots if slot in row.bare and not slot.endswith("#")]
         if row.variants:
@@ -398,7 +398,7 @@ class _Fitting:
                     self._add_inner(name, key)
 
     def _add_inner(self, name: str, key: str) -> None:
-        """What a module without parameters is made of."""
+        """Add the modules inside one without parameters."""
         at = f"{self._path}.{name}" if self._path else name
         place = self._place(name)
         inner = self._whole._fit(key, {}, at, self._part).modules
@@ -408,7 +408,7 @@ class _Fitting:
         return f"{self._key}.{slot}" if slot in self._row.shared else ""
 
     def _place(self, name: str) -> tuple[Any, ...]:
-        """Where a member stands in the order: for each word its slot's place, and its number."""
+        """A member's place in the order, word by word."""
         place: list[tuple[int, int]] = []
         slot = ""
         for word in name.split("."):

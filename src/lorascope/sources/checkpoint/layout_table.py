@@ -134,7 +134,10 @@ def _classes(head: str) -> Mapping[str, str]:
 
 @cache
 def layout(key: str) -> Layout | None:
-    """A class of the table, by its key (`~2` where names are shared)."""
+    """A class of the table, by its key.
+
+    That is its name, with `~2` where names are shared.
+    """
     row = _row("classes", key)
     if isinstance(row, str):  # the first class that is built alike
         row = _row("classes", row)

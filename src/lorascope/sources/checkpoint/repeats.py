@@ -1,4 +1,4 @@
-"""Alike experts, read once: 90,000 tensors of a checkpoint are a few thousand different ones.
+"""Reads alike experts once: 90,000 tensors have few different ones.
 
 Tensors are grouped by their names with all digits alike, so that no step is taken for each name by itself. Where all
 numbers of a list have the same tensors, number 0 stands for the others, and `Tensor.repeats` says how many there are.
@@ -45,7 +45,7 @@ class _Group(NamedTuple):
 
 
 def reduce(tensors: Mapping[str, Tensor], stacked: Stacked) -> Mapping[str, Tensor]:
-    """The tensors, alike ones as number 0 alone; the same mapping where there are none.
+    """The tensors, alike ones as number 0 alone.
 
     Args:
         tensors: By name, in the order of the files.
@@ -77,7 +77,7 @@ def _groups(tensors: Mapping[str, Tensor]) -> Iterator[_Group]:
 
 
 def _by_ending(names: list[str], alike: str, end: int) -> Iterable[tuple[str, list[str]]]:
-    """The names by what follows their last number, in which digits are no numbers: `w1`."""
+    """Names by what follows their last number."""
     if "0" not in alike[end:]:
         return [(alike[end:], names)]
     found: defaultdict[str, list[str]] = defaultdict(list)
@@ -87,7 +87,7 @@ def _by_ending(names: list[str], alike: str, end: int) -> Iterable[tuple[str, li
 
 
 def _alike(groups: Iterable[_Group]) -> Iterator[tuple[str, tuple[int, list[str]]]]:
-    """Lists of which all numbers have the same tensors: what the names begin with, to their count and endings."""
+    """Lists whose numbers all have the same tensors."""
     members: defaultdict[str, list[_Group]] = defaultdict(list)
     for group in groups:
         for at in group.firsts:
@@ -102,7 +102,7 @@ def _alike(groups: Iterable[_Group]) -> Iterator[tuple[str, tuple[int, list[str]
 
 
 def _count(groups: Iterable[_Group]) -> int:
-    """How many numbers a list has, from 0 on, if all have the same tensors; else 0."""
+    """The length of a list of alike numbers; else 0."""
     numbers: defaultdict[tuple[str, object], set[str]] = defaultdict(set)
     for group in groups:
         if not group.is_product:
@@ -116,7 +116,7 @@ def _count(groups: Iterable[_Group]) -> int:
 def _without(
     tensors: Mapping[str, Tensor], groups: Iterable[_Group], repeats: Mapping[str, int]
 ) -> Mapping[str, Tensor]:
-    """The tensors without what number 0 stands for; all of them where another number comes first in the files."""
+    """The tensors without those that number 0 stands for."""
     kept: set[str] = set()
     stands_for: dict[str, str] = {}
     for group in groups:

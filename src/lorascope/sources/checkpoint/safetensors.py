@@ -1,4 +1,4 @@
-"""From the files of a checkpoint to its configuration and tensors: which files are read, and that they agree."""
+"""Opens a checkpoint: configuration, index and headers, which must agree."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ _OTHERS = (
 
 
 def has_weights(files: Files) -> bool:
-    """There are safetensors headers to read, under the names that transformers looks for."""
+    """It has safetensors files under transformers' names."""
     return not files.names.isdisjoint((WEIGHTS, INDEX))
 
 
 @no_collection()
 def open_checkpoint(files: Files) -> Checkpoint:
-    """The configuration and all tensors of a checkpoint, from `config.json` and the headers of its safetensors files.
+    """Open a checkpoint: its configuration and all headers.
 
     As transformers does, it takes the file that the configuration names in `transformers_weights`, else
     `model.safetensors`, else what `model.safetensors.index.json` lists.
@@ -125,7 +125,7 @@ def read_headers(files: Files, shards: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> Iterator[str]:
-    """Puts the tensors of all files into `tensors`, and yields the faults on the way."""
+    """Fill `tensors` from all files, and yield the faults."""
     headers, faults = _texts(files, shards)
     yield from faults
     for file in list(headers):
@@ -142,7 +142,7 @@ def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> It
 
 
 def _texts(files: Files, shards: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
-    """The header of each file, without its length, and what is wrong with those that have none."""
+    """Headers of the files, without their length, and faults."""
     first = min(_FIRST_READ, MOST_HEADERS // max(1, len(shards)))
     fronts = dict(zip(shards, files.read([Span(shard, 0, first) for shard in shards]), strict=True))
     ends: dict[str, int] = {}
@@ -197,7 +197,7 @@ def _chosen(files: Files, named: object) -> str:
 
 
 def _why_not(files: Files) -> tuple[str, str]:
-    """What is there instead of a checkpoint, and what to do about it."""
+    """What is there instead of a checkpoint, with a hint."""
     for pattern, what, hint in () if has_weights(files) else _OTHERS:
         found = sorted(name for name in files.names if re.fullmatch(pattern, name))
         if found:
@@ -215,7 +215,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _weight_map(files: Files, index: str) -> dict[str, str]:
-    """Tensor name to shard, every one of which is there.
+    """Shards of the tensors, all of them present.
 
     Raises:
         LorascopeError: With every fault of the index.

@@ -1,4 +1,4 @@
-"""From a checkpoint's tensors to a model map: exact through the tables, by names alone where they have no answer."""
+"""Maps a checkpoint: exactly by the tables, else by names."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def map_checkpoint(
 
 
 def map_headers(checkpoint: Checkpoint, config: Mapping[str, Any], *, head: str = "", **described: Any) -> ModelMap:
-    """As `map_checkpoint`, from headers: experts that are alike are unpacked and converted once."""
+    """The map of headers, as `map_checkpoint`; alike experts are read once."""
     with contextlib.suppress(LorascopeError):  # for which all tensors are read
         if len(checkpoint.tensors) >= FEWEST and (root := _root(config, head)):
             alike = reduce(checkpoint.tensors, functools.partial(_stacked, ModelLayout(root, config)))
@@ -152,7 +152,7 @@ def map_headers(checkpoint: Checkpoint, config: Mapping[str, Any], *, head: str 
 
 
 def _stacked(chosen: ModelLayout, pairs: Mapping[str, str]) -> dict[str, bool]:
-    """Whether the model stacks tensors that differ in a number: `repeats.Stacked`, of names as in the files."""
+    """Whether the model stacks tensors that differ in a number."""
     named = {first: unpacked_name(first) for first in pairs}
     unpacked = {name: unpacked_name(pairs[first]) for first, name in named.items() if name}
     verdicts = stacked(
@@ -171,7 +171,7 @@ def _rules(chosen: ModelLayout) -> tuple[Rule, ...]:
 
 
 def has_head(config: Mapping[str, Any], head: str) -> bool:
-    """A checkpoint of this configuration has the weights of a head: it names no other, or its class is unknown."""
+    """The checkpoint has this head, or its class is unknown."""
     named = _named(config)
     row = layout(named)
     if row is None or row.model is None or row.model.head == head:
@@ -215,7 +215,7 @@ def _by_names(
     notes: Sequence[str],
     unexplained: Sequence[str],
 ) -> ModelMap:
-    """The map of a model whose code the table does not know."""
+    """The map of a model without known code."""
     model_type = str(config.get("model_type") or "")
     architecture = _named(config)
     what = f'model type "{model_type}"' if model_type else "a model without a model type"
@@ -225,19 +225,19 @@ def _by_names(
             where="--head",
             hint="Leave --head out.",
         )
-    reading = modules_from_names(stored)
-    modules, misshapen = separate_misshapen(_quantized(reading.modules, stored))
+    named = modules_from_names(stored)
+    modules, misshapen = separate_misshapen(_quantized(named.modules, stored))
     misshapen |= flattened_weights(modules, model_type)
     weights = classify(modules, model_type=model_type)
     inputs, outputs = input_output_embeddings(weights)
-    size = sum(_sizes(modules, reading.root_parameters))
+    size = sum(_sizes(modules, named.root_parameters))
     dimensions, contradicted = checked_dimensions(config.get, config, weights, modules, size, "config.json")
     caveat = (
         f"{what} is not in the table of transformers {layouts_version()}: every weight below rests on its name and shape "
         "in the checkpoint alone. Whether each is an nn.Linear, and what its code calls it, only that code can say; none of "
         "it was run. --strict refuses such a model."
     )
-    dropped = by_reason(reading.dropped)
+    dropped = by_reason(named.dropped)
     return ModelMap(
         model=model,
         model_type=model_type,
@@ -248,17 +248,17 @@ def _by_names(
         dimensions=dimensions,
         modules=modules,
         weights=weights,
-        root_parameters=reading.root_parameters,
+        root_parameters=named.root_parameters,
         input_embeddings=inputs,
         output_embeddings=outputs,
-        notes=(*contradicted, *shape_notes(misshapen, modules), *notes, caveat, *reading.notes, *dropped),
+        notes=(*contradicted, *shape_notes(misshapen, modules), *notes, caveat, *named.notes, *dropped),
         basis="names",
         unexplained=(*unexplained, *misshapen),
     )
 
 
 def _head_by_name(architecture: str) -> str:
-    """What the name of a class says of its head, in the way that all of transformers' classes are named."""
+    """The head that a class's name implies."""
     return "causal-lm" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else "unknown"
 
 
@@ -267,7 +267,7 @@ def _head(name: str) -> Head:
 
 
 def _shapes_of(pairs: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The shapes of parameters that share the tensor of one that is there."""
+    """Shapes of parameters tied to present ones."""
     found: dict[str, tuple[int, ...]] = {}
     for target, source in pairs.items():
         for one, other in ((target, source), (source, target)):
@@ -277,7 +277,7 @@ def _shapes_of(pairs: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def _sorted_out(unknown: Mapping[str, str], tree: Tree, chosen: ModelLayout) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What has no place in the model: with a reason, or unexplained."""
+    """Tensors without a place: explained, or unexplained."""
     ignored = [(f"{part.path}." if part.path else "", part.facts.ignored) for part in chosen.parts]
     extra: dict[str, str] = {}
     unexplained = list(tree.unexplained)
@@ -299,7 +299,7 @@ def _sorted_out(unknown: Mapping[str, str], tree: Tree, chosen: ModelLayout) -> 
 
 
 class _OtherHeads:
-    """The other classes of a model type, of which a checkpoint may hold weights too: BERT's, that of its pretraining."""
+    """Other classes of a model type, whose weights checkpoints may hold."""
 
     def __init__(self, chosen: ModelLayout) -> None:
         self._chosen = chosen
@@ -315,7 +315,7 @@ class _OtherHeads:
 
 
 def by_reason(names: Mapping[str, str], what: str = "not part of the model") -> Iterator[str]:
-    """A sentence for each reason: what is so, which names it is so of, and why."""
+    """A note for each reason, with the names."""
     reasons: dict[str, list[str]] = {}
     for name, reason in names.items():
         reasons.setdefault(reason, []).append(name)
@@ -351,7 +351,7 @@ def _notes(
 
 
 def _quantized(modules: Sequence[Module], tensors: Mapping[str, Stored]) -> Iterator[Module]:
-    """The modules with how the checkpoint stores their parameters."""
+    """Modules with the quantization of their parameters."""
     for module in modules:
         stored = (tensors.get(f"{module.name}.{name}") for name, _ in module.parameters)
         kinds = dict.fromkeys(tensor.quantization for tensor in stored if tensor is not None and tensor.quantization)
@@ -377,14 +377,14 @@ def _sizes(modules: Sequence[Module], root: Sequence[tuple[str, tuple[int, ...]]
 
 
 def _size(tree: Tree, tied_groups: Sequence[Sequence[str]]) -> int:
-    """Scalars in all parameters, those of a shared tensor once."""
+    """Scalars in all parameters, tied ones counted once."""
     shapes = {f"{module.name}.{name}": shape for module in tree.modules for name, shape in module.parameters}
     twice = sum(math.prod(shapes.get(name, (0,))) for group in tied_groups for name in group[1:])
     return sum(_sizes(tree.modules, tree.parameters)) - twice
 
 
 def _existing(name: str, parts: Sequence[Part], side: str, modules: Sequence[Module]) -> str:
-    """The module that a model returns for its embeddings.
+    """The module of a model's embeddings, or of a part's.
 
     The table has it for the models that it was made from. In one that is composed of others, it is that of a part.
     """

@@ -1,4 +1,4 @@
-"""One safetensors header: from its bytes to tensors, and everything that is wrong with it."""
+"""Parses one safetensors header, with all its faults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _Known = dict[tuple[Any, ...], tuple[int, tuple[int, ...]]]
 
 
 def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[str]]:
-    """The tensors that a header describes, in the order of their data, and its faults.
+    """Parse a header: tensors in the order of their data, faults.
 
     What safetensors' own validator (0.8) refuses is a fault here, and some of what it lets pass: see
     `docs/hostile-files.md`.
@@ -66,7 +66,7 @@ def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[
 
 
 def _as_written(text: bytes, file: str, size: int) -> list[Tensor] | None:
-    """The tensors of a sound header in the layout of safetensors' own writer; None for any other header.
+    """Tensors of a header in safetensors' own layout; None for others.
 
     Most headers are such, and this takes half of the time of `_one_by_one`: it takes each step for all tensors at once.
     """
@@ -104,7 +104,7 @@ def _as_written(text: bytes, file: str, size: int) -> list[Tensor] | None:
 
 @functools.lru_cache(maxsize=256)  # a checkpoint's files have much the same
 def _form(text: str) -> tuple[str, tuple[int, ...], int]:
-    """Dtype, shape, and the bytes that they take.
+    """Dtype, shape and length in bytes.
 
     Raises:
         ValueError: The text is not how safetensors writes them, or no tensor can be so.
@@ -117,7 +117,7 @@ def _form(text: str) -> tuple[str, tuple[int, ...], int]:
 
 
 def _one_by_one(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[str]]:
-    """The tensors of any header, each looked at by itself, and all faults."""
+    """Tensors of any header, each checked by itself, and all faults."""
     plain = b"\\" not in text
     try:
         entries = _entries(text, file, strict=not plain)
@@ -172,7 +172,7 @@ def _one_by_one(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[s
 
 
 def _entries(text: bytes, file: str, *, strict: bool = False) -> dict[str, Any]:
-    """The header as a dictionary: of the last of each key, unless `strict`.
+    """The header as a dictionary; the last of equal keys wins.
 
     Raises:
         LorascopeError: It is not a JSON object, or has more in it than a header can have.
@@ -196,7 +196,7 @@ def _entries(text: bytes, file: str, *, strict: bool = False) -> dict[str, Any]:
 
 
 class _Odd:
-    """A number that no header has: nothing can be computed with it, and it equals none."""
+    """A number that no header has, equal to none."""
 
     def __init__(self, digits: str) -> None:
         self._digits = digits
@@ -220,7 +220,7 @@ def _metadata_faults(metadata: object) -> Iterator[str]:
 
 
 def _fields(entry: object, known: _Known) -> tuple[str, tuple[int, ...], int, int]:
-    """An entry's dtype, shape and offsets, each looked at; the first two are then known.
+    """An entry's dtype, shape and offsets, all checked.
 
     Raises:
         ValueError: With the end of a sentence that says what is wrong with it.
@@ -242,7 +242,7 @@ def _fields(entry: object, known: _Known) -> tuple[str, tuple[int, ...], int, in
 
 
 def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """What a tensor takes.
+    """Bytes of a tensor.
 
     Raises:
         ValueError: No tensor can have this shape.
@@ -261,7 +261,7 @@ def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
 
 
 def _gaps(tensors: Iterable[Tensor], start: int, size: int) -> Iterator[str]:
-    """Where the tensors' data, in order, do not follow each other from the header's end to the file's."""
+    """Holes and overlaps between the tensors' data."""
     due = start
     for tensor in tensors:
         begin = tensor.span.start

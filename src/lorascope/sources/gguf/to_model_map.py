@@ -59,8 +59,8 @@ def map_header(header: Gguf, name: str, *, head: str = "") -> ModelMap:
 def _by_vocabulary(original: GgufCheckpoint, name: str, head: str, notes: tuple[str, ...]) -> ModelMap:
     if head:
         raise LorascopeError("the file's architecture is not known, and so neither are its heads", where=name)
-    reading = modules_from_names(original.tensors)
-    modules, misshapen = separate_misshapen(reading.modules)
+    named = modules_from_names(original.tensors)
+    modules, misshapen = separate_misshapen(named.modules)
     misshapen |= {
         name: tensor.shape for name, tensor in original.tensors.items() if gguf_role(name) and len(tensor.shape) < 2
     }
@@ -80,9 +80,9 @@ def _by_vocabulary(original: GgufCheckpoint, name: str, head: str, notes: tuple[
         dimensions=dimensions,
         modules=modules,
         weights=weights,
-        root_parameters=reading.root_parameters,
+        root_parameters=named.root_parameters,
         refusal="the names that these weights have in the original model are not known",
-        notes=(*contradicted, *shape_notes(misshapen, modules), *notes, *reading.notes),
+        notes=(*contradicted, *shape_notes(misshapen, modules), *notes, *named.notes),
         basis="names",
         unexplained=(*original.unexplained, *misshapen),
     )

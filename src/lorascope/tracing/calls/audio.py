@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calls.types import Call, Site, integers, number, ones, site, width
+from lorascope.tracing.calls.types import Call, Site, find_site, integers, number, ones, width
 
 if TYPE_CHECKING:
     import torch
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 _METHOD = "get_audio_features"
 
 
-def sound_calls(model: torch.nn.Module) -> Iterator[Call]:
+def audio_calls(model: torch.nn.Module) -> Iterator[Call]:
     """Calls for audio, by the method that transformers' models have for it."""
     apart = _APART.get(getattr(getattr(model, "config", None), "model_type", ""))
     if apart is not None:
         yield from apart(model)
-    where = site(model, _METHOD, lambda config: audio_config(config) is not None)
+    where = find_site(model, _METHOD, lambda config: audio_config(config) is not None)
     if where is None:
         return
     own = _OWN.get(where.config.model_type)

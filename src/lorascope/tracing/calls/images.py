@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lorascope.tracing.calls.types import Call, Site, count_up, integers, number, ones, site, token_ids, width
+from lorascope.tracing.calls.types import Call, Site, count_up, find_site, integers, number, ones, token_ids, width
 
 if TYPE_CHECKING:
     import torch
 
-_Made = tuple[dict[str, Any], str]
+_Inputs = tuple[dict[str, Any], str]
 
 
 def image_calls(model: torch.nn.Module) -> Iterator[Call]:
@@ -25,7 +25,7 @@ def image_calls(model: torch.nn.Module) -> Iterator[Call]:
         yield from apart(model)
     for modality in ("image", "video"):
         name = f"get_{modality}_features"
-        where = site(model, name, lambda config: vision_config(config) is not None)
+        where = find_site(model, name, lambda config: vision_config(config) is not None)
         if where is None:
             continue
         own = _OWN.get(where.config.model_type)
@@ -86,7 +86,7 @@ def _sizes(where: Site) -> tuple[int, int, int]:
     )
 
 
-def _grid(where: Site, modality: str) -> _Made:
+def _grid(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, reconcile = _sizes(where)
@@ -110,7 +110,7 @@ def _grid(where: Site, modality: str) -> _Made:
     return arguments, f"{_article(modality)} of {shape} patches"
 
 
-def _positions(where: Site, modality: str) -> _Made:
+def _positions(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, _ = _sizes(where)
@@ -124,7 +124,7 @@ def _positions(where: Site, modality: str) -> _Made:
     return arguments, f"{_article(modality)} of {height} × {width} patches"
 
 
-def _sized(where: Site, modality: str) -> _Made:
+def _sized(where: Site, modality: str) -> _Inputs:
     import torch
 
     vision = vision_config(where.config)
@@ -144,7 +144,7 @@ def _sized(where: Site, modality: str) -> _Made:
     return _square(where, modality)
 
 
-def _row(where: Site, modality: str) -> _Made:
+def _row(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, reconcile = _sizes(where)
@@ -156,7 +156,7 @@ def _row(where: Site, modality: str) -> _Made:
     }, f"an image of {height} × {width} patches"
 
 
-def _strip(where: Site, modality: str) -> _Made:
+def _strip(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, _ = _sizes(where)
@@ -171,7 +171,7 @@ def _strip(where: Site, modality: str) -> _Made:
     return arguments, f"{_article(modality)} of {height} × {width} patches"
 
 
-def _packed(where: Site, modality: str) -> _Made:
+def _packed(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, _ = _sizes(where)
@@ -182,7 +182,7 @@ def _packed(where: Site, modality: str) -> _Made:
     }, f"an image of {height} × {width} patches"
 
 
-def _pooled(where: Site, modality: str) -> _Made:
+def _pooled(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, _ = _sizes(where)
@@ -198,7 +198,7 @@ def _pooled(where: Site, modality: str) -> _Made:
     }, f"{_article(modality)} of {count} patches"
 
 
-def _square(where: Site, modality: str) -> _Made:
+def _square(where: Site, modality: str) -> _Inputs:
     image = pixels(where.config, 1, 2) if modality == "video" else pixels(where.config)
     arguments: dict[str, Any] = {"pixels": image}
     if "qformer_input_ids" in where.needed:
@@ -219,7 +219,7 @@ def _article(modality: str) -> str:
     return "an image" if modality == "image" else f"a {modality}"
 
 
-_BY_ARGUMENT: tuple[tuple[str, Callable[[Site, str], _Made]], ...] = (
+_BY_ARGUMENT: tuple[tuple[str, Callable[[Site, str], _Inputs]], ...] = (
     ("image_grid_thw", _grid),
     ("video_grid_thw", _grid),
     ("image_position_ids", _positions),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.sources.modules.python_objects import attribute
-from lorascope.tracing.calls.audio import sound_calls
+from lorascope.tracing.calls.audio import audio_calls
 from lorascope.tracing.calls.images import image_calls, pixels, vision_config
 from lorascope.tracing.calls.types import (
     Call,
@@ -31,13 +31,13 @@ from lorascope.tracing.calls.types import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Call", "calls"]
+__all__ = ["Call", "model_calls"]
 
 # Tokens of a decoder and positions of an encoder: lengths unlike the text and each other.
 _DECODER, _ENCODER = 7, 5
 
 
-def calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
+def model_calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
     """The calls that together run as many weights as possible.
 
     Args:
@@ -47,11 +47,11 @@ def calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...]:
     Returns:
         The main forward first. A part that no call can be made for is left out.
     """
-    parts = (_main(module, length), _beside(module, length), image_calls(module), sound_calls(module))
-    return tuple(call for part in parts for call in _made(part) if _is_whole(module, call))
+    parts = (_main_call(module, length), _extra_calls(module, length), image_calls(module), audio_calls(module))
+    return tuple(call for part in parts for call in _makeable(part) if _is_whole(module, call))
 
 
-def _made(part: Iterator[Call]) -> Iterator[Call]:
+def _makeable(part: Iterator[Call]) -> Iterator[Call]:
     # A model of another's code may have the name of one that is known here, and none of its settings.
     try:
         yield from part
@@ -71,7 +71,7 @@ def _is_whole(module: Any, call: Call) -> bool:
     return bool(call.arguments) and required(method) <= {*call.arguments}
 
 
-def _main(module: torch.nn.Module, length: int) -> Iterator[Call]:
+def _main_call(module: torch.nn.Module, length: int) -> Iterator[Call]:
     # Its own forward looks for the places of images among the tokens, and default configurations name no such token.
     kind = getattr(getattr(module, "config", None), "model_type", "")
     if kind in ("blip-2", "instructblip", "instructblipvideo") and hasattr(module, "language_model"):
@@ -81,7 +81,7 @@ def _main(module: torch.nn.Module, length: int) -> Iterator[Call]:
         yield _forward(module, length)
 
 
-def _beside(module: Any, length: int) -> Iterator[Call]:
+def _extra_calls(module: Any, length: int) -> Iterator[Call]:
     # The model that ends patches of bytes: its numbers are unknown, so the main call gets made-up patches.
     if getattr(getattr(module, "config", None), "model_type", "") == "blt":
         yield Call("model.patcher", {"input_ids": token_ids(module, length)}, "", f"{length} tokens")

@@ -64,7 +64,7 @@ class Site:
         return f"{self.path}.{name}" if self.path else name
 
 
-def site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool]) -> Site | None:
+def find_site(model: torch.nn.Module, method: str, configured: Callable[[Any], bool]) -> Site | None:
     """The innermost module that has a method and names most parameters.
 
     Wrappers only pass on what they get, and often under no name.

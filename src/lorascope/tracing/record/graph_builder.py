@@ -67,7 +67,7 @@ class GraphBuilder:
     def node(self, kind: NodeKind, name: str = "", operands: Sequence[Labels] = (), **facts: Any) -> int:
         """Add a node and return its index."""
         index = len(self.nodes)
-        self._meter.node(index, sum(map(len, operands)))
+        self._meter.count_node(index, sum(map(len, operands)))
         self.nodes.append(Node(kind, name, tuple(edges_of(labels) for labels in operands), **facts))
         before = 0
         for labels in operands:

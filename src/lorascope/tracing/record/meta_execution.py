@@ -143,7 +143,7 @@ def stand_in_of_buffer(name: str, buffer: torch.Tensor) -> torch.Tensor:
     return torch.zeros(buffer.shape, dtype=buffer.dtype)
 
 
-def run(
+def run_operation(
     func: Any,
     name: str,
     args: Sequence[Any],
@@ -167,28 +167,28 @@ def run(
     tensors = tensors_in([*args, *kwargs.values()])
     unknown = any(tensor.is_meta for tensor in tensors)
     if not tensors or (not unknown and "device" in kwargs):
-        return _counted(_made(func, name, args, kwargs, shapes), meter)
+        return _counting_bytes(_create(func, name, args, kwargs, shapes), meter)
     if not unknown and not _is_too_large(func, name, args, kwargs, tensors, shapes):
-        return _counted(_known(func, name, args, kwargs), meter)
+        return _counting_bytes(_run_known(func, name, args, kwargs), meter)
     if not unknown:  # what is not computed is unknown
         if func._schema.is_mutable:
             raise UntraceableError(f"the operation {name} changes numbers that are too many to be kept")
-        args, kwargs = with_tensors(args, to_meta), _changed(kwargs, to_meta)
-    result = _unknown(func, name, args, kwargs, shapes)
-    return _counted(result, meter)
+        args, kwargs = with_tensors(args, to_meta), _changed_kwargs(kwargs, to_meta)
+    result = _run_unknown(func, name, args, kwargs, shapes)
+    return _counting_bytes(result, meter)
 
 
-def _changed(kwargs: Mapping[str, Any], change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
+def _changed_kwargs(kwargs: Mapping[str, Any], change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
     return dict(zip(kwargs, with_tensors(kwargs.values(), change), strict=True))
 
 
-def _counted(result: Any, meter: Meter | None) -> Any:
+def _counting_bytes(result: Any, meter: Meter | None) -> Any:
     """The result, with the bytes of its real tensors counted."""
     if meter is not None:
         for tensor in tensors_in(result if isinstance(result, tuple | list) else [result]):
             if not tensor.is_meta:
                 # A view, such as an expanded one, takes no more than what it views.
-                meter.numbers(min(tensor.numel(), _room(tensor)) * tensor.element_size())
+                meter.count_bytes(min(tensor.numel(), _storage_size(tensor)) * tensor.element_size())
     return result
 
 
@@ -199,7 +199,7 @@ def _all_let_through(mask: torch.Tensor) -> torch.Tensor:
     return torch.ones(mask.shape, dtype=torch.bool)
 
 
-def _unknown(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
+def _run_unknown(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
     """Result of an operation with at least one unknown tensor."""
     if name in ("_local_scalar_dense", "equal", "is_nonzero"):
         raise UntraceableError("its code asks for a number that depends on the weights")
@@ -215,11 +215,11 @@ def _unknown(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
         return torch.empty(args[0].expand_as(args[1]).numel(), dtype=args[0].dtype, device=META)
     elif name == "_grouped_mm" and args[0].dim() == 2 and args[1].dim() == 3:  # which is for one type of numbers only
         return torch.empty(args[0].shape[0], args[1].shape[2], dtype=args[0].dtype, device=META)
-    result = _shaped(func, name, args, kwargs, shapes)
-    return _chosen(func, name, args, kwargs, result) if name in CHOICES else result
+    result = _run_on_meta(func, name, args, kwargs, shapes)
+    return _make_up_choice(func, name, args, kwargs, result) if name in CHOICES else result
 
 
-def _shaped(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
+def _run_on_meta(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
     """Result on the meta device, remembered by its operands.
 
     Layers repeat each other, and working out a shape takes torch some fifty times as long as looking it up.
@@ -234,7 +234,7 @@ def _shaped(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
         tensors = [torch.empty_strided(size, stride, dtype=dtype, device=META) for size, stride, dtype in shapes[key]]
         return tensors[0] if len(returns) == 1 else tuple(tensors)
     try:
-        result = func(*with_tensors(args, to_meta), **_changed(kwargs, to_meta))
+        result = func(*with_tensors(args, to_meta), **_changed_kwargs(kwargs, to_meta))
     except NotImplementedError as error:
         raise UntraceableError(f"the operation {name} has no form without numbers") from error
     results = [result] if len(returns) == 1 else result
@@ -267,14 +267,14 @@ def _described(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(described)
 
 
-def _known(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def _run_known(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Real result of an operation on known tensors."""
     if name == "histc" and is_exact(args[0]):  # which the CPU has for other numbers only
         return func(args[0].double(), *args[1:], **kwargs).to(args[0].dtype)
     return func(*args, **kwargs)
 
 
-def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
+def _create(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> Any:
     """A new tensor or copy, on the CPU if known."""
     device = kwargs.get("device")
     here = {**kwargs, "device": CPU} if device is not None else kwargs
@@ -282,17 +282,17 @@ def _made(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], 
     if tensors:  # a known tensor is copied, or one like it is made, for the model's device
         on_meta = {**kwargs, "device": META}
         if _is_too_large(func, name, args, on_meta, tensors, shapes):
-            return _shaped(func, name, args, on_meta, shapes)
+            return _run_on_meta(func, name, args, on_meta, shapes)
         result = func(*args, **here)
     elif device is None or device_type(device) != "meta":
         if _makes_tensors(func) and not _is_small_factory(name, args):
             result = _factory_on_meta(func, name, args, kwargs)
-            if _room(result) > LARGEST_KNOWN:
+            if _storage_size(result) > LARGEST_KNOWN:
                 return result
         result = func(*args, **here)
     else:
         result = _factory_on_meta(func, name, args, kwargs)
-        if _room(result) <= (LARGEST_KNOWN if is_exact(result) else LARGEST_KNOWN_FLOATS):
+        if _storage_size(result) <= (LARGEST_KNOWN if is_exact(result) else LARGEST_KNOWN_FLOATS):
             result = func(*args, **here)
     if "empty" in name and not result.is_meta:
         result.zero_()
@@ -338,7 +338,7 @@ def _product(values: Iterable[Any]) -> int:
     return product
 
 
-def _room(tensor: torch.Tensor) -> int:
+def _storage_size(tensor: torch.Tensor) -> int:
     """Elements in the memory of a tensor, gaps included."""
     if tensor.layout != torch.strided:
         return int(tensor.numel())
@@ -377,7 +377,7 @@ def _is_too_large(
     if name in ("index", "index_put", "_unsafe_index"):
         args = [args[0], _whole_numbers(args[1]), *args[2:]]
     try:
-        result = _shaped(func, name, args, kwargs, shapes)
+        result = _run_on_meta(func, name, args, kwargs, shapes)
     except (UntraceableError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
         return _product([*sizes, *args]) > LARGEST_KNOWN
     results = tensors_in(result if isinstance(result, tuple | list) else [result])
@@ -396,7 +396,7 @@ def _whole_numbers(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor 
     return whole
 
 
-def _chosen(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:
+def _make_up_choice(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:
     """Result of a choice with made-up integers."""
     results = list(result) if isinstance(result, tuple | list) else [result]
     place = CHOICES[name]

@@ -170,7 +170,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             except Exception:  # lazy ones have no shape, foreign tensors can raise anything
                 continue
             if not stand_in.is_meta:
-                meter.numbers(stand_in.numel() * stand_in.element_size())
+                meter.count_bytes(stand_in.numel() * stand_in.element_size())
 
     def given(self, name: str, value: Any, depth: int = 0) -> Any:
         """An argument as the call receives it.
@@ -213,14 +213,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         kwargs = kwargs or {}
         name = func._overloadpacket.__name__
         self._operations += 1
-        self._meter.operation()
+        self._meter.count_operation()
         tensors = meta_execution.tensors_in([*args, *kwargs.values()])
         is_view = meta_execution.is_view(func)
         # Writes to a view's memory are looked up later: they may not overlap it.
         provenances = [(self._tracker.initial if is_view else self._tracker.current)(tensor) for tensor in tensors]
         real_args = meta_execution.with_tensors(args, self._stand_in)
         real_kwargs = dict(zip(kwargs, meta_execution.with_tensors(kwargs.values(), self._stand_in), strict=True))
-        result = meta_execution.run(func, name, real_args, real_kwargs, self._shapes, self._meter)
+        result = meta_execution.run_operation(func, name, real_args, real_kwargs, self._shapes, self._meter)
         results = meta_execution.tensors_in(result if isinstance(result, tuple | list) else [result])
         if not results or all(provenance is NOTHING for provenance in provenances):
             return result

@@ -1,1 +1,1 @@
-"""From the names and shapes in a checkpoint to those of the running model."""
+"""Conversions: from a checkpoint's names and shapes to the running model's."""

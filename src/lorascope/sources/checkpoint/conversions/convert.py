@@ -1,4 +1,4 @@
-"""What a model has of a checkpoint's tensors once they are renamed and merged."""
+"""Converts a checkpoint's tensors to those of the running model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def convert(
     config: Mapping[str, Any],
     expected_shape: Expected,
 ) -> Converted:
-    """What the model has of a checkpoint's tensors (the loop of `convert_and_load_state_dict_in_model`).
+    """Convert a checkpoint's tensors (transformers' `convert_and_load_state_dict_in_model`).
 
     Args:
         tensors: By name, without quantization.
@@ -96,7 +96,7 @@ def convert(
 def stacked(
     pairs: Mapping[str, str], rules: Sequence[Rule], *, known: Known, base_model_prefix: str
 ) -> dict[str, bool]:
-    """Which pairs of names, number 0 and number 1, a rule converts; True where they become one parameter of the model."""
+    """Pairs of names, number 0 and 1, that a rule converts."""
     verdicts: dict[str, bool] = {}
     for group in grouped([*pairs, *pairs.values()], rules):
         if group.pattern:
@@ -108,7 +108,7 @@ def stacked(
 
 
 def _place(renamed: str, known: Known, prefix: str) -> str | None:
-    """A run-time name, with the base model's prefix added or taken away where the model has it only so."""
+    """A run-time name, with or without the base model's prefix."""
     if renamed.startswith(prefix) and known(renamed[len(prefix) + 1 :]):
         return renamed[len(prefix) + 1 :]
     if known(f"{prefix}.{renamed}"):
@@ -123,7 +123,7 @@ def _made(
     converters: Mapping[str, Rule],
     model: Model,
 ) -> list[Stored]:
-    """The tensors that come of those which were collected for one run-time name.
+    """The tensors of one run-time name.
 
     Raises:
         ShapeError: They do not fit together.
@@ -157,7 +157,7 @@ def _made(
 
 
 def _in_order(members: Members) -> list[str]:
-    """The names of a list's members by number, which must be 0 to n - 1."""
+    """Names of a list's members, by consecutive number."""
     if not members[0][0]:
         return [name for _, name in members]
     ordered = sorted([(tuple(map(int, numbers)), name) for numbers, name in members])

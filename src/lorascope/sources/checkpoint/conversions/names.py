@@ -1,4 +1,4 @@
-"""What conversion rules do to names: `WeightTransform.rename_source_key` of transformers, for all of a template at once."""
+"""Renames checkpoint names by conversion rules, a template at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from lorascope.sources.checkpoint.conversions.table import Rule
 
 @cache
 def source_pattern(sources: tuple[str, ...]) -> re.Pattern[str]:
-    """The expression that finds any of a rule's sources: group `g2` for the third (`WeightTransform.__init__`)."""
+    """The expression that finds any of a rule's sources.
+
+    Group `g2` is the third, as in `WeightTransform.__init__`.
+    """
     branches = []
     for index, source in sorted(enumerate(sources), key=lambda item: -len(item[1])):
         pattern = source.replace("*.", r".*\.")
@@ -25,7 +28,7 @@ def source_pattern(sources: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _scoped(rule: Rule, key: str) -> tuple[str, str] | None:
-    """The prefix of the sub-model that a rule is for, and the rest of the key; None for a key of another part."""
+    """The sub-model's prefix and the rest; None for other parts."""
     if rule.scope is None:
         return "", key
     scope = f"{rule.scope}." if rule.scope else ""
@@ -35,7 +38,7 @@ def _scoped(rule: Rule, key: str) -> tuple[str, str] | None:
 
 
 def _apply(rule: Rule, key: str, active: set[Rule]) -> tuple[str, str | None]:
-    """A key after one rule, and which of its sources matched (`rename_source_key` of each kind of transform).
+    """A key after one rule, and the source that matched.
 
     Args:
         rule: The rule.
@@ -73,7 +76,7 @@ _MARKS = "٠١٢٣٤٥٦٧٨٩"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Renamed:
-    """What the rules make of all names of one template.
+    """Renaming of all names of one template.
 
     Attributes:
         text: A format for the new name.
@@ -89,7 +92,7 @@ class _Renamed:
 
 
 class _Renaming:
-    """The rules as one function of a name, or of a whole template: 90,000 names have a few dozen."""
+    """The rules as a function of a name or a template."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         # At most one converter applies, after all renamings.
@@ -98,7 +101,7 @@ class _Renaming:
         self._active: set[Rule] = set()
 
     def of_template(self, texts: Sequence[str]) -> _Renamed | None:
-        """What becomes of a template's names, or None where it depends on their numbers or on the names before."""
+        """Renaming of a template; None where numbers or order matter."""
         marks = _MARKS[: len(texts) - 1]
         if len(texts) > len(_MARKS) or any(mark in text for mark in _MARKS for text in texts):
             return None
@@ -120,7 +123,7 @@ class _Renaming:
         return _Renamed(text, pattern, kept, tuple(i for i in range(len(marks)) if i not in kept))
 
     def of_name(self, name: str) -> tuple[str, str]:
-        """What becomes of one name; such names must come in natural order, which groups rely on."""
+        """Renaming of one name; names must come in natural order."""
         key = name
         for rule in self._renames:
             key, _ = _apply(rule, key, self._active)
@@ -132,7 +135,7 @@ class _Renaming:
 
 
 def _minds_numbers(rule: Rule, template: str) -> bool:
-    """Whether the rule could treat two names of a template differently: it may mean one of their numbers literally."""
+    """The rule may mean one of the template's numbers literally."""
     if rule.scope and any(part.isdigit() for part in rule.scope.split(".")):
         return True
     loose = _loose(rule.sources)
@@ -142,7 +145,7 @@ def _minds_numbers(rule: Rule, template: str) -> bool:
 
 @cache
 def _loose(sources: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Finds at least what those sources find that name a number, with any number for it."""
+    """Finds at least what sources with literal numbers find."""
     literal = r"(?<![A-Za-z_\d])\d+"  # a digit after a letter is part of a word: `w1`, `conv2d`
     plain = [source.replace(r"\d", "@") for source in sources]
     found = []
@@ -154,7 +157,7 @@ def _loose(sources: tuple[str, ...]) -> re.Pattern[str] | None:
 
 
 def natural_key(name: str) -> list[tuple[Any, ...]]:
-    """The order of transformers' `dot_natural_key`: parts between dots, their numbers as numbers."""
+    """Sort key of transformers' `dot_natural_key`."""
     key: list[tuple[Any, ...]] = []
     for part in name.split("."):
         text = part.rstrip("0123456789")
@@ -169,7 +172,7 @@ Members = list[tuple[tuple[str, ...], str]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """Tensors that the rules bring to one name by one converter's pattern (empty: by renaming alone)."""
+    """Tensors that one pattern brings to one name."""
 
     renamed: str
     pattern: str
@@ -177,7 +180,7 @@ class Group:
 
 
 def _templates(names: Iterable[str]) -> dict[tuple[str, ...], list[tuple[tuple[str, ...], Members]]]:
-    """The names by their templates: for each, series of names that differ in their last number alone.
+    """Names by template, as series that differ in the last number.
 
     A series comes with the numbers before, and each of its names with the last. So only what its names have in common is
     looked for further numbers, and not each of 90,000 names.
@@ -198,7 +201,7 @@ def _templates(names: Iterable[str]) -> dict[tuple[str, ...], list[tuple[tuple[s
 
 
 def grouped(names: Iterable[str], rules: Sequence[Rule]) -> Iterator[Group]:
-    """The names as the rules rename them, before the model is asked which it has."""
+    """The names as the rules rename them."""
     renaming = _Renaming(rules)
     one_by_one: list[str] = []
     for texts, series in _templates(names).items():

@@ -1,4 +1,4 @@
-"""What conversions do to shapes: transformers' operations, without tensors.
+"""Conversion operations of transformers, on shapes alone.
 
 Only shapes are computed: what an operation does to numbers without changing a shape is nothing here. Each is restated
 from the class of its name in `transformers/core_model_loading.py`.
@@ -23,7 +23,7 @@ class ShapeError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Model:
-    """What operations ask of the model: the shapes that it expects, and its configuration."""
+    """Shapes that the model expects, and its configuration."""
 
     expected: Expected
     config: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """What an operation knows beside its tensors: its rule, the run-time name of the first target, and the model."""
+    """Context of an operation: rule, first target's name, model."""
 
     rule: Rule
     target: str
@@ -174,13 +174,13 @@ OPERATIONS: Mapping[str, Callable[..., _Shapes]] = {
 
 
 def _expected(step: Step, target: str, shape: Shape = ()) -> Shape:
-    """The run-time shape of one of a rule's targets: the model's where it is known, else from the configuration."""
+    """The run-time shape of a target, by model or configuration."""
     known = step.model.expected(step.target.replace(step.rule.targets[0], target))
     return _from_config(target, step.model.config, shape) if known is None else known
 
 
 def _from_config(target: str, config: Mapping[str, Any], shape: Shape) -> Shape:
-    """The shapes that two architectures need, whose modeling code has these formulas.
+    """Shapes that two architectures compute from the configuration.
 
     `models/molmo2/modeling_molmo2.py`: q_proj has `num_attention_heads * head_dim` rows, k_proj and v_proj
     `num_key_value_heads * head_dim`. `models/qwen3_vl_moe/modeling_qwen3_vl_moe.py`: gate_up_proj is

@@ -1,4 +1,4 @@
-"""Which of transformers' conversion rules a model has."""
+"""Conversion rules of a model, from transformers' table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lorascope.packaged import load_json
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Operation:
-    """One step of a conversion: the class of transformers' operation, and its arguments."""
+    """One step of a conversion: transformers' class and its arguments."""
 
     name: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
@@ -45,7 +45,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SubModel:
-    """One of transformers' models within the model, itself included: `path` as in `named_modules()`, root first."""
+    """One of transformers' models within a model, or the whole."""
 
     path: str
     class_name: str
@@ -53,12 +53,14 @@ class SubModel:
 
 
 def version() -> str:
-    """The release of transformers that the rules are those of."""
+    """The release of transformers that the rules are from."""
     return str(_table()["transformers"])
 
 
 def rules_for(submodels: Sequence[SubModel], base_model_prefix: str) -> tuple[Rule, ...]:
-    """The rules of a model, in transformers' order (its `get_model_conversion_mapping`).
+    """The rules of a model, in transformers' order.
+
+    As its `get_model_conversion_mapping`.
 
     Args:
         submodels: Every `PreTrainedModel` within the model, in the order of `named_modules()`.
@@ -100,7 +102,7 @@ def _table() -> Mapping[str, Any]:
 
 @cache
 def _rules(identifier: str) -> tuple[Rule, ...] | None:
-    """The rules of one class name or model type, or None where it has none."""
+    """The rules of a class name or model type, or None."""
     table = _table()
     rows = table["rules"].get(table["aliases"].get(identifier, identifier))
     return None if rows is None else tuple(map(_rule, rows))

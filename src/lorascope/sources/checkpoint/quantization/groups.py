@@ -15,7 +15,7 @@ EXPONENTS = ("F8_E8M0", "U8")
 
 
 class MisfitError(Exception):
-    """The tensors of a group do not fit; the message lacks its name."""
+    """A group's tensors do not fit; the message lacks its name."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
