@@ -159,7 +159,7 @@ EXAMPLES = {
         "string-not-list",
         "error",
         ("q_proj, query",),
-        ('target_modules=["q_proj", "query"]', 'But "query" is no module of llama', '"q_proj"'),
+        ('target_modules=["q_proj", "query"]', 'But "query" is not a module of llama', '"q_proj"'),
         {"target_modules": ["q_proj"]},
     ),
     "parameters as a text": Example(

@@ -90,7 +90,7 @@ EXAMPLES = {
         {**QUERY, "exclude_modules": ["lm_head"]},
         "exclude-unmatched",
         "warning",
-        ("no target anyway",),
+        ("not a target anyway",),
         ("Take it out",),
         {"exclude_modules": None},
     ),

@@ -62,7 +62,7 @@ def _architecture(facts: Facts, model: ModelMap) -> Answer:
         reason = f"{name or 'the architecture'} is not in its registry; it may run it with transformers' own code"
         return Answer("model", "depends", reason, source)
     if not row["lora"]:
-        return Answer("model", "no", f"{name} takes no adapters: its class is no SupportsLoRA", source)
+        return Answer("model", "no", f"{name} takes no adapters: its class has no SupportsLoRA", source)
     return Answer("model", "yes", f"{name} takes adapters", source)
 
 

@@ -72,7 +72,7 @@ def _no_effect(context: CheckContext, text: str, targets: list[str]) -> tuple[st
         return answer
     matches = [name for name in context.module_names if name == text or name.endswith(f".{text}")]
     if matches:
-        return f"{listed(matches, 2)} is no target anyway.", _TAKE_OUT
+        return f"{listed(matches, 2)} is not a target anyway.", _TAKE_OUT
     words = sorted({word for name in targets for word in NUMBER.sub("", name).split(".") if word})
     question = suggest_alike(text.rpartition(".")[2], words, 2, _ALIKE)
     return f"{context.model.model} has no such module.", question or _TAKE_OUT

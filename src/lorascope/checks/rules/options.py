@@ -98,7 +98,7 @@ def find_refused_dora(context: CheckContext) -> Iterator[Finding]:
 
 @finds(DROPOUT)
 def find_bad_dropout(context: CheckContext) -> Iterator[Finding]:
-    """A dropout that is no probability."""
+    """A dropout that is not a probability."""
     if context.refused_as("dropout"):
         fix = "Set lora_dropout to a number from 0 to 1, such as 0.05."
         yield DROPOUT.finding("lora_dropout", context.refusal, fix)

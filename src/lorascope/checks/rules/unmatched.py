@@ -177,7 +177,7 @@ def _string_of_names(context: CheckContext, text: str, words: Sequence[str], sev
     for word in [word for word in words if word not in hits][:MOST_SPELLED]:
         answer = _module_answer(context, word)
         why = answer.why or _known_why(context, [word], answer)
-        fix += f" But {literal(word, 512)} is no module of {context.model.model}. {why} {answer.fix}".rstrip()
+        fix += f" But {literal(word, 512)} is not a module of {context.model.model}. {why} {answer.fix}".rstrip()
     return STRING_NOT_LIST.finding("target_modules", message, fix, severity)
 
 
