@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,8 +15,9 @@ from lorascope.errors import LorascopeError
 from lorascope.model.json import map_to_json
 from lorascope.sources.checkpoint import repeats, to_model_map
 from lorascope.sources.checkpoint.conversions.table import SubModel, rules_for
+from lorascope.sources.checkpoint.tensor_table import Header, TensorTable
 from lorascope.sources.checkpoint.to_model_map import map_headers
-from lorascope.sources.checkpoint.types import Checkpoint, Span, Tensor
+from lorascope.sources.checkpoint.types import Checkpoint, Tensor
 from tests.helpers.small_configs import small_model
 
 Forms = dict[str, tuple[str, tuple[int, ...]]]
@@ -36,8 +37,13 @@ class NoFiles:
         raise AssertionError(spans)
 
 
-def tensors_of(forms: Forms) -> dict[str, Tensor]:
-    return {name: Tensor(name, dtype, shape, Span("file", 0, 0)) for name, (dtype, shape) in forms.items()}
+def table_of(forms: Forms, files: int = 2) -> TensorTable:
+    """Headers with these tensors in their order, in some files."""
+    headers = []
+    for number in range(files):
+        part = list(forms.items())[number * len(forms) // files : (number + 1) * len(forms) // files]
+        headers.append(Header(f"file-{number}", 0, [name for name, _ in part], [(*form, 0) for _, form in part]))
+    return TensorTable(headers)
 
 
 @pytest.fixture
@@ -45,16 +51,16 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Forms, Mapping[str, A
     """What comes of headers with experts read once and one by one, and how many tensors were left out."""
     saved: list[int] = []
 
-    def reduce(tensors: Mapping[str, Tensor], stacked: repeats.Stacked) -> Mapping[str, Tensor]:
-        found = repeats.reduce(tensors, stacked)
-        saved.append(len(tensors) - len(found))
+    def reduce(headers: Sequence[Header], stacked: repeats.Stacked) -> dict[str, Tensor]:
+        found = repeats.reduce(headers, stacked)
+        saved.append(len(TensorTable(headers)) - len(found) if found else 0)
         return found
 
     def outcome(fewest: int, forms: Forms, config: Mapping[str, Any]) -> str:
         monkeypatch.setattr(to_model_map, "FEWEST", fewest)
         try:
             return json.dumps(
-                map_to_json(map_headers(Checkpoint(NoFiles(), config, tensors_of(forms)), config, model=""))
+                map_to_json(map_headers(Checkpoint(NoFiles(), config, table_of(forms)), config, model=""))
             )
         except LorascopeError as error:
             return str(error)
@@ -174,10 +180,10 @@ FIRST = {"a.experts.0.w1.weight": 120, "a.experts.0.w2.weight": 120, "b.experts.
             {**EXPERTS, **listed("a.experts.{}.s", count=120, form=("I8", ()))},
             {**FIRST, "a.experts.0.s": 120},
         ),
-        (listed("a.experts.{}.w.0.x", count=3), dict.fromkeys(listed("a.experts.{}.w.0.x", count=3), 1)),
+        (listed("a.experts.{}.w.0.x", count=3), {}),
         # What is not stacked, alone or beside what is.
-        (listed("a.kept.{}.w", count=3), dict.fromkeys(listed("a.kept.{}.w", count=3), 1)),
-        (listed("a.other.{}.w", count=3), dict.fromkeys(listed("a.other.{}.w", count=3), 1)),
+        (listed("a.kept.{}.w", count=3), {}),
+        (listed("a.other.{}.w", count=3), {}),
         # One of the lists is not alike: its tensors stay, in their order.
         (
             {**EXPERTS, "b.experts.7.w1.weight": ("F16", (2, 2))},
@@ -186,21 +192,21 @@ FIRST = {"a.experts.0.w1.weight": 120, "a.experts.0.w2.weight": 120, "b.experts.
                 **dict.fromkeys(listed("b.experts.{}.w1.weight", count=120), 1),
             },
         ),
-        ({"a.experts.0.w": ("F32", (1,))}, {"a.experts.0.w": 1}),
-        ({"a.experts.1.w": ("F32", (1,)), "a.experts.2.w": ("F32", (1,))}, {"a.experts.1.w": 1, "a.experts.2.w": 1}),
+        ({"a.experts.0.w": ("F32", (1,))}, {}),
+        ({"a.experts.1.w": ("F32", (1,)), "a.experts.2.w": ("F32", (1,))}, {}),
     ],
 )
 def test_number_0_stands_for_the_others(forms: Forms, expected: dict[str, int]) -> None:
-    found = repeats.reduce(tensors_of(forms), stacked)
-    assert {name: tensor.repeats for name, tensor in found.items()} == expected
-    place = {name: index for index, name in enumerate(forms)}
-    assert [*found] == sorted(found, key=place.__getitem__)
+    for files in (1, 2, 5):
+        found = repeats.reduce(table_of(forms, files).headers, stacked)
+        assert {name: tensor.repeats for name, tensor in found.items()} == expected
+        place = {name: index for index, name in enumerate(forms)}
+        assert [*found] == sorted(found, key=place.__getitem__)
 
 
 def test_another_order_is_left_alone() -> None:
     """What comes of names depends on their order here and there, and number 0 keeps only its own place."""
-    tensors = tensors_of(dict(sorted(EXPERTS.items(), reverse=True)))
-    assert repeats.reduce(tensors, stacked) is tensors
+    assert repeats.reduce(table_of(dict(sorted(EXPERTS.items(), reverse=True))).headers, stacked) == {}
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from lorascope.sources.checkpoint.tensor_table import Form, Header
 from lorascope.sources.checkpoint.types import Tensor
 
 # Fewer tensors are read one by one in less time than it takes to group them.
@@ -33,7 +34,7 @@ class _Group(NamedTuple):
     """
 
     names: list[str]
-    form: tuple[str, tuple[int, ...]]
+    form: Form
     firsts: Mapping[str, str]
     numbers: frozenset[str]
     ending: str
@@ -44,14 +45,14 @@ class _Group(NamedTuple):
         return len(self.firsts) * len(self.numbers) == len(self.names)
 
 
-def reduce(tensors: Mapping[str, Tensor], stacked: Stacked) -> Mapping[str, Tensor]:
+def reduce(headers: Sequence[Header], stacked: Stacked) -> dict[str, Tensor]:
     """The tensors, alike ones as number 0 alone.
 
     Args:
-        tensors: By name, in the order of the files.
+        headers: All headers of a checkpoint.
         stacked: See `Stacked`. A pair that it leaves out says nothing of the others in the list.
     """
-    groups = list(_groups(tensors))
+    groups = list(_groups(headers))
     lists = dict(_alike(groups))
     verdicts = stacked({f"{at}0{end}": f"{at}1{end}" for at, (_, ends) in lists.items() for end in ends})
     repeats: dict[str, int] = {}
@@ -60,20 +61,22 @@ def reduce(tensors: Mapping[str, Tensor], stacked: Stacked) -> Mapping[str, Tens
         known = [verdicts[name] for name in names if name in verdicts]
         if known and all(known):
             repeats |= dict.fromkeys(names, count)
-    return _without(tensors, groups, repeats) if repeats else tensors
+    return _without(headers, groups, repeats) if repeats else {}
 
 
-def _groups(tensors: Mapping[str, Tensor]) -> Iterator[_Group]:
-    found: defaultdict[tuple[str, str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for alike, tensor in zip("\n".join(tensors).translate(_DIGITS_ALIKE).split("\n"), tensors.values(), strict=True):
-        found[alike, tensor.dtype, tensor.shape].append(tensor.name)
-    for (alike, dtype, shape), alikes in found.items():
+def _groups(headers: Iterable[Header]) -> Iterator[_Group]:
+    found: defaultdict[tuple[str, Form], list[str]] = defaultdict(list)
+    for header in headers:
+        keys = zip("\n".join(header.names).translate(_DIGITS_ALIKE).split("\n"), header.forms, strict=False)
+        for key, name in zip(keys, header.names, strict=False):
+            found[key].append(name)
+    for (alike, form), alikes in found.items():
         cut = _LAST_NUMBER.fullmatch(alike)
         start, end = cut.span(2) if cut else (0, 0)
         for ending, names in _by_ending(alikes, alike, end):
             before = [name[:start] for name in reversed(names)]
             numbers = frozenset([name[start:end] for name in names])
-            yield _Group(names, (dtype, shape), dict(zip(before, reversed(names), strict=True)), numbers, ending)
+            yield _Group(names, form, dict(zip(before, reversed(names), strict=True)), numbers, ending)
 
 
 def _by_ending(names: list[str], alike: str, end: int) -> Iterable[tuple[str, list[str]]]:
@@ -113,9 +116,7 @@ def _count(groups: Iterable[_Group]) -> int:
     return count if alike and len({ending for ending, _ in numbers}) == len(numbers) else 0
 
 
-def _without(
-    tensors: Mapping[str, Tensor], groups: Iterable[_Group], repeats: Mapping[str, int]
-) -> Mapping[str, Tensor]:
+def _without(headers: Iterable[Header], groups: Iterable[_Group], repeats: Mapping[str, int]) -> dict[str, Tensor]:
     """The tensors without those that number 0 stands for."""
     kept: set[str] = set()
     stands_for: dict[str, str] = {}
@@ -127,11 +128,12 @@ def _without(
         for at in group.firsts.keys() - here.keys() if here else ():
             kept.update([f"{at}{number}{group.ending}" for number in group.numbers])
     found: dict[str, Tensor] = {}
-    for name in filter((kept | repeats.keys() | stands_for.keys()).__contains__, tensors):
-        if name in repeats:
-            found[name] = tensors[name]._replace(repeats=repeats[name])
-        elif name in kept:
-            found[name] = tensors[name]
-        elif stands_for[name] not in found:
-            return tensors
+    wanted = kept | repeats.keys() | stands_for.keys()
+    for tensor in (tensor for header in headers for tensor in header.tensors(wanted)):
+        if tensor.name in repeats:
+            found[tensor.name] = tensor._replace(repeats=repeats[tensor.name])
+        elif tensor.name in kept:
+            found[tensor.name] = tensor
+        elif stands_for[tensor.name] not in found:
+            return {}
     return found

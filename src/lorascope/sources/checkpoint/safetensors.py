@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
 from lorascope.gc_paused import no_collection
-from lorascope.sources.checkpoint.types import Checkpoint, Files, Span, Tensor
-from lorascope.sources.files.json_files import read_object
+from lorascope.sources.checkpoint.index import DAMAGED, SHARD, Index
+from lorascope.sources.checkpoint.tensor_table import Header, TensorTable
+from lorascope.sources.checkpoint.types import Checkpoint, Files, Span
+from lorascope.sources.files.json_files import read_bounded, read_object
 from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.files.safetensors_header import MOST_TENSORS, parse_header
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES
@@ -20,12 +22,9 @@ INDEX = "model.safetensors.index.json"
 # What huggingface_hub reads of one header; safetensors itself takes 100 MB. A million tensors are 130 MB.
 LONGEST_HEADER = 25_000_000
 MOST_HEADERS = 150_000_000
-MOST_SHARDS = 10_000
 MOST_INDEX_BYTES = 64 * 2**20
 # Holds most headers whole, so that a second request is the exception.
 _FIRST_READ = 100_000
-_SHARD = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors", re.ASCII)
-_DAMAGED = "Download it again; a file that safetensors reads can be saved anew with save_pretrained."
 _LFS = b"version https://git-lfs"
 
 # Why what lies in a folder without weights is not read, and what to do. The first that matches a name is told.
@@ -91,18 +90,25 @@ def open_checkpoint(files: Files) -> Checkpoint:
     """
     config = _config(files)
     chosen = _chosen(files, config.get("transformers_weights"))
-    weight_map = _weight_map(files, chosen) if chosen.endswith(".json") else {}
-    tensors = read_headers(files, sorted(set(weight_map.values())) or [chosen])
-    faults = first_faults(_disagreements(weight_map, tensors)) if weight_map else []
-    if not tensors:
-        faults.append("holds no tensors")
-    if faults:
-        raise LorascopeError(*faults, where=f"{files.where}: {chosen}", hint=_DAMAGED)
+    index = None
+    if chosen.endswith(".json"):
+        text = read_bounded(files, chosen, MOST_INDEX_BYTES, DAMAGED)
+        index = Index(text, f"{files.where}: {chosen}", files.names)
+    parsed = _read(files, index.shards if index else [chosen])
+    tensors = TensorTable(parsed.headers)
+    # Where every tensor is in the file that the index says, none is in two.
+    if parsed.faults or not 0 < len(tensors) <= MOST_TENSORS or (index and not index.agrees(tensors)):
+        faults = first_faults(index.disagreements(tensors)) if index else []
+        _require_sound(parsed, files.where)
+        if not tensors:
+            faults.append("holds no tensors")
+        if faults:
+            raise LorascopeError(*faults, where=f"{files.where}: {chosen}", hint=DAMAGED)
     return Checkpoint(files, config, tensors)
 
 
 @no_collection()
-def read_headers(files: Files, shards: Sequence[str]) -> dict[str, Tensor]:
+def read_headers(files: Files, shards: Sequence[str]) -> TensorTable:
     """All tensors of some safetensors files, from their headers alone.
 
     The files are asked for their bytes twice at most: once for the beginnings of all, once for what is missing of long
@@ -116,27 +122,53 @@ def read_headers(files: Files, shards: Sequence[str]) -> dict[str, Tensor]:
         LorascopeError: A file is no sound safetensors file, the headers are too large, or a tensor is in two files; with
             the first ten faults of all files.
     """
-    tensors: dict[str, Tensor] = {}
-    faults = first_faults(_fill(tensors, files, shards))
+    parsed = _read(files, shards)
+    _require_sound(parsed, files.where)
+    return TensorTable(parsed.headers)
+
+
+class _Parsed(NamedTuple):
+    """The headers in the order of the files, and the faults of each; those of files without one under an empty name."""
+
+    headers: list[Header]
+    faults: dict[str, list[str]]
+
+
+def _read(files: Files, shards: Sequence[str]) -> _Parsed:
+    texts, missing = _texts(files, shards)
+    parsed = _Parsed([], {"": missing} if missing else {})
+    count = 0
+    for file in list(texts):
+        header, faults = parse_header(texts.pop(file), file, files.size(file))
+        parsed.headers.append(header)
+        parsed.faults.update({file: faults} if faults else {})
+        count += len(header.names)
+        if count > MOST_TENSORS:
+            break
+    return parsed
+
+
+def _require_sound(parsed: _Parsed, where: str) -> None:
+    """Refuse headers with faults, and tensors that are in two files.
+
+    Raises:
+        LorascopeError: With the first ten faults.
+    """
+    faults = first_faults([*parsed.faults.get("", ()), *_faults(parsed)])
     if faults:
-        damaged = "git lfs pull fetches the files themselves." if "Git LFS" in "".join(faults) else _DAMAGED
-        raise LorascopeError(*faults, where=files.where, hint=damaged)
-    return tensors
+        damaged = "git lfs pull fetches the files themselves." if "Git LFS" in "".join(faults) else DAMAGED
+        raise LorascopeError(*faults, where=where, hint=damaged)
 
 
-def _fill(tensors: dict[str, Tensor], files: Files, shards: Sequence[str]) -> Iterator[str]:
-    """Fill `tensors` from all files, and yield the faults."""
-    headers, faults = _texts(files, shards)
-    yield from faults
-    for file in list(headers):
-        found, faults = parse_header(headers.pop(file), file, files.size(file))
-        yield from (f"{file}: {fault}" for fault in faults)
-        names = [tensor.name for tensor in found]
-        if not tensors.keys().isdisjoint(names):
-            for name in sorted(tensors.keys() & names):
-                yield f"the tensor {quoted(name)} is in {tensors[name].span.file} and in {file}"
-        tensors.update(zip(names, found, strict=True))
-        if len(tensors) > MOST_TENSORS:
+def _faults(parsed: _Parsed) -> Iterator[str]:
+    places: dict[str, str] = {}
+    for header in parsed.headers:
+        yield from (f"{header.file}: {fault}" for fault in parsed.faults.get(header.file, ()))
+        if not places.keys().isdisjoint(header.names):
+            for name in sorted(places.keys() & header.names):
+                yield f"the tensor {quoted(name)} is in {places[name]} and in {header.file}"
+        places |= dict.fromkeys(header.names, header.file)
+        if len(places) > MOST_TENSORS:
             yield f"there are more than {MOST_TENSORS} tensors"
             return
 
@@ -181,7 +213,7 @@ def _config(files: Files) -> Mapping[str, Any]:
 
 def _chosen(files: Files, named: object) -> str:
     """The file of weights, or the index of them."""
-    if isinstance(named, str) and named in files.names and _SHARD.fullmatch(named.removesuffix(".index.json")):
+    if isinstance(named, str) and named in files.names and SHARD.fullmatch(named.removesuffix(".index.json")):
         return named
     if named is not None:
         raise LorascopeError(
@@ -212,44 +244,3 @@ def _why_not(files: Files) -> tuple[str, str]:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(map(quoted, names[:4])) + more
-
-
-def _weight_map(files: Files, index: str) -> dict[str, str]:
-    """Shards of the tensors, all of them present.
-
-    Raises:
-        LorascopeError: With every fault of the index.
-    """
-    where = f"{files.where}: {index}"
-    weight_map = read_object(files, index, MOST_INDEX_BYTES, _DAMAGED).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise LorascopeError(f"weight_map is {quoted(weight_map)}, not an object of files", where=where, hint=_DAMAGED)
-    faults = []
-    if set(map(type, weight_map.values())) != {str}:
-        faults = [
-            f"weight_map has {quoted(shard)} for {quoted(name)}, not a text"
-            for name, shard in weight_map.items()
-            if not isinstance(shard, str)
-        ]
-    shards = sorted({shard for shard in weight_map.values() if isinstance(shard, str)})
-    for shard in shards:
-        if not _SHARD.fullmatch(shard):
-            faults.append(f"{quoted(shard)} is not a safetensors file at the root")
-        elif shard not in files.names:
-            faults.append(f"{quoted(shard)} is not there")
-    if len(shards) > MOST_SHARDS:
-        faults.append(f"names {len(shards)} files, more than {MOST_SHARDS}")
-    if faults:
-        raise LorascopeError(*first_faults(faults), where=where, hint="Download the model again, all its files.")
-    return weight_map
-
-
-def _disagreements(weight_map: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    files = [tensor.span.file for tensor in tensors.values()]
-    if len(weight_map) == len(tensors) and list(map(weight_map.get, tensors)) == files:
-        return
-    lying = dict(zip(tensors, files, strict=True))
-    for name in sorted(lying.keys() | weight_map.keys()):
-        said, found = weight_map.get(name, "in no file"), lying.get(name, "in none")
-        if said != found:
-            yield f"the tensor {quoted(name)} is {said} by the index, {found} in fact"

@@ -13,6 +13,7 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.model.classify import classify
 from lorascope.model.shapes import separate_misshapen, shape_notes
+from lorascope.model.storage import parse_storage
 from lorascope.model.types import Head, ModelMap, Module
 from lorascope.names import listed
 from lorascope.sources.builtin import PREFERRED
@@ -33,6 +34,7 @@ from lorascope.sources.checkpoint.layout_table import (
 )
 from lorascope.sources.checkpoint.quantization.unpack import unpack, unpacked_name
 from lorascope.sources.checkpoint.repeats import FEWEST, reduce
+from lorascope.sources.checkpoint.tensor_table import TensorTable
 from lorascope.sources.checkpoint.types import Checkpoint, Stored
 from lorascope.sources.dimensions import checked_dimensions
 
@@ -143,9 +145,10 @@ def map_checkpoint(
 def map_headers(checkpoint: Checkpoint, config: Mapping[str, Any], *, head: str = "", **described: Any) -> ModelMap:
     """The map of headers, as `map_checkpoint`; alike experts are read once."""
     with contextlib.suppress(LorascopeError):  # for which all tensors are read
-        if len(checkpoint.tensors) >= FEWEST and (root := _root(config, head)):
-            alike = reduce(checkpoint.tensors, functools.partial(_stacked, ModelLayout(root, config)))
-            if alike is not checkpoint.tensors:
+        table = checkpoint.tensors
+        if isinstance(table, TensorTable) and len(table) >= FEWEST and (root := _root(config, head)):
+            alike = reduce(table.headers, functools.partial(_stacked, ModelLayout(root, config)))
+            if alike:
                 reduced = dataclasses.replace(checkpoint, tensors=alike)
                 return map_checkpoint(unpack(reduced), config, head=head, **described)
     return map_checkpoint(unpack(checkpoint), config, head=head, **described)
@@ -360,7 +363,7 @@ def _quantized(modules: Sequence[Module], tensors: Mapping[str, Stored]) -> Iter
             continue
         quantization = " + ".join(kinds)
         # A packed Conv1D is the library's linear layer, and stored as that: (out, in).
-        kind = "linear" if module.kind == "conv1d" and not quantization.startswith("fp8") else module.kind
+        kind = "linear" if module.kind == "conv1d" and parse_storage(quantization).scheme != "fp8" else module.kind
         yield dataclasses.replace(module, kind=kind, quantization=quantization)
 
 

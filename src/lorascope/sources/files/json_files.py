@@ -21,6 +21,22 @@ def read_json(path: Path) -> object:
     return parse_json(read_plain(path, MOST_BYTES, hint=hint), str(path), hint)
 
 
+def read_bounded(files: Files, name: str, most: int, hint: str, *, where: str = "") -> bytes:
+    """All bytes of a file of a folder or repository.
+
+    Raises:
+        LorascopeError: It is too large.
+    """
+    size = files.size(name)
+    if size > most:
+        raise LorascopeError(
+            f"has {size:,} bytes, more than the {most:,} that are read",
+            where=where or f"{files.where}: {name}",
+            hint=hint,
+        )
+    return files.read([Span(name, 0, size)])[0]
+
+
 def read_object(
     files: Files, name: str, most: int, hint: str, *, where: str = "", most_values: int = MOST_VALUES
 ) -> dict[str, Any]:
@@ -37,9 +53,5 @@ def read_object(
     Raises:
         LorascopeError: It is too large, not JSON, or no object; with all faults of the JSON.
     """
-    where = where or f"{files.where}: {name}"
-    size = files.size(name)
-    if size > most:
-        raise LorascopeError(f"has {size:,} bytes, more than the {most:,} that are read", where=where, hint=hint)
-    [data] = files.read([Span(name, 0, size)])
-    return parse_object(data, where, hint, most_values=most_values)
+    data = read_bounded(files, name, most, hint, where=where)
+    return parse_object(data, where or f"{files.where}: {name}", hint, most_values=most_values)

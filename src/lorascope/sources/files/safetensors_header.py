@@ -8,11 +8,12 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted
+from lorascope.sources.checkpoint.tensor_table import Form, Header
 from lorascope.sources.checkpoint.types import Span, Tensor
 from lorascope.sources.files.json_text import parse_json
 
@@ -37,17 +38,14 @@ _PLAIN = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
 # text from being searched to its end for each entry.
 _FRONT = re.compile(r'\{(?:"__metadata__":(\{[^{}]*\}),)?')
 _ENTRY = re.compile(
-    rf',"([^"]{{1,{LONGEST_NAME}}})":\{{("dtype":"[^]]{{1,99}}\]),"data_offsets":\[([^],]{{1,20}}),([^]]{{1,20}})\]\}}'
+    rf',"([^"]{{1,{LONGEST_NAME}}})":\{{("dtype":"[^]]{{1,99}}\]),"data_offsets":\[([^,]{{1,20}}),([^]]{{1,20}})\]\}}'
 )
 _FORM = re.compile(r'"dtype":"([A-Z0-9_]+)","shape":(\[[0-9,]*\])')
-# `Span._make` and `Tensor._make` without their check of the length, which takes most of their time.
-_new_span: Callable[[Iterable[object]], Span] = functools.partial(tuple.__new__, Span)
-_new_tensor: Callable[[Iterable[object]], Tensor] = functools.partial(tuple.__new__, Tensor)
 # Dtype and dimensions that have been seen, to the bytes that they take and the dimensions alone.
 _Known = dict[tuple[Any, ...], tuple[int, tuple[int, ...]]]
 
 
-def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[str]]:
+def parse_header(text: bytes, file: str, size: int) -> tuple[Header, list[str]]:
     """Parse a header: tensors in the order of their data, faults.
 
     What safetensors' own validator (0.8) refuses is a fault here, and some of what it lets pass: see
@@ -62,11 +60,15 @@ def parse_header(text: bytes, file: str, size: int) -> tuple[list[Tensor], list[
         The tensors, as far as they are sound, and one sentence for each fault.
     """
     sound = _as_written(text, file, size)
-    return (sound, []) if sound is not None else _one_by_one(text, file, size)
+    if sound is not None:
+        return sound, []
+    tensors, faults = _one_by_one(text, file, size)
+    forms = [(tensor.dtype, tensor.shape, tensor.span.end - tensor.span.start) for tensor in tensors]
+    return Header(file, 8 + len(text), [tensor.name for tensor in tensors], forms), faults
 
 
-def _as_written(text: bytes, file: str, size: int) -> list[Tensor] | None:
-    """Tensors of a header in safetensors' own layout; None for others.
+def _as_written(text: bytes, file: str, size: int) -> Header | None:
+    """A header in safetensors' own layout; None for others.
 
     Most headers are such, and this takes half of the time of `_one_by_one`: it takes each step for all tensors at once.
     """
@@ -96,14 +98,11 @@ def _as_written(text: bytes, file: str, size: int) -> list[Tensor] | None:
     start = 8 + len(text)
     if begins != said[:-1] or ends != said[1:] or start + offsets[-1] != size:
         return None
-    places = [start + offset for offset in offsets]
-    spans = map(_new_span, zip(itertools.repeat(file), places, places[1:], strict=False))
-    dtypes, shapes, _ = zip(*found, strict=True)
-    return list(map(_new_tensor, zip(names, dtypes, shapes, spans, itertools.repeat(1), strict=False)))
+    return Header(file, start, names, found)
 
 
 @functools.lru_cache(maxsize=256)  # a checkpoint's files have much the same
-def _form(text: str) -> tuple[str, tuple[int, ...], int]:
+def _form(text: str) -> Form:
     """Dtype, shape and length in bytes.
 
     Raises:

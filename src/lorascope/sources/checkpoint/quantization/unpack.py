@@ -115,7 +115,7 @@ def unpack(checkpoint: Checkpoint) -> dict[str, Stored]:
     Raises:
         LorascopeError: The format is not known, or tensors that belong together do not fit; all such faults at once.
     """
-    tensors, where = checkpoint.tensors, checkpoint.files.where
+    tensors, where = dict(checkpoint.tensors), checkpoint.files.where
     settings = read_settings(checkpoint)
     _check_supported(settings, tensors, where)
     batches, taken, faults = _gather(tensors)
