@@ -30,6 +30,11 @@ def peft_arguments(config: AdapterConfig) -> dict[str, object]:
     return arguments
 
 
+def saved_config(arguments: Mapping[str, object], base: str) -> dict[str, object]:
+    """The object in `adapter_config.json`, for the arguments and the base model."""
+    return {"peft_type": "LORA", "base_model_name_or_path": base or None, **arguments}
+
+
 def to_peft(config: AdapterConfig) -> LoraConfig:
     """The configuration as a `peft.LoraConfig`.
 

@@ -18,7 +18,7 @@ from lorascope.names import fold, unfold_all
 from lorascope.outputs import checked_place, file_objection, sealed_file, seals, write_files
 from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.diagnostics import Diagnostic
-from lorascope.peft_rules.lora_config import peft_arguments
+from lorascope.peft_rules.lora_config import peft_arguments, saved_config
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.plans.arguments import require_map, require_plan
 from lorascope.plans.compiler import compile_targets
@@ -318,9 +318,4 @@ def _belongs_to_plan(file: Path) -> bool:
 def _written_config(data: Json) -> Json:
     """The `adapter_config.json` that belongs to the JSON form of a plan."""
     model = data["map"]
-    known = model["source"] in LOADABLE and model["model"]
-    return {
-        "peft_type": "LORA",
-        "base_model_name_or_path": model["model"] if known else None,
-        **data["adapter_config"],
-    }
+    return saved_config(data["adapter_config"], model["model"] if model["source"] in LOADABLE else "")

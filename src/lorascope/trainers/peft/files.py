@@ -8,7 +8,7 @@ from typing import Any
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import json_text, quoted
 from lorascope.model.types import ModelMap
-from lorascope.peft_rules.lora_config import peft_arguments
+from lorascope.peft_rules.lora_config import peft_arguments, saved_config
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.plans.types import Plan
@@ -25,8 +25,7 @@ _NUMBERS = ("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", 
 
 def write_peft(plan: Plan, job: Job) -> str:
     """The text of `adapter_config.json`."""
-    arguments = peft_arguments(plan.config)
-    return json_file({"peft_type": "LORA", "base_model_name_or_path": job.base or None, **arguments})
+    return json_file(saved_config(peft_arguments(plan.config), job.base))
 
 
 def json_file(content: Mapping[str, Any]) -> str:
