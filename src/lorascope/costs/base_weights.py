@@ -10,10 +10,10 @@ tied to it, embeddings, normalizations and bare parameters (fused experts) as th
 from __future__ import annotations
 
 import math
-import re
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.training_run import Training
+from lorascope.model.storage import parse_storage
 from lorascope.model.types import ModelMap, Module
 
 _BLOCK = 64
@@ -101,5 +101,4 @@ def _is_quantized(module: Module | None, name: str, unquantized: frozenset[str])
 
 def _stored_bits(quantization: str) -> float:
     """Bits per weight in a quantized checkpoint, with a sixteenth for scales."""
-    match = re.search(r"(\d+) bit", quantization)
-    return (int(match[1]) if match else 8) * 17 / 16
+    return (parse_storage(quantization).bits or 8) * 17 / 16

@@ -1,12 +1,15 @@
 """PEFT on quantized checkpoints: what it adapts, and how to load them.
 
-The words for kinds of quantization are those of `lorascope.sources.checkpoint.quantization.unpack`. Measured with PEFT 0.19 to 0.21 and
-transformers 5.23, as `docs/quantized.md` tells.
+Schemes are those of `lorascope.sources.checkpoint.quantization.unpack`. Measured with PEFT 0.19 to 0.21 and transformers
+5.23; see `docs/quantized.md`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lorascope import light_dataclasses as dataclasses
+from lorascope.model.storage import parse_storage
 from lorascope.model.types import Kind
 
 _BASE = "Load the model that it was quantized from."
@@ -18,20 +21,19 @@ class _Limits:
     """PEFT's limits on one kind of quantization.
 
     Attributes:
-        starts: How its name starts.
         unloadable: Why no weight of it can be adapted, whatever it is; empty if some can.
         fused: Why a bare parameter (fused experts) of it cannot be adapted; empty if it can.
         needs: What must be installed, and how the model must be loaded.
         needs_fused: The same for bare parameters, where it is more.
     """
 
-    starts: str
     unloadable: str = ""
     fused: str = ""
     needs: str = ""
     needs_fused: str = ""
 
 
+_NO_LIMITS = _Limits()
 _NO_FUSED = (
     "transformers 5 fuses the experts into one parameter, into which it cannot load experts that are packed one by one. "
     f"{_BASE}"
@@ -52,48 +54,43 @@ _FP8_FUSED = (
     "Load with quantization_config=FineGrainedFP8Config(dequantize=True): kept as they are stored, the experts' numbers lack "
     "their scales, and PEFT would add to the numbers."
 )
-# The first that fits counts.
-_LIMITS = (
-    _Limits("bnb", fused=_NO_FUSED, needs="Install bitsandbytes. Merging rounds the sum to the same few bits again."),
-    _Limits("gptq", fused=_NO_FUSED, needs=_GPTQMODEL),
-    _Limits("awq", fused=_NO_FUSED, needs=_GPTQMODEL),
-    _Limits("fp8 without scale"),
-    _Limits("fp8", needs=_FP8, needs_fused=_FP8_FUSED),
-    _Limits("mxfp8", needs=_FP8, needs_fused=_FP8_FUSED),
-    _Limits(
-        "fp4",
+# By scheme.
+_LIMITS: Mapping[str, _Limits] = {
+    "bnb": _Limits(fused=_NO_FUSED, needs="Install bitsandbytes. Merging rounds the sum to the same few bits again."),
+    "gptq": _Limits(fused=_NO_FUSED, needs=_GPTQMODEL),
+    "awq": _Limits(fused=_NO_FUSED, needs=_GPTQMODEL),
+    "fp8": _Limits(needs=_FP8, needs_fused=_FP8_FUSED),
+    "mxfp8": _Limits(needs=_FP8, needs_fused=_FP8_FUSED),
+    "fp4": _Limits(
         needs=_FP8_FUSED,
         needs_fused=(
             "Load with quantization_config=FineGrainedFP8Config(dequantize=True): of experts that stay packed, two numbers "
             "in a byte, PEFT takes half the width for their inputs."
         ),
     ),
-    _Limits(
-        "mxfp4",
+    "mxfp4": _Limits(
         needs_fused=(
             "Load with quantization_config=Mxfp4Config(dequantize=True): of experts that stay packed, two numbers in a byte, "
             "PEFT takes the packed shape for theirs."
         ),
     ),
-    _Limits("fbgemm", unloadable=f"transformers says of its fbgemm modules that they cannot be trained. {_BASE}"),
-    _Limits("compressed-tensors", needs=_COMPRESSED),
-    _Limits(
-        "modelopt",
+    "fbgemm": _Limits(unloadable=f"transformers says of its fbgemm modules that they cannot be trained. {_BASE}"),
+    "compressed-tensors": _Limits(needs=_COMPRESSED),
+    "modelopt": _Limits(
         unloadable=(
             "transformers 5.23 does not know Model Optimizer's checkpoints. It refuses those of 4 bits for their shapes, and of "
             "fp8 it takes the numbers without their scales, with no error, so that PEFT would train on a wrong model. "
             f"{_BASE}"
         ),
     ),
-    _Limits(
-        "bitnet",
+    "bitnet": _Limits(
         unloadable=(
             "transformers says of packed BitNet modules that they cannot be trained, and PEFT refuses a BitLinear, which is no "
             "nn.Linear. Load the variant of the model whose weights are not packed."
         ),
     ),
-    _Limits("auto-round", unloadable=f"transformers says of AutoRound's modules that they cannot be trained. {_BASE}"),
-)
+    "auto-round": _Limits(unloadable=f"transformers says of AutoRound's modules that they cannot be trained. {_BASE}"),
+}
 
 
 def why_not_quantized(kind: Kind, quantization: str) -> str:
@@ -111,7 +108,7 @@ def why_not_quantized(kind: Kind, quantization: str) -> str:
         return limits.unloadable
     if kind == "parameter":
         return limits.fused
-    if limits.starts in ("gptq", "awq") and kind not in _PLAIN_KINDS:
+    if parse_storage(quantization).scheme in ("gptq", "awq") and kind not in _PLAIN_KINDS:
         return f"GPTQModel packs it into a layer of its own, of which PEFT adapts those that stand for a Linear alone. {_BASE}"
     return ""
 
@@ -131,4 +128,5 @@ def quantized_needs(quantization: str, kind: Kind = "linear") -> str:
 
 
 def _limits_of(quantization: str) -> _Limits:
-    return next((limits for limits in _LIMITS if quantization.startswith(limits.starts)), _Limits(""))
+    storage = parse_storage(quantization)
+    return _LIMITS.get(storage.scheme, _NO_LIMITS) if storage.scaled else _NO_LIMITS

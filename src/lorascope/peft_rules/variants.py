@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lorascope.model.storage import parse_storage
 from lorascope.model.types import Module
 from lorascope.peft_rules import initializations, reasons
 from lorascope.peft_rules.diagnostics import Diagnostic
@@ -62,9 +63,12 @@ def requested(config: AdapterConfig, release: Release) -> tuple[str, ...]:
 
 def packing_of(module: Module) -> str:
     """The library of a quantized linear layer: `bnb`, `gptq` (AWQ too), or empty."""
-    if module.quantization.startswith("bnb") or module.class_name in _BNB:
+    if not module.quantization:
+        return "bnb" if module.class_name in _BNB else ""
+    scheme = parse_storage(module.quantization).scheme
+    if scheme == "bnb" or module.class_name in _BNB:
         return "bnb"
-    return "gptq" if module.quantization.startswith(("gptq", "awq")) else ""
+    return "gptq" if scheme in ("gptq", "awq") else ""
 
 
 def ignored_variant(config: AdapterConfig, module: Module, release: Release) -> str:
