@@ -9,6 +9,7 @@ from lorascope.peft_rules.diagnostics import Diagnostic
 
 # How much a finding matters, see `Finding`.
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,10 +18,10 @@ class Finding:
 
     Attributes:
         code: Which kind of finding it is; stable.
-        severity: `error` (training fails or trains nothing there), `warning` (it does something else than most people
-            mean by it), or `note` (worth knowing, and no reason to stop).
-        where: The file or the weights.
-        message: What is so.
+        severity: `error` (training fails, or the entry has no effect), `warning` (probably not what was meant), or `note`
+            (good to know).
+        where: The file, the setting or the weights.
+        message: What is wrong, and why it matters.
         fix: What to do.
         diagnostic: What PEFT or a tool says, where the message is that or quotes it.
     """

@@ -8,14 +8,12 @@ from lorascope.checks.context import CheckContext
 from lorascope.checks.registry import ADAPTER_FILES, CONFIGURATION, COVERAGE, REACH, RELEASES, apply_rules
 from lorascope.checks.rules.refusals import REFUSED, explain_refusal, report_unexplained
 from lorascope.checks.suggestions import planning_command
-from lorascope.findings import Finding
-
-_SEVERITIES = ("error", "warning", "note")
+from lorascope.findings import SEVERITIES, Finding
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Findings without repetitions, errors first."""
-    return sorted(dict.fromkeys(findings), key=lambda finding: _SEVERITIES.index(finding.severity))
+    return sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def configuration_findings(context: CheckContext) -> Iterator[Finding]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from lorascope.checks.types import Check
+from lorascope.findings import SEVERITIES
 from lorascope.foreign_text import one_line, shown
 from lorascope.names import listed
 from lorascope.number_text import count_text, percent
@@ -26,7 +28,7 @@ def check_text(check: Check) -> str:
     rules = check.trainer or f"PEFT {check.peft}"
     if check.trainer and check.peft:
         rules = f"{check.trainer}, PEFT {check.peft}"
-    parts = [heading(check.model), f"checked: {one_line(check.subject)} (by the rules of {rules})", ""]
+    parts = [heading(check.model), f"checked: {one_line(check.subject)} (by the rules of {rules})", _verdict(check), ""]
     if resolution.adapted:
         parts += [_adapted(check), ""]
     share = percent(resolution.trainable, parameters)
@@ -34,7 +36,8 @@ def check_text(check: Check) -> str:
     if resolution.saved:
         parts.append(f"trained in full: {one_line(listed(resolution.saved, _MOST_NAMED))}")
     parts += _coverage(check)
-    parts += ["", bullets(_findings(check)) if check.findings else "nothing to report"]
+    if check.findings:
+        parts += ["", bullets(_findings(check))]
     if check.serving is not None:
         parts += ["", serving_text(check.serving)]
     return shown("\n".join(parts))
@@ -48,6 +51,13 @@ def serving_text(serving: Serving) -> str:
         lines.append(f"start it with: {one_line(' '.join(serving.flags))}")
     answers = (f"{item.question}: {item.answer}: {item.reason} ({item.source})" for item in serving.answers)
     return shown("\n".join([*lines, bullets(answers)]))
+
+
+def _verdict(check: Check) -> str:
+    """How many findings there are of each severity: `found: 1 error, 2 warnings`."""
+    counts = Counter(finding.severity for finding in check.findings)
+    parts = [f"{counts[word]} {word}{'s' if counts[word] > 1 else ''}" for word in SEVERITIES if counts[word]]
+    return f"found: {', '.join(parts) or 'nothing to report'}"
 
 
 def _findings(check: Check) -> Iterator[str]:
@@ -80,6 +90,9 @@ def _coverage(check: Check) -> Iterator[str]:
     """How much of each block of the model itself is adapted, by the size of the weights."""
     names = {weight.name for one in check.resolution.adapted if (weight := weight_of(check.model, one.name))}
     blocks = covered_blocks(check.model, names)
-    shares = [f"{percent(covered, size)} of the {block}" for block, (covered, size) in blocks.items()]
+    shares = [
+        f"{percent(covered, size)} of the {'FFN' if block == 'ffn' else block}"
+        for block, (covered, size) in blocks.items()
+    ]
     if shares and names:
         yield f"adapted: {', '.join(shares)} (share of its parameters)"
