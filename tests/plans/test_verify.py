@@ -75,7 +75,7 @@ def test_older_rules() -> None:
     "config", [None, 5, "my-adapter", ["q_proj"], object()], ids=lambda value: type(value).__name__
 )
 def test_what_is_no_configuration(config: Any) -> None:
-    with fails(f"a {type(config).__name__} is no adapter configuration", "Give a plan, a peft.LoraConfig"):
+    with fails(f"cannot read a {type(config).__name__} as an adapter configuration", "Give a plan, a peft.LoraConfig"):
         verify(sample("llama"), config)
 
 
@@ -110,10 +110,10 @@ def test_what_is_no_configuration(config: Any) -> None:
         ({"layer_replication": [[0, 4], [2, 5]]}, "layer_replication is set, which the rules do not cover"),
         (
             {"target_module": ["q_proj"]},
-            "target_module is no argument of peft.LoraConfig, which calls it target_modules",
+            "target_module is not an argument of peft.LoraConfig; it is called target_modules",
         ),
-        ({"rank": 8}, "rank is no argument of peft.LoraConfig, which calls it r"),
-        ({"alpha": 8}, "which calls it lora_alpha"),
+        ({"rank": 8}, "rank is not an argument of peft.LoraConfig; it is called r"),
+        ({"alpha": 8}, "it is called lora_alpha"),
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, dict) else None,
 )

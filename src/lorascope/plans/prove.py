@@ -56,7 +56,7 @@ def prove(plan: Plan, module: nn.Module) -> Proof:
             device (`lorascope.sources.transformers.meta_model.build`).
 
     Raises:
-        LorascopeError: peft is not installed, or the module is none that it could adapt.
+        LorascopeError: peft is not installed, or cannot adapt the module.
     """
     require_plan(plan, "prove")
     for fault, hint in object_faults(module):

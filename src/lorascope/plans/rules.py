@@ -101,7 +101,7 @@ def parse_rule(text: str) -> Rule:
 
 
 def check_layers(layers: str, faults: list[str]) -> None:
-    """Add a fault for each piece that is no number or slice."""
+    """Add a fault for each piece that is not a number or slice."""
     for piece in layers.split(","):
         if not _LAYERS.fullmatch(piece):
             faults.append(f"layers {piece!r} is neither a number nor a slice such as -8: or 0:4")

@@ -62,7 +62,7 @@ def verify(
         peft: The version of PEFT whose rules to apply, 0.19 to 0.21.
 
     Raises:
-        LorascopeError: It is no such configuration, or uses something that the rules do not cover.
+        LorascopeError: It cannot be read as a configuration, or uses something that the rules do not cover.
     """
     require_map(model, "verify")
     require_kinds("verify", peft=(peft, (str,), "a text"))
@@ -88,7 +88,7 @@ def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig
         return config.config
     if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         raise LorascopeError(
-            f"a {type(config).__name__} is no adapter configuration",
+            f"cannot read a {type(config).__name__} as an adapter configuration",
             hint="Give a plan, a peft.LoraConfig, or its keyword arguments as a dictionary.",
         )
     values = {str(key): value for key, value in (config if isinstance(config, Mapping) else config.to_dict()).items()}
@@ -133,7 +133,7 @@ def _field(name: str, value: Any) -> Any:
 
 
 def _runtime_faults(values: Mapping[str, Any]) -> list[str]:
-    """A fault where `runtime_config` is nothing that PEFT reads."""
+    """A fault where PEFT cannot read `runtime_config`."""
     if "runtime_config" not in values or not _OF_FILES.isdisjoint(values):
         return []
     value = values["runtime_config"]
@@ -148,7 +148,7 @@ def _misspelt(values: Mapping[str, Any]) -> list[str]:
         near = alike(name, _FIELDS, 1, 0.9)
         meant = _OTHER_NAMES.get(name) or next(iter(near), "")
         if meant:
-            faults.append(f"{name} is no argument of peft.LoraConfig, which calls it {meant}")
+            faults.append(f"{name} is not an argument of peft.LoraConfig; it is called {meant}")
     return faults
 
 
