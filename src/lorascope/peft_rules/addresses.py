@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lorascope.model.types import ModelMap, Weight
-from lorascope.peft_rules.moe_rewrite import rewritten_name
 from lorascope.peft_rules.releases import NEWEST, release_of
 
 
@@ -14,6 +13,10 @@ def as_parameter(model: ModelMap, weight: Weight, peft: str = NEWEST) -> bool:
     (peft issue 3711), which it does since 0.19.
     """
     if weight.kind == "linear":
+        if not model.moe_conversion:
+            return False
+        from lorascope.peft_rules.moe_rewrite import rewritten_name  # matches names, which takes longer to load
+
         return rewritten_name(model, weight.name, release_of(peft)) != ""
     return weight.kind == "parameter"
 

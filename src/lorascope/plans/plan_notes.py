@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorascope.model.types import ModelMap, Trace, Weight
 from lorascope.names import fold
@@ -11,10 +11,12 @@ from lorascope.peft_rules.addresses import as_parameter
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.quantization import quantized_needs
 from lorascope.plans import notes
-from lorascope.plans.compiler import Compiled
 from lorascope.plans.notes import label
 from lorascope.plans.rules import CONTENTS, FACT_OF
 from lorascope.plans.types import LeftOut, Rule, Target
+
+if TYPE_CHECKING:
+    from lorascope.plans.compiler import Compiled
 
 # From this share of the trainable parameters on, routed experts are worth a note.
 DOMINANT_SHARE = 0.5
