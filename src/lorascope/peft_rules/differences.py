@@ -45,7 +45,7 @@ class ReleaseDifference:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Told:
+class _Predicate:
     """The predicate of a sentence about releases, with its verbs in braces."""
 
     verdict: str
@@ -72,39 +72,42 @@ def read_differently(
     """
     own = _of_wrapped(model, config, peft, own)
     alike = own.refusal is None and release_of(peft) == release_of(NEWEST) and releases_agree(model, config)
-    groups: dict[_Told, list[str]] = {}
+    groups: dict[_Predicate, list[str]] = {}
     for release in COMPARED:
         if release_of(release) == release_of(peft) or (alike and release in SUPPORTED_PEFT):
             continue
         other = _of_wrapped(model, config, release)
         if other.refused_as(NOT_COVERED):
             continue
-        found = [_difference(other, own)]
+        differences = [_difference(other, own)]
         if _swaps_factors(release) != _swaps_factors(peft):
-            found.append(_swapped(model, other, own))
-        for told in filter(None, found):
-            groups.setdefault(told, []).append(release)
+            differences.append(_swapped(model, other, own))
+        for predicate in filter(None, differences):
+            groups.setdefault(predicate, []).append(release)
     return tuple(
-        ReleaseDifference(tuple(releases), _sentence(told, releases), told.names) for told, releases in groups.items()
+        ReleaseDifference(tuple(releases), _sentence(predicate, releases), predicate.names)
+        for predicate, releases in groups.items()
     )
 
 
 def _of_wrapped(model: ModelMap, config: AdapterConfig, release: str, known: Resolution | None = None) -> Resolution:
     """The resolution, without a task type that alone makes PEFT refuse."""
-    found = known or resolve(model, config, release)
-    if found.refusal is not None and config.task_type == "SEQ_2_SEQ_LM":  # the only task of which the wrapper changed
+    resolution = known or resolve(model, config, release)
+    if (
+        resolution.refusal is not None and config.task_type == "SEQ_2_SEQ_LM"
+    ):  # the only task of which the wrapper changed
         return resolve(model, dataclasses.replace(config, task_type=None), release)
-    return found
+    return resolution
 
 
-def _difference(other: Resolution, own: Resolution) -> _Told | None:
+def _difference(other: Resolution, own: Resolution) -> _Predicate | None:
     """How another release differs; None if it does the same."""
     if other.refusal is not None:
-        return None if own.refusal is not None else _Told("{refuse} it", f": {other.refusal}")
+        return None if own.refusal is not None else _Predicate("{refuse} it", f": {other.refusal}")
     if own.refusal is not None:
         names = [weight.name for weight in other.adapted]
         what = f"{_counted(len(names))}: {listed(names, _MOST_NAMES)}" if names else "nothing"
-        return _Told("{take} it and {adapt}", f" {what}.")
+        return _Predicate("{take} it and {adapt}", f" {what}.")
     theirs = {weight.name: weight for weight in other.adapted}
     ours = {weight.name: weight for weight in own.adapted}
     lost, gained = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
@@ -120,12 +123,12 @@ def _difference(other: Resolution, own: Resolution) -> _Told | None:
         if other.trainable == own.trainable:
             return None
         counts = f" {other.trainable:,} parameters, not {own.trainable:,}, for the same adapted weights."
-        return _Told("{train}", counts)
+        return _Predicate("{train}", counts)
     if len(theirs) != len(ours):
         which = f"{_counted(len(theirs))}, not {len(ours)}"
     else:
         which = "other weights" if lost else "the same weights otherwise"
-    return _Told("{adapt}", f" {which}: {'; '.join(parts)}.", tuple(sorted({*lost, *gained, *resized})))
+    return _Predicate("{adapt}", f" {which}: {'; '.join(parts)}.", tuple(sorted({*lost, *gained, *resized})))
 
 
 def _swaps_factors(peft: str) -> bool:
@@ -137,7 +140,7 @@ def _swaps_factors(peft: str) -> bool:
     return release_of(peft) < (0, 19)
 
 
-def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Told | None:
+def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Predicate | None:
     """The weights whose factors one of two releases swaps; None without any."""
     adapted = {weight.name for weight in other.adapted} & {weight.name for weight in own.adapted}
     names = sorted(
@@ -148,7 +151,7 @@ def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Told | Non
     if not names:
         return None
     which = f" the shapes of the two factors of {listed(names, _MOST_NAMES)}"
-    return _Told("{swap}", f"{which}: an adapter saved by the one does not fit the other.", tuple(names))
+    return _Predicate("{swap}", f"{which}: an adapter saved by the one does not fit the other.", tuple(names))
 
 
 def _size(weight: Adapted) -> tuple[int, float]:
@@ -175,10 +178,10 @@ def _sizes_told(names: Sequence[str], theirs: Mapping[str, Adapted], ours: Mappi
     return parts
 
 
-def _sentence(told: _Told, releases: Sequence[str]) -> str:
+def _sentence(predicate: _Predicate, releases: Sequence[str]) -> str:
     """The sentence about some releases, verbs in number."""
     verbs = {verb: f"{verb}s" if len(releases) == 1 else verb for verb in _VERBS}
-    return f"PEFT {_named(releases)} {told.verdict.format(**verbs)}{told.rest}"
+    return f"PEFT {_named(releases)} {predicate.verdict.format(**verbs)}{predicate.rest}"
 
 
 def _named(releases: Sequence[str]) -> str:

@@ -122,12 +122,12 @@ def all_linear_targets(model: ModelMap, task_type: str | None) -> frozenset[str]
 
 def dotted_suffixes(name: str, parts: int | None = None) -> list[str]:
     """Proper suffixes after a dot, shortest first, at most `parts` parts long."""
-    found: list[str] = []
+    suffixes: list[str] = []
     at = name.rfind(".")
-    while at >= 0 and (parts is None or len(found) < parts):
-        found.append(name[at + 1 :])
+    while at >= 0 and (parts is None or len(suffixes) < parts):
+        suffixes.append(name[at + 1 :])
         at = name.rfind(".", 0, at)
-    return found
+    return suffixes
 
 
 class NameSet:
@@ -190,12 +190,12 @@ class Substrings:
         Raises:
             TypeError: None is, before the first entry that is no text.
         """
-        found = self._known.get(name)
-        if found is None:
-            found = self._known[name] = any(map(self._starts, (name[at:] for at in range(len(name) or 1))))
-        if self._faulty and not found:
+        inside = self._known.get(name)
+        if inside is None:
+            inside = self._known[name] = any(map(self._starts, (name[at:] for at in range(len(name) or 1))))
+        if self._faulty and not inside:
             raise TypeError("an entry is no text")
-        return found
+        return inside
 
     def _starts(self, rest: str) -> bool:
         at = bisect.bisect_right(self._sorted, rest)

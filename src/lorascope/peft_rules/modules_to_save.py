@@ -57,13 +57,13 @@ class Endings:
 
     def of(self, name: str) -> list[str]:
         """The texts that end a name."""
-        found = []
+        endings = []
         for length in self._lengths:
             if length > len(name):
                 break
             if (ending := name[len(name) - length :]) in self._texts:
-                found.append(ending)
-        return found
+                endings.append(ending)
+        return endings
 
     def end(self, name: str) -> bool:
         """One of the texts ends a name."""
@@ -74,8 +74,8 @@ def unmatched(entries: Iterable[str], names: Iterable[str]) -> list[str]:
     """The entries that end none of the names."""
     entries = list(entries)
     endings = Endings(entries)
-    found = {entry for name in names for entry in endings.of(name)}
-    return [entry for entry in entries if entry not in found]
+    matched = {entry for name in names for entry in endings.of(name)}
+    return [entry for entry in entries if entry not in matched]
 
 
 def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Copied:
@@ -127,11 +127,11 @@ def _aliases(model: ModelMap, ends: Endings) -> list[str]:
 
     A module that is registered twice has one entry in the map; its second name shows in the names of its tensors.
     """
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for group in model.ties:
         owner = group[0].rpartition(".")[0]
         for name in group[1:]:
             alias = name.rpartition(".")[0]
             if alias and alias not in model.module_by_name and ends.end(alias):
-                found[alias] = owner
-    return list(found.values())
+                owners[alias] = owner
+    return list(owners.values())

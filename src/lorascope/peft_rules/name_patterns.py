@@ -345,9 +345,11 @@ def _elsewhere(pattern: Pattern, way: Way, name: str) -> Found | None:
     if len(budget.answers) > _KEPT_ANSWERS:
         budget.answers.clear()
     names = budget.together(name)
-    found = _ask(pattern, way, names)
-    budget.answers.update(((pattern.number, way, one), match) for one, match in zip(names, found, strict=False))
-    return found[0]
+    matches = _ask(pattern, way, names)
+    budget.answers.update(
+        ((pattern.number, way, expected), match) for expected, match in zip(names, matches, strict=False)
+    )
+    return matches[0]
 
 
 def _ask(pattern: Pattern, way: Way, names: Sequence[str]) -> list[Found | None]:
@@ -362,12 +364,12 @@ def _ask(pattern: Pattern, way: Way, names: Sequence[str]) -> list[Found | None]
     budget = _BUDGET.get() or _Budget()
     answer = None
     # The others may take long where the first does not, and nobody has asked for them yet.
-    for asked, share in ((names, 0.5), (names[:1], 1.0)) if len(names) > 1 else ((names, 1.0),):
+    for batch, share in ((names, 0.5), (names[:1], 1.0)) if len(names) > 1 else ((names, 1.0),):
         left = (MOST_SECONDS - budget.there) * share
         if left <= 0:
             break
         try:
-            answer = _process().ask(pattern.number, pattern.pattern, way, asked, left)
+            answer = _process().ask(pattern.number, pattern.pattern, way, batch, left)
         except NoProcessError as error:
             raise PatternLimitError(
                 f"a pattern can be tried in a second Python only, which does not start: {_shown(pattern.pattern)}",
@@ -387,7 +389,7 @@ def _ask(pattern: Pattern, way: Way, names: Sequence[str]) -> list[Found | None]
         )
     if "fault" in answer:
         raise _bad(pattern.pattern, answer["kind"], answer["fault"])
-    return [one and FarMatch(one[0], tuple(one[1]), one[2]) for one in answer["found"]]
+    return [match and FarMatch(match[0], tuple(match[1]), match[2]) for match in answer["found"]]
 
 
 @functools.cache

@@ -170,17 +170,17 @@ class Tensors:
 
     def below(self, modules: Iterable[str]) -> Mapping[str, set[str]]:
         """The tensors of each module and all below."""
-        found: dict[str, set[str]] = {module: set() for module in modules}
-        for name in self._modules if found else ():
+        tensors_of: dict[str, set[str]] = {module: set() for module in modules}
+        for name in self._modules if tensors_of else ():
             tensors = self._owned.get(name)
             if not tensors:
                 continue
             above = name
             while above:
-                if above in found:
-                    found[above].update(tensors)
+                if above in tensors_of:
+                    tensors_of[above].update(tensors)
                 above = above.rpartition(".")[0]
-        return found
+        return tensors_of
 
     def size(self, tensors: Iterable[str]) -> int:
         """Number of scalars in some tensors, each counted once."""
@@ -207,20 +207,20 @@ def trained_biases(
         tensors: The model's tensors.
         release: PEFT's release.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     if release < (0, 21):
         # Up to 0.20 everything called "lora_" counts as an adapter and stays as trainable as it was.
-        found |= {first for _, name, _ in parameter_names(model) if "lora_" in (first := tensors.first(name))}
+        names |= {first for _, name, _ in parameter_names(model) if "lora_" in (first := tensors.first(name))}
     if config.bias == "none":
-        return found
+        return names
     if config.bias == "all":
         for _, name, _ in parameter_names(model):
             first = tensors.first(name)
             # Up to 0.20 any name with "bias" in it counts: in_proj_bias, gate_up_proj_bias, relative_attention_bias.
             if "bias" in first if release < (0, 21) else first == "bias" or first.endswith(".bias"):
-                found.add(first)
-        return found
+                names.add(first)
+        return names
     for name in adapted:
         if stored_shape(model.module_by_name[name], "bias") is not None:
-            found.add(tensors.first(f"{name}.bias"))
-    return found
+            names.add(tensors.first(f"{name}.bias"))
+    return names

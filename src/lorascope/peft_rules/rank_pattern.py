@@ -89,20 +89,20 @@ class PatternTable(Generic[Number]):
             hit = set(self._regular_places(name, regular, len(self._keys)))
             if hit:
                 left -= hit
-                regular = [one for one in regular if one[0] not in hit]
+                regular = [item for item in regular if item[0] not in hit]
             if not left:
                 break
         return sorted(self._keys[place] for place in left)
 
     def bad(self) -> list[tuple[str, BadPatternError]]:
         """Keys that are not regular expressions, with their errors."""
-        found = []
+        faults = []
         for place, _ in self._regular:
             try:
                 self._regex(place)
             except BadPatternError as error:
-                found.append((self._keys[place], error))
-        return found
+                faults.append((self._keys[place], error))
+        return faults
 
     def _regular_places(self, name: str, regular: Iterable[tuple[int, str]], end: int) -> Iterator[int]:
         """The places before `end` of matching keys, tried one by one."""
@@ -149,8 +149,8 @@ def _ending(key: str) -> str:
     """The ending of all names that a key matches; empty if unclear."""
     if _BRANCHES_OR_FLAGS.search(key):
         return ""
-    found = _ENDING.search(key)
-    return found[1].replace("\\", "") if found else ""
+    match = _ENDING.search(key)
+    return match[1].replace("\\", "") if match else ""
 
 
 def masked(text: str, wild: tuple[int, ...]) -> str:

@@ -101,7 +101,7 @@ def steps_of(pattern: str) -> Steps:
     """Bound the steps of one match."""
     if len(pattern) > _LONGEST_PATTERN or not pattern.isascii():
         return Steps(())
-    start = found.end() if (found := _FLAGS.match(pattern)) else 0
+    start = flags.end() if (flags := _FLAGS.match(pattern)) else 0
     try:
         return Steps(_Reader(pattern, start, exact="(?i" not in pattern and "(?si" not in pattern).steps())
     except _UnboundedError:
@@ -142,8 +142,8 @@ class _Reader:
             if kind in ("bar", "close", ""):
                 if not kind and self._at < len(self._pattern):
                     raise _UnboundedError
-                tried, found = self._sequence(items)
-                cost, ways = _sum(cost, tried), _sum(ways, found)
+                tried, places = self._sequence(items)
+                cost, ways = _sum(cost, tried), _sum(ways, places)
                 if texts is not None:
                     if all(item.text is not None for item in items):
                         texts.append("".join(item.text or "" for item in items))
@@ -182,36 +182,39 @@ class _Reader:
             return [_literal(text)]
         return [_literal(text[:-1]), quantified] if len(text) > 1 else [quantified]
 
-    def _quantified(self, one: str, *, literal: bool = False) -> _Item | None:
+    def _quantified(self, character: str, *, literal: bool = False) -> _Item | None:
         """A repeat of one character, or None without a quantifier."""
         bounds = self._bounds()
         if bounds is None:
             return None
         low, high = bounds
         if high is None:
-            return _Item(cost=(1.0, 1.0), ways=(1.0, 1.0), holds=re.escape(one) if literal else one)
+            return _Item(cost=(1.0, 1.0), ways=(1.0, 1.0), holds=re.escape(character) if literal else character)
         if high == low:
             return _Item(cost=(1.0 + high,))
         return _Item(
-            cost=(1.0 + high,), ways=(1.0 + high - low,), holds=re.escape(one) if literal else one, most=high - low + 1
+            cost=(1.0 + high,),
+            ways=(1.0 + high - low,),
+            holds=re.escape(character) if literal else character,
+            most=high - low + 1,
         )
 
     def _bounds(self) -> tuple[int, int | None] | None:
         """Read the quantifier that follows, if any."""
-        found = _QUANTIFIER.match(self._pattern, self._at)
-        if found is None:
+        match = _QUANTIFIER.match(self._pattern, self._at)
+        if match is None:
             if self._pattern.startswith("{", self._at):
                 raise _UnboundedError
             return None
-        self._at = found.end()
+        self._at = match.end()
         if self._pattern.startswith(("*", "+", "?", "{"), self._at):  # Possessive, or an error.
             raise _UnboundedError
-        if sign := found["sign"]:
+        if sign := match["sign"]:
             return (1 if sign == "+" else 0), (1 if sign == "?" else None)
-        if not found["comma"] and not found["low"]:  # `{}` is no quantifier.
+        if not match["comma"] and not match["low"]:  # `{}` is no quantifier.
             raise _UnboundedError
-        low = int(found["low"] or 0)
-        high = (int(found["high"]) if found["high"] else None) if found["comma"] else low
+        low = int(match["low"] or 0)
+        high = (int(match["high"]) if match["high"] else None) if match["comma"] else low
         if high is not None and high < low:
             raise _UnboundedError
         return low, high
@@ -275,12 +278,12 @@ def _ways_before(item: _Item, leads: tuple[str, ...]) -> _Steps:
 
 
 @functools.lru_cache(maxsize=512)
-def _holds(one: str, letter: str) -> bool:
+def _holds(character: str, letter: str) -> bool:
     """A class of characters has this one in it."""
-    if len(one) > _LONGEST_SET:
+    if len(character) > _LONGEST_SET:
         return True
     try:
-        return re.compile(one, re.DOTALL).fullmatch(letter) is not None
+        return re.compile(character, re.DOTALL).fullmatch(letter) is not None
     except re.error:
         raise _UnboundedError from None
 
@@ -322,13 +325,13 @@ def _product(one: _Steps, other: _Steps) -> _Steps:
         return other
     if other == _ONE:
         return one
-    found = [0.0] * (len(one) + len(other) - 1)
+    product = [0.0] * (len(one) + len(other) - 1)
     for low, first in enumerate(one):
         for high, second in enumerate(other):
-            found[low + high] += first * second
-    if len(found) > _HIGHEST_DEGREE + 1 or max(found) > _NO_BOUND:
+            product[low + high] += first * second
+    if len(product) > _HIGHEST_DEGREE + 1 or max(product) > _NO_BOUND:
         raise _UnboundedError
-    return tuple(found)
+    return tuple(product)
 
 
 @functools.lru_cache(maxsize=512)

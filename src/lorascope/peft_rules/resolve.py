@@ -153,19 +153,19 @@ class _Resolver:
         if targets == matchers.DUMMY_TARGET:
             return
         for module in self.model.modules:
-            found = matcher.match(module.name)
-            if found is Match.NO:
+            match = matcher.match(module.name)
+            if match is Match.NO:
                 continue
-            if found is Match.EXCLUDED:
+            if match is Match.EXCLUDED:
                 excluded += 1
                 continue
             used.update(matcher.names.hits(module.name))
-            if found is Match.NO_LAYER:
+            if match is Match.NO_LAYER:
                 dropped.append(module.name)
-            if found is Match.EXACT and matcher.layers.active:
+            if match is Match.EXACT and matcher.layers.active:
                 exact.append(module.name)
-            if found.targeted:
-                if found is Match.SUFFIX and matcher.layers.active:
+            if match.targeted:
+                if match is Match.SUFFIX and matcher.layers.active:
                     layers_seen.add(matcher.layers.index(module.name) or 0)
                 self._adapt_module(module)
         if isinstance(targets, frozenset) and self.adapted and (unknown := sorted(targets - used)):
@@ -254,7 +254,7 @@ class _Resolver:
         if parameter_count.read_shape(attention, "in_proj_weight") is None:
             raise RefusalError(reasons.OTHER_WIDTHS.about(attention.name))
         projection = self.model.module_by_name.get(f"{attention.name}.out_proj")
-        if any(one is not None and "parametrized" in one.traits for one in (attention, projection)):
+        if any(module is not None and "parametrized" in module.traits for module in (attention, projection)):
             raise RefusalError(reasons.PARAMETRIZED.about(attention.name))
 
     # Parameters.

@@ -87,10 +87,10 @@ def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution
     if resolution.refusal is not None:
         return SavedTensors({})
     saving = _Saving(model, config, resolution.adapted, peft)
-    found = {tensor.name: tensor for tensor in saving.all()}
+    tensors = {tensor.name: tensor for tensor in saving.all()}
     vocabulary = {tensor.name: tensor for tensor in saving.vocabulary()}
     return SavedTensors(
-        found, tuple(f"{PREFIX}{saving.path(name)}" for name in saving.copies), vocabulary, saving.exact
+        tensors, tuple(f"{PREFIX}{saving.path(name)}" for name in saving.copies), vocabulary, saving.exact
     )
 
 
@@ -157,11 +157,11 @@ class _Saving:
         """A module's name in the wrapped model, with the outermost wrapper."""
         if not self.wraps:
             return name
-        found, at = "", -1
+        path, at = "", -1
         while (end := name.find(".", at + 1)) >= 0:
-            found += name[max(at, 0) : end] + WRAPPED * self.wraps.get(name[:end], 0)
+            path += name[max(at, 0) : end] + WRAPPED * self.wraps.get(name[:end], 0)
             at = end
-        return found + name[max(at, 0) :]
+        return path + name[max(at, 0) :]
 
     def place(self, name: str) -> str:
         """A base parameter's name in the wrapped model."""
@@ -229,8 +229,8 @@ class _Saving:
 
     def _rows(self) -> Iterator[SavedTensor]:
         """The rows of embeddings that `trainable_token_indices` trains."""
-        found = token_rows.token_rows(self.model, self.config, (), ())
-        for name, shape in found.modules.items():
+        rows = token_rows.token_rows(self.model, self.config, (), ())
+        for name, shape in rows.modules.items():
             stem = f"{PREFIX}{self.path(name)}"
             yield SavedTensor(f"{stem}.token_adapter.trainable_tokens_delta", shape, "rows", name)
 
@@ -274,21 +274,21 @@ class _Saving:
 
     def _vocabulary_targeted(self) -> bool:
         """An embedding is targeted by name, so PEFT saves base weights too."""
-        asked = self._targets()
-        if isinstance(asked, str):
-            pattern = compiled(asked)
+        targets = self._targets()
+        if isinstance(targets, str):
+            pattern = compiled(targets)
             names = (module.name for module in self.model.modules if module.name.rpartition(".")[2] in _VOCABULARY)
             return any(pattern.fullmatch(self.path(name)) for name in names)
-        return asked is not None and any(name in asked for name in _VOCABULARY)
+        return targets is not None and any(name in targets for name in _VOCABULARY)
 
     def _targets(self) -> str | frozenset[str] | None:
         """`target_modules` after PEFT rewrote, expanded and shortened them."""
         saved = modules_to_save.names_before_matching(self.config.modules_to_save, self.config.task_type)
-        asked = moe_rewrite.converted_targets(self.model, self.config, saved, self.release).modules
-        if asked is None:
-            asked = matchers.default_targets(self.model.model_type, self.release)
-        if isinstance(asked, str) and asked.lower() == matchers.ALL_LINEAR:
-            asked = matchers.all_linear_targets(self.model, self.config.task_type)
-        if isinstance(asked, frozenset):
-            asked = matchers.condensed_targets(asked, ["", *(module.name for module in self.model.modules)])
-        return asked
+        targets = moe_rewrite.converted_targets(self.model, self.config, saved, self.release).modules
+        if targets is None:
+            targets = matchers.default_targets(self.model.model_type, self.release)
+        if isinstance(targets, str) and targets.lower() == matchers.ALL_LINEAR:
+            targets = matchers.all_linear_targets(self.model, self.config.task_type)
+        if isinstance(targets, frozenset):
+            targets = matchers.condensed_targets(targets, ["", *(module.name for module in self.model.modules)])
+        return targets

@@ -48,16 +48,16 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
     given = config.trainable_token_indices
     if given is None:
         return TokenRows()
-    asked = dict(given) if isinstance(given, Mapping) else {model.input_embeddings or _DEFAULT: given}
-    if both := sorted(asked.keys() & set(config.modules_to_save or ())):
+    rows_of = dict(given) if isinstance(given, Mapping) else {model.input_embeddings or _DEFAULT: given}
+    if both := sorted(rows_of.keys() & set(config.modules_to_save or ())):
         return TokenRows(refusal=reasons.TOKENS_SAVED.about(both[0]))
     tied = tied_modules(model)
-    skipped, refusal = _tied_entries(model, config, asked, tied)
+    skipped, refusal = _tied_entries(model, config, rows_of, tied)
     if refusal is not None:
         return TokenRows(refusal=refusal)
     adapted, copied = set(wraps), set(saved)
-    found: dict[str, tuple[int, int]] = {}
-    for entry, rows in asked.items():
+    sizes: dict[str, tuple[int, int]] = {}
+    for entry, rows in rows_of.items():
         if entry in skipped:
             continue
         names = [module.name for module in model.modules if module.name.endswith(entry)]
@@ -70,15 +70,15 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
             shape = read_shape(module, "weight")
             if module.kind not in ("linear", "embedding") or shape is None:
                 return TokenRows(refusal=reasons.TOKENS_OF_OTHERS.about(name, class_name=module.class_name))
-            if any(name.startswith(f"{copy}.") for copy in copied) or name in found:
+            if any(name.startswith(f"{copy}.") for copy in copied) or name in sizes:
                 return TokenRows(refusal=reasons.TOKENS_WITHIN_SAVED.about(name))
             beyond = [row for row in rows if not -shape[0] <= row < shape[0]]
             if beyond:
                 return TokenRows(refusal=reasons.TOKENS_BEYOND.about(name, rows=shape[0], row=beyond[0]))
-            found[name] = (len(rows), shape[1])
-    if config.task_type in SAVING_TWICE and (both := sorted(copied & (tied | found.keys()))):
+            sizes[name] = (len(rows), shape[1])
+    if config.task_type in SAVING_TWICE and (both := sorted(copied & (tied | sizes.keys()))):
         return TokenRows(refusal=reasons.TOKENS_SAVED_TWICE.about(both[0], task_type=config.task_type))
-    return TokenRows(found)
+    return TokenRows(sizes)
 
 
 def tied_modules(model: ModelMap) -> frozenset[str]:
@@ -89,19 +89,19 @@ def tied_modules(model: ModelMap) -> frozenset[str]:
 
 
 def _tied_entries(
-    model: ModelMap, config: AdapterConfig, asked: Mapping[str, tuple[int, ...]], tied: frozenset[str]
+    model: ModelMap, config: AdapterConfig, rows_of: Mapping[str, tuple[int, ...]], tied: frozenset[str]
 ) -> tuple[frozenset[str], Diagnostic | None]:
     """Tied entries that PEFT skips, and why it stops at others."""
-    if len(asked) < 2 or not tied:
+    if len(rows_of) < 2 or not tied:
         return frozenset(), None
     same = [
         entry
-        for entry in asked
+        for entry in rows_of
         if model.input_embeddings.endswith(entry)
         or any(name.endswith(entry) or entry in name.split(".") for name in tied)
     ]
     if len(same) < 2:
         return frozenset(), None
-    if any(asked[entry] != asked[same[0]] for entry in same):
+    if any(rows_of[entry] != rows_of[same[0]] for entry in same):
         return frozenset(), reasons.TOKENS_UNEQUAL.about(*same) if config.ensure_weight_tying else None
     return frozenset(same) & tied, None

@@ -51,14 +51,14 @@ _VELORA_STARTS = ("batch_average_once", "batch_average", "random")
 
 def requested(config: AdapterConfig, release: Release) -> tuple[str, ...]:
     """The variants that a configuration sets, by field name."""
-    found = [name for name in _SETTINGS if getattr(config, name) is not None]
+    options = [name for name in _SETTINGS if getattr(config, name) is not None]
     if config.use_dora:
-        found.append("use_dora")
+        options.append("use_dora")
     if config.alora_invocation_tokens:
-        found.append("alora_invocation_tokens")
+        options.append("alora_invocation_tokens")
     if initializations.freezes_up(config, release):
-        found.append("mica")
-    return tuple(sorted(found))
+        options.append("mica")
+    return tuple(sorted(options))
 
 
 def packing_of(module: Module) -> str:
