@@ -1,1 +1,1 @@
-"""Other trainers: how each is configured, and what it adapts."""
+"""Other trainers: their configurations and what they adapt."""

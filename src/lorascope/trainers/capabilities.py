@@ -1,4 +1,4 @@
-"""Which LoraConfig arguments a trainer can set, and plans within them."""
+"""LoraConfig arguments that a trainer can set."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Capabilities:
         if config is None:
             return (
                 Unsupported(
-                    "weights",
+                    "names",
                     f"{self.title} cannot name exactly these weights: either others share their names, or PEFT {self.peft} "
                     "reads the names differently.",
                 ),
@@ -79,7 +79,7 @@ class Capabilities:
         return ()
 
     def _missing(self, plan: Plan) -> Iterator[Unsupported]:
-        """Parts of a plan for which an argument is missing."""
+        """Parts of a plan that need a missing argument."""
         config, title = plan.config, self.title
         if not self.patterns and (config.rank_pattern or config.alpha_pattern):
             yield Unsupported("sizes", f"{title} takes one rank and alpha; this plan has {_sizes(plan)}.")
@@ -97,7 +97,7 @@ class Capabilities:
 
 
 def expressible_config(plan: Plan, capabilities: Capabilities) -> AdapterConfig | None:
-    """A configuration within the capabilities that adapts exactly the plan, or None."""
+    """A configuration within the capabilities for exactly a plan."""
     for config in _candidates(plan, capabilities):
         if adapts_exactly(plan, resolve(plan.model, config, capabilities.peft), capabilities.peft):
             return config

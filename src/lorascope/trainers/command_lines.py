@@ -1,4 +1,4 @@
-"""Command lines in shell scripts; nothing is run or expanded."""
+"""Command lines in shell scripts, read without running them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ESCAPED = re.compile(r'\\(\r?\n|["\\$`])')
 
 
 def command_words(text: str, where: str, programs: Iterable[str]) -> list[str]:
-    """The words of the first command that runs one of the programs.
+    """The words of the first command for some programs.
 
     Args:
         text: A shell script, a command, or options alone, which are taken as they are.
@@ -118,7 +118,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def options_of(words: Sequence[str]) -> dict[str, list[str]]:
-    """Each option with its words; given twice, the last one counts.
+    """Each option with its words; the last one counts.
 
     Raises:
         LorascopeError: There are more than any command line has.

@@ -1,4 +1,4 @@
-"""Settings as YAML, with a heading and comments above keys."""
+"""Settings as YAML with comments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reference(str):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which writes each string on one line."""
+    """PyYAML's safe dumper, with strings on one line."""
 
     def ignore_aliases(self, data: object) -> bool:
         """Writes a value again where it stands again."""

@@ -34,7 +34,7 @@ class TrainerFile:
 
 
 def read_as(name: str, words: Sequence[str]) -> TrainerFile:
-    """Read a file of a trainer, or options of its command line.
+    """Read a trainer's file or command-line options.
 
     Raises:
         LorascopeError: No such trainer or file, or it cannot be read.

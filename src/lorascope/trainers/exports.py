@@ -1,4 +1,4 @@
-"""Exports to other trainers, read back before they are returned."""
+"""Exports to other trainers, verified by reading them back."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
 
 
 def _base_of(plan: Plan) -> str:
-    """The plan's model, if a trainer can load it by name."""
+    """The plan's model, if it has a loadable name."""
     return plan.model.model if plan.model.source in LOADABLE else ""
 
 
 def _difference(plan: Plan, trainer: Trainer, text: str) -> str:
-    """How the trainer's result differs from the plan, or empty."""
+    """How the trainer's result differs from the plan."""
     outcome = trainer.resolve(plan.model, trainer.read(text, f"export to {trainer.name}"))
     resolution = outcome.resolution
     if resolution.refusal is not None:
@@ -124,7 +124,7 @@ def _elsewhere(trainer: Trainer) -> str:
 
 
 def nearest_plan(plan: Plan, trainer: Trainer) -> tuple[str, Plan] | None:
-    """The closest plan that the trainer can run, with its changes.
+    """The closest plan that the trainer can run.
 
     Raises:
         TimeoutError: None was found in time.

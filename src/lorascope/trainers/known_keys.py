@@ -1,6 +1,6 @@
-"""Keys that each trainer's parser knows, and findings for unknown ones.
+"""Known keys of each trainer, and findings on others.
 
-The lists in `data/trainer_keys` come from the trainers' own parsers, by `tools/trainer_keys`.
+The lists in `data/trainer_keys` come from the trainers' own parsers (`tools/trainer_keys`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def known_keys(trainer: str) -> frozenset[str]:
 def unknown_key_findings(
     trainer: str, keys: Collection[str], where: str, *, consequence: str, severity: Severity = "error"
 ) -> Iterator[Finding]:
-    """A finding for each key that the trainer does not know.
+    """Findings on keys that the trainer does not know.
 
     Args:
         trainer: Name of the list of keys.

@@ -13,7 +13,7 @@ from lorascope.trainers.number_limits import number_faults
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ValueType:
-    """A type of value, as one kind of reader converts it.
+    """A type of value, with its conversion.
 
     Attributes:
         name: What messages call it, with an article: `a whole number`.
@@ -30,7 +30,7 @@ class ValueType:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a trainer that bears on its adapters.
+    """One option of a trainer.
 
     Attributes:
         name: The trainer's key, argument or command-line option, without dashes.
@@ -86,7 +86,7 @@ class Schema:
         return {option.peft: option.name for option in self.options.values() if option.peft}
 
     def read(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The options among the values, converted, and faults; other keys are dropped."""
+        """The options among the values, converted, and faults."""
         settings: dict[str, Any] = {}
         faults: list[str] = []
         for name in (name for name in self.options if name in values):
@@ -97,7 +97,7 @@ class Schema:
         return settings, [*faults, *number_faults(settings)]
 
     def read_words(self, words: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], list[str]]:
-        """The options of a command line, converted as argparse does, and faults."""
+        """The options of a command line, converted, and faults."""
         settings: dict[str, Any] = {}
         faults: list[str] = []
         for name in (name for name in self.options if name in words):
@@ -127,7 +127,7 @@ class Schema:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
     def settings_of(self, config: AdapterConfig) -> dict[str, Any]:
-        """A PEFT configuration under the trainer's names, in schema order."""
+        """A PEFT configuration under the trainer's names."""
         return {
             option.name: getattr(config, option.peft)
             for option in self.options.values()

@@ -1,4 +1,4 @@
-"""A trainer, and the values that its rules take and give."""
+"""A trainer and its values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.types import Plan
 
 Form = Literal["json", "yaml", "command", "python"]
-# Which part of a plan a trainer does not support: `model` where it trains no such model, whatever the plan.
-Part = Literal["model", "weights", "sizes", "biases", "variant", "dropout"]
+# Which part of a plan a trainer does not support: `model` where it trains no such model, whatever the plan, and `names` where
+# it cannot tell the plan's weights from others.
+Part = Literal["model", "weights", "names", "sizes", "biases", "variant", "dropout"]
 
 # Stands in a written configuration where the user's own model must stand.
 PLACEHOLDER = "YOUR/MODEL"
@@ -118,12 +119,12 @@ class Trainer:
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def unsupported(self, plan: Plan) -> tuple[Unsupported, ...]:
-        """Everything in a plan that the trainer's configuration cannot express."""
+        """Everything in a plan that the trainer cannot express."""
         return tuple(self.limits(plan))
 
 
 def stopped(refusal: Diagnostic, findings: Iterable[Finding] = (), config: AdapterConfig | None = None) -> Outcome:
-    """The outcome where the trainer stops or makes no adapter.
+    """The outcome of a trainer that stops.
 
     Args:
         refusal: Why it stops.
@@ -134,12 +135,12 @@ def stopped(refusal: Diagnostic, findings: Iterable[Finding] = (), config: Adapt
 
 
 def trainer_filter(severity: Literal["error", "warning", "note"], where: str, message: str, fix: str) -> Finding:
-    """The finding that a trainer changes what its configuration names."""
+    """A finding on a trainer's own filters."""
     return Finding("trainer-filter", severity, where, message, fix)
 
 
 def require_no_faults(faults: Sequence[str], where: str, hint: str) -> None:
-    """Raise all faults of a configuration at once, if there are any.
+    """Raise all faults at once, if there are any.
 
     Raises:
         LorascopeError: There are faults.

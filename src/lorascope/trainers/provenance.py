@@ -26,7 +26,7 @@ def file_heading(plan: Plan, purpose: str, remark: str = "", *, own_names: str =
 
 
 def _origin(model: ModelMap) -> str:
-    """Class and release that a map's names come from, checked."""
+    """Class and release of a map's names, checked."""
     owner = model.architecture if is_class_name(model.architecture) else "a class without a name"
     release = model.versions.get("transformers")
     return f"{owner} in {f'transformers {release}' if is_release(release) else 'its checkpoint'}"

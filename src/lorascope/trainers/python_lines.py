@@ -1,4 +1,4 @@
-"""Builds a Python script from constant templates and foreign values."""
+"""Builds Python scripts from templates and foreign values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_python_name(text: object) -> bool:
 
 
 class PythonLines:
-    """A script, line by line, from constant templates with fields.
+    """A script, line by line.
 
     Each template must be a constant; foreign values come in through its fields, as literals or checked names.
     """

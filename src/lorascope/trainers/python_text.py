@@ -1,4 +1,7 @@
-"""Keyword arguments of a call in Python source; nothing is run."""
+"""Keyword arguments of calls in Python source.
+
+They are read from the syntax tree; nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,7 @@ def calls_function(script: Script, function: str) -> bool:
 
 
 def call_text(script: Script, function: str, argument: str) -> str:
-    """A string argument of the first call of a function, or empty."""
+    """A string argument of a function's first call."""
     if not calls_function(script, function):
         return ""
     call, _ = _first_call(script, (function,))

@@ -1,4 +1,4 @@
-"""All trainers, by name and by the keys of a configuration."""
+"""All trainers, by name and by keys."""
 
 from __future__ import annotations
 

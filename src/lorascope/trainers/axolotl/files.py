@@ -49,8 +49,8 @@ def unsupported_by_axolotl(plan: Plan) -> Iterator[Unsupported]:
         )
         parts.append(Unsupported("model", message))
     yield from parts
-    inexact = ("weights",) if parts and expressible_config(_as_handed(plan), CAPABILITIES) is None else ()
-    yield from (part for part in CAPABILITIES.unsupported(_as_handed(plan)) if part.part not in inexact)
+    # That PEFT does not do the plan with another task type matters only where axolotl trains the model.
+    yield from (limit for limit in CAPABILITIES.unsupported(_as_handed(plan)) if not (parts and limit.part == "names"))
 
 
 def write_axolotl(plan: Plan, job: Job) -> str:
@@ -93,13 +93,13 @@ def write_axolotl(plan: Plan, job: Job) -> str:
 
 
 def _as_handed(plan: Plan) -> Plan:
-    """The plan with the task type that axolotl hands to PEFT."""
+    """The plan with axolotl's task type."""
     config = dataclasses.replace(plan.config, task_type=axolotl_task(plan.model))
     return dataclasses.replace(plan, config=config)
 
 
 def _adapter_settings(config: AdapterConfig) -> dict[str, Any]:
-    """Options of axolotl for a configuration, those at PEFT's defaults left out."""
+    """Options of axolotl for a configuration, without defaults."""
     settings = SCHEMA.settings_of(config) | {
         "lora_alpha": int(config.lora_alpha),
         "lora_dropout": float(config.lora_dropout),

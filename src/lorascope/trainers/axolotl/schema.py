@@ -1,4 +1,4 @@
-"""axolotl's options that bear on adapters: utils/schemas/peft.py of axolotl 0.19.0."""
+"""axolotl's options for adapters: utils/schemas/peft.py, 0.19.0."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SCHEMA = Schema(
 
 
 def axolotl_settings(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings after axolotl's schema, and everything that it refuses."""
+    """The settings as axolotl's schema reads them, and faults."""
     settings, faults = SCHEMA.read({key: value for key, value in data.items() if value is not None})
     settings.setdefault("lora_dropout", 0.0)
     if settings.get("adapter") in LORA:
@@ -91,7 +91,7 @@ def _conflicts(data: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator
 
 
 def _pattern_faults(modules: Any) -> Iterator[str]:
-    """Entries of a list that are no regular expressions: axolotl compiles each."""
+    """List entries that are not regular expressions."""
     for entry in modules if isinstance(modules, list) else ():
         try:
             compiled(entry, "lora_target_modules")

@@ -60,7 +60,7 @@ def unsupported_by_llamafactory(plan: Plan) -> Iterator[Unsupported]:
             f"{TITLE} cannot name exactly these weights: it searches for whole words in names, and drops matches in what "
             "it calls the tower, the projector or a conflict."
         )
-        parts.append(Unsupported("weights", message))
+        parts.append(Unsupported("names", message))
     yield from parts
 
 
@@ -103,7 +103,7 @@ def write_llamafactory(plan: Plan, job: Job) -> str:
 
 
 def _adapter_settings(plan: Plan) -> dict[str, Any] | None:
-    """Keys that give exactly the plan, or None if none do."""
+    """Keys that give exactly the plan, or None."""
     if any(target.weight.kind == "parameter" for target in plan.targets):
         return None
     modules = {target.weight.name for target in plan.targets}
@@ -131,7 +131,7 @@ def _freezes(model: ModelMap, modules: Collection[str]) -> dict[str, bool]:
 
 
 def read_llamafactory(text: str, where: str) -> TrainerConfig:
-    """A LLaMA-Factory file, with every fault of its adapter settings."""
+    """Read a LLaMA-Factory file."""
     data = parse_yaml(text, where, _HINT)
     settings, faults = llamafactory_settings(data)
     require_no_faults(faults, where, _HINT)

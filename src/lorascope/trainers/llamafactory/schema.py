@@ -1,4 +1,4 @@
-"""LLaMA-Factory's options that bear on adapters: hparams/ of LLaMA-Factory 0.9.5."""
+"""LLaMA-Factory's options for adapters: hparams/, 0.9.5."""
 
 from __future__ import annotations
 

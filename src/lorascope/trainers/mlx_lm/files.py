@@ -1,4 +1,4 @@
-"""mlx-lm's YAML, written and read. Its keys are exact names of modules."""
+"""mlx-lm's YAML, written and read."""
 
 from __future__ import annotations
 

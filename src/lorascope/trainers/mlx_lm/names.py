@@ -55,7 +55,7 @@ def mlx_types() -> tuple[str, ...]:
 
 
 def as_mlx(model: ModelMap) -> MlxModel | None:
-    """The map in mlx-lm's names; None for an unknown type."""
+    """The map in mlx-lm's names, if known."""
     table = _table()["types"].get(model.model_type)
     if table is None:
         return None

@@ -1,4 +1,4 @@
-"""mlx-lm's options that bear on adapters: lora.py of mlx-lm 0.32.2."""
+"""mlx-lm's options for adapters: lora.py, 0.32.2."""
 
 from __future__ import annotations
 

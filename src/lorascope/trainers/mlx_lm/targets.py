@@ -39,7 +39,7 @@ _UNMATCHED_KEYS = Reason(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Keys:
-    """Keys of a file, and the blocks that they apply to.
+    """Keys of a file, and where they apply.
 
     Attributes:
         mlx: The model as mlx-lm has it.
@@ -52,7 +52,7 @@ class Keys:
     layers: int
 
     def chosen(self) -> list[str]:
-        """The modules with a weight of the map that the keys name."""
+        """The named modules that have a weight."""
         return self.among(_modules(self.mlx))
 
     def among(self, modules: Iterable[str]) -> list[str]:
@@ -63,12 +63,12 @@ class Keys:
         ]
 
     def is_in_layers(self, module: str) -> bool:
-        """The module is in one of the blocks that `num_layers` leaves."""
+        """The module is in one of the adapted blocks."""
         layer = self.mlx.layer(module)
         return layer is not None and layer >= (0 if self.layers <= 0 else self.mlx.layers - self.layers)
 
     def without_weight(self) -> list[str]:
-        """Patterns of named modules that have no weight in the map."""
+        """Patterns of named modules without a weight."""
         return _without_weight(self.mlx, self.names)
 
 
@@ -146,7 +146,7 @@ def _default_finding(mlx: MlxModel, layers: int, settings: Mapping[str, Any]) ->
 
 
 def _refusal(keys: Keys) -> Diagnostic | None:
-    """Why mlx-lm stops at keys; None if it does not."""
+    """Why mlx-lm stops at keys, or None."""
     mlx, names = keys.mlx, set(keys.names)
     within = [name for name in _modules(mlx) if keys.is_in_layers(name)]
     twice = [name for name in within if name in names and mlx.relative(name) in names]

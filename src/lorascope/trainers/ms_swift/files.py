@@ -50,7 +50,7 @@ def unsupported_by_swift(plan: Plan) -> Iterator[Unsupported]:
     parts += CAPABILITIES.unsupported(_untasked(plan))
     if not parts and _adapter_settings(plan) is None:
         message = f"{TITLE} cannot adapt exactly these weights: it leaves some of them out, whatever is named."
-        parts.append(Unsupported("weights", message))
+        parts.append(Unsupported("names", message))
     yield from parts
 
 
@@ -97,7 +97,7 @@ def _remarks(plan: Plan, job: Job, options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _adapter_settings(plan: Plan) -> dict[str, Any] | None:
-    """Options that give exactly the plan, or None if none do."""
+    """Options that give exactly the plan, or None."""
     config = expressible_config(_untasked(plan), CAPABILITIES)
     if config is None:
         return None
@@ -126,7 +126,7 @@ def _labels(model: ModelMap) -> int:
 
 
 def read_swift(text: str, where: str) -> TrainerConfig:
-    """Such options, with every fault of those that bear on adapters.
+    """Read options of `swift sft`.
 
     Raises:
         LorascopeError: There are none, or ms-swift stops at them.

@@ -1,4 +1,4 @@
-"""ms-swift's model types: their checkpoint classes, and where parts lie.
+"""ms-swift's model types: checkpoint classes and parts.
 
 `data/ms_swift_models.tsv` is the own table of ms-swift 4.6.0, under transformers 5.19, as printed by
 `tools/trainer_keys/ms_swift.py models`.
@@ -72,5 +72,5 @@ def _paths(text: str) -> tuple[str, ...]:
 
 
 def types_for(architecture: str) -> tuple[ModelType, ...]:
-    """The model types that are possible for a checkpoint of a class."""
+    """The possible model types of a checkpoint class."""
     return tuple(kind for kind in model_types().values() if architecture in kind.architectures)

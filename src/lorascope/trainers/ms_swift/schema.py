@@ -1,4 +1,4 @@
-"""ms-swift's options that bear on adapters: arguments/tuner_args.py and base_args.py of ms-swift 4.6.0."""
+"""ms-swift's options for adapters: arguments/, 4.6.0."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _ALL_FROZEN = Reason(
 
 
 def resolve_swift(model: ModelMap, given: TrainerConfig) -> Outcome:
-    """What it adapts: its own targets, then PEFT 0.20 with its changes.
+    """What ms-swift adapts with some options.
 
     Raises:
         LorascopeError: The options are not covered here, or it takes a model type to know what they do.

@@ -1,4 +1,4 @@
-"""PEFT: `adapter_config.json`, which `PeftConfig.from_pretrained` reads, and a script with a `peft.LoraConfig`.
+"""PEFT: `adapter_config.json`, and scripts with a `LoraConfig`.
 
 Run in the tests, with PEFT itself: it reads every file, and a script trains a tiny model.
 """

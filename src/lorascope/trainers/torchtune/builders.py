@@ -160,6 +160,6 @@ def sizes_of(model: ModelMap) -> Sizes | None:
 
 
 def builders_for(model: ModelMap) -> list[Builder]:
-    """The functions that build this model; the first one is written."""
+    """The functions that build this model."""
     sizes = sizes_of(model)
     return [builder for builder in BUILDERS if builder.model_type == model.model_type and builder.sizes == sizes]

@@ -1,4 +1,4 @@
-"""Arguments of torchtune's model functions that bear on adapters, 0.6.1."""
+"""Arguments of torchtune's model functions for adapters, 0.6.1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torchtune's functions adapt, under the names of the map."""
+"""What torchtune's functions adapt."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _IGNORED_MODULES = Reason("no-match", "torchtune ignores {names:listed} in lora_
 
 
 def resolve_torchtune(model: ModelMap, given: TrainerConfig) -> Outcome:
-    """What the function adapts, under the names of the map.
+    """What a torchtune file adapts.
 
     Raises:
         LorascopeError: It adapts a part of what the map has as one weight.
@@ -97,7 +97,7 @@ def _adapted(model: ModelMap, settings: Mapping[str, Any], parts: set[str]) -> t
 
 
 def _refusal(model: ModelMap, settings: Mapping[str, Any]) -> Diagnostic | None:
-    """Why a function does not build this; None if it does."""
+    """Why a function does not build this, or None."""
     path = function_path(settings["_component_"])
     builder = next((builder for builder in BUILDERS if builder.path == path), None)
     if unknown := _unknown_arguments(settings, path):

@@ -1,8 +1,8 @@
-"""torchtune: the YAML file of its recipes `lora_finetune_single_device` and `lora_finetune_distributed`.
+"""torchtune: the YAML file of its LoRA recipes.
 
-torchtune has its own models and LoRA layers and does not use PEFT. One function of `torchtune.models` builds a model of
-one size with adapters on some of the attention's four layers, on all of the MLP or none of it, and on the output layer
-or not, in every layer, with one rank and one alpha.
+They are `lora_finetune_single_device` and `lora_finetune_distributed`. torchtune has its own models and LoRA layers and
+does not use PEFT. One function of `torchtune.models` builds a model of one size with adapters on some of the attention's
+four layers, on all of the MLP or none of it, and on the output layer or not, in every layer, with one rank and one alpha.
 
 Run in the tests, with torchtune 0.6.1 on the meta device: its `config.validate` and `config.instantiate` on the files
 that are written here, and every function of `builders` for its sizes, parameters, ranks, dropout and

@@ -37,7 +37,7 @@ _OTHER_OPTIONS = ("config", "model_name_or_path", "chat_template_path", "script"
 
 
 def unsupported_by_trl(plan: Plan) -> Iterator[Unsupported]:
-    """What TRL's options cannot express, and what its trainer refuses."""
+    """What TRL's options cannot express or its trainer refuses."""
     yield from untrained_head(plan.model, TITLE)
     head = plan.model.output_embeddings
     if head and any(target.weight.name == head for target in plan.targets):

@@ -1,4 +1,4 @@
-"""TRL's options that bear on adapters: trainer/model_config.py of TRL 1.16.0."""
+"""TRL's options for adapters: trainer/model_config.py, 1.16.0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TRL's get_peft_config makes PEFT adapt, and what its trainers refuse."""
+"""What TRL makes PEFT adapt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ADAPTED_HEAD = Reason(
 
 
 def resolve_trl(model: ModelMap, given: TrainerConfig) -> Outcome:
-    """What PEFT adapts with the configuration that TRL hands to it."""
+    """What PEFT adapts with TRL's configuration."""
     settings = given.settings
     if settings["use_peft"] is False:
         return stopped(_NO_ADAPTER.about())

@@ -1,4 +1,4 @@
-"""A Python script that calls Unsloth's get_peft_model, written and read."""
+"""Scripts that call Unsloth's get_peft_model, written and read."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def unsupported_by_unsloth(plan: Plan) -> Iterator[Unsupported]:
     parts += CAPABILITIES.unsupported(plan)
     if not parts and _written_config(plan) is None:
         message = f"{TITLE} cannot adapt exactly these weights: it makes PEFT adapt others of the same names too."
-        parts.append(Unsupported("weights", message))
+        parts.append(Unsupported("names", message))
     yield from parts
 
 

@@ -1,4 +1,4 @@
-"""The arguments of Unsloth's get_peft_model that bear on adapters: Unsloth 2026.10.9."""
+"""Arguments of Unsloth's get_peft_model for adapters, 2026.10.9."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unsloth's own search for parts of a model and experts.
+"""Unsloth's own search for parts and experts.
 
 Restated from Unsloth 2026.10.9, models/_utils.py and models/vision.py, and from unsloth_zoo 2026.10.9, peft_utils.py.
 """

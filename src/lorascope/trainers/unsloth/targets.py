@@ -65,7 +65,7 @@ def resolve_unsloth(model: ModelMap, given: TrainerConfig) -> Outcome:
 
 
 def why_uncovered(model: ModelMap) -> str:
-    """Why a model is not covered here; empty if it is."""
+    """Why a model is not covered here, or empty."""
     kind = ""
     if model.head == "seq2seq-lm" or model.model_type in _ENCODER_DECODERS:
         kind = "encoder-decoder models"
@@ -87,7 +87,7 @@ class _StopError(Exception):
 
 @dataclasses.dataclass(slots=True)
 class _Targets:
-    """Targets on their way through `get_peft_model`, and what happened to them."""
+    """Targets on their way through `get_peft_model`."""
 
     modules: str | tuple[str, ...] | None
     parameters: tuple[str, ...] | None

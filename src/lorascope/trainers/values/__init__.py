@@ -1,1 +1,1 @@
-"""Types of options' values, a module for each kind of reader."""
+"""Types of options' values, by kind of reader."""
