@@ -27,7 +27,7 @@ CALLS: dict[str, tuple[Callable[[Any, Any], object], tuple[Any, ...], str]] = {
     "plan training without budget": (lambda model, value: ls.plan(model, training=value), (ls.Training(),), "budget"),
     "training_memory": (lambda model, value: ls.training_memory(ls.plan(model), value), (None, 5, {}), "training"),
     "load_plan": (lambda model, value: ls.load_plan(value), (None, b"x", 5, [], object()), "path"),
-    "export": (lambda model, value: export(ls.plan(model), value), (None, 5, []), "is no trainer"),
+    "export": (lambda model, value: export(ls.plan(model), value), (None, 5, []), "unknown trainer"),
 }
 
 

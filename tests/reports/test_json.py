@@ -11,6 +11,8 @@ import pytest
 
 import lorascope as ls
 from lorascope.cli.main import main
+from lorascope.peft_rules.diagnostics import Reason
+from lorascope.plans import notes
 
 DIMENSIONS = (
     *("hidden_size", "intermediate_size", "layers", "attention_heads", "key_value_heads", "experts", "active_experts"),
@@ -179,3 +181,12 @@ def test_the_page_has_every_key(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     of_traces = {"named", "guess", "flow", "status", "evidence", "confidence", "disagrees"}
     assert len(printed_keys) > 100
     assert printed_keys | of_traces == documented
+
+
+def test_the_page_has_every_code_of_a_note() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    paragraph = page.partition("Codes of a plan's notes: ")[2].partition("\n\n")[0]
+    declared = {value.code for value in vars(notes).values() if isinstance(value, Reason)}
+    assert len(declared) == 16
+    # The last one is PEFT's own.
+    assert set(re.findall(r"`([a-z-]+)`", paragraph)) == declared | {"task-type"}
