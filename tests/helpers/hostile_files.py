@@ -182,9 +182,9 @@ REFUSED_BY_BOTH: dict[str, tuple[bytes, str]] = {
     "metadata of -0": (blob_of('{"__metadata__": {"a": -0}}', 0), "__metadata__ has -0 for 'a', not a text"),
     "metadata of objects": (blob_of('{"__metadata__": {"a": {}}}', 0), "__metadata__ has {} for 'a', not a text"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
-    "pickle": (b"PK\3\4" + bytes(60), "is no safetensors file"),
+    "pickle": (b"PK\3\4" + bytes(60), "is not a safetensors file"),
     "GGUF": (b"GGUF\3\0\0\0" + bytes(60), "a header of 14064895815 bytes"),
-    "web page": (b"<!DOCTYPE html><html></html>", "is no safetensors file"),
+    "web page": (b"<!DOCTYPE html><html></html>", "is not a safetensors file"),
 }
 # What the installed safetensors takes and lorascope does not.
 STRICTER: dict[str, tuple[bytes, str]] = {

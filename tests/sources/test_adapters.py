@@ -170,7 +170,7 @@ def test_a_configuration_of_any_size_is_not_read(folder: Path) -> None:
 def test_all_faults_of_both_files(folder: Path) -> None:
     (folder / CONFIG).write_bytes(b'{"r": NaN, "a": 1, "a": 2}')
     (folder / TENSORS).write_bytes((2**30).to_bytes(8, "little") + b"{}" * 100)
-    with fails("3 faults", "holds NaN", "has the key 'a' twice", f"{TENSORS}: is no safetensors file") as caught:
+    with fails("3 faults", "holds NaN", "has the key 'a' twice", f"{TENSORS}: is not a safetensors file") as caught:
         read_adapter(folder)
     assert len(caught.value.faults) == 3
 
@@ -179,7 +179,7 @@ def test_all_faults_of_both_files(folder: Path) -> None:
     ("data", "said"),
     [
         (b"", "too few"),
-        ((2**63).to_bytes(8, "little") + b"{}", "is no safetensors file"),
+        ((2**63).to_bytes(8, "little") + b"{}", "is not a safetensors file"),
         (frame(b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'), "the file at"),
         (frame(b'{"x":1}'), "is described by 1"),
         ((1000).to_bytes(8, "little") + b"{}", "within its header"),

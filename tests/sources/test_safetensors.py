@@ -273,7 +273,7 @@ INDEXES: dict[str, tuple[Callable[[dict[str, Any]], object], list[str]]] = {
     **{
         f"path {path!r}": (
             lambda index, path=path: index["weight_map"].update({"a.weight": path}),  # type: ignore[misc]
-            [f"{path!r} is not a safetensors file at the root at the root"],
+            [f"{path!r} is not a safetensors file at the root"],
         )
         for path in (
             "../../../../etc/passwd",
