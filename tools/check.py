@@ -22,7 +22,7 @@ def main() -> int:
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
         ("mypy",),
-        ("pytest", "-n", "auto", *(("-m", "not slow") if quick else ())),
+        ("pytest", "-n", "auto", "--dist", "worksteal", *(("-m", "not slow") if quick else ())),
     )
     # The trainers' environments are made while the rest is checked; a test that needs one sooner waits for it.
     environments = None if quick else subprocess.Popen([sys.executable, "-m", "tests.helpers.venvs"], cwd=ROOT)

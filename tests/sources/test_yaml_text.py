@@ -143,7 +143,13 @@ COSTLY = {
 }
 
 
-@pytest.mark.parametrize("text", COSTLY.values(), ids=COSTLY.keys())
+QUICK = ("words", "mappings", "brackets", "repeated")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(text, id=name, marks=[] if name in QUICK else [pytest.mark.slow]) for name, text in COSTLY.items()],
+)
 def test_a_megabyte_takes_seconds_at_most(text: str) -> None:
     start = time.process_time()
     with contextlib.suppress(LorascopeError):
@@ -249,9 +255,9 @@ def fuzzed(examples: int) -> collections.Counter[str]:
 
 
 def test_tags_in_any_place() -> None:
-    answers = fuzzed(800)
-    assert answers.total() >= 800
-    assert answers["read"] > 25 and answers["refused"] > 400, answers
+    answers = fuzzed(300)
+    assert answers.total() >= 300
+    assert answers["read"] > 8 and answers["refused"] > 150, answers
 
 
 @pytest.mark.slow
