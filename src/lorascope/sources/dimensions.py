@@ -86,7 +86,8 @@ def checked_dimensions(
         where: What the configuration is called: `config.json`, `the metadata`.
         complete: Nothing is known to be missing; else some of the layers may be.
     """
-    dimensions = dataclasses.asdict(read_dimensions(get, weights, parameters))
+    read = read_dimensions(get, weights, parameters)
+    dimensions = {field.name: getattr(read, field.name) for field in dataclasses.fields(read)}
     evidence = _TensorEvidence(weights, modules, complete)
     notes = []
     for dimension in NAMES:
