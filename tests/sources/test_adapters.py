@@ -106,7 +106,7 @@ def test_adapters_below(folder: Path, tmp_path: Path) -> None:
         (["a.txt", "b.txt", "c.txt", "d.txt", "e.txt"], ["'a.txt'", "and 1 more"]),
         (["config.json", "model.safetensors"], ["it is a model's", "lorascope inspect"]),
         (["pytorch_model.bin"], ["it is a model's"]),
-        ([TENSORS], ["which alone says", "of the same training"]),
+        ([TENSORS], ["which maps the tensors to weights", "of the same training"]),
     ],
 )
 def test_a_folder_without_an_adapter(files: list[str], said: list[str], tmp_path: Path) -> None:
