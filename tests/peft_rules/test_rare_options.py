@@ -201,8 +201,8 @@ def test_what_loads_as_a_file_may_be_frozen() -> None:
 
 def test_what_an_initialization_needs_and_changes_is_said() -> None:
     for value, words in {
-        "pissa": ["changes the weights"],
-        "corda": ["preprocess_corda", "changes the weights"],
+        "pissa": ["changes the base weights"],
+        "corda": ["preprocess_corda", "changes the base weights"],
         "eva": ["redistributes the ranks"],
         "gaussian": [],
     }.items():

@@ -56,7 +56,10 @@ WRAPPER_TOO_OLD = Reason(
 
 # Settings among themselves.
 
-UNKNOWN_TASK_TYPE = Reason("task-type", "{task_type:literal} is no task type of PEFT: {known:listed}.")
+UNKNOWN_TASK_TYPE = Reason(
+    "task-type",
+    "PEFT has no task type {task_type:literal}. It has {known:listed}.",
+)
 PARAMETERS_AS_STRING = Reason(
     "string-not-list", "target_parameters must be a list of names; a string is not supported."
 )
@@ -67,7 +70,10 @@ OPTION_TOO_NEW = Reason(
     "PEFT before {release} has no {option}: as an argument it raises, from a file it is dropped.",
 )
 DORA_WITH_BIAS = Reason("dora", "lora_bias=True and use_dora=True exclude each other.")
-UNKNOWN_BIAS = Reason("bias", 'bias={bias:literal} is none of "none", "all" and "lora_only".')
+UNKNOWN_BIAS = Reason(
+    "bias",
+    'PEFT does not know bias={bias:literal}. It takes "none", "all" and "lora_only".',
+)
 NO_PROBABILITY = Reason("dropout", "lora_dropout={dropout} is no probability.")
 TYING_NOT_COVERED = Reason(
     NOT_COVERED,
@@ -95,8 +101,8 @@ DEFAULT_REWRITTEN = Reason(
 )
 CONDENSED = Reason(
     "condensed",
-    "PEFT shortens a list of {least} or more names to suffixes, and a suffix is subject to layers_to_transform while a "
-    "full name is not.",
+    "PEFT shortens a list of {least} or more names to suffixes. layers_to_transform applies to a suffix, and "
+    "not to a full name.",
 )
 NOTHING_MATCHED = Reason("no-match", _nothing_matched)
 UNMATCHED_MODULES = Reason("no-match", "No module is called {names:listed}: PEFT ignores such entries silently.")
@@ -119,7 +125,8 @@ LAYERS_DROPPED = Reason(
     "silently. Give their full names, or a layers_pattern.",
 )
 LAYERS_IGNORED = Reason(
-    "layers-ignored", "{names:listed} are given by full name, for which PEFT ignores layers_to_transform."
+    "layers-ignored",
+    "PEFT ignores layers_to_transform for full names: {names:listed}.",
 )
 LAYERS_IGNORED_BY_PARAMETERS = Reason(
     "layers-ignored",
@@ -172,8 +179,7 @@ TWICE = Reason(
 )
 TWICE_BELOW = Reason(
     "twice",
-    'PEFT cannot adapt "{name}" after a parameter of "{owner}": it no longer finds the way through the wrapper. Leave '
-    "one of them out.",
+    'PEFT cannot adapt "{name}" after a parameter of "{owner}", whose wrapper hides it. Leave one of them out.',
 )
 RANK_NOT_POSITIVE = Reason(
     "rank-invalid", 'The rank of "{name}" is {rank}; PEFT takes positive ranks only. To leave it out, exclude it.'
@@ -193,8 +199,7 @@ BIAS_OF_NONE = Reason("bias", "lora_bias=True on layers without a bias: such ada
 ADAPTED_BIAS = Reason("bias", '"{name}" is a bias of shape {shape}, which PEFT adapts as if it were a weight.')
 FLAG_BIAS = Reason(
     "bias",
-    'bias={bias:literal} takes the attribute "bias" of "{name}" for a parameter, and in a {class_name} it is none. Give '
-    'bias="none".',
+    'bias={bias:literal} fails on "{name}": in a {class_name}, bias is a flag and not a parameter. Set bias="none".',
 )
 TIED = Reason("tied", _tied)
 
@@ -208,14 +213,14 @@ BREAKS_FORWARD = Reason(
 )
 NEVER_CALLED = Reason(
     "dead-or-crashing",
-    "An adapter on it would be dead, because MultiheadAttention reads its weight and never calls it. Adapt the "
-    'MultiheadAttention "{owner}" itself: PEFT then adapts its input and output projections together.',
+    "An adapter here is dead: MultiheadAttention reads its weight and never calls it. Adapt the "
+    'MultiheadAttention "{owner}" itself; PEFT then adapts its input and output projections.',
     before="{name}: ",
 )
 OWN_POSITIONS = Reason(
     "dead-or-crashing",
-    "{class_name} works out its positions itself, while PEFT's adapter looks up the rows of whatever the module is "
-    "called with, so that the first forward fails. Leave it out, or train it in full with modules_to_save.",
+    "{class_name} computes its own positions, but PEFT's adapter looks up the rows of the module's input: the "
+    "first forward fails. Leave it out, or train it in full with modules_to_save.",
     before="{name}: ",
 )
 
@@ -233,7 +238,8 @@ WEIGHT_GUARDED = Reason(
 )
 WEIGHT_STORED = Reason("dead-or-crashing", "Stored as {quantization}: {why}")
 WEIGHT_WITHOUT_MODULE = Reason(
-    "dead-or-crashing", 'The model has no module "{module}", so that PEFT has nothing to wrap.'
+    "dead-or-crashing",
+    'The model has no module "{module}", so PEFT has nothing to wrap.',
 )
 WEIGHT_MISMATCHED = Reason(
     "dead-or-crashing",
@@ -326,9 +332,15 @@ SAVED_UNMATCHED = Reason(
 # trainable_token_indices.
 
 TOKENS_SAVED = Reason("tokens", '"{name}" is in modules_to_save and in trainable_token_indices. Leave it in one.')
-TOKENS_NAMELESS = Reason("tokens", 'trainable_token_indices names "{name}", which no module is called.')
+TOKENS_NAMELESS = Reason(
+    "tokens",
+    'trainable_token_indices names "{name}", and no module has that name.',
+)
 TOKENS_ADAPTED = Reason("tokens", 'trainable_token_indices names "{name}", which carries an adapter.')
-TOKENS_OF_OTHERS = Reason("tokens", 'trainable_token_indices names "{name}", a {class_name}, which is no embedding.')
+TOKENS_OF_OTHERS = Reason(
+    "tokens",
+    'trainable_token_indices names "{name}", which is a {class_name}, not an embedding.',
+)
 TOKENS_BEYOND = Reason("tokens", '"{name}" has {rows} rows, and trainable_token_indices asks for {row}.')
 TOKENS_UNEQUAL = Reason("tokens", "ensure_weight_tying needs the same token indices for the tied {names:joined}.")
 TOKENS_WITHIN_SAVED = Reason(
@@ -345,7 +357,10 @@ TOKENS_SAVED_TWICE = Reason(
 VARIANTS_NOT_COVERED = Reason(NOT_COVERED, "{options:joined} is covered by the rules of PEFT 0.20 and later only.")
 GPTQ_NOT_COVERED = Reason(NOT_COVERED, '{options:joined} on "{name}", a layer of GPTQModel.')
 BNB_NOT_COVERED = Reason(NOT_COVERED, '{options:joined} on "{name}", a layer of bitsandbytes.')
-VARIANT_IGNORED = Reason("variant", "PEFT passes over {option} on layers of bitsandbytes: they get plain adapters.")
+VARIANT_IGNORED = Reason(
+    "variant",
+    "PEFT ignores {option} on layers of bitsandbytes: they get plain adapters.",
+)
 VARIANTS_EXCLUSIVE = Reason("variant", "{options:joined} exclude each other.", before='"{name}": ')
 VARIANT_OF_OTHER_KINDS = Reason("variant", "{option} does not go with a {class_name}.", before='"{name}": ')
 VARIANT_OF_PARAMETER = Reason("variant", "{option} does not go with target_parameters.", before='"{name}": ')
@@ -362,7 +377,7 @@ BDLORA_NEITHER = Reason(
 BDLORA_CONV1D = Reason("variant", "use_bdlora does not go with a Conv1D.", before='"{name}": ')
 BDLORA_BLOCKS = Reason(
     "variant",
-    "use_bdlora: the rank {rank} and the side {length} must be multiples of nblocks={blocks!r}.",
+    "use_bdlora: the rank {rank} and the dimension {length} must be multiples of nblocks={blocks!r}.",
     before='"{name}": ',
 )
 VELORA_START = Reason("variant", "velora_config: init_type {start!r} is none of {known:listed}.")
@@ -374,7 +389,9 @@ ARROW_ALONE = Reason(
 )
 KASA_CONV1D = Reason("variant", "kasa_config does not go with a Conv1D.", before='"{name}": ')
 KASA_RANK = Reason(
-    "variant", "kasa_config takes ranks below the smaller side, {side}, not {rank}.", before='"{name}": '
+    "variant",
+    "kasa_config takes ranks below the smaller dimension, {side}, not {rank}.",
+    before='"{name}": ',
 )
 MONTECLORA_SETTING = Reason("variant", "monteclora_config has no setting {setting!r}.")
 MONTECLORA_SAMPLES = Reason("variant", "monteclora_config: num_samples must be a whole number.", before='"{name}": ')
@@ -389,15 +406,17 @@ INITIALIZATION_NOT_COVERED = Reason(
 INITIALIZATION_NEEDS = Reason("initialization", "init_lora_weights={init:literal}: {needed}.")
 INITIALIZATION_CHANGES_BASE = Reason(
     "initialization",
-    "init_lora_weights={init:literal} changes the weights of the base model, so that the adapter fits no other copy of "
-    "it: save it with path_initial_model_for_weight_conversion.",
+    "init_lora_weights={init:literal} changes the base weights, so the adapter fits no other copy of them. "
+    "Save it with path_initial_model_for_weight_conversion.",
 )
 UNKNOWN_INITIALIZATION = Reason(
-    "initialization", "init_lora_weights={init!r} is no initialization that PEFT knows.", before='"{name}": '
+    "initialization",
+    "PEFT does not know init_lora_weights={init!r}.",
+    before='"{name}": ',
 )
 UNKNOWN_TO_CONVOLUTION = Reason(
     "initialization",
-    "init_lora_weights={init!r} is no initialization that PEFT knows for a convolution.",
+    "PEFT does not know init_lora_weights={init!r} for a convolution.",
     before='"{name}": ',
 )
 LOFTQ_WITHOUT_CONFIG = Reason(
@@ -405,21 +424,33 @@ LOFTQ_WITHOUT_CONFIG = Reason(
     'init_lora_weights="loftq" needs a loftq_config, such as LoftQConfig(loftq_bits=4).',
 )
 LOFTQ_EMBEDDING = Reason("initialization", 'init_lora_weights="loftq" raises for embeddings.', before='"{name}": ')
-LOFTQ_MISSING = Reason("initialization", "loftq_config lacks {settings:joined}, which PEFT reads.", before='"{name}": ')
-LOFTQ_BITS = Reason("initialization", "loftq_bits={bits!r} is neither 4 nor 8.", before='"{name}": ')
-LOFTQ_ITERATIONS = Reason("initialization", "loftq_iter={count!r} is no positive number.", before='"{name}": ')
+LOFTQ_MISSING = Reason(
+    "initialization",
+    "loftq_config lacks {settings:joined}.",
+    before='"{name}": ',
+)
+LOFTQ_BITS = Reason(
+    "initialization",
+    "loftq_bits={bits!r} is not 4 or 8.",
+    before='"{name}": ',
+)
+LOFTQ_ITERATIONS = Reason(
+    "initialization",
+    "loftq_iter={count!r} is not a positive number.",
+    before='"{name}": ',
+)
 BIAS_WITH_INITIALIZATION = Reason(
     "initialization",
     "lora_bias=True goes with init_lora_weights true or false only, not with {init!r}.",
 )
 INITIALIZATION_OF_ATTENTION = Reason(
     "initialization",
-    "init_lora_weights={init:literal} needs a weight, which a MultiheadAttention has under other names.",
+    "init_lora_weights={init:literal} needs a weight, and a MultiheadAttention has none of that name.",
     before='"{name}": ',
 )
 INITIALIZATION_WITH_DORA = Reason(
     "initialization",
-    "use_dora does not go with init_lora_weights={init:literal} on a Conv1D, whose factors PEFT makes the other way.",
+    "use_dora does not go with init_lora_weights={init:literal} on a Conv1D: PEFT swaps its factors.",
     before='"{name}": ',
 )
 INITIALIZATION_OF_PARAMETER = Reason(
@@ -437,15 +468,18 @@ INITIALIZATION_OF_VECTOR = Reason(
 )
 INITIALIZATION_PACKED = Reason(
     "initialization",
-    "init_lora_weights={init:literal} needs the weight as numbers, and it is packed.",
+    "init_lora_weights={init:literal} needs an unpacked weight, and this one is quantized.",
     before='"{name}": ',
 )
 INITIALIZATION_RANK = Reason(
     "initialization",
-    "init_lora_weights={init:literal} takes ranks up to the smaller side, {side}, not {rank}.",
+    "init_lora_weights={init:literal} takes ranks up to the smaller dimension, {side}, not {rank}.",
     before='"{name}": ',
 )
 ODD_RANK = Reason(
     "initialization", 'init_lora_weights="orthogonal" takes even ranks only, not {rank}.', before='"{name}": '
 )
-FROZEN = Reason("frozen", "inference_mode=True freezes the adapter: nothing of it trains.")
+FROZEN = Reason(
+    "frozen",
+    "inference_mode=True freezes the adapter: nothing trains.",
+)
