@@ -1,4 +1,4 @@
-"""The index of a checkpoint: which of its files each tensor is in."""
+"""The index of a checkpoint: each tensor's file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Index:
         self.shards = sorted(shards)
 
     def agrees(self, tensors: TensorTable) -> bool:
-        """Each tensor is in the file that the index says, and in no other."""
+        """Whether each tensor is in its file by the index, and nowhere else."""
         places = tensors.files()
         if len(places) < len(tensors) or self._start == self._end:
             return len(places) == len(tensors) and places == self.weight_map
@@ -58,7 +58,7 @@ class Index:
         return all(taken) and not places
 
     def disagreements(self, tensors: TensorTable) -> Iterator[str]:
-        """Tensors that are in another file than the index says, or in none."""
+        """Tensors in another file than the index says, or in none."""
         places = tensors.files()
         for name in sorted(places.keys() | self.weight_map.keys()):
             said, found = self.weight_map.get(name, "in no file"), places.get(name, "in none")
@@ -93,7 +93,7 @@ class Index:
 
 
 def _plain_entries(text: bytes) -> tuple[int, int]:
-    """Where the entries of an index begin and end, if it is as `json.dumps` writes it; else nowhere."""
+    """Bounds of the entries, if the index is as `json.dumps` writes it."""
     nowhere = 0, 0
     if text.translate(None, _PLAIN) or sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
         return nowhere

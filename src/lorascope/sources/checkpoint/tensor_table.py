@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint as columns: one object for each file instead of two for each tensor."""
+"""Tensors of a checkpoint, kept as columns: few objects for 90,000 tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _new_tensor: Callable[[Iterable[object]], Tensor] = functools.partial(tuple.__ne
 
 
 class Header(NamedTuple):
-    """The header of one file, whose tensors' data lie one behind the other.
+    """The header of one file, whose data lie end to end.
 
     Attributes:
         file: Its name.

@@ -96,7 +96,7 @@ def convert(
 def stacked(
     pairs: Mapping[str, str], rules: Sequence[Rule], *, known: Known, base_model_prefix: str
 ) -> dict[str, bool]:
-    """Pairs of names, number 0 and 1, that a rule converts."""
+    """Whether pairs of names, number 0 and 1, become one parameter."""
     verdicts: dict[str, bool] = {}
     for group in grouped([*pairs, *pairs.values()], rules):
         if group.pattern:
