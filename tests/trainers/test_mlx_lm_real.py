@@ -123,7 +123,7 @@ def test_every_layer_that_it_can_adapt_is_known_or_said_to_be_beside(rows: list[
         assert row["should"]["adapted"], model_type
         # A weight that is said to be absent is in no layer of its own, or in one that is the output layer too.
         assert not row["should"]["adapted"].keys() & set(row["absent"]), model_type
-        assert not any("name no layer" in message for message in row["should"]["findings"]), row
+        assert not any("no layer to adapt" in message for message in row["should"]["findings"]), row
 
 
 def test_single_values_are_taken_or_refused_as_it_does(rows: list[dict[str, Any]]) -> None:
