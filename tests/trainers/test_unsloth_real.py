@@ -21,7 +21,7 @@ STRICTER = {
     # It lists the layers of such models itself, by other rules.
     "not covered: Unsloth's rules for encoder-decoder models are not covered here": 35,
     # It has PEFT tie what shares the head's weight, under whatever name; PEFT's rules for that are not restated.
-    "not covered: modules_to_save has embed_tokens, which shares a weight, and 0 modules are called so": 8,
+    "not covered: modules_to_save has embed_tokens, which shares a weight, and 0 modules have that name": 8,
 }
 
 
