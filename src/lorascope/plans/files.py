@@ -101,7 +101,7 @@ def plan_from_json(data: object) -> Plan:
         notes = tuple(_notes(data["notes"]))
         if not assignments or any(not 0 <= item.rule < len(rules) for item in assignments.values()):
             raise LorascopeError("its targets are empty, or of no rule", where="saved plan", hint=_AGAIN)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, LorascopeError):
             raise
         message = str(error) if len(str(error)) <= _LONGEST else quoted(str(error))
