@@ -44,7 +44,7 @@ def guarded_by_mamba(model: ModelMap, module: str, release: Release) -> bool:
 
 
 def known_broken(module: Module) -> Diagnostic | None:
-    """Why an adapter on this module is dead or breaks the forward pass; else None."""
+    """Why an adapter here is dead or breaks the forward pass, or None."""
     if module.class_name in _CRASHING:
         return reasons.BREAKS_FORWARD.about(class_name=module.class_name, why=_CRASHING[module.class_name])
     if module.class_name == "NonDynamicallyQuantizableLinear":
@@ -55,7 +55,7 @@ def known_broken(module: Module) -> Diagnostic | None:
 
 
 def constructor_mismatch(module: Module) -> bool:
-    """PEFT fails to build the adapter, as the layer's class orders its arguments otherwise."""
+    """PEFT fails to build the adapter: the class orders its arguments otherwise."""
     return module.class_name in _MISMATCHED
 
 

@@ -22,10 +22,10 @@ def as_parameter(model: ModelMap, weight: Weight, peft: str = NEWEST) -> bool:
 
 
 def peft_name(model: ModelMap, weight: Weight, peft: str = NEWEST) -> str:
-    """The name under which PEFT matches a weight: `….weight` for a linear layer that is reached as a parameter."""
+    """The name that PEFT matches: `….weight` for linear layers reached as parameters."""
     return f"{weight.name}.weight" if weight.kind == "linear" and as_parameter(model, weight, peft) else weight.name
 
 
 def weight_of(model: ModelMap, name: str) -> Weight | None:
-    """The weight that PEFT adapts under a name: the inverse of `peft_name`; None for what is no weight of the map."""
+    """The weight of a name, the inverse of `peft_name`; None without one."""
     return model.weight_by_name.get(name) or model.weight_by_name.get(name.removesuffix(".weight"))

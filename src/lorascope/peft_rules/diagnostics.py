@@ -25,7 +25,7 @@ class Reason:
     Attributes:
         code: The code of the finding that it makes, see `Finding`.
         text: A template in the manner of `str.format`, or a function of the diagnostic. A template has the values by
-            their names, all names as `names` and the first one as `name`; beside Python's own formats it knows `listed`,
+            their names, all names as `names` and the first one as `name`; besides Python's own formats it knows `listed`,
             `joined`, `array`, `bytes` and `literal`.
         before: A template that stands before the text where there is a name.
     """

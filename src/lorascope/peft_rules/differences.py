@@ -118,7 +118,7 @@ def _difference(other: Resolution, own: Resolution) -> _Predicate | None:
         parts.append(f"{listed(lost, _MOST_NAMES)} {_be(lost)} not adapted")
     if gained:
         parts.append(f"{listed(gained, _MOST_NAMES)} {_be(gained)} adapted as well")
-    parts += _sizes_told(resized, theirs, ours)
+    parts += _size_parts(resized, theirs, ours)
     if not parts:
         if other.trainable == own.trainable:
             return None
@@ -158,7 +158,7 @@ def _size(weight: Adapted) -> tuple[int, float]:
     return weight.rank, weight.alpha
 
 
-def _sizes_told(names: Sequence[str], theirs: Mapping[str, Adapted], ours: Mapping[str, Adapted]) -> list[str]:
+def _size_parts(names: Sequence[str], theirs: Mapping[str, Adapted], ours: Mapping[str, Adapted]) -> list[str]:
     """One part of the sentence per pair of sizes, and the number left."""
     groups: dict[tuple[int, float, int, float], list[str]] = {}
     for name in names:

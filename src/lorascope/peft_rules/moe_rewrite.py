@@ -68,7 +68,7 @@ def rewritten_name(model: ModelMap, name: str, release: Release) -> str:
 
 
 def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, ...], release: Release) -> Targets:
-    """Rewrite a configuration's targets as PEFT does; unchanged where the model needs no rewrite.
+    """Rewrite a configuration's targets as PEFT does, if the model needs it.
 
     Args:
         model: The map of the model.
@@ -139,7 +139,7 @@ def _without_old_names(
 def _names_of_string(
     model: ModelMap, config: AdapterConfig, pattern: str, saved: tuple[str, ...], release: Release
 ) -> frozenset[str] | None:
-    """The last components that a string target matches; None if PEFT keeps the string."""
+    """The last components that a string matches; None if PEFT keeps it."""
     renamed = _RENAMED[model.moe_conversion]
     if release < (0, 20):
         # 0.19 makes a set of the string, which is the set of its letters.
@@ -152,7 +152,7 @@ def _names_of_string(
     parameters = _distinct_parameters(model)
     names = ["", *(module.name for module in model.modules), *parameters]
     leaves = {name.rpartition(".")[2] for name in names if matcher.match(name).targeted}
-    # The old names exist no more, so PEFT asks the pattern for them beside the stack that took them in.
+    # The old names exist no more, so PEFT asks the pattern for them where the stack is that took them in.
     for old, new in renamed.items():
         if old not in leaves and any(
             matcher.match(f"{owner}.{old}").targeted

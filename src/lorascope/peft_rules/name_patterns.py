@@ -182,7 +182,7 @@ def _way(way: Way) -> Callable[[Pattern, str], Found | None]:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
-    """A regular expression that compiles, with the methods of `re.Pattern`: each may raise PatternLimitError.
+    """A compiled regular expression; each match may raise PatternLimitError.
 
     Attributes:
         pattern: Its text.

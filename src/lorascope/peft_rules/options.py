@@ -47,7 +47,7 @@ OPTIONS: Mapping[str, OptionRule] = {
     "target_modules": OptionRule("exact", "names, a regular expression, or all-linear"),
     "exclude_modules": OptionRule("exact", "names or a regular expression"),
     "lora_alpha": OptionRule("exact", "the alpha of what no pattern names"),
-    "lora_dropout": OptionRule("exact", "must be a probability, and 0 beside target_parameters"),
+    "lora_dropout": OptionRule("exact", "must be a probability, and 0 with target_parameters"),
     "fan_in_fan_out": OptionRule("exact", "PEFT corrects it by the class of each layer"),
     "bias": OptionRule("exact", "which biases of the base model train"),
     "use_rslora": OptionRule("exact", "the scale"),
@@ -60,7 +60,7 @@ OPTIONS: Mapping[str, OptionRule] = {
     "megatron_config": OptionRule(
         "uncovered", "PEFT imports Megatron for it, whose parallel layers are no layers of PyTorch"
     ),
-    "megatron_core": OptionRule("neutral", "read only beside megatron_config"),
+    "megatron_core": OptionRule("neutral", "read only with megatron_config"),
     "trainable_token_indices": OptionRule("exact", "rows of the embeddings that train"),
     "loftq_config": OptionRule("exact", _START),
     "eva_config": OptionRule("exact", _START),
@@ -70,7 +70,7 @@ OPTIONS: Mapping[str, OptionRule] = {
     "velora_config": OptionRule("exact", _VARIANT, (0, 20)),
     "alora_invocation_tokens": OptionRule("exact", _VARIANT),
     "use_qalora": OptionRule("partly", "read only for layers of GPTQ, whose A it shrinks by the group size"),
-    "qalora_group_size": OptionRule("partly", "read only beside use_qalora"),
+    "qalora_group_size": OptionRule("partly", "read only with use_qalora"),
     "monteclora_config": OptionRule("exact", _VARIANT, (0, 20)),
     "layer_replication": OptionRule("uncovered", "it builds another model, with more layers, before anything matches"),
     "runtime_config": OptionRule("neutral", "where tensors lie while an adapter is made; PEFT does not save it"),

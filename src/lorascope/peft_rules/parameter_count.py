@@ -68,7 +68,7 @@ class Factors:
         up: The shape of B.
         up_bias: Scalars of the bias on B.
         magnitude: Scalars of DoRA's magnitude.
-        others: Scalars of what a variant trains beside them.
+        others: Scalars that a variant adds.
         up_trains: B is not frozen.
         inner_down: The shape of A of the output projection within a MultiheadAttention; empty for everything else.
         inner_up: That of its B.

@@ -349,7 +349,7 @@ TOKENS_WITHIN_SAVED = Reason(
 )
 TOKENS_SAVED_TWICE = Reason(
     NOT_COVERED,
-    'trainable_token_indices beside a saved "{name}" with task_type={task_type}, which saves twice.',
+    'trainable_token_indices with a saved "{name}" and task_type={task_type}, which saves twice.',
 )
 
 # Variants of the adapter.

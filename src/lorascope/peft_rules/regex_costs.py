@@ -83,7 +83,7 @@ class _Item:
     Attributes:
         cost: Steps to try it once from one place.
         ways: In how many ways it can match from one place.
-        leads: Texts of which one begins whatever it matches; empty if nobody knows.
+        leads: Texts of which one begins whatever it matches; empty if unknown.
         text: What it matches, where that is one text.
         holds: The class of characters of a repeat, where its end depends on what follows.
         most: How often that repeat is tried at most; 0 without a limit.

@@ -178,7 +178,7 @@ class RegexProcess:
 
 
 def _read(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[bytes]) -> None:
-    """Pass on every line of a process, and an empty one at its end."""
+    """Pass on each line of a process, then an empty one."""
     assert process.stdout is not None
     with process.stdout as lines:
         for line in lines:

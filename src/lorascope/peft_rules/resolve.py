@@ -73,6 +73,9 @@ class _Resolver:
         # Modules that carry an adapter, of their own or of their parameters, with the number of wrappers around each.
         self.wraps: dict[str, int] = {}
         self.parameter_owners: set[str] = set()
+        # Neither a variant nor an initialization of its own, which fits every module.
+        method = initializations.method_of(config.init_lora_weights, release)
+        self.is_plain = method == "default" and not variants.requested(config, release)
 
     def resolution(self) -> Resolution:
         _stop_at(validation.refused_settings(self.model, self.config, self.release))
@@ -219,8 +222,11 @@ class _Resolver:
     def _check_options(self, module: Module, rank: int) -> None:
         """Check variant and initialization against a module and rank."""
         config, release = self.config, self.release
+        packing = variants.packing_of(module) if module.kind == "linear" else ""
+        if self.is_plain and not packing:
+            return
         features = parameter_count.in_and_out(module)
-        if module.kind == "linear" and (packing := variants.packing_of(module)):
+        if packing:
             self._check_packed(module, packing)
         _stop_at(variants.refused_variant(config, release, module, rank, features))
         _stop_at(initializations.refused_module_initialization(config, release, module, rank, features))

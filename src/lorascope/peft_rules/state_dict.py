@@ -138,7 +138,7 @@ class _Saving:
         copied = copied_modules(model, entries, self.wraps)
         self.copies = tuple(dict.fromkeys(copied.modules)) + tuple(self._aliases(entries))
         twice = config.task_type in modules_to_save.SAVING_TWICE
-        # Samplers of Monte CLoRA and buffers of VeLoRA are saved with the factors, and rows beside copies in other places.
+        # Samplers of Monte CLoRA and buffers of VeLoRA are saved with the factors, and rows next to copies in other places.
         rare = config.monteclora_config is not None or config.velora_config is not None
         self.exact = not copied.nested and not rare and not (self.copies and config.trainable_token_indices)
         if twice and "base_model.model".endswith(entries):

@@ -1,7 +1,7 @@
 """PEFT's variants: the layers they fit, and what they add (`tuners/lora/variants.py`).
 
 A configuration may ask for several, and PEFT composes none: more than one raises on every layer. Up to 0.19 each layer
-decides in code of its own; only DoRA's rules are told for those releases.
+decides in code of its own; only DoRA's rules are known for those releases.
 """
 
 from __future__ import annotations
