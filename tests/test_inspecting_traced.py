@@ -18,7 +18,7 @@ from lorascope.cli.main import main
 from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
 from lorascope.model.types import ModelMap
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import save_map, save_plan
 from lorascope.sources.builtin import builtin_models
 from lorascope.tracing import traced_map

@@ -8,6 +8,7 @@ import graphlib
 import importlib
 import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ ROOMS = (
     ("inspecting", "outputs"),
     ("plans",),
     ("servers", "costs"),
-    ("plan_door",),
+    ("plan_api",),
     ("advice", "trainers"),
     ("checks",),
     ("reports", "tutorial"),
@@ -162,6 +163,17 @@ def test_public_names_are_there_and_say_what_they_are(name: str) -> None:
     assert (inspect.getdoc(value) or "").strip()
     assert name in dir(lorascope)
     assert value.__module__.startswith("lorascope.")
+
+
+def test_types_that_public_functions_return_are_public() -> None:
+    tried = 0
+    for name in lorascope.__all__:
+        value = getattr(lorascope, name)
+        if not isinstance(value, type):
+            words = re.findall(r"[A-Z]\w+", str(value.__annotations__["return"]))
+            assert set(words) - {"None", "Any", "Path", "Mapping"} <= set(lorascope.__all__), name
+            tried += 1
+    assert tried == 15
 
 
 def test_public_names_are_sorted_and_complete() -> None:

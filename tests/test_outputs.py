@@ -14,7 +14,7 @@ import pytest
 
 from lorascope.cli.main import main
 from lorascope.errors import LorascopeError
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import load_plan, save_map, save_plan, save_text
 from tests.helpers.samples import fails, sample
 
@@ -249,7 +249,7 @@ def test_a_folder_s_plan_does_not_lead_out_of_it(tmp_path: Path) -> None:
 KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import load_plan, save_plan, _written_config
 from lorascope.sources.builtin import load_builtin
 
@@ -342,7 +342,7 @@ def test_a_stop_between_any_two_moves(stop: int, tmp_path: Path, monkeypatch: py
 WRITER = """
 import sys
 from pathlib import Path
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import save_plan
 from lorascope.sources.builtin import load_builtin
 

@@ -35,7 +35,7 @@ from mistakes_page import mistakes_page  # noqa: E402
 
 from lorascope.errors import LorascopeError  # noqa: E402
 from lorascope.peft_rules.lora_config import peft_arguments  # noqa: E402
-from lorascope.plan_door import plan  # noqa: E402
+from lorascope.plan_api import plan  # noqa: E402
 from lorascope.sources.builtin import builtin_models, load_builtin  # noqa: E402
 
 _SAID_BY = "This page is generated: `python tools/build_docs.py`."

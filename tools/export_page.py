@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.types import Plan
 from lorascope.sources.builtin import load_builtin
 from lorascope.trainers.exports import export

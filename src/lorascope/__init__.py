@@ -17,39 +17,89 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lorascope.advice.recommend import recommend
+    from lorascope.advice.types import Recommendation
     from lorascope.checks.check import check
-    from lorascope.costs.compare import compare
-    from lorascope.costs.memory import training_memory
+    from lorascope.checks.types import Check
+    from lorascope.costs.budget import Budget, BudgetedPlan
+    from lorascope.costs.compare import Comparison, compare
+    from lorascope.costs.memory import Memory, training_memory
     from lorascope.costs.training_run import Training
     from lorascope.errors import LorascopeError
+    from lorascope.findings import Finding
     from lorascope.inspecting import inspect
-    from lorascope.model.types import ModelMap, Role, Weight
-    from lorascope.peft_rules.types import AdapterConfig, Resolution
-    from lorascope.plan_door import plan
+    from lorascope.model.types import Dimensions, ModelMap, Module, Role, Trace, Weight
+    from lorascope.peft_rules.diagnostics import Diagnostic
+    from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
+    from lorascope.plan_api import plan
     from lorascope.plans.files import load_plan, save_map, save_plan
-    from lorascope.plans.prove import prove
-    from lorascope.plans.types import Plan, Rule, Target
+    from lorascope.plans.prove import Proof, prove
+    from lorascope.plans.types import LeftOut, Options, Plan, Rule, Target
     from lorascope.plans.verify import verify
+    from lorascope.servers.types import Serving
     from lorascope.sources.builtin import builtin_models
+    from lorascope.trainers.exports import export
     from lorascope.tutorial import create_attention_lora_config, list_trainable_modules
 
 _ROOMS = {
     "advice.recommend": ("recommend",),
+    "advice.types": ("Recommendation",),
     "checks.check": ("check",),
-    "costs.compare": ("compare",),
-    "costs.memory": ("training_memory",),
+    "checks.types": ("Check",),
+    "costs.budget": (
+        "Budget",
+        "BudgetedPlan",
+    ),
+    "costs.compare": (
+        "Comparison",
+        "compare",
+    ),
+    "costs.memory": (
+        "Memory",
+        "training_memory",
+    ),
     "costs.training_run": ("Training",),
     "errors": ("LorascopeError",),
+    "findings": ("Finding",),
     "inspecting": ("inspect",),
-    "plan_door": ("plan",),
-    "plans.prove": ("prove",),
-    "model.types": ("ModelMap", "Role", "Weight"),
-    "peft_rules.types": ("AdapterConfig", "Resolution"),
-    "plans.types": ("Plan", "Rule", "Target"),
-    "plans.files": ("load_plan", "save_map", "save_plan"),
-    "sources.builtin": ("builtin_models",),
-    "tutorial": ("create_attention_lora_config", "list_trainable_modules"),
+    "model.types": (
+        "Dimensions",
+        "Module",
+        "ModelMap",
+        "Role",
+        "Trace",
+        "Weight",
+    ),
+    "peft_rules.diagnostics": ("Diagnostic",),
+    "peft_rules.types": (
+        "Adapted",
+        "AdapterConfig",
+        "Resolution",
+    ),
+    "plan_api": ("plan",),
+    "plans.files": (
+        "load_plan",
+        "save_map",
+        "save_plan",
+    ),
+    "plans.prove": (
+        "Proof",
+        "prove",
+    ),
+    "plans.types": (
+        "LeftOut",
+        "Options",
+        "Plan",
+        "Rule",
+        "Target",
+    ),
     "plans.verify": ("verify",),
+    "servers.types": ("Serving",),
+    "sources.builtin": ("builtin_models",),
+    "trainers.exports": ("export",),
+    "tutorial": (
+        "create_attention_lora_config",
+        "list_trainable_modules",
+    ),
 }
 REPORTS.update(
     ModelMap="lorascope.reports.model.map_text",
@@ -62,20 +112,37 @@ REPORTS.update(
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "Adapted",
     "AdapterConfig",
+    "Budget",
+    "BudgetedPlan",
+    "Check",
+    "Comparison",
+    "Diagnostic",
+    "Dimensions",
+    "Finding",
+    "LeftOut",
     "LorascopeError",
+    "Memory",
     "ModelMap",
+    "Module",
+    "Options",
     "Plan",
+    "Proof",
+    "Recommendation",
     "Resolution",
     "Role",
     "Rule",
+    "Serving",
     "Target",
+    "Trace",
     "Training",
     "Weight",
     "builtin_models",
     "check",
     "compare",
     "create_attention_lora_config",
+    "export",
     "inspect",
     "list_trainable_modules",
     "load_plan",

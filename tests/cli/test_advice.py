@@ -10,7 +10,7 @@ import pytest
 from lorascope.advice.recommend import recommend
 from lorascope.cli.main import main
 from lorascope.inspecting import inspect
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:

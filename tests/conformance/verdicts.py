@@ -17,7 +17,7 @@ from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.releases import NEWEST, SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.rules import holds, own_components, parse_rule
 from lorascope.plans.task_types import task_type
 from lorascope.sources.transformers.meta_model import map_module

@@ -14,7 +14,7 @@ from lorascope.costs.memory import training_memory
 from lorascope.costs.rank_search import ScaledRanks
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample
 

@@ -13,7 +13,7 @@ from lorascope.costs.memory import training_memory
 from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
 from lorascope.number_text import bytes_text
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.samples import fails, sample

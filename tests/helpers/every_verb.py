@@ -18,7 +18,7 @@ from lorascope.costs.training_run import Training
 from lorascope.errors import LorascopeError
 from lorascope.model.json import map_from_json, map_to_json
 from lorascope.model.types import ModelMap
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import plan_from_json, plan_to_json
 from lorascope.plans.types import Plan
 from lorascope.reports.advice import advice_json, advice_text

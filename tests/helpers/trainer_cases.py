@@ -7,7 +7,7 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.registry import trainer_called
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export, nearest_plan
 from lorascope.trainers.protocol import Trainer

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lorascope.errors import LorascopeError
 from lorascope.model.json import map_from_json, map_to_json
 from lorascope.model.types import ModelMap, Role, Trace
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import plan_from_json, plan_to_json
 from lorascope.reports.json import map_json
 from lorascope.reports.model import BY, map_text

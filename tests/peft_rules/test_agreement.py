@@ -15,7 +15,7 @@ from lorascope.peft_rules.agreement import releases_agree
 from lorascope.peft_rules.releases import NEWEST, SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.recipes import RECIPES
 from lorascope.sources.builtin import builtin_models, load_builtin
 from tests.helpers.random_configs import configurations

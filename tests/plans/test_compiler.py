@@ -22,7 +22,7 @@ from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.releases import SUPPORTED_PEFT
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.compiler import compile_targets, size_difference
 from lorascope.plans.types import Assignment, Options, Plan
 from lorascope.sources.builtin import builtin_models, load_builtin

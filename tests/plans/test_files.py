@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.inspecting import inspect
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import load_plan, plan_to_json, save_map, save_plan
 from lorascope.sources.files.json_files import read_json
 from lorascope.sources.files.plain import MOST_BYTES

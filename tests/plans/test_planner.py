@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorascope.model.types import ModelMap
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.types import Plan
 from tests.helpers.samples import fails, sample
 

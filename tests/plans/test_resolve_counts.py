@@ -13,7 +13,7 @@ import lorascope
 from lorascope.checks.check import check
 from lorascope.cli.main import main
 from lorascope.peft_rules import resolve as rules
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import plan_from_json, plan_to_json
 from lorascope.reports.check import check_text
 from lorascope.reports.json import check_json, map_json, plan_json

@@ -13,7 +13,7 @@ import pytest
 
 from lorascope.peft_rules.lora_config import to_peft
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.files import save_plan
 from lorascope.plans.verify import adapter_config, verify
 from tests.helpers.samples import fails, sample

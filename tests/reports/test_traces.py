@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from lorascope.model.types import ModelMap, Role, Trace, Weight
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.reports.json import map_json
 from lorascope.reports.model import map_text
 from lorascope.reports.traces import VERDICTS, traces_text, verdict

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.model.classify import classify
 from lorascope.model.types import Dimensions, ModelMap
 from lorascope.names import NUMBER, template
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.sources.checkpoint.from_names import input_output_embeddings, modules_from_names
 from lorascope.sources.checkpoint.types import Stored
 from tests.helpers import remote_models

@@ -19,7 +19,7 @@ from lorascope.inspecting import inspect
 from lorascope.model.json import map_from_json, map_to_json
 from lorascope.model.types import ModelMap
 from lorascope.names import NUMBER
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from lorascope.sources.checkpoint.to_model_map import map_checkpoint
 from lorascope.sources.checkpoint.types import Stored

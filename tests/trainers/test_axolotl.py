@@ -11,7 +11,7 @@ import yaml
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.trainers.axolotl.targets import linear_names
 from lorascope.trainers.axolotl.trainer import AXOLOTL
 from lorascope.trainers.exports import export

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lorascope.errors import LorascopeError
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.trainers.axolotl.trainer import AXOLOTL
 from lorascope.trainers.exports import export
 from tests.helpers.paths import HELPERS, ROOT

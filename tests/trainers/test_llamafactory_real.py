@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lorascope
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.llamafactory.parts import PARTS
 from lorascope.trainers.llamafactory.trainer import LLAMAFACTORY

@@ -10,7 +10,7 @@ import yaml
 
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.mlx_lm.names import as_mlx, mlx_types

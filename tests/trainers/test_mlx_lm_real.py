@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import lorascope
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.mlx_lm.names import as_mlx, mlx_types

@@ -10,7 +10,7 @@ import pytest
 
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap, Module
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
 from lorascope.trainers.ms_swift.models import Towers, model_types, types_for

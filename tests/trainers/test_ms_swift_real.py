@@ -12,7 +12,7 @@ import pytest
 
 import lorascope
 from lorascope.errors import LorascopeError
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.sources.builtin import builtin_models, load_builtin
 from lorascope.trainers.exports import export
 from lorascope.trainers.ms_swift.models import types_for

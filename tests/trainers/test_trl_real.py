@@ -14,7 +14,7 @@ import yaml
 import lorascope
 from lorascope.errors import LorascopeError
 from lorascope.peft_rules.types import AdapterConfig
-from lorascope.plan_door import plan
+from lorascope.plan_api import plan
 from lorascope.plans.types import Plan
 from lorascope.trainers.exports import export
 from lorascope.trainers.trl.trainer import TRL

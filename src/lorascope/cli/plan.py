@@ -157,7 +157,7 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, BudgetedPlan | None, Recom
         settings.setdefault("rank", advice.rank)
         if options.alpha is None and options.scale is None:
             settings["alpha"] = advice.alpha
-    from lorascope.plan_door import plan
+    from lorascope.plan_api import plan
 
     if options.budget:
         settings.pop("rank", None)

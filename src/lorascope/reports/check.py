@@ -15,11 +15,12 @@ from lorascope.peft_rules.types import Adapted
 from lorascope.plans.notes import label
 from lorascope.plans.rules import covered_blocks
 from lorascope.reports.model import heading
-from lorascope.reports.tables import bullets, table
+from lorascope.reports.tables import bullets, table, wrapped
 from lorascope.servers.types import Serving
 
 # Names of one row; more of them are counted.
 _MOST_NAMED = 6
+_SIGNS = {"error": "✗", "warning": "!", "note": "·"}
 
 
 def check_text(check: Check) -> str:
@@ -37,7 +38,7 @@ def check_text(check: Check) -> str:
         parts.append(f"trained in full: {one_line(listed(resolution.saved, _MOST_NAMED))}")
     parts += _coverage(check)
     if check.findings:
-        parts += ["", bullets(_findings(check))]
+        parts += ["", *_findings(check)]
     if check.serving is not None:
         parts += ["", serving_text(check.serving)]
     return shown("\n".join(parts))
@@ -54,17 +55,22 @@ def serving_text(serving: Serving) -> str:
 
 
 def _verdict(check: Check) -> str:
-    """How many findings there are of each severity: `found: 1 error, 2 warnings`."""
+    """How many findings there are of each severity: `✗ 1 error, 2 warnings`."""
     counts = Counter(finding.severity for finding in check.findings)
     parts = [f"{counts[word]} {word}{'s' if counts[word] > 1 else ''}" for word in SEVERITIES if counts[word]]
-    return f"found: {', '.join(parts) or 'nothing to report'}"
+    worst = next((word for word in SEVERITIES if counts[word]), "note")
+    sign = "✓" if worst == "note" else _SIGNS[worst]
+    return f"{sign} {', '.join(parts) or 'nothing to report'}"
 
 
 def _findings(check: Check) -> Iterator[str]:
+    """Each finding under its sign, and its fix on a line of its own."""
     for finding in check.findings:
         where = "" if finding.where == check.subject else f"{finding.where}: "
-        fix = f" → {finding.fix}" if finding.fix else ""
-        yield f"{finding.severity} ({finding.code}): {where}{finding.message}{fix}"
+        text = f"{finding.severity} ({finding.code}): {where}{finding.message}"
+        yield wrapped(text, f"{_SIGNS[finding.severity]} ", "  ")
+        if finding.fix:
+            yield wrapped(finding.fix, "  → ", "    ")
 
 
 def _adapted(check: Check) -> str:
@@ -83,7 +89,7 @@ def _adapted(check: Check) -> str:
         )
         for (role, rank, scale), weights in groups.items()
     ]
-    return table(("role", "weights", "rank", "scale", "trainable", "names"), rows, right=(1, 2, 3, 4))
+    return table(("role", "count", "rank", "scale", "trainable", "names"), rows, right=(1, 2, 3, 4))
 
 
 def _coverage(check: Check) -> Iterator[str]:

@@ -26,14 +26,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 
 def bullets(texts: Iterable[str]) -> str:
     """Each text after a dash, wrapped to the terminal's width."""
+    return "\n".join(wrapped(text, "- ", "  ") for text in texts)
+
+
+def wrapped(text: str, first: str, rest: str) -> str:
+    """A text wrapped to the terminal's width, with what its first and other lines begin with."""
     import textwrap
 
-    width = _terminal_width()
-    return "\n".join(
-        textwrap.fill(
-            f"- {one_line(text)}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-        for text in texts
+    return textwrap.fill(
+        first + one_line(text),
+        _terminal_width(),
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -113,7 +113,7 @@ def of_text(text: str) -> Any:
 def of_model(head: str, model_type: str) -> dict[str, str]:
     """Each file of an architecture: `same`, `both refuse`, or how the two differ."""
     from lorascope.errors import LorascopeError
-    from lorascope.plan_door import plan
+    from lorascope.plan_api import plan
     from lorascope.trainers.exports import export
     from tests.conformance.verdicts import built
 

@@ -28,7 +28,7 @@ from mlx_lm import lora  # noqa: E402
 
 import lorascope as ls  # noqa: E402
 from lorascope.peft_rules.addresses import weight_of  # noqa: E402
-from lorascope.plan_door import plan  # noqa: E402
+from lorascope.plan_api import plan  # noqa: E402
 from lorascope.trainers.exports import export  # noqa: E402
 from lorascope.trainers.mlx_lm.names import as_mlx, mlx_types  # noqa: E402
 from lorascope.trainers.mlx_lm.trainer import MLX_LM  # noqa: E402

@@ -35,7 +35,7 @@ import transformers  # noqa: E402
 from peft.tuners.lora.model import LoraModel  # noqa: E402
 
 import lorascope as ls  # noqa: E402
-from lorascope.plan_door import plan  # noqa: E402
+from lorascope.plan_api import plan  # noqa: E402
 from lorascope.sources.builtin import load_builtin  # noqa: E402
 from lorascope.trainers.exports import export  # noqa: E402
 from lorascope.trainers.unsloth.search import counts_experts  # noqa: E402
