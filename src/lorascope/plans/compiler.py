@@ -26,6 +26,7 @@ from lorascope.plans.task_types import task_type, unsaved_heads
 from lorascope.plans.types import Assignment, Options
 
 Size = tuple[int, float]
+_OLDER = SUPPORTED_PEFT[:-1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,12 +65,15 @@ def compile_targets(model: ModelMap, assignments: Sequence[Assignment], options:
     sizes: dict[str, Size] = {peft_name(model, item.weight): (item.rank, item.alpha) for item in assignments}
     base = _base_config(model, assignments, options, sizes)
     modules = {item.weight.name for item in assignments if not as_parameter(model, item.weight)}
-    reason = "nothing to adapt"
+    reason, refused = "nothing to adapt", None
     for form in module_forms(model, modules):
-        attempt = _attempt(model, dataclasses.replace(base, **form), sizes)
+        config = dataclasses.replace(base, **form)
+        attempt = _attempt(model, config, sizes)
         if isinstance(attempt, Compiled):
             return attempt
-        reason = attempt
+        reason, refused = attempt, config
+    if refused:  # say it of the oldest release that deviates
+        reason = next(filter(None, (_difference_of(model, refused, sizes, release)[0] for release in _OLDER)), reason)
     raise LorascopeError(
         f"PEFT cannot adapt exactly these {len(assignments)} weights: {reason}",
         where=model.model,
@@ -110,16 +114,25 @@ def _attempt(model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size]) 
     if difference := _difference(resolution, sizes, NEWEST):
         return difference
     refusals: dict[str, Diagnostic] = {}
-    for release in () if releases_agree(model, config) else SUPPORTED_PEFT[:-1]:
-        other = resolve(model, config, release)
-        if other.refusal and config.task_type == "SEQ_2_SEQ_LM":  # the only task whose wrapper changed
-            bare = resolve(model, dataclasses.replace(config, task_type=None), release)
-            if not bare.refusal:
-                refusals[release] = other.refusal
-            other = bare
-        if difference := _difference(other, sizes, release):
+    for release in () if releases_agree(model, config) else _OLDER:
+        difference, refusal = _difference_of(model, config, sizes, release)
+        if difference:
             return difference
+        if refusal:
+            refusals[release] = refusal
     return Compiled(config, resolution, refusals)
+
+
+def _difference_of(
+    model: ModelMap, config: AdapterConfig, sizes: Mapping[str, Size], release: str
+) -> tuple[str, Diagnostic | None]:
+    """How an older release deviates from the sizes, and why its wrapper for the task does not fit."""
+    resolution, refusal = resolve(model, config, release), None
+    if resolution.refusal and config.task_type == "SEQ_2_SEQ_LM":  # the only task whose wrapper changed
+        bare = resolve(model, dataclasses.replace(config, task_type=None), release)
+        refusal = None if bare.refusal else resolution.refusal
+        resolution = bare
+    return _difference(resolution, sizes, release), refusal
 
 
 def _difference(resolution: Resolution, sizes: Mapping[str, Size], release: str) -> str:
