@@ -162,7 +162,11 @@ def test_what_is_no_map_or_plan_is_named(verb: str) -> None:
 
 def test_what_prove_cannot_run() -> None:
     plan = ls.plan(ls.inspect(llama()))
-    for module, said in ((None, "cannot inspect a NoneType"), (llama().config, "on a module"), (adapted(), "wrapped it already")):
+    for module, said in (
+        (None, "cannot inspect a NoneType"),
+        (llama().config, "on a module"),
+        (adapted(), "wrapped it already"),
+    ):
         with fails(said):
             ls.prove(plan, module)
 
@@ -559,14 +563,14 @@ def run_all(seed: int) -> str:
 
 
 def test_random_trees() -> None:
-    outcomes = Counter(run_all(seed) for seed in range(300))
-    assert sum(outcomes.values()) == 300
-    assert set(outcomes) == {"no map", "map", "verified", "planned"} or len(outcomes) >= 3
-    assert outcomes["planned"] >= 50
+    outcomes = Counter(run_all(seed) for seed in range(100))
+    assert sum(outcomes.values()) == 100
+    assert len(outcomes) >= 3
+    assert outcomes["planned"] >= 15
 
 
 @pytest.mark.slow
 def test_many_random_trees() -> None:
-    outcomes = Counter(run_all(seed) for seed in range(300, 3_300))
-    assert sum(outcomes.values()) == 3_000
-    assert outcomes["planned"] >= 500
+    outcomes = Counter(run_all(seed) for seed in range(100, 1_600))
+    assert sum(outcomes.values()) == 1_500
+    assert outcomes["planned"] >= 250

@@ -426,17 +426,17 @@ def fuzzed(tool: str, examples: int) -> collections.Counter[str]:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_foreign_texts_are_values(tool: str) -> None:
-    answers = fuzzed(tool, 200)
-    assert answers.total() >= 200
-    assert answers["written alike"] + answers["written"] > 60, answers
+    answers = fuzzed(tool, 60)
+    assert answers.total() >= 60
+    assert answers["written alike"] + answers["written"] > 15, answers
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_foreign_texts_are_values_at_length(tool: str) -> None:
-    answers = fuzzed(tool, 2_000)
-    assert answers.total() >= 2_000
-    assert answers["written alike"] + answers["written"] > 400, answers
+    answers = fuzzed(tool, 800)
+    assert answers.total() >= 800
+    assert answers["written alike"] + answers["written"] > 160, answers
 
 
 @pytest.mark.slow
