@@ -25,15 +25,15 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def test_blocks_are_found() -> None:
-    counts = {page.name: (len(blocks(page, "python")), len(blocks(page, "bash"))) for page in PAGES}
+    counts = {str(page.relative_to(ROOT)): (len(blocks(page, "python")), len(blocks(page, "bash"))) for page in PAGES}
     assert counts["README.md"] == (2, 8)
-    assert counts["deciding.md"] == (1, 3)
-    assert counts["tour.md"] == (7, 0)
-    assert counts["selectors.md"] == (0, 1)
+    assert counts["docs/deciding.md"] == (1, 3)
+    assert counts["docs/tour.md"] == (7, 0)
+    assert counts["docs/selectors.md"] == (0, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
@@ -41,7 +41,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ls.save_plan(ls.plan(ls.inspect("mistral")), "my-adapter")  # which `check` is shown with
@@ -52,13 +52,15 @@ def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             words = shlex.split(command, comments=True)
             if words[:1] == ["lorascope"]:
                 arguments = ["mistral" if word == "SOURCE" else word for word in words[1:]]
-                assert main(arguments) == 0, line
+                # On the encoder that stands for my-model these names are wrong, as the README wants to show.
+                findings = words[1:4] == ["check", "./my-model", "q_proj"]
+                assert main(arguments) == findings, line
 
 
 def test_shown_output_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     shown = blocks(ROOT / "README.md", "text")
     assert len(shown) == 1
-    assert main(["inspect", "mistral"]) == 0
+    assert main(["plan", "mistral", "qv+ffn"]) == 0
     assert capsys.readouterr().out == shown[0]
 
 

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from evidence_page import evidence_page  # noqa: E402
 from export_page import export_page  # noqa: E402
 from memory_page import memory_page  # noqa: E402
 from mistakes_page import mistakes_page  # noqa: E402
+from terminal_picture import SHOWN, picture  # noqa: E402
 
 from lorascope.errors import LorascopeError  # noqa: E402
 from lorascope.peft_rules.lora_config import peft_arguments  # noqa: E402
@@ -351,7 +353,7 @@ def measure_models_without_names() -> None:
     HELD_OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "evidence.md": evidence_page,
     "mistakes.md": mistakes_page,
     "checking.md": checking_page,
@@ -362,6 +364,7 @@ PAGES = {
     "checkpoints.md": checkpoints,
     "traced-roles.md": traced_roles,
     "held-out.md": held_out,
+    **{f"pictures/{name}.svg": partial(picture, name) for name in SHOWN},
 }
 
 if __name__ == "__main__":
@@ -380,4 +383,5 @@ if __name__ == "__main__":
     if options.measure_held_out:
         measure_models_without_names()
     for name, page in PAGES.items():
+        (ROOT / "docs" / name).parent.mkdir(exist_ok=True)
         (ROOT / "docs" / name).write_text(page(), encoding="utf-8")

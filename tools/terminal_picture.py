@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import html
 import io
+import os
 import shlex
+from unittest import mock
 
 from lorascope.cli.main import main
 
@@ -15,7 +17,7 @@ SHOWN = {
 }
 _COLUMNS = 122
 _LINE, _CHARACTER, _MARGIN = 17, 7.83, 16
-_COLORS = {"✗": "#ff7b72", "✓": "#7ee787", "!": "#f2cc60", "→": "#79c0ff", "$": "#7ee787"}
+_COLORS = {"✗": "#ff7b72", "✓": "#7ee787", "! ": "#f2cc60", "→": "#79c0ff", "$": "#7ee787", "·": "#8b949e"}
 _STYLE = "font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;white-space:pre"
 
 
@@ -27,7 +29,7 @@ def picture(name: str) -> str:
     """
     command = SHOWN[name]
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), mock.patch.dict(os.environ, COLUMNS="120"):
         if main(shlex.split(command)[1:]) == 2:
             raise ValueError(f"{command} is refused")
     return svg([f"$ {command}", *printed.getvalue().splitlines()])
