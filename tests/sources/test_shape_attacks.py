@@ -245,8 +245,8 @@ def test_flattened_queries_are_named_and_counted(tmp_path: Path, capsys: pytest.
     assert len(flat.weights) == len(whole.weights) - 2
     assert {module.kind for module in flat.modules if module.name.endswith("q_proj")} == {"other"}
     made = plan(flat, "qv")
-    assert made.notes[0].startswith("no rule selects tensors that the map does not explain: 2 of them")
-    with fails("selects nothing", "2 tensors are not explained"):
+    assert str(made.notes[0]).startswith("No rule selects 2 tensors that the map does not explain")
+    with fails("selects nothing", "2 tensors are unexplained"):
         plan(flat, "attention.q")
     for by in ("role", "layer", "module"):
         assert main(["inspect", str(tmp_path / "flat"), "--by", by]) == 1

@@ -26,7 +26,9 @@ class Storage:
 
 @functools.lru_cache(maxsize=256)
 def parse_storage(quantization: str) -> Storage:
-    """Parse the words: a scheme, then its details. Of several kinds in one module, the first counts.
+    """Parse the words: a scheme, then its details.
+
+    Of several kinds in one module, the first counts.
 
     >>> parse_storage("gptq 4 bit")
     Storage(scheme='gptq', bits=4, scaled=True)

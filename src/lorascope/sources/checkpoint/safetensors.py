@@ -128,7 +128,10 @@ def read_headers(files: Files, shards: Sequence[str]) -> TensorTable:
 
 
 class _Parsed(NamedTuple):
-    """The headers in the order of the files, and the faults of each; those of files without one under an empty name."""
+    """Headers in file order, with the faults of each.
+
+    Faults of files without a header come under an empty name.
+    """
 
     headers: list[Header]
     faults: dict[str, list[str]]
