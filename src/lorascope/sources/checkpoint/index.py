@@ -15,10 +15,11 @@ from lorascope.sources.files.json_text import MOST_VALUES, first_faults, parse_o
 MOST_SHARDS = 10_000
 SHARD = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors", re.ASCII)
 DAMAGED = "Download it again; a file that safetensors reads can be saved anew with save_pretrained."
-# What an index is made of as `json.dumps` writes it, and what stands before its entries.
-_PLAIN = bytes(range(0x20, 0x7F)).replace(b"\\", b"") + b"\n"
+# What separates JSON values; what else an index is made of as `json.dumps` writes it; and what stands before its entries.
+_BETWEEN = b",[{"
+_PLAIN = bytes(range(0x20, 0x7F)).translate(None, _BETWEEN + b"\\") + b"\n"
 _FRONT = re.compile(rb'\{\s*(?:"metadata":\s*\{[^{}]*\},\s*)?"weight_map":\s*\{')
-# So many letters of entries are cut at once: 90,000 entries at once, or as a dict, take twice the time for their memory.
+# Letters of entries that are cut at once. All at once, or a dict of them, take twice the time for their memory.
 _PART = 2**16
 
 
@@ -50,7 +51,7 @@ class Index:
         self.shards = sorted(shards)
 
     def agrees(self, tensors: TensorTable) -> bool:
-        """Whether each tensor is in its file by the index, and nowhere else."""
+        """Each tensor is in its file by the index, and only there."""
         places = tensors.files()
         if len(places) < len(tensors) or self._start == self._end:
             return len(places) == len(tensors) and places == self.weight_map
@@ -95,7 +96,8 @@ class Index:
 def _plain_entries(text: bytes) -> tuple[int, int]:
     """Bounds of the entries, if the index is as `json.dumps` writes it."""
     nowhere = 0, 0
-    if text.translate(None, _PLAIN) or sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    others = text.translate(None, _PLAIN)
+    if len(others) > MOST_VALUES or others.translate(None, _BETWEEN):
         return nowhere
     front = _FRONT.match(text)
     end = text.find(b"}", front.end()) if front else -1
