@@ -259,22 +259,22 @@ class ModelLayout:
         part = self._config_at.get(path, part) if row.model is not None else part
         memo = (key, self._signature(node), part.path)
         if path in self._chosen or memo not in self._fits:
-            found = _Fitting(self, key, row, path, part).fit(node)
+            fit = _Fitting(self, key, row, path, part).fit(node)
             if any(chosen.startswith(f"{path}.") for chosen in self._chosen) or not path:
-                return found
-            self._fits[memo] = found
+                return fit
+            self._fits[memo] = fit
         return self._fits[memo]
 
     def _signature(self, node: Node) -> tuple[Any, ...]:
         """Names and dimensions that decide how a node is read."""
-        found = self._signatures.get(id(node))
-        if found is None:
-            found = tuple(
+        signature = self._signatures.get(id(node))
+        if signature is None:
+            signature = tuple(
                 (name, self._signature(value) if isinstance(value, dict) else len(value))
                 for name, value in sorted(node.items())
             )
-            self._signatures[id(node)] = found
-        return found
+            self._signatures[id(node)] = signature
+        return signature
 
 
 class _Fitting:
@@ -327,25 +327,25 @@ class _Fitting:
         row = self._row
         for word, child in node.items():
             name = f"{prefix}.{word}" if prefix else word
-            found = self._whole._slot(row, slot, word, self._part)
-            if not found or not isinstance(child, dict):
+            own_slot = self._whole._slot(row, slot, word, self._part)
+            if not own_slot or not isinstance(child, dict):
                 self._unexplained += (
                     (f"{name}.{leaf}" for leaf in _leaves(child)) if isinstance(child, dict) else [name]
                 )
                 continue
             at = f"{self._path}.{name}" if self._path else name
-            candidates = self._whole._candidates(row, found, at)
-            place = (*order, (self._order[found], _number(word)))
-            self._found.setdefault(found, []).append(name)
+            candidates = self._whole._candidates(row, own_slot, at)
+            place = (*order, (self._order[own_slot], _number(word)))
+            self._found.setdefault(own_slot, []).append(name)
             fits = [(key, self._whole._fit(key, child, at, self._part)) for key in candidates if key not in CONTAINERS]
             if not fits:
                 self._modules.append((place, _Placed(name, candidates[0])))
-                self._members(child, name, found, place)
+                self._members(child, name, own_slot, place)
                 continue
             key, best = min(fits, key=lambda fit: fit[1].penalty)  # the first of equals: what was seen first
-            self._modules.append((place, _Placed(name, key, row.groups.get(found), self._shared(found))))
+            self._modules.append((place, _Placed(name, key, row.groups.get(own_slot), self._shared(own_slot))))
             self._modules += (
-                ((*place, (index, -1)), inner.below(name, row.groups.get(f"{found}.{inner.name}")))
+                ((*place, (index, -1)), inner.below(name, row.groups.get(f"{own_slot}.{inner.name}")))
                 for index, inner in enumerate(best.modules)
             )
             self._buffers += (f"{name}.{buffer}" for buffer in best.buffers)

@@ -234,9 +234,9 @@ def _chosen(files: Files, named: object) -> str:
 def _why_not(files: Files) -> tuple[str, str]:
     """What is there instead of a checkpoint, with a hint."""
     for pattern, what, hint in () if has_weights(files) else _OTHERS:
-        found = sorted(name for name in files.names if re.fullmatch(pattern, name))
-        if found:
-            return f"it has {what}: {_listed(found)}", hint
+        matches = sorted(name for name in files.names if re.fullmatch(pattern, name))
+        if matches:
+            return f"it has {what}: {_listed(matches)}", hint
     listed = f"it has {_listed(sorted(files.names))}" if files.names else "it has no files"
     return (
         listed,

@@ -200,7 +200,7 @@ def _root(config: Mapping[str, Any], head: str) -> str:
         return named
     model_type = str(config.get("model_type") or "")
     candidates = (head,) if head else (*PREFERRED, "base")
-    return next((found for candidate in candidates if (found := class_for(model_type, candidate))), "")
+    return next((key for candidate in candidates if (key := class_for(model_type, candidate))), "")
 
 
 def _named(config: Mapping[str, Any]) -> str:
@@ -271,12 +271,12 @@ def _head(name: str) -> Head:
 
 def _shapes_of(pairs: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes of parameters tied to present ones."""
-    found: dict[str, tuple[int, ...]] = {}
+    tied_shapes: dict[str, tuple[int, ...]] = {}
     for target, source in pairs.items():
-        for one, other in ((target, source), (source, target)):
-            if one not in shapes and (shape := shapes.get(other) or found.get(other)):
-                found[one] = shape
-    return found
+        for target_name, source_name in ((target, source), (source, target)):
+            if target_name not in shapes and (shape := shapes.get(source_name) or tied_shapes.get(source_name)):
+                tied_shapes[target_name] = shape
+    return tied_shapes
 
 
 def _sorted_out(unknown: Mapping[str, str], tree: Tree, chosen: ModelLayout) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -148,12 +148,12 @@ def _loose(sources: tuple[str, ...]) -> re.Pattern[str] | None:
     """Finds at least what sources with literal numbers find."""
     literal = r"(?<![A-Za-z_\d])\d+"  # a digit after a letter is part of a word: `w1`, `conv2d`
     plain = [source.replace(r"\d", "@") for source in sources]
-    found = []
+    patterns = []
     for source in (source for source in plain if re.search(literal, source)):
         loose = re.sub(r"\(\?<?[!=][^()]*\)", "", source)  # what must not stand beside it
         loose = re.sub(r"\[[^]]*\d[^]]*\]", "@", loose)
-        found.append(re.sub(r"\d+", "@+", loose).replace("@+", r"\d+").replace("@", r"\d").replace("*.", r".*\."))
-    return re.compile("|".join(found)) if found else None
+        patterns.append(re.sub(r"\d+", "@+", loose).replace("@+", r"\d+").replace("@", r"\d").replace("*.", r".*\."))
+    return re.compile("|".join(patterns)) if patterns else None
 
 
 def natural_key(name: str) -> list[tuple[Any, ...]]:
@@ -185,13 +185,13 @@ def _templates(names: Iterable[str]) -> dict[tuple[str, ...], list[tuple[tuple[s
     A series comes with the numbers before, and each of its names with the last. So only what its names have in common is
     looked for further numbers, and not each of 90,000 names.
     """
-    found: defaultdict[tuple[str, str], Members] = defaultdict(list)
+    series: defaultdict[tuple[str, str], Members] = defaultdict(list)
     for name in names:
         cut = _LAST_NUMBER.fullmatch(name)
         before, number, after = cut.groups() if cut else (name, "", "")
-        found[before, after].append(((number,) if cut else (), name))
+        series[before, after].append(((number,) if cut else (), name))
     templates: defaultdict[tuple[str, ...], list[tuple[tuple[str, ...], Members]]] = defaultdict(list)
-    for (before, after), members in found.items():
+    for (before, after), members in series.items():
         if not after:
             templates[(before,)].append(((), members))
             continue
@@ -205,20 +205,20 @@ def grouped(names: Iterable[str], rules: Sequence[Rule]) -> Iterator[Group]:
     renaming = _Renaming(rules)
     one_by_one: list[str] = []
     for texts, series in _templates(names).items():
-        made = renaming.of_template(texts)
-        if made is None:
+        renamed = renaming.of_template(texts)
+        if renamed is None:
             one_by_one += [name for _, members in series for _, name in members]
             continue
         groups: defaultdict[tuple[str, ...], Members] = defaultdict(list)
         for before, members in series:
-            if made.merged == (len(before),):  # the last number alone, as of experts
+            if renamed.merged == (len(before),):  # the last number alone, as of experts
                 groups[before] += members
                 continue
             for last, name in members:
                 numbers = before + last
-                merged = tuple([numbers[i] for i in made.merged])
-                groups[tuple([numbers[i] for i in made.kept])].append((merged, name))
+                merged = tuple([numbers[i] for i in renamed.merged])
+                groups[tuple([numbers[i] for i in renamed.kept])].append((merged, name))
         for kept, group in groups.items():
-            yield Group(made.text.format(*kept), made.pattern, group)
+            yield Group(renamed.text.format(*kept), renamed.pattern, group)
     for name in sorted(one_by_one, key=natural_key):
         yield Group(*renaming.of_name(name), [((), name)])

@@ -66,7 +66,7 @@ def rules_for(submodels: Sequence[SubModel], base_model_prefix: str) -> tuple[Ru
         submodels: Every `PreTrainedModel` within the model, in the order of `named_modules()`.
         base_model_prefix: The model class's own.
     """
-    found: list[Rule] = []
+    collected: list[Rule] = []
     claimed: defaultdict[str, list[str]] = defaultdict(list)
 
     def covered(identifier: str, path: str) -> bool:
@@ -87,11 +87,11 @@ def rules_for(submodels: Sequence[SubModel], base_model_prefix: str) -> tuple[Ru
         if model.path:
             scope = model.path.removeprefix(base_model_prefix).removeprefix(".")
             rules = tuple(dataclasses.replace(rule, scope=scope, base_model_prefix=base_model_prefix) for rule in rules)
-        found += rules
+        collected += rules
         claimed[model.class_name].append(model.path)
         if identifier == model.model_type:
             claimed[identifier].append(model.path)
-    return (*found, *(_rules("legacy") or ()))
+    return (*collected, *(_rules("legacy") or ()))
 
 
 @cache
