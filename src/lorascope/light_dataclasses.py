@@ -110,7 +110,8 @@ else:
             lines.append(f"_set(self, {name!r}, {value})" if cls.__light_frozen__ else f"self.{name} = {value}")
         if hasattr(cls, "__post_init__"):
             lines.append("self.__post_init__()")
-        exec(f"def __init__({', '.join(['self', *parameters])}):\n  " + "\n  ".join(lines or ["pass"]), scope)
+        text = f"def __init__({', '.join(['self', *parameters])}):\n  " + "\n  ".join(lines or ["pass"])
+        exec(compile(text, "<light_dataclasses>", "exec"), scope)  # names of our own fields, nothing else
         constructor = scope["__init__"]
         constructor.__qualname__ = f"{cls.__qualname__}.__init__"
         constructor.__annotations__ = {member.name: member.type for member in cls.__light_fields__}
