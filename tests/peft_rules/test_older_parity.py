@@ -46,8 +46,8 @@ def passed(release: str, folder: Path, file: str) -> int:
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     release = str(request.param)
     folder = tmp_path_factory.mktemp(f"peft-{release}")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-    subprocess.run([*install, f"peft=={release}"], check=True, capture_output=True)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"]
+    subprocess.run([*install, "--target", str(folder), f"peft=={release}"], check=True, capture_output=True)
     shown = subprocess.run(
         [sys.executable, "-c", "import importlib.metadata; print(importlib.metadata.version('peft'))"],
         env={**os.environ, "PYTHONPATH": str(folder)},
