@@ -17,6 +17,7 @@ from lorascope.peft_rules.matchers import LayerFilter, NameSet, Substrings
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
 from tests.helpers.samples import sample
+from tests.helpers.work import calls_at_most
 
 MANY = 30_000
 
@@ -53,14 +54,14 @@ def test_layers_are_those_of_the_first_pattern(release: tuple[int, int]) -> None
     """Of many words, the first that finds a layer; one without a number behind it is passed over."""
     given = tuple([f"word{place}" for place in range(MANY)] + ["experts", "layers", r"blo.ks", "experts"])
     layers = LayerFilter((1,), given, release)
-    begun = time.process_time()
     asked = 5_000
-    assert {layers.index(f"model.layers.{n}.mlp.experts.{n + 1}.up") for n in range(asked)} == set(range(1, asked + 1))
+    with calls_at_most(120_000):
+        found = {layers.index(f"model.layers.{n}.mlp.experts.{n + 1}.up") for n in range(asked)}
+    assert found == set(range(1, asked + 1))
     assert layers.index("model.experts.mlp.layers.7.up") == 7
     assert layers.index("model.blocks.3.up") == 3
     assert layers.index("model.other.3.up") is None
     assert layers.index("layers.4.up") == (4 if release >= (0, 21) else None)
-    assert time.process_time() - begun < 5
 
 
 def test_many_block_diagonal_texts() -> None:
@@ -74,9 +75,8 @@ def test_many_block_diagonal_texts() -> None:
         target_modules=("q_proj", "k_proj", "v_proj", "o_proj"), use_bdlora={**settings, "nblocks": 2}
     )
     few = {"target_modules_bd_a": ["q_proj", "k_proj", "v_proj"], "target_modules_bd_b": ["o_proj"], "nblocks": 2}
-    begun = time.process_time()
-    many = resolve(model, config)
-    assert time.process_time() - begun < 5
+    with calls_at_most(300_000):
+        many = resolve(model, config)
     assert many.refusal is None
     assert len(many.adapted) == 128
     plain = resolve(model, AdapterConfig(target_modules=config.target_modules, use_bdlora=few))
