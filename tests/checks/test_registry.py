@@ -12,7 +12,7 @@ from checking_page import checking_page
 import lorascope
 from lorascope.checks import registry
 from lorascope.checks.registry import CONFIGURATION, apply_rules, finders_of, rules
-from lorascope.checks.rule import Finder, Rule
+from lorascope.checks.rule import Finder, FindingRule
 from tests.helpers.findings import context_on
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import sample
@@ -32,7 +32,7 @@ def test_every_file_of_rules_is_registered() -> None:
 
 
 def test_a_code_is_declared_once() -> None:
-    declared = [value for kind in KINDS for value in vars(kind).values() if isinstance(value, Rule)]
+    declared = [value for kind in KINDS for value in vars(kind).values() if isinstance(value, FindingRule)]
     distinct = {id(rule): rule for rule in declared}.values()
     assert len(distinct) == len(rules()) == 64
     assert all(rule.meaning and rule.why.endswith((".", "`")) for rule in distinct)

@@ -29,6 +29,13 @@ TRL = SettingSyntax("TRL", "command", {"target_modules": "lora_target_modules", 
         ),
         ("target_modules", ".*x", 'target_modules=".*x"', 'lora_target_modules: ".*x"', "--lora_target_modules '.*x'"),
         ("use_dora", False, "use_dora=False", "peft_use_dora: false", "--use_dora false"),
+        (
+            "target_modules",
+            {"q_proj": 16, "a.b": 8},
+            'target_modules={"q_proj": 16, "a.b": 8}',
+            'lora_target_modules: {"q_proj": 16, "a.b": 8}',
+            """--lora_target_modules '{"q_proj": 16, "a.b": 8}'""",
+        ),
     ],
 )
 def test_a_setting(key: str, value: Any, python: str, yaml_text: str, command: str) -> None:

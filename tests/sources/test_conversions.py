@@ -24,7 +24,7 @@ from lorascope.sources.builtin import builtin_models, load_builtin
 from lorascope.sources.checkpoint.conversions.convert import Converted, convert
 from lorascope.sources.checkpoint.conversions.names import grouped, source_pattern
 from lorascope.sources.checkpoint.conversions.operations import OPERATIONS
-from lorascope.sources.checkpoint.conversions.table import Rule, SubModel, rules_for, version
+from lorascope.sources.checkpoint.conversions.table import ConversionRule, SubModel, rules_for, version
 from lorascope.sources.checkpoint.types import Stored
 from tests.helpers.small_configs import small_model
 
@@ -43,7 +43,7 @@ def submodels(model: Any) -> list[SubModel]:
     ]
 
 
-def ours(identifier: str) -> tuple[Rule, ...]:
+def ours(identifier: str) -> tuple[ConversionRule, ...]:
     """The rules of one identifier, without the legacy ones that come with every model."""
     legacy = len(TABLE["legacy"])
     return rules_for([SubModel("", identifier, "")], "")[:-legacy] if identifier != "legacy" else rules_for([], "")
@@ -118,7 +118,7 @@ def names_of(pattern: str, numbers: tuple[str, ...] = ("0", "3", "10")) -> set[s
     return found - {""}
 
 
-def renamed(names: set[str], rules: tuple[Rule, ...]) -> dict[str, tuple[str, str]]:
+def renamed(names: set[str], rules: tuple[ConversionRule, ...]) -> dict[str, tuple[str, str]]:
     return {name: (group.renamed, group.pattern) for group in grouped(names, rules) for _, name in group.members}
 
 
@@ -214,7 +214,7 @@ class Model:
         return torch.empty(self.shapes[name], device="meta")
 
 
-def cases() -> Iterator[tuple[str, Any, Rule]]:
+def cases() -> Iterator[tuple[str, Any, ConversionRule]]:
     """Every distinct converter of the table."""
     seen = set()
     for identifier, transforms in TABLE.items():

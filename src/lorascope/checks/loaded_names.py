@@ -14,7 +14,7 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.state_dict import PREFIX
 from lorascope.sources.checkpoint.conversions.names import grouped
-from lorascope.sources.checkpoint.conversions.table import Rule, SubModel, rules_for
+from lorascope.sources.checkpoint.conversions.table import ConversionRule, SubModel, rules_for
 from lorascope.sources.checkpoint.types import Tensor
 
 Shape = tuple[int, ...]
@@ -92,7 +92,7 @@ def arrivals(model: ModelMap, tensors: Mapping[str, Tensor]) -> Arrivals:
     return Arrivals(seen, tuple(name for name in renamed if name not in again), tuple(merged), tuple(uneven), True)
 
 
-def _rules(model: ModelMap) -> tuple[Rule, ...]:
+def _rules(model: ModelMap) -> tuple[ConversionRule, ...]:
     """The renaming rules of transformers; PEFT applies those of model types alone."""
     if len(rules_for([SubModel("", "", model.model_type)], "")) == len(rules_for([], "")):
         return ()
@@ -101,7 +101,7 @@ def _rules(model: ModelMap) -> tuple[Rule, ...]:
     return rules_for([SubModel("", model.architecture, model.model_type), *inner], base)
 
 
-def _renamed(names: Iterable[str], rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
+def _renamed(names: Iterable[str], rules: tuple[ConversionRule, ...]) -> Iterator[tuple[str, str]]:
     bare = {name.replace(PREFIX, "", 1): name for name in names}
     for group in grouped(bare, [rule for rule in rules if rule.kind != "convert"]):
         for _, name in group.members:
@@ -111,7 +111,7 @@ def _renamed(names: Iterable[str], rules: tuple[Rule, ...]) -> Iterator[tuple[st
             yield old, new if new.startswith("base_model.") else PREFIX + new
 
 
-def _expert_leaves(rules: Iterable[Rule]) -> Iterator[tuple[str, str]]:
+def _expert_leaves(rules: Iterable[ConversionRule]) -> Iterator[tuple[str, str]]:
     """The names of single experts' layers, with the stack of each."""
     for rule in rules:
         stack = rule.targets[0].rpartition(".")[2]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.rule import Finder, Rule
+from lorascope.checks.rule import Finder, FindingRule
 from lorascope.checks.rules import (
     base_model,
     coverage,
@@ -71,6 +71,8 @@ def finders_of(kinds: tuple[ModuleType, ...]) -> tuple[Finder, ...]:
     return tuple(value for kind in kinds for value in vars(kind).values() if isinstance(value, Finder))
 
 
-def rules() -> Mapping[str, Rule]:
+def rules() -> Mapping[str, FindingRule]:
     """Every rule by its code."""
-    return {value.code: value for kind in _EVERY_KIND for value in vars(kind).values() if isinstance(value, Rule)}
+    return {
+        value.code: value for kind in _EVERY_KIND for value in vars(kind).values() if isinstance(value, FindingRule)
+    }

@@ -13,7 +13,7 @@ Find = Callable[[CheckContext], Iterator[Finding]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
+class FindingRule:
     """One kind of finding.
 
     Attributes:
@@ -52,10 +52,10 @@ class Finder:
         find: The function.
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[FindingRule, ...]
     find: Find
 
 
-def finds(*rules: Rule) -> Callable[[Find], Finder]:
+def finds(*rules: FindingRule) -> Callable[[Find], Finder]:
     """Declares a function as the finder of these rules."""
     return lambda find: Finder(rules, find)

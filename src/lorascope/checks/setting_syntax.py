@@ -60,6 +60,10 @@ def _written(value: Any, form: str) -> str:
         return shell_word(value) if form == "command" else literal(value)
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, Mapping):
+        pairs = (f"{literal(str(name))}: {_written(part, 'python')}" for name, part in value.items())
+        text = f"{{{', '.join(pairs)}}}"
+        return shell_word(text) if form == "command" else text
     items = list(value)
     if form == "command":
         return " ".join(shell_word(str(item)) for item in items[:_MOST_WORDS]) + (" …" if items[_MOST_WORDS:] else "")

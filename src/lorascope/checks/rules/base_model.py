@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lorascope.checks.context import CheckContext, adapted_sizes
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.rules.releases import VERSION_DEPENDENT
 from lorascope.checks.rules.task_types import TASK_TYPE
 from lorascope.findings import Finding
@@ -18,7 +18,7 @@ from lorascope.peft_rules.releases import NEWEST, OLDEST, parse_release
 from lorascope.peft_rules.resolve import resolve
 from lorascope.sources.source_kinds import HUB_ID
 
-OTHER_BASE = Rule(
+OTHER_BASE = FindingRule(
     "other-base",
     "warning",
     "the adapter was trained on another model",

@@ -8,7 +8,7 @@ from lorascope.checks.context import CheckContext
 from lorascope.checks.exclusions import excluded_by
 from lorascope.checks.name_meanings import fix_for_place, place_of_weights
 from lorascope.checks.phrases import places, plural
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.rules.moe_rewrite import rewritten_away
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding, Severity
@@ -20,7 +20,7 @@ from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.plans.rules import CONTENTS
 
-LEFT_OUT = Rule(
+LEFT_OUT = FindingRule(
     "left-out",
     "warning",
     "weights are not adapted although others that do the same are",

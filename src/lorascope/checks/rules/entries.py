@@ -9,7 +9,7 @@ from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.name_meanings import find_place, fix_for_place
 from lorascope.checks.phrases import in_quotes, plural, some_in_quotes
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import MOST_EXPLAINED, MOST_SPELLED, planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.foreign_text import literal
@@ -18,37 +18,37 @@ from lorascope.names import NUMBER, listed
 from lorascope.peft_rules.matchers import dotted_suffixes
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled
 
-BAD_PATTERN = Rule(
+BAD_PATTERN = FindingRule(
     "bad-pattern",
     "error",
     "a regular expression does not compile",
     "PEFT compiles it when it looks for targets, layers or keys, and raises.",
 )
-UNSUPPORTED = Rule(
+UNSUPPORTED = FindingRule(
     "unsupported",
     "error",
     "an entry matches a module that PEFT has no adapter for",
     "PEFT raises at the first block, norm or kernel-bound layer that a target matches.",
 )
-DIGIT_NAME = Rule(
+DIGIT_NAME = FindingRule(
     "digit-name",
     "error",
     "an entry is a number, so it matches layers",
     "Lists made of the last words of names hold numbers, and every layer of that number ends so.",
 )
-DEFAULT_TARGETS = Rule(
+DEFAULT_TARGETS = FindingRule(
     "default-targets",
     "warning",
     "target_modules is missing, so PEFT decides",
     "PEFT has defaults for some model types, mostly query and value alone, and raises for the others.",
 )
-TWICE = Rule(
+TWICE = FindingRule(
     "twice",
     "error",
     "one weight is targeted as a module and as a parameter",
     "PEFT wraps a layer once, so it raises.",
 )
-COVERED = Rule(
+COVERED = FindingRule(
     "covered",
     "note",
     "another entry already matches everything that this one does",

@@ -8,7 +8,7 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.exclusions import excluded_by
 from lorascope.checks.phrases import cut, plural
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.rules.unmatched import NO_MATCH
 from lorascope.checks.suggestions import LONGEST_PATTERN, MOST_EXPLAINED, pattern_of, plain_pattern, suggest_alike
 from lorascope.findings import Finding
@@ -18,7 +18,7 @@ from lorascope.peft_rules.matchers import Match, ModuleMatcher
 from lorascope.peft_rules.modules_to_save import names_before_matching
 from lorascope.peft_rules.name_patterns import BadPatternError, cheap_matches
 
-EXCLUDE_UNMATCHED = Rule(
+EXCLUDE_UNMATCHED = FindingRule(
     "exclude-unmatched",
     "warning",
     "exclude_modules excludes nothing",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import in_quotes, plural
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding, Severity
 from lorascope.names import NUMBER, listed, spans
@@ -16,37 +16,37 @@ from lorascope.peft_rules.addresses import weight_of
 from lorascope.peft_rules.matchers import CONDENSED_FROM, LayerFilter, Match
 from lorascope.peft_rules.name_patterns import BadPatternError
 
-LAYERS_WITH_STRING = Rule(
+LAYERS_WITH_STRING = FindingRule(
     "layers-with-string",
     "error",
     "layers_to_transform is set and target_modules is a string",
     "PEFT raises: a regular expression has to name the layers itself.",
 )
-LAYERS_PATTERN = Rule(
+LAYERS_PATTERN = FindingRule(
     "layers-pattern",
     "warning",
     "a layers_pattern finds another number than the layer's, or stands alone",
     "It is the name of the list of layers, such as `layers` or `h`; alone it makes PEFT raise.",
 )
-LAYERS_DROPPED = Rule(
+LAYERS_DROPPED = FindingRule(
     "layers-dropped",
     "warning",
     "entries lie in no layer that PEFT finds",
     "With layers_to_transform, PEFT drops every target without a layer number that it recognizes.",
 )
-LAYERS_ABSENT = Rule(
+LAYERS_ABSENT = FindingRule(
     "layers-absent",
     "warning",
     "layers_to_transform has layers that the model does not have",
     "Layers count from 0, negative numbers mean nothing, and PEFT ignores absent layers silently.",
 )
-LAYERS_IGNORED = Rule(
+LAYERS_IGNORED = FindingRule(
     "layers-ignored",
     "warning",
     "targets are adapted whatever layers_to_transform says",
     "PEFT does not apply it to full names and to target_parameters.",
 )
-LAYERS_TOWERS = Rule(
+LAYERS_TOWERS = FindingRule(
     "layers-towers",
     "note",
     "a layer number counts in several parts of the model",

@@ -6,20 +6,22 @@ from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import places
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 from lorascope.model.types import Weight
 from lorascope.plans.notes import describe_trace
 from lorascope.plans.plan_notes import quantization_notes
 
-QUANTIZED = Rule("quantized", "note", "the stored weights need a library", "PEFT adapts them only if it is installed.")
-NAMES_ONLY = Rule(
+QUANTIZED = FindingRule(
+    "quantized", "note", "the stored weights need a library", "PEFT adapts them only if it is installed."
+)
+NAMES_ONLY = FindingRule(
     "names-only",
     "note",
     "the model is known by names alone",
     "Its code is not in transformers, so nobody has checked that it has these modules.",
 )
-TRACED_DOUBT = Rule(
+TRACED_DOUBT = FindingRule(
     "traced-doubt",
     "note",
     "no forward pass confirms what an adapted weight does",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import cut, in_quotes, plural, some_in_quotes
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import inspecting_command, suggest_alike
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal
@@ -19,34 +19,34 @@ from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.peft_rules.parameter_count import Tensors
 from lorascope.peft_rules.reasons import SAVED_BELOW_ADAPTER, SAVED_WRAPPED
 
-SAVED = Rule(
+SAVED = FindingRule(
     "saved", "error", "modules_to_save names what PEFT cannot copy", "PEFT raises at a list of modules, for example."
 )
-SAVED_UNMATCHED = Rule(
+SAVED_UNMATCHED = FindingRule(
     "saved-unmatched",
     "warning",
     "a modules_to_save entry matches nothing",
     "The module is neither trained in full nor saved, and PEFT says nothing.",
 )
-SAVED_SHADOWS = Rule(
+SAVED_SHADOWS = FindingRule(
     "saved-shadows",
     "warning",
     "modules_to_save takes targets away",
     "What lies in a copied module trains in full and gets no adapter.",
 )
-SAVED_LOOSE = Rule(
+SAVED_LOOSE = FindingRule(
     "saved-loose",
     "warning",
     "a modules_to_save entry matches more than it says",
     "PEFT compares the ends of names without a dot, so `norm` copies every layer norm.",
 )
-SAVED_NESTED = Rule(
+SAVED_NESTED = FindingRule(
     "saved-nested",
     "warning",
     "modules_to_save copies a module and one within it",
     "PEFT may train a second copy that is never used.",
 )
-SAVED_COPY = Rule(
+SAVED_COPY = FindingRule(
     "saved-copy",
     "note",
     "modules_to_save copies many parameters",

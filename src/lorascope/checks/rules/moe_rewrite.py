@@ -8,7 +8,7 @@ from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.name_meanings import place_of_weights
 from lorascope.checks.phrases import joined, places, plural
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding
 from lorascope.model.types import Weight
@@ -16,7 +16,7 @@ from lorascope.names import listed
 from lorascope.peft_rules.addresses import as_parameter, weight_of
 from lorascope.peft_rules.types import Resolution
 
-MOE_REWRITE = Rule(
+MOE_REWRITE = FindingRule(
     "moe-rewrite",
     "warning",
     "PEFT rewrites target names for fused experts",

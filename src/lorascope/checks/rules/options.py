@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding, Severity
 from lorascope.foreign_text import literal
 from lorascope.names import listed
@@ -13,20 +13,20 @@ from lorascope.peft_rules.matchers import CONDENSED_FROM
 from lorascope.peft_rules.parameter_count import Tensors, trained_biases
 from lorascope.peft_rules.reasons import EMBEDDING_BIAS
 
-BIAS = Rule(
+BIAS = FindingRule(
     "bias",
     "note",
     "a bias setting is not possible, or trains something else than meant",
     "Trained biases are those of the base model, which then differs even with the adapter switched off.",
 )
-CONDENSED = Rule(
+CONDENSED = FindingRule(
     "condensed",
     "warning",
     "a list has 20 names or more, which PEFT shortens to endings",
     "layers_to_transform applies to endings and not to full names, so it then drops layers.",
 )
-DORA = Rule("dora", "error", "DoRA does not fit", "PEFT has no DoRA for these layers or options, and raises.")
-DROPOUT = Rule(
+DORA = FindingRule("dora", "error", "DoRA does not fit", "PEFT has no DoRA for these layers or options, and raises.")
+DROPOUT = FindingRule(
     "dropout", "error", "lora_dropout is not between 0 and 1", "It is the probability that an input is dropped."
 )
 

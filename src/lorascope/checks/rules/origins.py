@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lorascope.checks.rule import Rule
+from lorascope.checks.rule import FindingRule
 from lorascope.findings import Finding
 
-ORIGIN = Rule(
+ORIGIN = FindingRule(
     "origin", "note", "something about the files is good to know", "For example, tensors in a pickle are not read."
 )
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import in_quotes
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 
-PARAMETERS_OPTIONS = Rule(
+PARAMETERS_OPTIONS = FindingRule(
     "parameters-options",
     "error",
     "dropout, DoRA or biases are set together with target_parameters",

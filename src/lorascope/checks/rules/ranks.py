@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import cut, in_quotes, some_in_quotes
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import MOST_EXPLAINED, suggest_alike
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal
@@ -16,37 +16,37 @@ from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.name_patterns import BadPatternError, cheap_matches
 from lorascope.peft_rules.rank_pattern import PatternTable
 
-RANK_INVALID = Rule(
+RANK_INVALID = FindingRule(
     "rank-invalid",
     "error",
     "a rank is not possible",
     "PEFT takes positive ranks only, and for a grouped convolution multiples of its groups.",
 )
-PATTERN_PREFIX = Rule(
+PATTERN_PREFIX = FindingRule(
     "pattern-prefix",
     "warning",
     "a rank_pattern or alpha_pattern key begins with the prefix that PEFT adds on saving",
     "Keys are names in the model, without `base_model.model.`, so it matches nothing.",
 )
-PATTERN_UNMATCHED = Rule(
+PATTERN_UNMATCHED = FindingRule(
     "pattern-unmatched",
     "warning",
     "a rank_pattern or alpha_pattern key matches no adapted weight",
     "The weights that were meant keep the common rank or alpha.",
 )
-PATTERN_SHADOWED = Rule(
+PATTERN_SHADOWED = FindingRule(
     "pattern-shadowed",
     "warning",
     "an earlier key matches first",
     "PEFT takes the first key that matches, and sorts the keys when it saves.",
 )
-PATTERN_FALSE_ALARM = Rule(
+PATTERN_FALSE_ALARM = FindingRule(
     "pattern-false-alarm",
     "note",
     "PEFT will warn of a key that does count",
     "Its check looks at modules only, and the key matches parameters.",
 )
-SCALE = Rule(
+SCALE = FindingRule(
     "scale",
     "note",
     "the scale alpha / rank is 0, far below 1, or differs widely between weights",

@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 
-INITIALIZATION = Rule(
+INITIALIZATION = FindingRule(
     "initialization",
     "warning",
     "init_lora_weights does not fit, or changes more than the adapter",
     "Some initializations change the base weights, so the adapter fits no other copy of the model.",
 )
-VARIANT = Rule(
+VARIANT = FindingRule(
     "variant",
     "error",
     "a variant of LoRA (DoRA, KaSA, BD-LoRA, …) does not fit",
     "PEFT builds one variant per layer, and each for some kinds of layers only.",
 )
-TOKENS = Rule(
+TOKENS = FindingRule(
     "tokens",
     "error",
     "trainable_token_indices is not possible",
     "It names rows of an embedding, each trained once.",
 )
-OPTION_RELEASE = Rule(
+OPTION_RELEASE = FindingRule(
     "option-release",
     "error",
     "this release of PEFT does not have the option",
     "As an argument it raises, and from a file it is dropped.",
 )
-FROZEN = Rule("frozen", "warning", "inference_mode freezes the adapter", "Nothing trains.")
+FROZEN = FindingRule("frozen", "warning", "inference_mode freezes the adapter", "Nothing trains.")
 
 
 @finds(INITIALIZATION, VARIANT, TOKENS, OPTION_RELEASE)

@@ -11,7 +11,7 @@ from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.exclusions import excluding_fix, fix_without
 from lorascope.checks.phrases import places, plural
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding, Severity
 from lorascope.model.classify import role_of_name
 from lorascope.model.types import Weight
@@ -21,25 +21,25 @@ from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import peft_name
 from lorascope.peft_rules.diagnostics import Diagnostic
 
-DEAD_OR_CRASHING = Rule(
+DEAD_OR_CRASHING = FindingRule(
     "dead-or-crashing",
     "error",
     "an adapter does nothing, or breaks the forward pass",
     "PEFT creates it without an error, and training learns nothing there or fails at its first step.",
 )
-OUTSIDE = Rule(
+OUTSIDE = FindingRule(
     "outside",
     "warning",
     "weights of towers or connectors are adapted",
     "Short names such as q_proj match the vision tower too, and servers may leave such adapters out.",
 )
-ROUTER = Rule(
+ROUTER = FindingRule(
     "router",
     "warning",
     "a router is adapted",
     "Training then changes which expert a token goes to.",
 )
-HEAD = Rule(
+HEAD = FindingRule(
     "head",
     "warning",
     "an embedding or a head is adapted",

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import joined
-from lorascope.checks.rule import Rule
+from lorascope.checks.rule import FindingRule
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding
 
-REFUSED = Rule(
+REFUSED = FindingRule(
     "refused",
     "error",
     "PEFT, or the trainer, raises",

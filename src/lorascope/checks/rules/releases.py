@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding
 from lorascope.peft_rules.differences import read_differently
 
-VERSION_DEPENDENT = Rule(
+VERSION_DEPENDENT = FindingRule(
     "version-dependent",
     "note",
     "other releases of PEFT read it differently",

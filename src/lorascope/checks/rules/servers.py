@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorascope.checks.rule import Rule
+from lorascope.checks.rule import FindingRule
 from lorascope.findings import Finding
 from lorascope.servers.types import Serving
 
-NOT_SERVABLE = Rule(
+NOT_SERVABLE = FindingRule(
     "not-servable",
     "error",
     "the server does not take the adapter",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal
 from lorascope.peft_rules.reasons import WRAPPER_TOO_OLD
 from lorascope.plans.task_types import task_type, unsaved_heads
 
-TASK_TYPE = Rule(
+TASK_TYPE = FindingRule(
     "task-type",
     "warning",
     "task_type does not fit the head, or is missing",

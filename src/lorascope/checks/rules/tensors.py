@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import cut, plural
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal, quoted
 from lorascope.names import listed
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from lorascope.checks.odd_tensors import OddTensors
     from lorascope.checks.tensor_comparison import Mismatch, TensorComparison
 
-TENSOR_SHAPE = Rule(
+TENSOR_SHAPE = FindingRule(
     "tensor-shape",
     "error",
     "a tensor has another shape than the model's weight",
     "The adapter belongs to another base, the vocabulary was resized, or shards were not gathered. PEFT raises.",
 )
-TENSOR_RANK = Rule(
+TENSOR_RANK = FindingRule(
     "tensor-rank",
     "error",
     "a tensor has another rank than the configuration",
     "PEFT raises a size mismatch on loading.",
 )
-TENSOR_UNEXPECTED = Rule(
+TENSOR_UNEXPECTED = FindingRule(
     "tensor-unexpected",
     "error",
     "nothing asks for a tensor",
     "PEFT ignores tensors under names that it does not look for, so what was trained is lost silently.",
 )
-TENSOR_MISSING = Rule(
+TENSOR_MISSING = FindingRule(
     "tensor-missing",
     "error",
     "a tensor that the configuration asks for is not in the file",

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.exclusions import excluding_fix
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 from lorascope.names import listed
 
-TIED = Rule(
+TIED = FindingRule(
     "tied",
     "warning",
     "an adapted or copied weight shares its tensor with another",
     "Merging changes both or unties them, and a copy is trained alone.",
 )
-UNMERGEABLE = Rule(
+UNMERGEABLE = FindingRule(
     "unmergeable", "note", "an adapter cannot be merged", "It has to stay a separate adapter when the model is served."
 )
 

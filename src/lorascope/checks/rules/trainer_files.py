@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from lorascope.checks.rule import Rule
+from lorascope.checks.rule import FindingRule
 
-UNKNOWN_KEY = Rule(
+UNKNOWN_KEY = FindingRule(
     "unknown-key",
     "error",
     "PEFT or the trainer does not know a key",
     "Some stop at it, others drop it silently and train without it.",
 )
-IGNORED_KEY = Rule(
+IGNORED_KEY = FindingRule(
     "ignored-key",
     "warning",
     "the trainer knows a key and does nothing with it here",
     "It belongs to another mode or method of the trainer.",
 )
-ABBREVIATED = Rule(
+ABBREVIATED = FindingRule(
     "abbreviated",
     "note",
     "the trainer's parser completes an option",
     "argparse takes a unique beginning of an option for the whole.",
 )
-NO_ADAPTER = Rule(
+NO_ADAPTER = FindingRule(
     "no-adapter",
     "error",
     "the trainer's configuration asks for no adapter",
     "It trains the model in full, or nothing.",
 )
-TRAINER_FILTER = Rule(
+TRAINER_FILTER = FindingRule(
     "trainer-filter",
     "warning",
     "the trainer's own rules add or drop targets",

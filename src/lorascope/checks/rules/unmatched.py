@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.phrases import cut, in_quotes
-from lorascope.checks.rule import Rule, finds
+from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import (
     MOST_EXPLAINED,
     MOST_SPELLED,
@@ -31,19 +31,19 @@ from lorascope.names import listed
 from lorascope.peft_rules.matchers import ALL_LINEAR, NameSet
 from lorascope.peft_rules.name_patterns import cheap_matches
 
-NO_MATCH = Rule(
+NO_MATCH = FindingRule(
     "no-match",
     "error",
     "an entry matches nothing",
     "PEFT raises if nothing matches at all, and ignores the entry silently otherwise.",
 )
-REGEX_IN_LIST = Rule(
+REGEX_IN_LIST = FindingRule(
     "regex-in-list",
     "error",
     "a list entry is a regular expression, and list entries are names",
     "PEFT compares list entries with the ends of names, so the expression matches nothing.",
 )
-STRING_NOT_LIST = Rule(
+STRING_NOT_LIST = FindingRule(
     "string-not-list",
     "error",
     "a name is given as a string, and a string is one regular expression for whole names",

@@ -19,7 +19,7 @@ from lorascope.names import listed
 from lorascope.sources.builtin import PREFERRED
 from lorascope.sources.checkpoint import ties
 from lorascope.sources.checkpoint.conversions.convert import convert, stacked
-from lorascope.sources.checkpoint.conversions.table import Rule, SubModel, rules_for
+from lorascope.sources.checkpoint.conversions.table import ConversionRule, SubModel, rules_for
 from lorascope.sources.checkpoint.from_names import flattened_weights, input_output_embeddings, modules_from_names
 from lorascope.sources.checkpoint.layout import ModelLayout, Part, Tree
 from lorascope.sources.checkpoint.layout_table import (
@@ -168,7 +168,7 @@ def _stacked(chosen: ModelLayout, pairs: Mapping[str, str]) -> dict[str, bool]:
     }
 
 
-def _rules(chosen: ModelLayout) -> tuple[Rule, ...]:
+def _rules(chosen: ModelLayout) -> tuple[ConversionRule, ...]:
     submodels = [SubModel(part.path, class_name(part.key), part.model_type) for part in chosen.parts]
     return rules_for(submodels, chosen.parts[0].facts.base)
 

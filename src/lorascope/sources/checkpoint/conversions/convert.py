@@ -17,7 +17,7 @@ from lorascope.sources.checkpoint.conversions.operations import (
     Step,
     by_sides,
 )
-from lorascope.sources.checkpoint.conversions.table import Rule
+from lorascope.sources.checkpoint.conversions.table import ConversionRule
 from lorascope.sources.checkpoint.types import Stored
 
 Known = Callable[[str], bool]
@@ -40,7 +40,7 @@ class Converted:
 
 def convert(
     tensors: Mapping[str, Stored],
-    rules: Sequence[Rule],
+    rules: Sequence[ConversionRule],
     *,
     known: Known,
     base_model_prefix: str,
@@ -94,7 +94,7 @@ def convert(
 
 
 def stacked(
-    pairs: Mapping[str, str], rules: Sequence[Rule], *, known: Known, base_model_prefix: str
+    pairs: Mapping[str, str], rules: Sequence[ConversionRule], *, known: Known, base_model_prefix: str
 ) -> dict[str, bool]:
     """Whether pairs of names, number 0 and 1, become one parameter."""
     verdicts: dict[str, bool] = {}
@@ -120,7 +120,7 @@ def _made(
     target: str,
     groups: Mapping[str, Members],
     tensors: Mapping[str, Stored],
-    converters: Mapping[str, Rule],
+    converters: Mapping[str, ConversionRule],
     model: Model,
 ) -> list[Stored]:
     """The tensors of one run-time name.

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.sources.checkpoint.conversions.table import Rule
+from lorascope.sources.checkpoint.conversions.table import ConversionRule
 
 
 @cache
@@ -27,7 +27,7 @@ def source_pattern(sources: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(branches))
 
 
-def _scoped(rule: Rule, key: str) -> tuple[str, str] | None:
+def _scoped(rule: ConversionRule, key: str) -> tuple[str, str] | None:
     """The sub-model's prefix and the rest; None for other parts."""
     if rule.scope is None:
         return "", key
@@ -37,7 +37,7 @@ def _scoped(rule: Rule, key: str) -> tuple[str, str] | None:
     return (prefix, key[len(prefix) :]) if key.startswith(prefix) else None
 
 
-def _apply(rule: Rule, key: str, active: set[Rule]) -> tuple[str, str | None]:
+def _apply(rule: ConversionRule, key: str, active: set[ConversionRule]) -> tuple[str, str | None]:
     """A key after one rule, and the source that matched.
 
     Args:
@@ -94,11 +94,11 @@ class _Renamed:
 class _Renaming:
     """The rules as a function of a name or a template."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[ConversionRule]) -> None:
         # At most one converter applies, after all renamings.
         self._renames = [rule for rule in rules if rule.kind != "convert"]
         self._converters = [rule for rule in rules if rule.kind == "convert"]
-        self._active: set[Rule] = set()
+        self._active: set[ConversionRule] = set()
 
     def of_template(self, texts: Sequence[str]) -> _Renamed | None:
         """Renaming of a template; None where numbers or order matter."""
@@ -134,7 +134,7 @@ class _Renaming:
         return key, ""
 
 
-def _minds_numbers(rule: Rule, template: str) -> bool:
+def _minds_numbers(rule: ConversionRule, template: str) -> bool:
     """The rule may mean one of the template's numbers literally."""
     if rule.scope and any(part.isdigit() for part in rule.scope.split(".")):
         return True
@@ -200,7 +200,7 @@ def _templates(names: Iterable[str]) -> dict[tuple[str, ...], list[tuple[tuple[s
     return templates
 
 
-def grouped(names: Iterable[str], rules: Sequence[Rule]) -> Iterator[Group]:
+def grouped(names: Iterable[str], rules: Sequence[ConversionRule]) -> Iterator[Group]:
     """The names as the rules rename them."""
     renaming = _Renaming(rules)
     one_by_one: list[str] = []

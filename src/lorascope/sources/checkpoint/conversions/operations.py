@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.sources.checkpoint.conversions.table import Rule
+from lorascope.sources.checkpoint.conversions.table import ConversionRule
 
 Shape = tuple[int, ...]
 Expected = Callable[[str], Shape | None]
@@ -33,7 +33,7 @@ class Model:
 class Step:
     """Context of an operation: rule, first target's name, model."""
 
-    rule: Rule
+    rule: ConversionRule
     target: str
     model: Model
 

@@ -20,7 +20,7 @@ class Operation:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
+class ConversionRule:
     r"""One of transformers' weight transforms.
 
     Attributes:
@@ -57,7 +57,7 @@ def version() -> str:
     return str(_table()["transformers"])
 
 
-def rules_for(submodels: Sequence[SubModel], base_model_prefix: str) -> tuple[Rule, ...]:
+def rules_for(submodels: Sequence[SubModel], base_model_prefix: str) -> tuple[ConversionRule, ...]:
     """The rules of a model, in transformers' order.
 
     As its `get_model_conversion_mapping`.
@@ -66,7 +66,7 @@ def rules_for(submodels: Sequence[SubModel], base_model_prefix: str) -> tuple[Ru
         submodels: Every `PreTrainedModel` within the model, in the order of `named_modules()`.
         base_model_prefix: The model class's own.
     """
-    collected: list[Rule] = []
+    collected: list[ConversionRule] = []
     claimed: defaultdict[str, list[str]] = defaultdict(list)
 
     def covered(identifier: str, path: str) -> bool:
@@ -101,15 +101,15 @@ def _table() -> Mapping[str, Any]:
 
 
 @cache
-def _rules(identifier: str) -> tuple[Rule, ...] | None:
+def _rules(identifier: str) -> tuple[ConversionRule, ...] | None:
     """The rules of a class name or model type, or None."""
     table = _table()
     rows = table["rules"].get(table["aliases"].get(identifier, identifier))
     return None if rows is None else tuple(map(_rule, rows))
 
 
-def _rule(row: Mapping[str, Any]) -> Rule:
-    return Rule(
+def _rule(row: Mapping[str, Any]) -> ConversionRule:
+    return ConversionRule(
         kind=row.get("kind", "rename"),
         sources=tuple(row["from"]),
         targets=tuple(row["to"]),
