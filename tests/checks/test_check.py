@@ -52,7 +52,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "adapter_config.json").write_text(json.dumps({"target_modules": SEVEN}), encoding="utf-8")
     assert main(["check", "llava", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "\nfound: 1 warning\n" in out
+    assert "\n! 1 warning\n" in out
     assert "72 weights of the vision tower (attention) are adapted too" in " ".join(out.split())
     assert main(["check", "mistral", str(tmp_path / "adapter_config.json")]) == 0
     assert "nothing to report" in capsys.readouterr().out

@@ -125,7 +125,7 @@ def _of_names(model: ModelMap, words: Sequence[str], rank: int, alpha: float) ->
         targets = [name for word in words for name in _names_in(word)]
         more = f" and {len(targets) - _MOST_NAMED:,} more" if len(targets) > _MOST_NAMED else ""
         names = " ".join(map(cut, targets[:_MOST_NAMED]))
-        where = f"the names {names}{more}" if len(targets) > 1 else f"the name {names}"
+        where = f"target modules {names}{more}" if len(targets) > 1 else f"target module {names}"
     settings = {"target_modules": targets, "r": rank, "lora_alpha": alpha, "task_type": task_type(model)}
     return CheckInput(where, settings)
 
