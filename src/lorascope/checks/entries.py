@@ -59,7 +59,7 @@ class TargetEntries:
         modules: The entries of `target_modules`.
         parameters: The entries of `target_parameters`.
         verdicts: What PEFT's rules say of each module that an entry names.
-        faulty: A pattern is no regular expression, so that nothing could be matched.
+        faulty: A pattern is not a regular expression, so that nothing could be matched.
     """
 
     form: Form

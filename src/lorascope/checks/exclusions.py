@@ -35,7 +35,7 @@ def excluded_by(pattern: str | Sequence[str], names: Iterable[str]) -> list[str]
     """The names that an `exclude_modules` of this value takes out.
 
     Raises:
-        BadPatternError: It is no regular expression.
+        BadPatternError: It is not a regular expression.
     """
     if isinstance(pattern, str):
         regex = compiled(pattern, "exclude_modules")

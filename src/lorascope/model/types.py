@@ -185,7 +185,7 @@ class ModelMap:
         prepares_generation: The class has `prepare_inputs_for_generation`, which PEFT's CAUSAL_LM and SEQ_2_SEQ_LM
             wrappers need.
         refusal: Why PEFT cannot wrap this model at all, or empty.
-        notes: What must be said about the map itself.
+        notes: Notes on the map itself.
         basis: What every weight's kind and name rest on, see `Basis`.
         unexplained: Tensors of the checkpoint that the model has no place for.
         traces: What a forward pass shows of the weights, in their order and at most one for each; empty if none was made.

@@ -168,7 +168,7 @@ class Substrings:
     """
 
     def __init__(self, texts: Iterable[object]) -> None:
-        # Python tries them in order, and raises at the first that is no text.
+        # Python tries them in order, and raises at the first that is not a string.
         before: list[str] = []
         self._faulty = False
         for text in texts:
@@ -188,13 +188,13 @@ class Substrings:
         """One of the texts is part of the name.
 
         Raises:
-            TypeError: None is, before the first entry that is no text.
+            TypeError: None is, before the first entry that is not a string.
         """
         inside = self._known.get(name)
         if inside is None:
             inside = self._known[name] = any(map(self._starts, (name[at:] for at in range(len(name) or 1))))
         if self._faulty and not inside:
-            raise TypeError("an entry is no text")
+            raise TypeError("an entry is not a string")
         return inside
 
     def _starts(self, rest: str) -> bool:
@@ -230,7 +230,7 @@ class _SavedNames:
         """The name is one of them.
 
         Raises:
-            BadPatternError: PEFT would try an entry that is no regular expression.
+            BadPatternError: PEFT would try an entry that is not a regular expression.
         """
         first = min(self._literal_places(name), default=self._none)
         for place, entry in self._others:
@@ -293,7 +293,7 @@ class LayerFilter:
         """The layer that PEFT reads from a name, or None.
 
         Raises:
-            BadPatternError: A pattern that PEFT tries is no regular expression, or a group of it is in the way of the
+            BadPatternError: A pattern that PEFT tries is not a regular expression, or a group of it is in the way of the
                 number.
         """
         if not self._texts:
@@ -324,7 +324,7 @@ class ModuleMatcher:
         release: PEFT's release.
 
     Raises:
-        BadPatternError: A pattern is no regular expression.
+        BadPatternError: A pattern is not a regular expression.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ def converted_targets(model: ModelMap, config: AdapterConfig, saved: tuple[str, 
         release: PEFT's release.
 
     Raises:
-        BadPatternError: A string target is no regular expression.
+        BadPatternError: A string target is not a regular expression.
     """
     modules = config.target_modules
     given = Targets(

@@ -356,7 +356,7 @@ def _ask(pattern: Pattern, way: Way, names: Sequence[str]) -> list[Found | None]
     """Match some names in the second process, or only the first if slow.
 
     Raises:
-        BadPatternError: It is no regular expression.
+        BadPatternError: It is not a regular expression.
         PatternLimitError: It takes too long.
     """
     from lorascope.peft_rules.regex_process import NoProcessError  # with `subprocess`, which few patterns need

@@ -58,7 +58,7 @@ class PatternTable(Generic[Number]):
         PEFT compiles a key when it tries it, so that a bad one behind the key that matches does no harm.
 
         Raises:
-            BadPatternError: PEFT would try a key that is no regular expression.
+            BadPatternError: PEFT would try a key that is not a regular expression.
         """
         if not self._keys:
             return None
@@ -79,7 +79,7 @@ class PatternTable(Generic[Number]):
     def unmatched(self, names: Iterable[str]) -> list[str]:
         """Keys that match none of the names, shadowed or not.
 
-        A key that is no regular expression is none of them (`bad`).
+        A key that is not a regular expression is none of them (`bad`).
         """
         bad = {key for key, _ in self.bad()}
         regular = [(place, ending) for place, ending in self._regular if self._keys[place] not in bad]

@@ -82,7 +82,7 @@ def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution
 
     Raises:
         LorascopeError: The version is unknown.
-        BadPatternError: A pattern is no regular expression, which `resolve` would have said.
+        BadPatternError: A pattern is not a regular expression, which `resolve` would have said.
     """
     if resolution.refusal is not None:
         return SavedTensors({})

@@ -48,7 +48,7 @@ class Adapter:
         where: The file of its configuration, for messages.
         config: The whole content of that file.
         tensors: Its tensors by name, from the header of `adapter_model.safetensors`; None where there is no such file.
-        notes: What must be said about the files themselves.
+        notes: Notes on the files themselves.
         commit: The commit of a Hub repository; empty for files.
     """
 

@@ -92,7 +92,7 @@ def _only(trainers: Sequence[Trainer], where: str) -> Trainer:
     message = (
         f"can be a configuration of {' or '.join(trainer.title for trainer in trainers)}"
         if trainers
-        else "is no configuration of a trainer, and no adapter's"
+        else "is neither a trainer's configuration nor an adapter's"
     )
     raise LorascopeError(message, where=where, hint=f"Name the trainer with --as: {', '.join(TRAINERS)}")
 

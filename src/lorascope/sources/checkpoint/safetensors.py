@@ -119,7 +119,7 @@ def read_headers(files: Files, shards: Sequence[str]) -> TensorTable:
         shards: Which of its files to read.
 
     Raises:
-        LorascopeError: A file is no sound safetensors file, the headers are too large, or a tensor is in two files; with
+        LorascopeError: A file is not a sound safetensors file, the headers are too large, or a tensor is in two files; with
             the first ten faults of all files.
     """
     parsed = _read(files, shards)

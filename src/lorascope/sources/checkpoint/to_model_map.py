@@ -65,7 +65,7 @@ def map_checkpoint(
         head: The head that the user asks for; the checkpoint's own if empty.
         source: What to write into `ModelMap.source`.
         versions: What else to write into `ModelMap.versions`.
-        notes: What must be said beside what is found here.
+        notes: Notes to add to those found here.
         unexplained: Tensors of the file that are not among `stored` because nothing is known of them.
 
     Raises:

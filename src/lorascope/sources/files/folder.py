@@ -105,7 +105,7 @@ def open_folder(path: Path, *, needed: tuple[str, ...] = _READ) -> Folder:
         needed: Ends of the names of files that will be read: one that is there and is no such file is a fault.
 
     Raises:
-        LorascopeError: It is no folder, or a needed file is a link that leads elsewhere, a pipe, a device or the like.
+        LorascopeError: It is not a folder, or a needed file is a link that leads elsewhere, a pipe, a device or the like.
     """
     where = str(path)
     try:

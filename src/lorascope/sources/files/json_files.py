@@ -15,7 +15,7 @@ def read_json(path: Path) -> object:
     """The value of a JSON file that a user named.
 
     Raises:
-        LorascopeError: It is no plain file, too large, cannot be read, or is not JSON; with all faults of the latter.
+        LorascopeError: It is not a plain file, too large, cannot be read, or is not JSON; with all faults of the latter.
     """
     hint = "Give a config.json, or a file that lorascope saved."
     return parse_json(read_plain(path, MOST_BYTES, hint=hint), str(path), hint)

@@ -74,7 +74,7 @@ def parse_yaml(text: str, where: str, hint: str = _HINT) -> dict[str, Any]:
         hint: What to do about a broken one.
 
     Raises:
-        LorascopeError: It is not YAML, is no mapping of texts, has a key twice, an anchor that repeats a part many
+        LorascopeError: It is not YAML, not a mapping of texts, has a key twice, an anchor that repeats a part many
             times over, a value that does not fit its tag, a number of hundreds of digits, or is larger or deeper than any
             real configuration.
     """

@@ -98,7 +98,7 @@ class GgufCheckpoint:
         dropped: Tensors of the file that the original does not hold, each with the reason.
         absent: Tensors that the original has and the file does not, as patterns, each with the reason.
         names_only: The architecture is not in the table: the original's names are not known.
-        notes: What must be said about it.
+        notes: Notes on it.
     """
 
     config: dict[str, Any]

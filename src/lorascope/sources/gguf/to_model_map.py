@@ -24,7 +24,7 @@ def map_gguf(path: Path, *, head: str = "") -> ModelMap:
         head: The head that the user asks for.
 
     Raises:
-        LorascopeError: It is no sound GGUF file, or holds no model.
+        LorascopeError: It is not a sound GGUF file, or holds no model.
     """
     return map_header(read_gguf(open_folder(path.parent), path.name), str(path), head=head)
 
