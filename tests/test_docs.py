@@ -64,6 +64,18 @@ def test_shown_output_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == shown[0]
 
 
+def test_output_under_a_command_is_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = 0
+    for page in PAGES:
+        for block in blocks(page, "text"):
+            command, _, output = block.partition("\n")
+            if command.startswith("$ lorascope ") and output and not output.startswith("$"):
+                assert main(shlex.split(command)[2:]) != 2
+                assert capsys.readouterr().out == output, f"{page.name}: {command}"
+                tried += 1
+    assert tried == 1
+
+
 def test_set_up_has_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.partition("## Set up")[2].partition("\n## ")[0]

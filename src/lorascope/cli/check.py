@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an adapter's folder, file or Hub id; a trainer's config; target module names, or one regular expression",
     )
     parser.add_argument(
-        "--as", default="", dest="trainer", metavar="TRAINER", help="whose configuration it is (default: detected)"
+        "--as",
+        default="",
+        dest="trainer",
+        metavar="TRAINER",
+        help="trainer whose configuration it is (default: detected)",
     )
     parser.add_argument("--peft", default="", help="PEFT release whose rules apply: 0.18 to 0.21 (default: the newest)")
     parser.add_argument(

@@ -168,13 +168,15 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, BudgetedPlan | None, Recom
 
 
 def _refuse_contradictions(options: argparse.Namespace) -> None:
-    faults = []
+    faults, hints = [], []
     if options.task and options.rules:
         faults.append("--task decides the rules, and rules are given: leave one out")
+        hints.append("To start from a task's rules, see: lorascope recommend SOURCE --task TASK")
     if options.budget and options.rank is not None:
         faults.append("--budget decides the ranks, and --rank is given: leave one out")
+        hints.append("Without --rank, the budget gives the highest ranks that fit.")
     if faults:
-        raise LorascopeError(*faults, hint="To start from a task's rules, see: lorascope recommend SOURCE --task TASK")
+        raise LorascopeError(*faults, hint=" ".join(hints))
 
 
 def _costs_json(plan: Plan, budgeted: BudgetedPlan | None, training: Training | None) -> dict[str, object]:

@@ -18,7 +18,9 @@ SEVERAL = ""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("source", help=SOURCE)
-    parser.add_argument("--task", required=True, help="what the model is to learn")
+    parser.add_argument(
+        "--task", required=True, help="what the model should learn: classification, instruction, knowledge, …"
+    )
     parser.add_argument("--explain", action="store_true", help="print the studies that each choice rests on")
     add_source(parser)
 

@@ -49,7 +49,7 @@ def _targets(plan: Plan) -> str:
             str(len(targets)),
             f"{rank} each" if targets[0].weight.experts > 1 else str(rank),
             f"{alpha:g}",
-            f"{targets[0].adapted.scale:g}",
+            f"{targets[0].adapted.scale:.4g}",
             f"{sum(target.adapted.trainable for target in targets):,}",
             ", ".join(fold(target.weight.name for target in targets)),
         )
