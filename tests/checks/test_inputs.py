@@ -81,7 +81,11 @@ BAD: dict[str, tuple[dict[str, bytes], list[str], list[str]]] = {
         ["a.yaml"],
         ["is not YAML", "line 3"],
     ),
-    "an unknown trainer": ({"a.yaml": b"a: 1\n"}, ["a.yaml"], ["neither a trainer's configuration nor", "--as", "axolotl"]),
+    "an unknown trainer": (
+        {"a.yaml": b"a: 1\n"},
+        ["a.yaml"],
+        ["neither a trainer's configuration nor", "--as", "axolotl"],
+    ),
     "not text": ({"a.yaml": b"\xff\xfe\x00"}, ["a.yaml"], ["is not text"]),
     "too long": ({"a.yaml": b"a: " + b"x" * 2**20}, ["a.yaml"], ["more than the 1,048,576 bytes"]),
     "a list": ({"a.json": b"[1]"}, ["a.json"], ["holds a list, not an object"]),

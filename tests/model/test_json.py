@@ -185,7 +185,11 @@ def test_what_is_no_map(data: object) -> None:
         (["traces", 0], [], "traces: 0: must be an object"),
         (["traces", 0, "names"], "lm_head", "traces: 0: names: must be a list of texts"),
         (["traces", 0, "names"], ["nowhere"], "traces: 0: 'nowhere' is not a weight of the model"),
-        (["traces", 0, "names"], ["lm_head", "lm_head"], "traces: 0: 'lm_head' is not a weight of the model, or is listed twice"),
+        (
+            ["traces", 0, "names"],
+            ["lm_head", "lm_head"],
+            "traces: 0: 'lm_head' is not a weight of the model, or is listed twice",
+        ),
         (["traces", 0, "names"], ["{0-999999}{0-99}"], "traces: 0: '{0-999999}{0-99}' stands for more than 1000000"),
         (["traces", 0, "named"], "vision", "traces: 0: 'vision' is not a role"),
         (["traces", 0, "named"], "..q", "traces: 0: '..q' is not a role"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import pytest
 
@@ -11,6 +10,7 @@ from lorascope.model.types import ModelMap
 from lorascope.names import NUMBER
 from lorascope.reports.model import BY, map_text
 from tests.helpers.samples import sample
+from tests.helpers.work import least_time
 
 
 def with_layers(model: ModelMap, count: int) -> ModelMap:
@@ -27,26 +27,10 @@ def with_layers(model: ModelMap, count: int) -> ModelMap:
     )
 
 
-def calls_of(model: ModelMap, by: str) -> int:
-    """Calls of Python functions while the text is made."""
-    count = 0
-
-    def profile(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(profile)
-    try:
-        map_text(model, by=by)
-    finally:
-        sys.setprofile(None)
-    return count
-
-
 @pytest.mark.parametrize("by", BY)
 def test_the_text_is_linear_in_the_layers(by: str) -> None:
     model = sample("llama", "causal-lm")
     map_text(with_layers(model, 1), by=by)  # what is loaded and cached once
-    few, many = (calls_of(with_layers(model, layers), by) for layers in (8, 32))
-    assert few > 500
-    assert many < 4.4 * few
+    maps = {layers: with_layers(model, layers) for layers in (8, 32)}
+    few, many = (least_time(lambda shown=shown: map_text(shown, by=by)) for shown in maps.values())
+    assert many < 8 * few  # four times the layers; 16 if a row looked at every other

@@ -146,7 +146,9 @@ def test_the_table_is_of_the_release_that_the_tests_run_with() -> None:
 
 
 def test_every_class_has_a_layout_also_those_built_alike() -> None:
-    rows = [line.split("\t") for line in LAYOUTS.read_text(encoding="utf-8").splitlines() if line.startswith("classes\t")]
+    rows = [
+        line.split("\t") for line in LAYOUTS.read_text(encoding="utf-8").splitlines() if line.startswith("classes\t")
+    ]
     shared = [key for _, key, row in rows if row.startswith('"')]
     assert (len(rows), len(shared)) == (6552, 2324)
     assert all(layout(key) is not None for _, key, _ in rows)
