@@ -57,14 +57,18 @@ def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 assert main(arguments) == findings, line
 
 
-def test_shown_output_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_shown_output_is_what_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     shown = blocks(ROOT / "README.md", "text")
     assert len(shown) == 1
     assert main(["plan", "mistral", "qv+ffn"]) == 0
     assert capsys.readouterr().out == shown[0]
 
 
-def test_output_under_a_command_is_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_under_a_command_is_what_it_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     tried = 0
     for page in PAGES:
         for block in blocks(page, "text"):

@@ -116,6 +116,7 @@ def test_the_rest_of_what_the_package_uses() -> None:
     assert LightToken("a") != LightToken("a") and len({LightToken("a"), LightToken("a")}) == 2
     assert LightNothing() == LightNothing() and hash(LightNothing()) == hash(LightNothing())
     assert light.replace(StandardPoint(1), x=2) == StandardPoint(2)
+    assert [member.name for member in light.fields(StandardPoint(1))] == ["x", "y", "tags", "secret"]
     with pytest.raises(TypeError, match="has bases"):
         light.dataclass(frozen=True)(type("Child", (LightSquare,), {}))
     with pytest.raises(AttributeError, match="make_dataclass"):

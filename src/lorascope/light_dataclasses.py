@@ -159,8 +159,13 @@ else:
         return type(self), tuple(getattr(self, m.name) for m in self.__light_fields__)
 
     def fields(value):
-        """The fields of a class or instance, in order."""
-        return value.__light_fields__
+        """The fields of a class or instance, in order; also of a standard dataclass."""
+        members = getattr(value, "__light_fields__", None)
+        if members is None:
+            import dataclasses
+
+            return dataclasses.fields(value)
+        return members
 
     def replace(value, /, **changes):
         """A copy of a value with some fields changed."""

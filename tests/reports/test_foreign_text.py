@@ -121,7 +121,7 @@ def test_no_screen_shows_a_line_of_a_file(text: str) -> None:
     for screen in shown_texts:
         assert not [line for line in screen.split("\n") if not line.isprintable()]
         for line in screen.splitlines():
-            assert not line.lstrip(" -").startswith(FAKE[0]), line
+            assert not line.lstrip(" -").startswith(FAKE), line
 
 
 def test_plain_texts_are_shown_as_they_are() -> None:
