@@ -459,7 +459,8 @@ def tampered_plan(case: Case) -> Plan:
     data["map"]["versions"] = {texts.get("library", "transformers"): texts.get("release", "5.23.0")}
     if "model" in texts:
         data["map"]["source"] = "config"
-    data["notes"] = [texts.get("note", "")]
+    if "note" in texts:
+        data["map"]["notes"] = [texts["note"]]
     return plan_from_json(json.loads(json.dumps(data)))
 
 
