@@ -107,7 +107,7 @@ def plan(
     require_map(model, "plan")
     require_texts("plan", "exclude", exclude)
     faults: list[LorascopeError] = []
-    excluded = parse_exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)
+    excluded = parse_exclusions(exclude, faults)
     options = Options(
         "", DEFAULT_RANK if rank is None else rank, alpha, scale, dropout, bias, rslora, dora, layers, excluded
     )

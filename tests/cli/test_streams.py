@@ -81,7 +81,7 @@ def interrupt_all(moments: int, folder: Path) -> int:
         shown += "Traceback" in stderr
         assert code in (0, 130, -signal.SIGINT, 1), (number, code)
         early += code != 0
-    assert shown <= moments / 4
+    assert shown <= moments / 6
     return early
 
 
@@ -91,7 +91,7 @@ def test_an_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_interrupts_at_many_moments(tmp_path: Path) -> None:
-    assert 10 < interrupt_all(120, tmp_path) <= 120
+    assert 20 < interrupt_all(120, tmp_path) <= 120
     # Nothing but a plan is left, and that one is whole.
     assert subprocess.run([sys.executable, "-m", "lorascope", "plan", "mixtral", "-o", str(tmp_path)]).returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "plan.json"}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 # A call that does something takes so many times as long as an empty one, at the most.
 _WEIGHT = 25
@@ -50,13 +49,3 @@ def calls_at_most(limit: int) -> Iterator[None]:
         allowed = limit * _WEIGHT * _seconds_per_call()
         if spent > allowed:
             raise TooMuchWorkError(f"{spent:.3f} s of the processor, {limit:,} calls may take {allowed:.3f}")
-
-
-def least_time(work: Callable[[], Any]) -> float:
-    """Seconds of the processor that a function takes, the least of seven runs."""
-    spent = []
-    for _ in range(7):
-        start = time.process_time()
-        work()
-        spent.append(time.process_time() - start)
-    return min(spent)

@@ -27,7 +27,7 @@ Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class Memory:
-    """Files whose bytes are in memory; implements `checkpoints.Files`, and counts its reads."""
+    """Files whose bytes are in memory; implements `checkpoint.types.Files`, and counts its reads."""
 
     where, commit = "memory", ""
 

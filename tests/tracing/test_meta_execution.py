@@ -14,7 +14,7 @@ from lorascope.tracing.record import meta_execution
 
 
 class Running(TorchDispatchMode):  # type: ignore[misc]  # torch does not say what it is
-    """Every operation goes through `known.run`, and nothing else happens."""
+    """Every operation goes through `meta_execution.run`, and nothing else happens."""
 
     def __init__(self) -> None:
         super().__init__()

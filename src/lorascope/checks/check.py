@@ -67,7 +67,7 @@ def check(
 
     Raises:
         LorascopeError: There is nothing of that name, it cannot be read, it uses something that the rules do not
-            cover, or the server is unknown or asked for what is no adapter of PEFT.
+            cover, or the server is unknown, or `serve` is asked of a trainer that does not use PEFT.
     """
     require_map(model, "check")
     texts = {"peft": peft, "trainer": trainer, "serve": serve, "revision": "" if revision is None else revision}

@@ -144,27 +144,23 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, BudgetedPlan | None, Recom
     model = model_of(options)
     names = ("alpha", "scale", "dropout", "bias", "rslora", "dora", "layers", "exclude")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
-    if options.rank is not None:
-        settings["rank"] = options.rank
-    rules = tuple(options.rules)
-    advice = None
+    rules, rank, advice = tuple(options.rules), options.rank, None
     if options.task:
         from lorascope.advice.recommend import recommend
 
         advice = recommend(model, options.task)
         rules = advice.rules
         # The user's own options win over those of the task.
-        settings.setdefault("rank", advice.rank)
+        rank = advice.rank if rank is None else rank
         if options.alpha is None and options.scale is None:
             settings["alpha"] = advice.alpha
     from lorascope.plan_api import plan
 
     if options.budget:
-        settings.pop("rank", None)
         cap = advice.rank if advice else None
         budgeted = plan(model, *rules, budget=options.budget, training=training_of(options), rank_cap=cap, **settings)
         return budgeted.plan, budgeted, advice
-    return plan(model, *rules, **settings), None, advice
+    return plan(model, *rules, rank=rank, **settings), None, advice
 
 
 def _refuse_contradictions(options: argparse.Namespace) -> None:

@@ -98,7 +98,7 @@ def compare(
     require_kinds("compare", training=(training, (Training, type(None)), "a Training"))
     require_texts("compare", "exclude", exclude)
     faults: list[LorascopeError] = []
-    excluded = parse_exclusions((exclude,) if isinstance(exclude, str) else exclude, faults)
+    excluded = parse_exclusions(exclude, faults)
     raise_all(faults)
     options = Options("", rank, alpha, scale, dropout, bias, rslora, dora, layers, excluded)
     settings = training or Training()

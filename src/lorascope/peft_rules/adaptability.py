@@ -8,7 +8,7 @@ from lorascope.model.types import ModelMap, Module, Weight
 from lorascope.peft_rules import reasons
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.quantization import why_not_quantized
-from lorascope.peft_rules.releases import Release, release_of
+from lorascope.peft_rules.releases import NEWEST, Release, release_of
 
 _MAMBA_NAMES = ("out_proj", "conv1d")
 _MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba"})
@@ -59,7 +59,7 @@ def constructor_mismatch(module: Module) -> bool:
     return module.class_name in _MISMATCHED
 
 
-def why_not_adaptable(model: ModelMap, weight: Weight, peft: str = "0.21.2") -> Diagnostic | None:
+def why_not_adaptable(model: ModelMap, weight: Weight, peft: str = NEWEST) -> Diagnostic | None:
     """Why PEFT cannot adapt a weight, with the next step; else None.
 
     Args:

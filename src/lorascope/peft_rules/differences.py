@@ -1,7 +1,7 @@
 """Differences between releases of PEFT on one configuration.
 
 Pure: it compares resolutions. A release that only has no wrapper for the task type is no difference here, because that
-is no matter of what is adapted; `compiling.unfit_releases` tells it.
+has nothing to do with what is adapted; `plans.compiler` reports it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 
 # One release of each minor version, oldest first: within one, only the wrapper of a task type ever changed.
-COMPARED = ("0.18.1", "0.19.1", "0.20.0", "0.21.2")
+COMPARED = ("0.18.1", *SUPPORTED_PEFT)
 
 _MOST_NAMES = 3
 _MOST_SIZES = 2

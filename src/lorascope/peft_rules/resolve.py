@@ -23,7 +23,7 @@ from lorascope.peft_rules.diagnostics import Diagnostic, RefusalError
 from lorascope.peft_rules.matchers import Match, ModuleMatcher, NameSet
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled, expect_names_of, in_matching_time
 from lorascope.peft_rules.rank_pattern import PatternTable
-from lorascope.peft_rules.releases import Release, release_of
+from lorascope.peft_rules.releases import NEWEST, Release, release_of
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 
 _MOST_LETTERS = 200
@@ -37,7 +37,7 @@ _FLAGGED = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")
 
 
 @in_matching_time
-def resolve(model: ModelMap, config: AdapterConfig, peft: str = "0.21.2") -> Resolution:
+def resolve(model: ModelMap, config: AdapterConfig, peft: str = NEWEST) -> Resolution:
     """What `peft.get_peft_model` does with a configuration, without running it.
 
     Args:

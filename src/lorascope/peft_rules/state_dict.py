@@ -16,7 +16,7 @@ from lorascope.peft_rules import matchers, modules_to_save, moe_rewrite, paramet
 from lorascope.peft_rules.matchers import parameter_names
 from lorascope.peft_rules.modules_to_save import copied_modules
 from lorascope.peft_rules.name_patterns import compiled
-from lorascope.peft_rules.releases import release_of
+from lorascope.peft_rules.releases import NEWEST, release_of
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 
 PREFIX = "base_model.model."
@@ -71,7 +71,7 @@ class SavedTensors:
     exact: bool = True
 
 
-def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution, peft: str = "0.21.2") -> SavedTensors:
+def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution, peft: str = NEWEST) -> SavedTensors:
     """The tensors that `save_pretrained` of PEFT 0.21.2 writes.
 
     Args:
@@ -95,7 +95,7 @@ def saved_tensors(model: ModelMap, config: AdapterConfig, resolution: Resolution
 
 
 def base_tensor_names(
-    model: ModelMap, config: AdapterConfig, resolution: Resolution, peft: str = "0.21.2"
+    model: ModelMap, config: AdapterConfig, resolution: Resolution, peft: str = NEWEST
 ) -> frozenset[str]:
     """Names of the base model's parameters outside of copied modules.
 

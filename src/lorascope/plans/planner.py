@@ -199,10 +199,10 @@ def _expand(model: ModelMap, texts: Sequence[str], rank: int, faults: list[Loras
     return _Expansion(tuple(rules), tuple(recipes), tuple(notes))
 
 
-def parse_exclusions(texts: Sequence[str], faults: list[LorascopeError]) -> tuple[Rule, ...]:
-    """Rules of exclusions; faults in them are added to `faults`."""
+def parse_exclusions(texts: str | Sequence[str], faults: list[LorascopeError]) -> tuple[Rule, ...]:
+    """Rules of one exclusion or several; faults in them are added to `faults`."""
     rules: list[Rule] = []
-    for text in texts:
+    for text in (texts,) if isinstance(texts, str) else texts:
         try:
             rule = parse_rule(text)
             if rule.rank is not None:

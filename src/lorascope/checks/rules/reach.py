@@ -62,7 +62,7 @@ def find_dead(context: CheckContext) -> Iterator[Finding]:
         if diagnostic is not None:
             explained.update(weight.name for weight in weights)
             yield DEAD_OR_CRASHING.finding(places(weights), diagnostic, fix_without(context, weights))
-    # What is no weight of the map, such as the dead output projection within torch's own attention.
+    # Modules without a weight in the map, such as the dead output projection within torch's own attention.
     others: dict[Diagnostic, list[str]] = {}
     for warning in context.warnings_of(DEAD_OR_CRASHING.code):
         if not explained.intersection(warning.names):

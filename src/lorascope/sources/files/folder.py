@@ -28,7 +28,7 @@ _FLAGS = READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A folder's plain files; implements `checkpoints.Files`.
+    """A folder's plain files; implements `checkpoint.types.Files`.
 
     Attributes:
         where: Its path, as the user gave it.

@@ -359,7 +359,7 @@ def _longest(length: int) -> float:
 
 
 def _token_header() -> dict[str, str]:
-    """The user's token, unless huggingface_hub is told to send none unasked."""
+    """The user's token, unless huggingface_hub is set to send it only on request."""
     implicit = not hub_part("constants").HF_HUB_DISABLE_IMPLICIT_TOKEN
     token = hub_utilities().get_token() if implicit else None
     return {"Authorization": f"Bearer {token}"} if token else {}

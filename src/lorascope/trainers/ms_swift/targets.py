@@ -107,7 +107,7 @@ def _model_type(model: ModelMap, name: str | None, findings: list[Finding], *, s
         )
         fix = "Give --model_type if ms-swift does not know your model's name."
         findings.append(trainer_filter("note", model.architecture, message, fix))
-    # The map shows whether there are towers, and with that which of the types are possible.
+    # Only types with towers fit a map with towers, and only types without fit one without.
     possible = [kind for kind in types if kind.multimodal == towers] or list(types)
     searches = {
         (kind.multimodal, kind.towers if kind.multimodal else search.head_word(kind.towers)) for kind in possible

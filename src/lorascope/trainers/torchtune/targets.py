@@ -86,7 +86,7 @@ def _adapted(model: ModelMap, settings: Mapping[str, Any], parts: set[str]) -> t
             raise LorascopeError(
                 f"{' and '.join(chosen)} are a part of {weight.name}, of which torchtune makes {', '.join(pieces)}",
                 where=model.model,
-                hint="Adapt all of them, or none: a part is no weight of this model.",
+                hint="Adapt all of them, or none: this model has one weight for them.",
             )
         if len(pieces) > 1:
             split.append(weight.name)
