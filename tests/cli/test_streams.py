@@ -74,7 +74,7 @@ def interrupt_all(moments: int, folder: Path) -> int:
     draw = random.Random(3)
     early = shown = 0
     for number in range(moments):
-        code, stderr = interrupted(["plan", "mixtral", "all", "-o", str(folder)], draw.random() * 0.35)
+        code, stderr = interrupted(["plan", "mixtral", "all", "-o", str(folder)], draw.random() * 0.25)
         # Before Python has loaded the package's own first lines, it shows the interrupt by itself.
         inside = re.findall(r"lorascope/(?!__init__|__main__)\w+", stderr)
         assert not inside, stderr
