@@ -69,12 +69,12 @@ def interrupted(words: list[str], after: float) -> tuple[int, str]:
     return process.returncode, stderr
 
 
-def interrupt_all(moments: int, folder: Path) -> int:
-    """Interrupts a command that writes a plan at so many moments; how often it was in time."""
+def interrupt_all(moments: int, seconds: float, folder: Path) -> int:
+    """Interrupts a command that writes a plan at so many moments of its first seconds; how often it was in time."""
     draw = random.Random(3)
     early = shown = 0
     for number in range(moments):
-        code, stderr = interrupted(["plan", "mixtral", "all", "-o", str(folder)], draw.random() * 0.25)
+        code, stderr = interrupted(["plan", "mixtral", "all", "-o", str(folder)], draw.random() * seconds)
         # Before Python has loaded the package's own first lines, it shows the interrupt by itself.
         inside = re.findall(r"lorascope/(?!__init__|__main__)\w+", stderr)
         assert not inside, stderr
@@ -86,12 +86,12 @@ def interrupt_all(moments: int, folder: Path) -> int:
 
 
 def test_an_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
-    assert 0 < interrupt_all(12, tmp_path) <= 12
+    assert 0 < interrupt_all(12, 0.5, tmp_path) <= 12
 
 
 @pytest.mark.slow
 def test_interrupts_at_many_moments(tmp_path: Path) -> None:
-    assert 20 < interrupt_all(120, tmp_path) <= 120
+    assert 20 < interrupt_all(120, 0.25, tmp_path) <= 120
     # Nothing but a plan is left, and that one is whole.
     assert subprocess.run([sys.executable, "-m", "lorascope", "plan", "mixtral", "-o", str(tmp_path)]).returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "plan.json"}
