@@ -59,6 +59,8 @@ for line in sys.stdin.buffer:
     sys.stdout.write(json.dumps(answer) + chr(10))
     sys.stdout.flush()
 """
+# The thread that reads what a process answers.
+_READER = "lorascope patterns"
 # Until a process that was just started can answer, on a machine that is busy.
 _STARTING = 30.0
 # A process ends itself when its own time is up. Other processes may keep it waiting for so many times that long.
@@ -141,7 +143,7 @@ class RegexProcess:
                 os.register_at_fork(after_in_child=self._forget)
         self._process, self._known = process, set()
         self._answers = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(process, self._answers), daemon=True).start()
+        threading.Thread(target=_read, args=(process, self._answers), daemon=True, name=_READER).start()
         self.started += 1
         assert process.stdin is not None
         try:
