@@ -9,7 +9,7 @@ from __future__ import annotations
 
 _words = str.split  # a row of names is read more easily as one text
 
-BLOCK_NAMES = frozenset(_words("attention ffn mixer router indexer embedding head other"))
+BLOCK_NAMES = frozenset(_words("attention ffn mixer router indexer modulation embedding head other"))
 
 # Last words that only wrap the module that matters (`q_proj.linear`, a router's bare `gate.weight`).
 WRAPPERS = frozenset({"weight", "weights", "linear"})

@@ -14,9 +14,9 @@ from lorascope.model.types import ModelMap, Weight
 from lorascope.names import spans
 from lorascope.plans.types import Rule
 
-COMPONENTS = ("text", "vision", "audio", "connector", "codec", "action", "protein")
+COMPONENTS = ("text", "vision", "audio", "connector", "codec", "action", "protein", "diffusion")
 STACKS = ("encoder", "decoder")
-BLOCKS = ("attention", "ffn", "mixer", "router", "indexer", "embedding", "head", "other")
+BLOCKS = ("attention", "ffn", "mixer", "router", "indexer", "modulation", "embedding", "head", "other")
 # Those that a model computes with between its ends.
 MAIN_BLOCKS = ("attention", "ffn", "mixer")
 VARIANTS = ("self", "cross", "linear", "dense", "shared", "expert")
@@ -46,7 +46,8 @@ PARTS = (
     *CONTENTS,
     *("in", "x", "dt", "out", "input_gate", "recurrent_gate", "forget_gate"),
     "weight",
-    *("token", "type", "patch", "projection", "lm", "transform", "pooler", "classifier"),
+    *("token", "type", "patch", "time", "caption", "query", "merger", "projection"),
+    *("lm", "transform", "pooler", "classifier"),
 )
 _FACTS = {"component": COMPONENTS, "stack": STACKS, "block": BLOCKS, "variant": VARIANTS, "part": PARTS}
 FACT_OF = {value: fact for fact, values in _FACTS.items() for value in values}
