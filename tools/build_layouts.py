@@ -148,8 +148,6 @@ class Recorder:
             seen: The modules that were met before, which `named_modules()` does not give again.
             owner: The innermost model around it.
         """
-        from transformers import PreTrainedModel
-
         from lorascope.sources.transformers.meta_model import module_kind
 
         seen = {id(module)} if seen is None else seen
@@ -161,7 +159,7 @@ class Recorder:
         record.buffers.update(
             dict.fromkeys(name for name in module._buffers if name not in module._non_persistent_buffers_set)
         )
-        inner = module if isinstance(module, PreTrainedModel) else owner
+        inner = module if self.is_model(module) else owner
         full: dict[str, None] = {}
         bare: dict[str, None] = {}
         last = ""
@@ -174,19 +172,33 @@ class Recorder:
                 name = self.see(child, seen, inner)
             record.classes[path][name] = None
             if name == "ModuleList" and inner is not None:
-                same = _numbers(inner.config, len(child))
+                same = self.numbers(inner.config, len(child))
                 names, lengths = record.counts.get(f"{path}.#", (same, set()))
                 record.counts[f"{path}.#"] = (names & same, lengths | {len(child)})
-            if isinstance(child, PreTrainedModel):
+            if self.is_model(child):
                 record.sources.setdefault(path, _config_path(inner, child))
             for inner_path, groups in self._groups(child):
                 record.groups[f"{path}{inner_path}"].setdefault(groups)
         record.full.update(list(full))
         record.bare.update(list(bare))
         record.variants.setdefault(frozenset(full), frozenset(bare.keys() - full.keys()))
-        if isinstance(module, PreTrainedModel) and not record.model:
-            record.model = _model_facts(module)
+        if self.is_model(module) and not record.model:
+            record.model = self.facts(module)
         return key
+
+    def is_model(self, module: Any) -> bool:
+        """It has a configuration of its own, which the file says."""
+        from transformers import PreTrainedModel
+
+        return isinstance(module, PreTrainedModel)
+
+    def numbers(self, config: Any, value: int) -> set[str]:
+        """Names of a configuration's counts that have a value."""
+        return _numbers(config, value)
+
+    def facts(self, module: Any) -> dict[str, Any]:
+        """What the table keeps of a model as a whole."""
+        return _model_facts(module)
 
     def _members(self, module: Any, seen: set[int], owner: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """(path, module) of what a module is made of, through containers; numbered members of one kind share a path."""
