@@ -99,6 +99,7 @@ def map_to_json(model: ModelMap) -> Json:
         # What only maps of checkpoints have.
         **({"basis": model.basis} if model.basis != "code" else {}),
         **({"unexplained": list(model.unexplained)} if model.unexplained else {}),
+        **({"missing": list(model.missing)} if model.missing else {}),
         # What only traced maps have.
         **({"traces": list(_trace_groups(model.traces))} if model.traces else {}),
         "ties": [list(group) for group in model.ties],
@@ -150,7 +151,8 @@ def _header_fields(data: Json, reader: _Reader) -> dict[str, Any]:
     fields["root_parameters"] = root
     fields["ties"] = tuple(reader.texts("ties", group, printable=True) for group in reader.items("ties"))
     fields["notes"] = reader.texts("notes", data.get("notes"))
-    fields["unexplained"] = reader.texts("unexplained", data.get("unexplained", []), printable=True)
+    for name in ("unexplained", "missing"):
+        fields[name] = reader.texts(name, data.get(name, []), printable=True)
     fields["prepares_generation"] = generates = data.get("prepares_generation")
     reader.expect(isinstance(generates, bool), "prepares_generation: must be true or false")
     return fields

@@ -188,6 +188,7 @@ class ModelMap:
         notes: Notes on the map itself.
         basis: What every weight's kind and name rest on, see `Basis`.
         unexplained: Tensors of the checkpoint that the model has no place for.
+        missing: What the model's class has and the checkpoint does not: parameters, and `name.*` for whole modules.
         traces: What a forward pass shows of the weights, in their order and at most one for each; empty if none was made.
             The weights' roles are then those of names and dataflow together.
     """
@@ -211,6 +212,7 @@ class ModelMap:
     notes: tuple[str, ...] = ()
     basis: Basis = "code"
     unexplained: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     traces: tuple[Trace, ...] = ()
 
     def __str__(self) -> str:

@@ -139,6 +139,7 @@ def map_checkpoint(
             *_notes(config, architecture, tree, extra, pairs, shapes),
         ),
         unexplained=(*unexplained, *odd, *misshapen),
+        missing=tree.missing,
     )
 
 
