@@ -27,8 +27,7 @@ def shrunk(entry: Entry) -> Any:
         A configuration of the same class, whose model has every kind of layer that the entry's own has.
     """
     config = entry.config()
-    values = copy.deepcopy(config.to_dict())
-    _shrink(values, _text_width(values))
+    values = small_values(config.to_dict())
     if entry.model_type == "gemma4_assistant":
         # Valid only while it shares all layers, and buildable only if it does not.
         few = values["text_config"]["num_kv_shared_layers"]
@@ -37,6 +36,13 @@ def shrunk(entry: Entry) -> Any:
         small.text_config.num_kv_shared_layers = few
         return small
     return type(config).from_dict(values)
+
+
+def small_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a configuration, or of a part of one, made small."""
+    small = copy.deepcopy(dict(values))
+    _shrink(small, _text_width(small))
+    return small
 
 
 def small_model(entry: Entry) -> Any:

@@ -1,0 +1,236 @@
+"""What has been seen of the module classes of transformers, instance by instance, and what the table keeps of it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lorascope.sources.checkpoint.layout import numberless
+from lorascope.sources.checkpoint.layout_table import CONTAINERS, LISTS
+
+
+@dataclasses.dataclass
+class Record:
+    """What has been seen of one class."""
+
+    kind: str
+    transposed: bool = False
+    instances: int = 0
+    buffers: dict[str, None] = dataclasses.field(default_factory=dict)
+    parameters: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    # In the order of named_modules(); where its own configuration lies if it is a model; its convolution groups.
+    slots: list[str] = dataclasses.field(default_factory=list)
+    classes: dict[str, dict[str, None]] = dataclasses.field(default_factory=dict)
+    sources: dict[str, str] = dataclasses.field(default_factory=dict)
+    groups: dict[str, dict[Any, None]] = dataclasses.field(default_factory=lambda: collections.defaultdict(dict))
+    shared: dict[str, None] = dataclasses.field(default_factory=dict)
+    # Of a numbered slot: which numbers of the configuration its length has always been, and the lengths.
+    counts: dict[str, tuple[set[str], set[int]]] = dataclasses.field(default_factory=dict)
+    # In how many instances a slot had parameters, and in how many it had none.
+    full: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    bare: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    # Which slots had parameters and, with those, which had none.
+    variants: dict[frozenset[str], frozenset[str]] = dataclasses.field(default_factory=dict)
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def place(self, path: str, after: str) -> None:
+        """Gives a slot that was not there before its place in the order, behind the one that precedes it now."""
+        if path not in self.classes:
+            self.classes[path] = {}
+            self.slots.insert(self.slots.index(after) + 1 if after else 0, path)
+
+    def json(self, others: Mapping[str, Record]) -> dict[str, Any]:
+        """What the table keeps of it; what is the rule is left out.
+
+        Args:
+            others: All records: convolutions of which a class has several kinds are told apart by its owners.
+        """
+        present = {path: max(self.full[path], self.bare[path]) for path in self.slots}
+        required = {path for path in self.slots if self.full[path] == self.instances}
+        always = {path for path in self.slots if present[path] == self.instances}
+        variants = {
+            (tuple(p for p in self.slots if p in full - required), tuple(p for p in self.slots if p in bare - always))
+            for full, bare in self.variants.items()
+        }
+        found = {
+            "kind": self.kind if self.kind != "other" else "",
+            "transposed": self.transposed,
+            "parameters": list(self.parameters),
+            "optional": [name for name, count in self.parameters.items() if count < self.instances],
+            "buffers": list(self.buffers),
+            "slots": {path: list(self.classes[path]) for path in self.slots},
+            "required": [path for path in self.slots if path in required],
+            "bare": [path for path in self.slots if path in always and self.bare[path]],
+            "variants": sorted(variants) if any(bare for _, bare in variants) else [],
+            "sources": self.sources,
+            "groups": dict(self._told_groups(others)),
+            "shared": list(self.shared),
+            "counts": {slot: name for slot in self.slots if (name := self._count(slot))},
+            "model": self.model,
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def _told_groups(self, others: Mapping[str, Record]) -> Iterator[tuple[str, Any]]:
+        """(path, groups) of the convolutions that it is made of, and of those below where their class has several."""
+        for path, values in self.groups.items():
+            groups = next(iter(values))
+            if path in self.classes:
+                if groups != 1:
+                    yield path, groups
+                continue
+            slot = max((slot for slot in self.slots if path.startswith(f"{slot}.")), key=len)
+            inner = path[len(slot) + 1 :]
+            if any(len(others[key].groups.get(inner, ())) > 1 for key in self.classes[slot] if key in others):
+                yield path, groups
+
+    def _count(self, slot: str) -> str:
+        """The name of a numbered slot's length; empty where none is sure."""
+        names, lengths = self.counts.get(slot, (set(), set()))
+        return (
+            min(names, key=lambda name: (not name.startswith("num_hidden"), name)) if len(lengths) > 1 and names else ""
+        )
+
+
+class Recorder:
+    """Collects what every class of every model that it is shown is made of."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self._types: dict[str, list[type]] = collections.defaultdict(list)
+
+    def key(self, module: Any) -> str:
+        """The class's name; with a number where classes of several files share one."""
+        known = self._types[type(module).__name__]
+        if type(module) not in known:
+            known.append(type(module))
+        index = known.index(type(module))
+        return type(module).__name__ + (f"~{index + 1}" if index else "")
+
+    def see(self, module: Any, seen: set[int] | None = None, owner: Any = None) -> str:
+        """Records a module and all below it, and gives its key.
+
+        Args:
+            module: What to record.
+            seen: The modules that were met before, which `named_modules()` does not give again.
+            owner: The innermost model around it.
+        """
+        from lorascope.sources.transformers.meta_model import module_kind
+
+        seen = {id(module)} if seen is None else seen
+        key = self.key(module)
+        record = self.records.setdefault(key, Record(module_kind(module)))
+        record.instances += 1
+        record.transposed |= bool(getattr(module, "is_transposed", False))
+        record.parameters.update(name for name, value in module._parameters.items() if value is not None)
+        record.buffers.update(
+            dict.fromkeys(name for name in module._buffers if name not in module._non_persistent_buffers_set)
+        )
+        inner = module if self.is_model(module) else owner
+        full: dict[str, None] = {}
+        bare: dict[str, None] = {}
+        last = ""
+        for path, child in self._members(module, seen, key):
+            (full if any(True for _ in child.parameters()) else bare)[path] = None
+            record.place(path, last)
+            last = path
+            name = type(child).__name__
+            if name not in CONTAINERS:
+                name = self.see(child, seen, inner)
+            record.classes[path][name] = None
+            if name == "ModuleList" and inner is not None:
+                same = self.numbers(inner.config, len(child))
+                names, lengths = record.counts.get(f"{path}.#", (same, set()))
+                record.counts[f"{path}.#"] = (names & same, lengths | {len(child)})
+            if self.is_model(child):
+                record.sources.setdefault(path, _config_path(inner, child))
+            for inner_path, groups in self._groups(child):
+                record.groups[f"{path}{inner_path}"].setdefault(groups)
+        record.full.update(list(full))
+        record.bare.update(list(bare))
+        record.variants.setdefault(frozenset(full), frozenset(bare.keys() - full.keys()))
+        if self.is_model(module) and not record.model:
+            record.model = self.facts(module)
+        return key
+
+    def is_model(self, module: Any) -> bool:
+        """It has a configuration of its own, which the file says."""
+        from transformers import PreTrainedModel
+
+        return isinstance(module, PreTrainedModel)
+
+    def numbers(self, config: Any, value: int) -> set[str]:
+        """Names of a configuration's counts that have a value."""
+        return _numbers(config, value)
+
+    def facts(self, module: Any) -> dict[str, Any]:
+        """What the table keeps of a model as a whole."""
+        return _model_facts(module)
+
+    def _members(self, module: Any, seen: set[int], owner: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """(path, module) of what a module is made of, through containers; numbered members of one kind share a path."""
+        children = {name: child for name, child in module._modules.items() if child is not None}
+        full = [any(True for _ in child.parameters()) for child in children.values()]
+        same = len({self.key(child) for child in children.values()}) == 1 and len(children) > 1
+        listed = type(module).__name__ == "ModuleList"
+        numbered = type(module).__name__ in LISTS and ((same and any(full)) or (listed and all(full)))
+        for name, child in children.items():
+            path = prefix + (numberless(name) if numbered and name[-1].isdecimal() else name)
+            if id(child) in seen:
+                self.records[owner].shared[path] = None
+                continue
+            seen.add(id(child))
+            yield path, child
+            if type(child).__name__ in CONTAINERS:
+                yield from self._members(child, seen, owner, f"{path}.")
+
+    def _groups(self, module: Any) -> Iterator[tuple[str, Any]]:
+        """The groups of a convolution, or of those that a module has right below: where one class has several."""
+        from lorascope.sources.transformers.meta_model import module_kind
+
+        for name, conv in [("", module), *((f".{name}", child) for name, child in module.named_children())]:
+            if module_kind(conv) == "conv":
+                square = conv.groups > 1 and conv.in_channels == conv.out_channels
+                yield name, "square" if square else conv.groups
+
+
+def _numbers(config: Any, value: int) -> set[str]:
+    """The layer and expert counts of a configuration that have a value."""
+    also = {meant: name for name, meant in (config.attribute_map or {}).items()}
+    found = {name for name, number in vars(config).items() if type(number) is int and number == value}
+    return {also.get(name, name) for name in found if re.search("layer|block|depth|expert|group", also.get(name, name))}
+
+
+def _config_path(owner: Any, child: Any) -> str:
+    """Where in its owner's configuration a sub-model has its own: keys joined by dots, empty for the same one."""
+    waiting = [("", owner.config)]
+    while waiting:
+        path, config = waiting.pop(0)
+        if config is child.config:
+            return path.removesuffix(".")
+        subs = getattr(config, "sub_configs", None) or {}
+        inner = ((key, getattr(config, key, None)) for key in subs)
+        waiting += [(f"{path}{key}.", value) for key, value in inner if hasattr(value, "model_type")]
+    # A copy: T5's stacks have their model's own with another flag.
+    return "" if child.config.model_type == owner.config.model_type else f"={child.config.model_type}"
+
+
+def _model_facts(module: Any) -> dict[str, Any]:
+    from lorascope.sources.transformers.meta_model import embedding_names, head_of
+
+    names = embedding_names(module)
+    head = head_of(type(module).__name__)
+    facts = {
+        "model_type": module.config.model_type,
+        "base": module.base_model_prefix,
+        "ties": dict(module._tied_weights_keys or {}),
+        "ignored": sorted(module._keys_to_ignore_on_load_unexpected or ()),
+        "input": names.input,
+        "output": names.output,
+        "refusal": names.refusal,
+        "generates": hasattr(module, "prepare_inputs_for_generation"),
+        "head": head if head != "unknown" else "",
+    }
+    return {name: value for name, value in facts.items() if value}
