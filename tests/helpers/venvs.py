@@ -65,6 +65,14 @@ ENVIRONMENTS = {
         ),
         ("ms-swift==4.6.0",),
     ),
+    # timm and transformers are in the tests' environment.
+    "others": Requirements(
+        ("frozendict", "ftfy", "loguru", "sympy", "wcwidth", "einops==0.8.2", "einx==0.4.3"),
+        (
+            *("diffusers==0.42.1", "open_clip_torch==3.3.0", "torch-einops-utils==0.2.0", "vit-pytorch==1.26.14"),
+            "x-transformers==2.31.10",
+        ),
+    ),
     "pre-commit": Requirements(("pre-commit>=4,<5",)),
     "torchtune": Requirements(
         (
