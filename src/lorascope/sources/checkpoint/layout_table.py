@@ -7,7 +7,7 @@ alike share one row; a class's slots are named once and numbered from then on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,9 @@ from lorascope.sources.builtin import PREFERRED
 LISTS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
 # A plain nn.Module with children is one too; its members have names.
 CONTAINERS = LISTS | {"Module"}
+# Keys of diffusers' classes begin with this, as both libraries have classes of the same names. They have a table of their
+# own, which `tools/build_diffusers_layouts.py` makes.
+DIFFUSERS = "diffusers:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +98,8 @@ class Layout:
 
 
 @cache
-def _text() -> str:
-    return load_text("layouts.tsv")
+def _text(file: str = "layouts.tsv") -> str:
+    return load_text(file)
 
 
 @cache
@@ -107,17 +110,18 @@ def _row(section: str, key: str = "") -> Any:
     """
     if not key.isprintable():  # a configuration's model type may be anything
         return None
-    mark = f"\n{section}\t{key}\t"
-    start = _text().find(mark)
+    text = _text("diffusers_layouts.tsv" if key.startswith(DIFFUSERS) else "layouts.tsv")
+    mark = f"\n{section}\t{key.removeprefix(DIFFUSERS)}\t"
+    start = text.find(mark)
     if start < 0:
         return None
     start += len(mark)
-    return json.loads(_text()[start : _text().find("\n", start)])
+    return json.loads(text[start : text.find("\n", start)])
 
 
-def layouts_version() -> str:
-    """The release of transformers that the table was made with."""
-    return str(_row("transformers"))
+def layouts_version(library: str = "transformers") -> str:
+    """The release of transformers or diffusers that the table was made with."""
+    return str(_row(library, DIFFUSERS if library == "diffusers" else ""))
 
 
 def config_facts(model_type: object) -> Mapping[str, Any]:
@@ -138,9 +142,10 @@ def layout(key: str) -> Layout | None:
 
     That is its name, with `~2` where names are shared.
     """
+    owner = DIFFUSERS if key.startswith(DIFFUSERS) else ""
     row = _row("classes", key)
     if isinstance(row, str):  # the first class that is built alike
-        row = _row("classes", row)
+        row = _row("classes", owner + row)
     if row is None:
         return None
     facts = row.get("model")
@@ -156,7 +161,7 @@ def layout(key: str) -> Layout | None:
         parameters=tuple(row.get("parameters", ())),
         optional=frozenset(row.get("optional", ())),
         buffers=frozenset(row.get("buffers", ())),
-        slots={path: (keys,) if isinstance(keys, str) else tuple(keys) for path, keys in row.get("slots", {}).items()},
+        slots={path: _keys(owner, keys) for path, keys in row.get("slots", {}).items()},
         required=named(row.get("required", ())),
         bare=named(row.get("bare", ())),
         variants=tuple((named(full), named(bare)) for full, bare in row.get("variants", ())),
@@ -168,9 +173,15 @@ def layout(key: str) -> Layout | None:
     )
 
 
+def _keys(owner: str, names: str | Sequence[str]) -> tuple[str, ...]:
+    """The classes of a slot, by the keys of their own table."""
+    listed = (names,) if isinstance(names, str) else names
+    return tuple(name if name in CONTAINERS else f"{owner}{name}" for name in listed)
+
+
 def class_name(key: str) -> str:
     """The Python class of a key."""
-    return key.partition("~")[0]
+    return key.removeprefix(DIFFUSERS).partition("~")[0]
 
 
 def classes_of(model_type: str) -> tuple[str, ...]:
