@@ -43,7 +43,7 @@ def table(model_types: frozenset[str] = frozenset()) -> dict[str, Any]:
 
     from lorascope.sources.transformers.meta_model import build, moe_conversion
 
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)  # configurations say what they refuse
     warnings.simplefilter("ignore")
     mend_torchvision()
     recorder = Recorder()

@@ -27,18 +27,35 @@ def configs(wanted: Sequence[str]) -> dict[str, Any]:
     Args:
         wanted: The figures whose defaults the table keeps.
     """
-    from transformers import AutoConfig
+    from architectures import Entry
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     found: dict[str, Any] = {}
     for model_type in CONFIG_MAPPING_NAMES:
-        try:
-            config = AutoConfig.for_model(model_type)
-        except Exception:  # some have no defaults, and then every figure is in the file
+        config = _default(model_type) or _made_default(Entry("unknown", model_type, ""))
+        if config is None:  # it has no defaults, and then every figure is in the file
             continue
         entry = _entry(config, wanted) | part_rules(config)
         found[model_type] = {key: value for key, value in entry.items() if value}
     return found
+
+
+def _default(model_type: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.for_model(model_type)
+    except Exception:  # some defaults do not pass the checks of their own class
+        return None
+
+
+def _made_default(entry: Any) -> Any:
+    """The default as the project completes it; None if that is no configuration of the type either."""
+    try:
+        config = entry.config()
+    except Exception:
+        return None
+    return config if config.model_type == entry.model_type else None
 
 
 def _entry(config: Any, wanted: Sequence[str]) -> dict[str, Any]:
@@ -108,7 +125,7 @@ def part_rules(config: Any) -> dict[str, Any]:
         `fixed`: parts whose type the class decides whatever the file says. `read_as`: types in a file that it takes for
         others, by part. `optional`: parts that a file may leave out. `flat`: the part that the file's own keys describe where
         it is missing. `renamed`: other keys of a part. `always`: a value that a field has whatever the file says.
-        `ties_of`: parts whose ties are the whole's where the file says nothing of those.
+        `ties_of`: parts whose ties are the whole's too, and whether even where the file unties the whole.
     """
     parts = default_parts(config)
     rules: dict[str, Any] = {
@@ -118,11 +135,13 @@ def part_rules(config: Any) -> dict[str, Any]:
         "flat": next((key for key, part in parts.items() if _is_flat(config, key, part)), ""),
         "renamed": dict(_renamed(config, parts)),
         "always": _constants(config),
-        "ties_of": [key for key, part in parts.items() if _ties_whole(config, key, part)],
+        "ties_of": {
+            key: stated for key, part in parts.items() if (stated := _ties_whole(config, key, part)) is not None
+        },
     }
     words = _words_of(type(config)) if parts else set()
     for key, part in parts.items():
-        usual = type(part).model_type
+        usual = str(type(part).model_type)
         if all(_type_made(config, key, tried) in (usual, "") for tried in (*_FOREIGN, config.model_type)):
             rules["fixed"].append(key)
             continue
@@ -136,8 +155,9 @@ def part_rules(config: Any) -> dict[str, Any]:
 def _type_made(config: Any, key: str, model_type: str) -> str:
     """The type of a part that a file gives a type, or none; empty where the class refuses it."""
     made = _made(config, {key: {"model_type": model_type} if model_type else {}})
-    part = getattr(made, key, None)
-    return str(type(part).model_type) if hasattr(part, "to_dict") else ""
+    part: Any = getattr(made, key, None)
+    cls: Any = type(part)
+    return str(cls.model_type) if hasattr(part, "to_dict") else ""
 
 
 def _words_of(cls: type) -> set[str]:
@@ -186,14 +206,17 @@ def _constants(config: Any) -> dict[str, Any]:
     return {"tie_word_embeddings": made[0]} if made[0] == made[1] and type(made[0]) is bool else {}
 
 
-def _ties_whole(config: Any, key: str, part: Any) -> bool:
-    """The whole's ties are the part's where the file says nothing of its own."""
+def _ties_whole(config: Any, key: str, part: Any) -> bool | None:
+    """Whether the whole's ties are the part's even where the file says something of its own; None where they never are."""
     kind = {"model_type": type(part).model_type}
-    made = [
-        _plain(_made(config, {key: {**kind, "tie_word_embeddings": value}}), "tie_word_embeddings")
-        for value in (True, False)
-    ]
-    return made == [True, False]
+
+    def tied(inner: bool, **own: bool) -> Any:
+        made = _made(config, {**own, key: {**kind, "tie_word_embeddings": inner}})
+        return _plain(made, "tie_word_embeddings")
+
+    if tied(True) is not True or tied(False) is not False:
+        return None
+    return tied(True, tie_word_embeddings=False) is True
 
 
 def _own_defaults(part: Any, wanted: Sequence[str]) -> dict[str, int]:
@@ -246,5 +269,3 @@ def _plain(config: Any, name: str) -> Any:
         return getattr(config, name, None)
     except Exception:  # a configuration whose layers differ refuses to give one number for all of them
         return None
-
-

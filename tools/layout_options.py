@@ -167,8 +167,7 @@ def _names(node: ast.expr) -> Iterator[str]:
         elif isinstance(inner, ast.Name):
             yield inner.id
         elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id == "getattr":
-            if len(inner.args) > 1 and isinstance(inner.args[1], ast.Constant):
-                yield str(inner.args[1].value)
+            yield from (str(one.value) for one in inner.args[1:2] if isinstance(one, ast.Constant))
 
 
 def _nest(node: ast.AST, around: tuple[str, ...], found: Options) -> None:

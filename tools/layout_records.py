@@ -35,6 +35,8 @@ class Record:
     # Which slots had parameters and, with those, which had none.
     variants: dict[frozenset[str], frozenset[str]] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # Instances that differ: which flags of the configuration were set, which slots had parameters, and which had none.
+    flagged: dict[tuple[frozenset[str], frozenset[str], frozenset[str]], None] = dataclasses.field(default_factory=dict)
 
     def place(self, path: str, after: str) -> None:
         """Gives a slot that was not there before its place in the order, behind the one that precedes it now."""
@@ -65,6 +67,7 @@ class Record:
             "required": [path for path in self.slots if path in required],
             "bare": [path for path in self.slots if path in always and self.bare[path]],
             "variants": sorted(variants) if any(bare for _, bare in variants) else [],
+            "when": {path: flag for path in self.slots if path not in always and (flag := self._flag(path))},
             "sources": self.sources,
             "groups": dict(self._told_groups(others)),
             "shared": list(self.shared),
@@ -72,6 +75,23 @@ class Record:
             "model": self.model,
         }
         return {name: value for name, value in found.items() if value}
+
+    def _flag(self, slot: str) -> str:
+        """The flag that decides whether a slot without parameters is there, where the other slots do not tell."""
+        if not self.bare[slot]:
+            return ""
+        ways: dict[frozenset[str], set[bool]] = collections.defaultdict(set)
+        for _, full, bare in self.flagged:
+            ways[full - {slot}].add(slot in full or slot in bare)
+        if not any(len(told) > 1 for told in ways.values()):
+            return ""
+        names = frozenset.union(*(flags for flags, _, _ in self.flagged))
+        decisive = (
+            name
+            for name in sorted(names)
+            if all((name in flags) == (slot in full or slot in bare) for flags, full, bare in self.flagged)
+        )
+        return next(decisive, "")
 
     def _told_groups(self, others: Mapping[str, Record]) -> Iterator[tuple[str, Any]]:
         """(path, groups) of the convolutions that it is made of, and of those below where their class has several."""
@@ -151,6 +171,8 @@ class Recorder:
         record.full.update(list(full))
         record.bare.update(list(bare))
         record.variants.setdefault(frozenset(full), frozenset(bare.keys() - full.keys()))
+        if inner is not None:
+            record.flagged.setdefault((_flags(inner.config), frozenset(full), frozenset(bare)))
         if self.is_model(module) and not record.model:
             record.model = self.facts(module)
         return key
@@ -203,6 +225,11 @@ def _numbers(config: Any, value: int) -> set[str]:
     return {also.get(name, name) for name in found if re.search("layer|block|depth|expert|group", also.get(name, name))}
 
 
+def _flags(config: Any) -> frozenset[str]:
+    """The fields of a configuration that are true."""
+    return frozenset(name for name, value in vars(config).items() if value is True)
+
+
 def _config_path(owner: Any, child: Any) -> str:
     """Where in its owner's configuration a sub-model has its own: keys joined by dots, empty for the same one."""
     waiting = [("", owner.config)]
@@ -218,7 +245,8 @@ def _config_path(owner: Any, child: Any) -> str:
 
 
 def _model_facts(module: Any) -> dict[str, Any]:
-    from lorascope.sources.transformers.meta_model import embedding_names, head_of
+    from lorascope.sources.transformers.meta_model import embedding_names
+    from lorascope.sources.transformers.model_classes import head_of
 
     names = embedding_names(module)
     head = head_of(type(module).__name__)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from architectures import Entry, entries, layouts
-from layout_configs import default_parts, optional_part, part_classes
+from layout_configs import optional_part, part_classes
 from layout_options import Options, options_of
 
 # Fields of a configuration that say nothing of its modules, and those whose numbers may decide whether there is one.
@@ -56,17 +57,17 @@ def buildables(model_types: frozenset[str] = frozenset()) -> Iterator[Buildable]
     varied = {entry.model_type for entry in promised}
     for entry in wanted:
         done.add(entry.architecture)
-        yield Buildable(entry.architecture, lambda entry=entry: _all_of(entry, words))
+        yield Buildable(entry.architecture, functools.partial(_all_of, entry, words))
     for model_type, name in _classes():
         if name in done or (model_types and model_type not in model_types):
             continue
         done.add(name)
         entry = Entry("unknown", model_type, name)
         if model_type in varied:
-            yield Buildable(name, lambda entry=entry: _usual(entry))
+            yield Buildable(name, functools.partial(_usual, entry))
         else:
             varied.add(model_type)
-            yield Buildable(name, lambda entry=entry: _all_of(entry, words))
+            yield Buildable(name, functools.partial(_all_of, entry, words))
 
 
 def _classes() -> Iterator[tuple[str, str]]:
@@ -81,8 +82,8 @@ def _classes() -> Iterator[tuple[str, str]]:
                 for name in names if isinstance(names, list | tuple) else [names]:
                     listed.setdefault(name, model_type)
                     yield model_type, name
-    for name in sorted(dir(transformers)):
-        cls = None if name in listed or name.startswith("_") else _exported(transformers, name)
+    for name, module in sorted(transformers._class_to_module.items()):
+        cls = _exported(transformers, name) if "modeling_" in module and name not in listed else None
         if cls is not None:
             yield cls.config_class.model_type, name
 
@@ -90,10 +91,10 @@ def _classes() -> Iterator[tuple[str, str]]:
 def _exported(transformers: Any, name: str) -> Any:
     """A class that transformers exports, if it is a model that can be built; None for all else."""
     try:
-        cls = getattr(transformers, name)
+        cls: Any = getattr(transformers, name)
+        own: Any = getattr(cls, "config_class", None)
     except Exception:  # of a package that is not installed
         return None
-    own = getattr(cls, "config_class", None)
     built = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel) and cls.__name__ == name
     return cls if built and getattr(own, "model_type", "") and not name.endswith("PreTrainedModel") else None
 
@@ -195,8 +196,15 @@ def _changed(config: Any, path: tuple[str, ...], changes: Iterable[Mapping[str, 
 
 def _absent(part: Any, options: Options) -> list[str]:
     """Fields that the code asks for and the configuration does not have."""
-    fields = (name for name in options.asked if not hasattr(part, name) and not _NO_STRUCTURE.fullmatch(name))
+    fields = (name for name in options.asked if not _NO_STRUCTURE.fullmatch(name) and not _has(part, name))
     return list(itertools.islice(fields, _MOST_ABSENT))
+
+
+def _has(part: Any, name: str) -> bool:
+    try:
+        return hasattr(part, name)
+    except Exception:  # one whose layers differ refuses to give a single number for all of them
+        return True
 
 
 def _is_read(part: Any, field: str, options: Options) -> bool:

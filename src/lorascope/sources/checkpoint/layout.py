@@ -22,6 +22,7 @@ from lorascope.sources.checkpoint.layout_table import (
     config_facts,
     facts_under,
     inner_config,
+    lacks_part,
     layout,
     setting,
     text_config,
@@ -157,6 +158,8 @@ class ModelLayout:
             inner = f"{path}.{slot}" if path else slot
             chosen, own = keys[0], around
             if slot in row.sources:
+                if lacks_part(around, row.sources[slot], _type_of(around, row)):
+                    continue
                 own = inner_config(around, row.sources[slot], _type_of(around, row))
                 chosen = class_in_slot(keys, str(own.get("model_type", "")))
                 self._chosen[inner] = chosen
@@ -385,6 +388,9 @@ class _Fitting:
             nearest = distances.index(min(distances))
             self._distance += min(distances)
             bare += (slot for slot in row.slots if slot in row.variants[nearest][1] and slot not in self._found)
+        if row.when:
+            flags = {slot: setting(self._part.config, flag, self._part.model_type) for slot, flag in row.when.items()}
+            bare = [slot for slot in row.slots if flags.get(slot, slot in bare)]
         for slot in bare:
             owner, _, word = slot.rpartition(".")
             for prefix in self._found.get(owner, []) if owner else [""]:

@@ -15,6 +15,8 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.packaged import load_text
 from lorascope.sources.builtin import PREFERRED
 
+# Keys of a configuration that are never those of the part that its other keys describe.
+_OWNERS = frozenset({"model_type", "architectures"})
 LISTS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
 # A plain nn.Module with children is one too; its members have names.
 CONTAINERS = LISTS | {"Module"}
@@ -72,6 +74,7 @@ class Layout:
         required: Slots in which every instance has parameters.
         bare: Slots that every instance has, with no parameters in some.
         variants: The other slots that occur together: (with parameters, without).
+        when: Of a slot without parameters: the configuration's flag that decides whether it is there.
         counts: Of a numbered slot: the configuration's name for the number of its members.
         sources: Of a slot that holds a model: where its configuration lies in that of the model around it.
         groups: Convolution groups of a slot, or of what stands right below it; `square` where a convolution has as many
@@ -90,6 +93,7 @@ class Layout:
     required: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()
     variants: tuple[tuple[frozenset[str], frozenset[str]], ...] = ()
+    when: Mapping[str, str] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -165,6 +169,7 @@ def layout(key: str) -> Layout | None:
         required=named(row.get("required", ())),
         bare=named(row.get("bare", ())),
         variants=tuple((named(full), named(bare)) for full, bare in row.get("variants", ())),
+        when=row.get("when", {}),
         counts=row.get("counts", {}),
         sources=row.get("sources", {}),
         groups=row.get("groups", {}),
@@ -205,6 +210,8 @@ def moe_pattern(model_type: str) -> str:
 def setting(config: Mapping[str, Any], name: str, model_type: str = "") -> Any:
     """A configuration's value by one of its names, else its class's default."""
     facts = config_facts(model_type or config.get("model_type"))
+    if name in facts.get("always", {}):
+        return facts["always"][name]
     also = facts.get("names", {})
     names = (name, also.get(name), *(other for other, meant in also.items() if meant == name))
     stated = next((config[known] for known in names if known in config), None)
@@ -216,6 +223,24 @@ def setting(config: Mapping[str, Any], name: str, model_type: str = "") -> Any:
     return facts.get("defaults", {}).get(name) if stated is None else stated
 
 
+def ties_embeddings(config: Mapping[str, Any], model_type: str) -> bool:
+    """A model with this configuration has tied embeddings.
+
+    Some classes tie them whatever the file says, some where a part of the configuration does.
+    """
+    facts = config_facts(model_type)
+    if setting(config, "tie_word_embeddings", model_type):
+        return True
+    if "tie_word_embeddings" in facts.get("always", {}):
+        return False
+    return any(
+        bool(setting(part, "tie_word_embeddings", str(part["model_type"])))
+        for key, stated_too in facts.get("ties_of", {}).items()
+        if (stated_too or "tie_word_embeddings" not in config)
+        for part in [inner_config(config, key, model_type)]
+    )
+
+
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The language model's part of a configuration, with its model type."""
     facts = config_facts(config.get("model_type"))
@@ -224,19 +249,51 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def inner_config(config: Mapping[str, Any], path: str, model_type: str) -> Mapping[str, Any]:
-    """A configuration within a configuration, with its default model type."""
+    """A configuration within a configuration, with the model type that transformers reads it as."""
     if path.startswith("="):
         part = next(_with_type(config, path[1:]), {})
         return {"model_type": path[1:], **part}
     for key in path.split(".") if path else ():
         facts = config_facts(model_type)
-        default = facts.get("parts", {}).get(key, "")
-        value = config.get(key)
-        # A missing part has its owner's defaults, which may differ from its own class's.
-        config = value if isinstance(value, dict) else facts.get("part_defaults", {}).get(key, {})
-        model_type = str(config.get("model_type") or default)
+        config = _part(config, key, facts)
+        model_type = _part_type(str(config.get("model_type") or ""), key, facts)
         config = {**config, "model_type": model_type}
     return config
+
+
+def lacks_part(config: Mapping[str, Any], path: str, model_type: str) -> bool:
+    """A part of a configuration that its class may lack is not in the file."""
+    owner, _, key = path.rpartition(".")
+    if owner:
+        config = inner_config(config, owner, model_type)
+        model_type = str(config["model_type"])
+    facts = config_facts(model_type)
+    return key in facts.get("optional", ()) and not isinstance(_stated_part(config, key, facts), dict)
+
+
+def _stated_part(config: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> Any:
+    others = (other for other, meant in facts.get("renamed", {}).items() if meant == key)
+    return next((config[known] for known in (key, *others) if isinstance(config.get(known), dict)), None)
+
+
+def _part(config: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    part = _stated_part(config, key, facts)
+    if part is not None:
+        return dict(part)
+    # A missing part has its owner's defaults, which may differ from its own class's.
+    defaults: Mapping[str, Any] = facts.get("part_defaults", {}).get(key, {})
+    if facts.get("flat") != key:
+        return defaults
+    own = {name: value for name, value in config.items() if not isinstance(value, dict) and name not in _OWNERS}
+    return {**defaults, **own}
+
+
+def _part_type(stated: str, key: str, facts: Mapping[str, Any]) -> str:
+    default: str = facts.get("parts", {}).get(key, "")
+    if key in facts.get("fixed", ()):
+        return default
+    read_as = facts.get("read_as", {}).get(key, {})
+    return str(read_as.get(stated) or stated or default)
 
 
 def _with_type(config: Mapping[str, Any], model_type: str) -> Iterator[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.names import template
 from lorascope.sources.checkpoint.layout import Part
-from lorascope.sources.checkpoint.layout_table import setting
+from lorascope.sources.checkpoint.layout_table import ties_embeddings
 
 _SPECIAL = re.compile(r"[^\w.]|\.[*+?]")
 
@@ -29,7 +29,7 @@ def tied_parameters(parts: Sequence[Part], names: Iterable[str]) -> dict[str, st
     present = frozenset(names)
     pairs: dict[str, str] = {}
     for part in parts:
-        if not part.facts.ties or not setting(part.config, "tie_word_embeddings", part.model_type):
+        if not part.facts.ties or not ties_embeddings(part.config, part.model_type):
             continue
         prefix = f"{part.path}." if part.path else ""
         own = sorted(name[len(prefix) :] for name in present if name.startswith(prefix))
