@@ -135,5 +135,5 @@ def test_a_class_that_transformers_cannot_load(monkeypatch: pytest.MonkeyPatch) 
 def test_a_map_that_transformers_builds_otherwise_is_refused() -> None:
     model = ls.inspect("gpt2")
     other = dataclasses.replace(model, modules=model.modules[1:])
-    with pytest.raises(ls.LorascopeError, match=r"transformers builds another GPT2LMHeadModel .*\n.*inspect it again"):
+    with pytest.raises(ls.LorascopeError, match=r"transformers builds another GPT2LMHeadModel .*\n.*--source config"):
         rebuild(other, "gpt2")

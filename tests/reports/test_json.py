@@ -29,6 +29,7 @@ MODEL = {
     "commit": str,
     "basis": str,
     "unexplained": list,
+    "missing": list,
     "notes": list,
 }
 WEIGHT = {
@@ -39,6 +40,7 @@ WEIGHT = {
     "block": str,
     "variant": str,
     "part": str,
+    "guess": bool,
     "layer": int,
     "in_features": int,
     "out_features": int,
@@ -67,7 +69,8 @@ def fits(value: Any, shape: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["mixtral", "gpt2", "llava", "t5", "falcon_mamba", "squeezebert", "aria"])
 def test_inspect(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "inspect", name, "--component", "text")
-    assert found.keys() == {"schema", "model", "weights"}
+    assert found.keys() == {"schema", "gaps", "model", "weights"}
+    assert found["gaps"] == found["model"]["unexplained"] == found["model"]["missing"] == []
     assert found["schema"] == 2
     fits(found["model"], MODEL)
     assert tuple(found["model"]["dimensions"]) == DIMENSIONS
@@ -91,7 +94,19 @@ def test_inspect_says_which_way_round(capsys: pytest.CaptureFixture[str]) -> Non
 def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "plan", "deepseek_v3", "attention.q,v=8", "ffn.shared=4/2")
     assert found.keys() == {
-        *("schema", "model", "rules", "targets", "trainable", "total", "left_out", "unreachable", "notes", "releases"),
+        *(
+            "schema",
+            "gaps",
+            "model",
+            "rules",
+            "targets",
+            "trainable",
+            "total",
+            "left_out",
+            "unreachable",
+            "notes",
+            "releases",
+        ),
         *("peft", "serving", "budget", "training", "memory", "advice"),
     }
     fits(found["model"], MODEL)
@@ -117,7 +132,20 @@ def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 CHECK_KEYS = {
-    *("schema", "model", "subject", "trainer", "peft", "targets", "saved", "trainable", "total", "matters", "findings"),
+    *(
+        "schema",
+        "gaps",
+        "model",
+        "subject",
+        "trainer",
+        "peft",
+        "targets",
+        "saved",
+        "trainable",
+        "total",
+        "matters",
+        "findings",
+    ),
     "serving",
 }
 
@@ -187,6 +215,6 @@ def test_the_page_has_every_code_of_a_note() -> None:
     page = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
     paragraph = page.partition("Codes of a plan's notes: ")[2].partition("\n\n")[0]
     declared = {value.code for value in vars(notes).values() if isinstance(value, Reason)}
-    assert len(declared) == 16
+    assert len(declared) == 18
     # The last one is PEFT's own.
     assert set(re.findall(r"`([a-z-]+)`", paragraph)) == declared | {"task-type"}

@@ -245,7 +245,7 @@ def test_flattened_queries_are_named_and_counted(tmp_path: Path, capsys: pytest.
     assert len(flat.weights) == len(whole.weights) - 2
     assert {module.kind for module in flat.modules if module.name.endswith("q_proj")} == {"other"}
     made = plan(flat, "qv")
-    assert str(made.notes[0]).startswith("No rule selects 2 tensors that the map does not explain")
+    assert str(made.notes[0]).startswith("2 tensors of the checkpoint are unexplained")
     with fails("selects nothing", "2 tensors are unexplained"):
         plan(flat, "attention.q")
     for by in ("role", "layer", "module"):

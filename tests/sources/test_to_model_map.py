@@ -257,10 +257,13 @@ def test_unexplained_tensors_are_exit_code_1(tmp_path: Path, capsys: pytest.Capt
     folder = written(tmp_path / "odd", llama() | sinks)
     assert main(["inspect", str(folder)]) == 1
     said = capsys.readouterr()
-    assert "- Unexplained tensors: model.layers.{0-1}.self_attn.sinks" in said.out
-    assert said.err == "2 tensors of the checkpoint are unexplained\n"
+    first = "✗ error (unexplained): 2 tensors of the checkpoint are unexplained: model.layers.{0-1}.self_attn.sinks. "
+    assert said.out.startswith(first)
+    assert said.err == ""
     assert main(["inspect", str(folder), "--json"]) == 1
-    model = json.loads(capsys.readouterr().out)["model"]
+    said = capsys.readouterr()
+    model = json.loads(said.out)["model"]
+    assert said.err.startswith("error (unexplained): 2 tensors of the checkpoint are unexplained")
     assert model["unexplained"] == list(sinks)
     assert (model["basis"], model["source"]) == ("code", "headers")
 

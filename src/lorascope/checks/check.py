@@ -11,6 +11,7 @@ from lorascope.checks.config_findings import (
     adapter_file_findings,
     by_severity,
     configuration_findings,
+    map_findings,
     trainer_findings,
 )
 from lorascope.checks.context import CheckContext
@@ -168,7 +169,7 @@ def _result(
 ) -> Check:
     if serving is not None:
         findings = [*findings, *report_unservable(serving, context.where)]
-    ordered = by_severity([*findings, *note_origins(context.where, notes)])
+    ordered = [*map_findings(context), *by_severity([*findings, *note_origins(context.where, notes)])]
     shortened = tuple(_first_of_each(ordered, context.where))
     return Check(context.model, context.where, config, context.resolution, shortened, trainer, peft, serving)
 

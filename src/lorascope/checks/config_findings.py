@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.registry import ADAPTER_FILES, CONFIGURATION, COVERAGE, REACH, RELEASES, apply_rules
+from lorascope.checks.registry import ADAPTER_FILES, CONFIGURATION, COVERAGE, MAP, REACH, RELEASES, apply_rules
 from lorascope.checks.rules.refusals import REFUSED, explain_refusal, report_unexplained
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import SEVERITIES, Finding
@@ -14,6 +14,11 @@ from lorascope.findings import SEVERITIES, Finding
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Findings without repetitions, errors first."""
     return sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def map_findings(context: CheckContext) -> Iterator[Finding]:
+    """The findings on the map itself, before all others."""
+    return apply_rules(MAP, context)
 
 
 def configuration_findings(context: CheckContext) -> Iterator[Finding]:

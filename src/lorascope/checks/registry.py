@@ -14,6 +14,7 @@ from lorascope.checks.rules import (
     exclusions,
     layers,
     map_doubts,
+    map_gaps,
     modules_to_save,
     moe_rewrite,
     options,
@@ -33,6 +34,8 @@ from lorascope.checks.rules import (
 )
 from lorascope.findings import Finding
 
+# What the map does not show: first of all, because every other finding rests on the map.
+MAP = (map_gaps,)
 # What PEFT does with a configuration: first what decides whether anything is adapted, last what is merely copied.
 CONFIGURATION = (
     unmatched,
@@ -57,7 +60,7 @@ ADAPTER_FILES = (base_model, tensors)
 # What is adapted, whoever adapts it.
 REACH = (reach, ties, map_doubts)
 COVERAGE = (coverage,)
-_EVERY_KIND = (refusals, trainer_files, *CONFIGURATION, *RELEASES, *ADAPTER_FILES, origins, servers)
+_EVERY_KIND = (*MAP, refusals, trainer_files, *CONFIGURATION, *RELEASES, *ADAPTER_FILES, origins, servers)
 
 
 def apply_rules(kinds: tuple[ModuleType, ...], context: CheckContext) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ class Check:
         subject: What was checked, as messages call it.
         config: What PEFT is given; None where a trainer does not use PEFT.
         resolution: The adapted weights, and what they cost.
-        findings: The findings, errors first.
+        findings: The findings: gaps of the map first, then errors, warnings and notes.
         trainer: The trainer whose configuration it is, with its release; empty for PEFT itself.
         peft: The release of PEFT whose rules were applied; empty where a trainer does not use PEFT.
         serving: What a server does with it, if one was given.

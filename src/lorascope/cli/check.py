@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from lorascope.cli.gaps import report_gaps
 from lorascope.cli.options import SERVE, SOURCE, add_source, model_of, number_or_text
 from lorascope.cli.output import print_json, print_text
 
@@ -66,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
         )
         for words in inputs
     ]
+    report_gaps(model, shown=not options.json)  # a finding of every check too
     if options.json:
         from lorascope.reports.json import check_json
 

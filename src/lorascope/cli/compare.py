@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from lorascope.cli.gaps import report_gaps
 from lorascope.cli.options import RANK, SOURCE, add_source, add_training, model_of, number_or_text, training_of
 from lorascope.cli.output import print_json, print_text
 
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     options.memory = True  # always shown
     comparison = compare(model_of(options), *options.recipes, training=training_of(options), rank=options.rank)
+    code = report_gaps(comparison.model, shown=not options.json)
     if options.json:
         print_json(comparison_json(comparison))
     else:
@@ -47,4 +49,4 @@ def run(options: argparse.Namespace) -> int:
 
             named = [candidate.name for candidate in comparison.candidates if candidate.name in RECIPES]
             print_text("\n".join(["", *(recipe_evidence_text(evidence_of_recipe(name)) for name in named)]))
-    return 1 if any(candidate.plan is None for candidate in comparison.candidates) else 0
+    return 1 if any(candidate.plan is None for candidate in comparison.candidates) else code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from lorascope.cli.gaps import report_gaps
 from lorascope.cli.options import add_force
 from lorascope.cli.output import print_text, remark
 from lorascope.errors import LorascopeError
@@ -40,9 +41,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.output_dir.strip():
         raise LorascopeError("--output-dir is empty", hint="Leave it out for lora-output, or name a folder.")
     plan = load_plan(options.plan)
+    code = report_gaps(plan.model, shown=False)
     text = export(plan, options.to, base=options.base, data=options.data, output=options.output_dir)
     if options.output is not None:
         remark(f"wrote {save_text(text, options.output, force=options.force)}")
     else:
         print_text(text, end="")
-    return 0
+    return code

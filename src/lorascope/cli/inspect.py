@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from lorascope.cli.gaps import report_gaps
 from lorascope.cli.options import SOURCE, add_force, add_source, model_of
 from lorascope.cli.output import print_json, print_text, remark
 from lorascope.errors import LorascopeError
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     present = sorted({weight.role.component for weight in model.weights})
     if options.component and options.component not in present:
         raise LorascopeError(f"no component {options.component!r} in this model", hint=f"It has {', '.join(present)}.")
+    code = report_gaps(model, shown=not options.json)
     if options.output is not None:
         from lorascope.plans.files import save_map
 
@@ -54,9 +56,7 @@ def run(options: argparse.Namespace) -> int:
         from lorascope.reports.model import map_text
 
         print_text(map_text(model, by=options.by, component=options.component))
-    if model.unexplained:
-        remark(f"{len(model.unexplained)} tensors of the checkpoint are unexplained")
-    return 1 if model.unexplained else 0
+    return code
 
 
 def _list_builtin_models(options: argparse.Namespace) -> int:

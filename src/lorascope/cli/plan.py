@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lorascope.cli.gaps import report_gaps
 from lorascope.cli.options import (
     RANK,
     SERVE,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lorascope.advice.types import Recommendation
     from lorascope.costs.budget import BudgetedPlan
     from lorascope.costs.training_run import Training
+    from lorascope.model.types import ModelMap
     from lorascope.plans.types import Plan
     from lorascope.servers.types import Serving
 
@@ -78,7 +80,9 @@ def run(options: argparse.Namespace) -> int:
         from lorascope.servers.check import serve
 
         serving = serve(plan.model, plan.config, plan.resolution, options.serve)
-    code = 1 if serving is not None and serving.answer == "no" else 0
+    code = report_gaps(plan.model, shown=not options.json)
+    if serving is not None and serving.answer == "no":
+        code = 1
     if options.prove and not _proved(plan, options):
         code = 1
     if options.output is not None:
@@ -133,9 +137,16 @@ def _proved(plan: Plan, options: argparse.Namespace) -> bool:
     proof = prove(plan, rebuild(plan.model, options.source, trust_remote_code=options.trust_remote_code))
     for difference in proof.differences:
         remark(f"proof: {difference}")
-    verdict = "exactly the plan" if proof.exact else f"{len(proof.differences)} differences"
+    verdict = _agreement(plan.model) if proof.exact else f"{len(proof.differences)} differences"
     remark(f"proof: PEFT {proof.peft} adapts {proof.weights} modules, {proof.trainable:,} trainable: {verdict}")
     return proof.exact
+
+
+def _agreement(model: ModelMap) -> str:
+    """What a proof without differences shows: of a map with gaps, only that transformers' class agrees."""
+    if model.unexplained or model.missing:
+        return f"as the plan says, on the {model.architecture} that transformers builds"
+    return "exactly the plan"
 
 
 def _plan(options: argparse.Namespace) -> tuple[Plan, BudgetedPlan | None, Recommendation | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from lorascope.cli.gaps import report_gaps
 from lorascope.cli.options import SOURCE, add_source, model_of
 from lorascope.cli.output import print_json, print_text
 
@@ -31,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
     from lorascope.reports.advice import advice_json, advice_text
 
     advice = recommend(model_of(options), options.task)
+    code = report_gaps(advice.model, shown=not options.json)
     if options.json:
         print_json(advice_json(advice))
     else:
         print_text(advice_text(advice, explain=options.explain))
-    return 0
+    return code

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from lorascope.model.types import Role, Trace, Weight
 from lorascope.number_text import share_text
-from lorascope.peft_rules.diagnostics import Diagnostic, Reason
+from lorascope.peft_rules.diagnostics import Diagnostic, Reason, listed_names
 
 
 def label(weight: Weight) -> str:
-    """The weight's role; the component `text` goes without saying."""
-    return role_label(weight.role)
+    """The weight's role, with `?` for a guess; the component `text` goes without saying."""
+    return f"{role_label(weight.role)}{'?' if weight.guess else ''}"
 
 
 def role_label(role: Role | None) -> str:
@@ -57,11 +57,20 @@ def _no_dropout(note: Diagnostic) -> str:
 
 
 def _unexplained(note: Diagnostic) -> str:
-    count, more = note.values["count"], note.values["more"]
-    rest = f" and {more} more" if more else ""
+    count = note.values["count"]
+    nouns = "tensor of the checkpoint is" if count == 1 else "tensors of the checkpoint are"
     return (
-        f"No rule selects {count} tensor{'' if count == 1 else 's'} that the map does not explain: "
-        f"{', '.join(note.names)}{rest}."
+        f"{count:,} {nouns} unexplained: {listed_names(note.names)}. The model has weights that this map does not show: PEFT may adapt "
+        "more or fewer modules than stated here, and all sizes leave them out."
+    )
+
+
+def _missing_modules(note: Diagnostic) -> str:
+    count = note.values["count"]
+    nouns = f"part of {note.values['owner']} is" if count == 1 else f"parts of {note.values['owner']} are"
+    return (
+        f"{count:,} {nouns} not in the checkpoint: {listed_names(note.names)}. transformers adds them with random values: PEFT may adapt "
+        "more modules than stated here."
     )
 
 
@@ -118,6 +127,14 @@ def _quantized(note: Diagnostic) -> str:
     return f"{in_words(note.names)} ({number}) are stored as {note.values['quantization']}. {note.values['need']}"
 
 
+def _guessed_role(note: Diagnostic) -> str:
+    values, number = note.values, counted(note.values["count"], note.values["parameters"])
+    return (
+        f"{number} here {'has' if values['count'] == 1 else 'have'} a guessed role ({in_words(values['roles'])}), which no "
+        f"known name confirms: {listed_names(note.names)}. lorascope inspect … --trace may tell."
+    )
+
+
 def _traced_doubt(note: Diagnostic) -> str:
     values, trace = note.values, note.values["trace"]
     doubt = "Names and dataflow disagree" if trace.disagrees else "No forward pass confirms the role"
@@ -138,6 +155,7 @@ NO_DROPOUT = Reason("no-dropout", _no_dropout)
 # On what is adapted, the most consequential first.
 
 UNEXPLAINED = Reason("unexplained", _unexplained)
+MISSING_MODULES = Reason("missing-modules", _missing_modules)
 NOT_ADAPTABLE = Reason("not-adaptable", _not_adaptable)
 FUSED_PART = Reason("fused-part", _fused_part)
 LEFT_OUT = Reason("left-out", _left_out)
@@ -162,4 +180,5 @@ NAMES_ONLY = Reason(
     "uses these module names, or that PEFT adapts them. Try it on the loaded model first: get_peft_model raises where a "
     "name is wrong.",
 )
+GUESSED_ROLE = Reason("guessed-role", _guessed_role)
 TRACED_DOUBT = Reason("traced-doubt", _traced_doubt)

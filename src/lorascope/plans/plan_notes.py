@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # From this share of the trainable parameters on, routed experts are worth a note.
 DOMINANT_SHARE = 0.5
-_MOST_NAMED = 4
 
 
 def plan_notes(
@@ -32,7 +31,6 @@ def plan_notes(
     compiled: Compiled,
 ) -> Iterator[Diagnostic]:
     """The notes on a plan's parts, the most consequential first."""
-    yield from _unexplained(model)
     yield from _not_adaptable(unreachable)
     yield from _fused_parts(rules, targets)
     yield from (_left_out(model, targets, omission) for omission in left_out)
@@ -43,6 +41,7 @@ def plan_notes(
     yield from quantization_notes(model, (target.weight for target in targets))
     if model.basis == "names":
         yield notes.NAMES_ONLY.about(model_type=model.model_type)
+    yield from guess_notes(model, [target.weight for target in targets])
     yield from _traced(model, targets)
     yield from dict.fromkeys(compiled.refusals.values())
 
@@ -76,6 +75,14 @@ def quantization_notes(model: ModelMap, weights: Iterable[Weight]) -> Iterator[D
         yield notes.QUANTIZED.about(*_roles(group), **_numbers(model, group), quantization=quantization, need=need)
 
 
+def guess_notes(model: ModelMap, weights: Sequence[Weight]) -> Iterator[Diagnostic]:
+    """Which of the adapted weights have a guessed role."""
+    guesses = [weight for weight in weights if weight.guess]
+    if guesses:
+        names = fold(weight.name for weight in guesses)
+        yield notes.GUESSED_ROLE.about(*names, **_numbers(model, guesses), roles=_roles(guesses))
+
+
 def _numbers(model: ModelMap, weights: Sequence[Weight]) -> dict[str, Any]:
     """Numbers of all weights and of those reached as parameters."""
     return {"count": len(weights), "parameters": sum(as_parameter(model, weight) for weight in weights)}
@@ -83,13 +90,6 @@ def _numbers(model: ModelMap, weights: Sequence[Weight]) -> dict[str, Any]:
 
 def _roles(weights: Iterable[Weight]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label(weight) for weight in weights))
-
-
-def _unexplained(model: ModelMap) -> Iterator[Diagnostic]:
-    if model.unexplained:
-        names = fold(model.unexplained)
-        more = max(0, len(names) - _MOST_NAMED)
-        yield notes.UNEXPLAINED.about(*names[:_MOST_NAMED], count=len(model.unexplained), more=more)
 
 
 def _not_adaptable(unreachable: Sequence[tuple[Weight, Diagnostic]]) -> Iterator[Diagnostic]:

@@ -17,6 +17,7 @@ from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.plans.compiler import Compiled, compile_targets
+from lorascope.plans.map_gaps import gap_notes
 from lorascope.plans.notes import NO_DROPOUT
 from lorascope.plans.plan_notes import omissions, plan_notes
 from lorascope.plans.recipes import DEFAULT, RECIPES, recipe_rules
@@ -78,7 +79,7 @@ def assemble_plan(
         assignments: What is adapted, in the map's order.
         unreachable: What the rules select and PEFT cannot adapt.
         compiled: The configuration of the assignments.
-        notes: Notes on the rules and options, before those on the plan.
+        notes: Notes on the rules and options, after those on the map and before those on the plan.
     """
     adapted = {item.name: item for item in compiled.resolution.adapted}
     targets = tuple(
@@ -96,7 +97,7 @@ def assemble_plan(
         releases=compiled.releases,
         unreachable=unreachable,
         left_out=left_out,
-        notes=(*notes, *plan_notes(model, rules, targets, unreachable, left_out, compiled)),
+        notes=(*gap_notes(model), *notes, *plan_notes(model, rules, targets, unreachable, left_out, compiled)),
     )
 
 

@@ -155,7 +155,7 @@ def rebuild(model: ModelMap, source: str, *, trust_remote_code: bool = False) ->
         raise LorascopeError(
             f"transformers builds another {model.architecture} from it than the map's",
             where=source,
-            hint="Give the configuration itself, or inspect it again with this version of transformers.",
+            hint="Plan with --source config, which maps what transformers builds.",
         )
     return module
 

@@ -15,6 +15,7 @@ from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.arguments import require_kinds, require_map
+from lorascope.plans.map_gaps import gap_notes, is_incomplete
 from lorascope.plans.types import Plan
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ def verify(
             `adapter_config.json`), or such a configuration itself.
         peft: The version of PEFT whose rules to apply, 0.19 to 0.21.
 
+    Returns:
+        The adapted weights and their cost. Its first warnings are on the map: where that has gaps, PEFT may adapt other
+        modules too.
+
     Raises:
         LorascopeError: It cannot be read as a configuration, or uses something that the rules do not cover.
     """
@@ -73,6 +78,8 @@ def verify(
             where="adapter configuration",
             hint="Ask PEFT itself, with get_peft_model(…).print_trainable_parameters(), or leave the option out.",
         )
+    if is_incomplete(model):
+        resolution = dataclasses.replace(resolution, warnings=(*gap_notes(model), *resolution.warnings))
     return resolution
 
 

@@ -9,6 +9,7 @@ from lorascope.advice.evidence import Figure, Record
 from lorascope.advice.types import Alternative, Choice, Ground, RecipeEvidence, Recommendation
 from lorascope.foreign_text import one_line, shell_word, shown
 from lorascope.number_text import count_text, percent
+from lorascope.reports.findings import gaps_json, gaps_text
 from lorascope.reports.json import SCHEMA, plan_json
 from lorascope.reports.model import heading
 from lorascope.reports.tables import bullets, table
@@ -36,6 +37,7 @@ def advice_text(recommendation: Recommendation, explain: bool = False) -> str:
     task = recommendation.task
     trainable, total = recommendation.plan.resolution.trainable, recommendation.model.dimensions.parameters
     parts = [
+        *gaps_text(recommendation.model),
         heading(recommendation.model),
         f"task {task.name}: {task.purpose}",
         "",
@@ -73,7 +75,8 @@ def choices_text(recommendation: Recommendation) -> str:
 
 def advice_json(recommendation: Recommendation) -> Json:
     """`recommend --json`: the choices, their records, and the plan."""
-    return {"schema": SCHEMA, **choices_json(recommendation), "plan": plan_json(recommendation.plan)}
+    gaps = gaps_json(recommendation.model)
+    return {"schema": SCHEMA, "gaps": gaps, **choices_json(recommendation), "plan": plan_json(recommendation.plan)}
 
 
 def choices_json(recommendation: Recommendation) -> Json:

@@ -6,30 +6,33 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lorascope.checks.types import Check
-from lorascope.findings import SEVERITIES
+from lorascope.findings import SEVERITIES, Severity
 from lorascope.foreign_text import one_line, shown
 from lorascope.names import listed
 from lorascope.number_text import count_text, percent
 from lorascope.peft_rules.addresses import weight_of
 from lorascope.peft_rules.types import Adapted
+from lorascope.plans.map_gaps import GAP_CODES
 from lorascope.plans.notes import label
 from lorascope.plans.rules import covered_blocks
+from lorascope.reports.findings import SIGNS, findings_text, gaps_text
 from lorascope.reports.model import heading
-from lorascope.reports.tables import bullets, table, wrapped
+from lorascope.reports.tables import bullets, table
 from lorascope.servers.types import Serving
 
 # Names of one row; more of them are counted.
 _MOST_NAMED = 6
-_SIGNS = {"error": "✗", "warning": "!", "note": "·"}
 
 
 def check_text(check: Check) -> str:
-    """A check: what is adapted by role, its share, the findings, the server."""
+    """A check: gaps of the map, what is adapted by role, its share, the findings, the server."""
     resolution, parameters = check.resolution, check.model.dimensions.parameters
     rules = check.trainer or f"PEFT {check.peft}"
     if check.trainer and check.peft:
         rules = f"{check.trainer}, PEFT {check.peft}"
-    parts = [heading(check.model), f"checked: {one_line(check.subject)} (by the rules of {rules})", _verdict(check), ""]
+    findings = [finding for finding in check.findings if finding.code not in GAP_CODES]
+    parts = [*gaps_text(check.model), heading(check.model)]
+    parts += [f"checked: {one_line(check.subject)} (by the rules of {rules})", _verdict(check), ""]
     if resolution.adapted:
         parts += [_adapted(check), ""]
     share = percent(resolution.trainable, parameters)
@@ -37,8 +40,8 @@ def check_text(check: Check) -> str:
     if resolution.saved:
         parts.append(f"trained in full: {one_line(listed(resolution.saved, _MOST_NAMED))}")
     parts += _coverage(check)
-    if check.findings:
-        parts += ["", *_findings(check)]
+    if findings:
+        parts += ["", *findings_text(findings, check.subject)]
     if check.serving is not None:
         parts += ["", serving_text(check.serving)]
     return shown("\n".join(parts))
@@ -58,19 +61,9 @@ def _verdict(check: Check) -> str:
     """How many findings there are of each severity: `✗ 1 error, 2 warnings`."""
     counts = Counter(finding.severity for finding in check.findings)
     parts = [f"{counts[word]} {word}{'s' if counts[word] > 1 else ''}" for word in SEVERITIES if counts[word]]
-    worst = next((word for word in SEVERITIES if counts[word]), "note")
-    sign = "✓" if worst == "note" else _SIGNS[worst]
+    worst: Severity = next((word for word in SEVERITIES if counts[word]), "note")
+    sign = "✓" if worst == "note" else SIGNS[worst]
     return f"{sign} {', '.join(parts) or 'nothing to report'}"
-
-
-def _findings(check: Check) -> Iterator[str]:
-    """Each finding under its sign, and its fix on a line of its own."""
-    for finding in check.findings:
-        where = "" if finding.where == check.subject else f"{finding.where}: "
-        text = f"{finding.severity} ({finding.code}): {where}{finding.message}"
-        yield wrapped(text, f"{_SIGNS[finding.severity]} ", "  ")
-        if finding.fix:
-            yield wrapped(finding.fix, "  → ", "    ")
 
 
 def _adapted(check: Check) -> str:

@@ -11,6 +11,8 @@ from lorascope.costs.memory import Memory
 from lorascope.costs.training_run import Training
 from lorascope.foreign_text import one_line, shell_word, shown
 from lorascope.number_text import bytes_column, bytes_text, count_text, percent, share_text
+from lorascope.plans.map_gaps import GAP_CODES
+from lorascope.reports.findings import gaps_json, gaps_text
 from lorascope.reports.json import SCHEMA, model_json, notes_json
 from lorascope.reports.model import dimensions_text, heading
 from lorascope.reports.plan import plan_text
@@ -20,7 +22,7 @@ Json = dict[str, Any]
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """One row per recipe, then refusals and shared notes."""
+    """Gaps of the map, one row per recipe, then refusals and shared notes."""
     planned = [candidate for candidate in comparison.candidates if candidate.plan is not None]
     blocks = list(dict.fromkeys(name for candidate in planned for name, _ in candidate.coverage))
     file_unit, files = bytes_column(candidate.file_size for candidate in planned)
@@ -29,6 +31,7 @@ def comparison_text(comparison: Comparison) -> str:
     sizes = {candidate.name: row for candidate, *row in zip(planned, files, memories, strict=True)}
     rows = [_row(candidate, comparison, sizes.get(candidate.name, ()), blocks) for candidate in comparison.candidates]
     parts = [
+        *gaps_text(comparison.model),
         heading(comparison.model),
         dimensions_text(comparison.model.dimensions),
         training_text(comparison.training),
@@ -44,7 +47,7 @@ def _comparison_notes(comparison: Comparison, planned: list[Candidate]) -> Itera
     yield from (f"{item.name}: {item.refusal}" for item in comparison.candidates if item.plan is None)
     notes = [[*(item.plan.notes if item.plan else ()), *(item.memory.notes if item.memory else ())] for item in planned]
     shared = [note for note in notes[0] if all(note in others for others in notes)]
-    yield from map(str, shared)
+    yield from (str(note) for note in shared if note.code not in GAP_CODES)
     if any(note not in shared for own in notes for note in own):
         yield f"Details for one recipe: lorascope plan {shell_word(comparison.model.model)} RECIPE --memory"
     yield "attention, ffn, mixer: the adapted share of their parameters."
@@ -108,6 +111,7 @@ def comparison_json(comparison: Comparison) -> Json:
     """`compare --json`: every candidate, with `null` where there is no plan."""
     return {
         "schema": SCHEMA,
+        "gaps": gaps_json(comparison.model),
         "model": model_json(comparison.model),
         "training": training_json(comparison.training),
         "candidates": [

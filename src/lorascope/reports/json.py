@@ -10,7 +10,6 @@ from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.types import Check
-from lorascope.findings import Finding
 from lorascope.model.types import ModelMap, Role, Trace, Weight
 from lorascope.names import fold
 from lorascope.peft_rules.diagnostics import Diagnostic
@@ -18,6 +17,7 @@ from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.reach import Reach, weight_reaches
 from lorascope.peft_rules.types import Adapted
 from lorascope.plans.types import LeftOut, Plan
+from lorascope.reports.findings import finding_json, gaps_json
 from lorascope.servers.types import Serving
 
 Json = dict[str, Any]
@@ -32,6 +32,7 @@ def map_json(model: ModelMap) -> Json:
     reaches = weight_reaches(model)
     return {
         "schema": SCHEMA,
+        "gaps": gaps_json(model),
         "model": model_json(model),
         "weights": [
             {**_weight(model, weight, reaches[weight.name]), "trace": _trace(traces.get(weight.name))}
@@ -44,6 +45,7 @@ def plan_json(plan: Plan) -> Json:
     """`plan --json`: targets, totals, what is left out, PEFT's arguments."""
     return {
         "schema": SCHEMA,
+        "gaps": gaps_json(plan.model),
         "model": model_json(plan.model),
         "rules": [str(rule) for rule in plan.rules],
         "targets": [_target(target.adapted, target.weight.name) for target in plan.targets],
@@ -61,6 +63,7 @@ def check_json(check: Check) -> Json:
     """`check --json`: what is adapted, its cost, the findings."""
     return {
         "schema": SCHEMA,
+        "gaps": gaps_json(check.model),
         "model": model_json(check.model),
         "subject": check.subject,
         "trainer": check.trainer or None,
@@ -70,13 +73,9 @@ def check_json(check: Check) -> Json:
         "trainable": check.resolution.trainable,
         "total": check.model.dimensions.parameters,
         "matters": check.matters,
-        "findings": [_finding(finding) for finding in check.findings],
+        "findings": [finding_json(finding) for finding in check.findings],
         "serving": serving_json(check.serving) if check.serving else None,
     }
-
-
-def _finding(finding: Finding) -> Json:
-    return {key: getattr(finding, key) for key in ("code", "severity", "where", "message", "fix")}
 
 
 def serving_json(serving: Serving) -> Json:
@@ -103,6 +102,7 @@ def model_json(model: ModelMap) -> Json:
         "commit": model.versions.get("commit"),
         "basis": model.basis,
         "unexplained": list(model.unexplained),
+        "missing": list(model.missing),
         "notes": list(model.notes),
     }
 
@@ -115,6 +115,7 @@ def _weight(model: ModelMap, weight: Weight, reach: Reach) -> Json:
         "name": weight.name,
         "kind": weight.kind,
         **_role(weight.role),
+        "guess": weight.guess,
         "layer": weight.layer,
         "in_features": in_features,
         "out_features": out_features,

@@ -12,18 +12,19 @@ from lorascope.number_text import count_text, percent
 from lorascope.peft_rules.reach import Reach, weight_reaches
 from lorascope.plans.notes import label
 from lorascope.plans.plan_notes import quantization_notes
+from lorascope.reports.findings import gaps_text
 from lorascope.reports.tables import bullets, table
 from lorascope.reports.traces import traces_text
 
 Item = TypeVar("Item")
 
 BY = ("role", "layer", "module")
-# A checkpoint of another layout than expected could leave thousands of tensors unexplained.
+# A model of unknown names could leave thousands of roles to guess.
 _MOST_NAMES = 20
 
 
 def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
-    """The model's dimensions and its weights.
+    """Gaps of the map, the model's dimensions, and its weights.
 
     Args:
         model: The map.
@@ -32,7 +33,7 @@ def map_text(model: ModelMap, *, by: str = "role", component: str = "") -> str:
     """
     weights = [weight for weight in model.weights if component in ("", weight.role.component)]
     reaches = weight_reaches(model)
-    parts = [heading(model), dimensions_text(model.dimensions), ""]
+    parts = [*gaps_text(model), heading(model), dimensions_text(model.dimensions), ""]
     if by == "layer":
         parts.append(_by_layer(model, weights))
     elif by == "module":
@@ -56,11 +57,26 @@ def _notes(model: ModelMap, weights: Sequence[Weight], reaches: Mapping[str, Rea
                 blocked.setdefault(reason, []).append(weight.name)
         yield [f"{', '.join(fold(names))}: {reason}" for reason, names in blocked.items()]
     yield list(map(str, quantization_notes(model, (weight for weight in weights if weight.role.block != "other"))))
-    if guesses := fold(weight.name for weight in weights if weight.guess):
-        yield [f"Unknown role, listed as other: {', '.join(guesses)}"]
+    yield list(_guesses(weights))
     yield list(model.notes)
-    if model.unexplained:
-        yield [f"Unexplained tensors: {listed(model.unexplained, _MOST_NAMES)}"]
+
+
+def _guesses(weights: Sequence[Weight]) -> Iterator[str]:
+    """How many weights have no known role, and which."""
+    guesses = [weight for weight in weights if weight.guess]
+    unknown = [weight.name for weight in guesses if weight.role.block == "other"]
+    if unknown:
+        of = f"{len(unknown):,} of {len(weights):,} weights"
+        yield f"Unknown role, listed as other?: {of}: {listed(unknown, _MOST_NAMES)}"
+    for name, group in _by_label(weight for weight in guesses if weight.role.block != "other").items():
+        yield f"Guessed role, listed as {name}: {len(group):,} of {len(weights):,} weights: {listed(group, _MOST_NAMES)}"
+
+
+def _by_label(weights: Iterable[Weight]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for weight in weights:
+        groups.setdefault(label(weight), []).append(weight.name)
+    return groups
 
 
 def dimensions_text(dimensions: Dimensions) -> str:
@@ -88,7 +104,7 @@ def heading(model: ModelMap) -> str:
 def _by_role(model: ModelMap, weights: Sequence[Weight], reaches: Mapping[str, Reach]) -> str:
     rows = []
     stored = _stored_head(model)
-    for group in _grouped(weights, lambda weight: (str(weight.role), weight.kind, weight.shape, weight.quantization)):
+    for group in _grouped(weights, lambda weight: (label(weight), weight.kind, weight.shape, weight.quantization)):
         first = group[0]
         share = percent(sum(weight.size for weight in group), model.dimensions.parameters)
         names = ", ".join(fold(weight.name for weight in group))

@@ -9,20 +9,24 @@ from lorascope.names import fold
 from lorascope.number_text import count_text, percent
 from lorascope.peft_rules.lora_config import peft_arguments
 from lorascope.peft_rules.releases import SUPPORTED_PEFT
+from lorascope.plans.map_gaps import GAP_CODES, is_incomplete
 from lorascope.plans.notes import counted, label
 from lorascope.plans.types import Plan, Target
+from lorascope.reports.findings import gaps_text
 from lorascope.reports.model import heading
 from lorascope.reports.tables import bullets, table
 
 
 def plan_text(plan: Plan) -> str:
-    """Targets by role, totals, notes, and the configuration."""
+    """Gaps of the map, targets by role, totals, notes, and the configuration."""
     trainable, parameters = plan.resolution.trainable, plan.model.dimensions.parameters
-    parts = [heading(plan.model), f"rules: {one_line('  '.join(map(str, plan.rules)))}", _settings(plan), ""]
+    notes = [note for note in plan.notes if note.code not in GAP_CODES]
+    parts = [*gaps_text(plan.model), heading(plan.model)]
+    parts += [f"rules: {one_line('  '.join(map(str, plan.rules)))}", _settings(plan), ""]
     parts += [_targets(plan), ""]
     parts.append(f"{trainable:,} trainable parameters, {percent(trainable, parameters)} of {count_text(parameters)}")
-    if plan.notes:
-        parts += ["", bullets(map(str, plan.notes))]
+    if notes:
+        parts += ["", bullets(map(str, notes))]
     parts += ["", "adapter configuration:"]
     parts += [f"  {key} = {value!r}" for key, value in peft_arguments(plan.config).items()]
     parts += ["", _verdict(plan)]
@@ -59,8 +63,19 @@ def _targets(plan: Plan) -> str:
 
 
 def _verdict(plan: Plan) -> str:
-    """The releases that adapt exactly the plan."""
+    """The releases that adapt exactly the plan, or why nobody can say so."""
     targets = counted(len(plan.targets), sum(target.as_parameter for target in plan.targets))
+    rules = f"the rules of PEFT {_span(plan.releases)}"
+    if is_incomplete(plan.model):
+        return (
+            f"Not verified: the map does not show the whole model. By {rules} this adapts these {targets}; what it does to "
+            "the rest is unknown."
+        )
+    if plan.model.basis == "names":
+        return (
+            f"Not verified: this model is known by the names in its checkpoint alone. By {rules} this adapts these "
+            f"{targets}, if the model's code uses the same names and layers."
+        )
     return f"Verified for PEFT {_span(plan.releases)}: adapts exactly these {targets} (--prove runs PEFT itself)."
 
 

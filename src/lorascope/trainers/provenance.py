@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lorascope.foreign_text import is_class_name, is_release
 from lorascope.model.types import ModelMap
+from lorascope.plans.map_gaps import map_gaps
 from lorascope.plans.types import Plan
 
 YOUR_MODEL = "Your model: a Hub id or a folder."
@@ -22,7 +23,12 @@ def file_heading(plan: Plan, purpose: str, remark: str = "", *, own_names: str =
     """
     size = f"{plan.resolution.trainable:,} trainable parameters in {len(plan.targets)} weights."
     whose = f"{own_names}'s own, for" if own_names else "those of"
-    return [purpose, size, f"Module names are {whose} {_origin(plan.model)}. {remark}".rstrip()]
+    return [*gap_comments(plan), purpose, size, f"Module names are {whose} {_origin(plan.model)}. {remark}".rstrip()]
+
+
+def gap_comments(plan: Plan) -> list[str]:
+    """A comment line for each gap of the plan's map, above all others."""
+    return [f"{gap.severity.upper()}: {gap.message}" for gap in map_gaps(plan.model)]
 
 
 def _origin(model: ModelMap) -> str:

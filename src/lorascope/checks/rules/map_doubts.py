@@ -1,4 +1,4 @@
-"""Limits of the map: quantization, names alone, traces that disagree."""
+"""Limits of the map: quantization, names alone, guesses, traces that disagree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 from lorascope.model.types import Weight
 from lorascope.plans.notes import describe_trace
-from lorascope.plans.plan_notes import quantization_notes
+from lorascope.plans.plan_notes import guess_notes, quantization_notes
 
 QUANTIZED = FindingRule(
     "quantized", "note", "the stored weights need a library", "PEFT adapts them only if it is installed."
@@ -26,6 +26,14 @@ TRACED_DOUBT = FindingRule(
     "note",
     "no forward pass confirms what an adapted weight does",
     "Its name and the dataflow disagree, or no call came to it.",
+)
+
+
+GUESSED_ROLE = FindingRule(
+    "guessed-role",
+    "note",
+    "what an adapted weight does is a guess",
+    "No known name confirms its role, and the shares of blocks rest on it.",
 )
 
 
@@ -47,6 +55,15 @@ def find_unknown_code(context: CheckContext) -> Iterator[Finding]:
         )
         fix = "Try the configuration on the loaded model: get_peft_model raises if a name is wrong."
         yield NAMES_ONLY.finding(model.source, message, fix)
+
+
+@finds(GUESSED_ROLE)
+def find_guessed_roles(context: CheckContext) -> Iterator[Finding]:
+    """Adapted weights whose roles are guesses."""
+    guesses = [weight for weight in context.adapted_weights if weight.guess]
+    for note in guess_notes(context.model, guesses):
+        fix = "Look at the modeling code before you rely on the role, or see what lorascope inspect --trace finds."
+        yield GUESSED_ROLE.finding(places(guesses), note, fix)
 
 
 @finds(TRACED_DOUBT)

@@ -9,6 +9,7 @@ from lorascope.checks.phrases import joined
 from lorascope.checks.rule import FindingRule
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding
+from lorascope.plans.map_gaps import GAP_CODES
 
 REFUSED = FindingRule(
     "refused",
@@ -21,6 +22,8 @@ REFUSED = FindingRule(
 # the layers or the exclusions, where a name that is not the model's own is dropped with others, and where the rewrite
 # changed what is adapted.
 _ONLY_WHERE_IT_MATTERS = frozenset({"layers-dropped", "layers-ignored", "moe-rewrite"})
+# What the check says first, before it looks at the configuration.
+_OF_THE_MAP = frozenset(GAP_CODES)
 # Codes of the rules that findings have under more special ones.
 _MORE_SPECIAL = {"no-match": ("regex-in-list", "string-not-list"), "pattern-unmatched": ("pattern-prefix",)}
 
@@ -43,7 +46,7 @@ def report_unexplained(context: CheckContext, findings: Iterable[Finding]) -> It
     """What PEFT does silently and no other finding covers."""
     codes = {finding.code for finding in findings}
     for warning in context.resolution.warnings:
-        if warning.code in _ONLY_WHERE_IT_MATTERS:
+        if warning.code in _ONLY_WHERE_IT_MATTERS | _OF_THE_MAP:
             continue
         if not codes & {warning.code, *_MORE_SPECIAL.get(warning.code, ())}:
             fix = f"Write what you mean, or generate it: {planning_command(context.model)}"

@@ -16,7 +16,7 @@ from lorascope.plans.verify import adapter_config
 from lorascope.sources.files.json_text import parse_json
 from lorascope.trainers.number_limits import number_faults
 from lorascope.trainers.protocol import PLACEHOLDER, Job, Outcome, TrainerConfig, require_no_faults
-from lorascope.trainers.provenance import YOUR_MODEL
+from lorascope.trainers.provenance import YOUR_MODEL, gap_comments
 from lorascope.trainers.python_lines import Name, PythonLines, is_python_name
 from lorascope.trainers.python_text import call_arguments, read_script
 
@@ -52,6 +52,8 @@ def write_peft_python(plan: Plan, job: Job) -> str:
             hint="Export to peft, and load the model in code of your own.",
         )
     script = PythonLines()
+    for gap in gap_comments(plan):
+        script.comment(gap)
     script.code("import peft\nimport transformers\n")
     if not job.base:
         script.comment(YOUR_MODEL)
