@@ -17,6 +17,7 @@ from lorascope.sources.files.json_files import read_object
 from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.source_kinds import is_hub_id, names_builtin_model
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
+from lorascope.sources.transformers.model_classes import configuration_type
 
 # The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
 _MOST_LAYERS = 2_000
@@ -97,7 +98,7 @@ def _hub_config(name: str, revision: str | None, trust_remote_code: bool) -> Any
 def _config_data(files: Files, where: str) -> Mapping[str, Any]:
     """The checked configuration of a folder or repository."""
     data = read_object(files, "config.json", MOST_CONFIG_BYTES, _HINT, where=where, most_values=MOST_VALUES)
-    return checked_config(data, where)
+    return checked_config(data, where, typed=not data.get("architectures"))
 
 
 def checked_config(data: object, where: str, *, typed: bool = True) -> Mapping[str, Any]:
@@ -154,37 +155,48 @@ def _native_config(config: Mapping[str, Any], where: str, hint: str) -> Any:
         raise LorascopeError(*error.faults, where=where, hint=error.hint) from error
     except Exception as error:  # what a configuration class can raise has no common base
         raise LorascopeError(
-            f"the configuration cannot be read: {error_text(error)}", where=where, hint=_offline_hint(error) or hint
+            f"the configuration cannot be read: {error_text(error)}",
+            where=where,
+            hint=_offline_hint(error) or _code_hint(config) or hint,
         ) from error
 
 
+def _code_hint(config: Mapping[str, Any]) -> str:
+    """The hint for a configuration that transformers' own class may not be meant to read."""
+    if not config.get("auto_map"):
+        return ""
+    return "It comes with code of its own (auto_map). Read that; if you trust it, pass --trust-remote-code."
+
+
 def _native_type(config: Mapping[str, Any], where: str) -> str:
-    """The model type, if the installed transformers knows it.
+    """The model type, if the installed transformers knows it; without one, that of the class it names.
 
     Raises:
-        LorascopeError: It has none.
+        LorascopeError: It knows neither.
     """
     transformers = transformers_library()
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
-    model_type = str(config["model_type"])
-    if model_type not in known and config.get("auto_map"):
+    model_type = str(config.get("model_type") or "")
+    if model_type in known:
+        # As AutoConfig.from_pretrained does: its Mistral has no layers of different kinds.
+        ministral = model_type == "mistral" and "layer_types" in config and "ministral" in known
+        return "ministral" if ministral else model_type
+    named = next(iter(config.get("architectures") or ()), "")
+    own_type = configuration_type(named)
+    if not model_type and own_type in known:
+        return own_type
+    what = f'model_type "{model_type}"' if model_type else f"{named or 'a model'} without a model_type"
+    if config.get("auto_map"):
         raise LorascopeError(
-            f'model_type "{model_type}" needs code that comes with the model (auto_map), which is not run',
+            f"{what} needs code that comes with the model (auto_map), which is not run",
             where=where,
             hint="Read that code; if you trust it, pass --trust-remote-code.",
         )
-    if model_type not in known:
-        raise LorascopeError(
-            f'model_type "{model_type}" is none that transformers {transformers.__version__} knows',
-            where=where,
-            hint=" ".join(
-                word for word in (did_you_mean(model_type, known), "A newer transformers may know it.") if word
-            ),
-        )
-    # As AutoConfig.from_pretrained does: its Mistral has no layers of different kinds.
-    if model_type == "mistral" and "layer_types" in config and "ministral" in known:
-        return "ministral"
-    return model_type
+    fault = f"{what} is none that transformers {transformers.__version__} knows"
+    hints = [did_you_mean(model_type, known) if model_type else "", "A newer transformers may know it."]
+    if own_type in known:
+        hints = [f'Its class {named} has model_type "{own_type}" in transformers: if it is one of these, write that.']
+    raise LorascopeError(fault, where=where, hint=" ".join(filter(None, hints)))
 
 
 def _count_faults(data: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from lorascope.sources.dimensions import read_dimensions
 from lorascope.sources.modules.computed_weights import computed_shapes, traits_of
 from lorascope.sources.modules.module_tree import ModuleTree, module_tree, modules_in
 from lorascope.sources.modules.python_objects import attribute, is_config, name_of_class
+from lorascope.sources.transformers.model_classes import chosen_class, class_note, head_of, listed_heads
 
 if TYPE_CHECKING:
     import torch
@@ -27,14 +28,6 @@ _ABSENT = object()
 
 # Of what modeling code says of a configuration, which may repeat all of it.
 _LONGEST_LINE = 400
-# transformers' mapping of each head. A class that several list has the first of them.
-HEAD_MAPPINGS: dict[Head, str] = {
-    "image-text-to-text": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
-    "seq2seq-lm": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-    "masked-lm": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
-    "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-    "sequence-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-}
 
 
 def build(config: Any, *, architecture: str = "", trust_remote_code: bool = False) -> torch.nn.Module:
@@ -99,34 +92,17 @@ def build_for_head(config: Any, head: Head | None, *, trust_remote_code: bool = 
 
     Args:
         config: A `PretrainedConfig`.
-        head: The head; without it the class that `config.architectures` names, or else the preferred head that
-            transformers has for the model type.
+        head: The head; without it the class that `config.architectures` names or stands for (`chosen_class`), or else the
+            preferred head that transformers has for the model type, or its model without a head.
         trust_remote_code: Build it from code that comes with the configuration, through the Auto classes.
 
     Raises:
         LorascopeError: As `build`; or the model type has no such head.
     """
-    from transformers.models.auto import modeling_auto
-
-    listed: dict[Head, str] = {}
-    for candidate, mapping in HEAD_MAPPINGS.items():
-        names = getattr(modeling_auto, mapping).get(config.model_type)
-        if names:
-            listed[candidate] = names[0] if isinstance(names, list | tuple) else names
-    if trust_remote_code and getattr(config, "auto_map", None) and not listed:
+    if trust_remote_code and getattr(config, "auto_map", None) and not listed_heads(config.model_type):
         return _build_remote(config), head or "unknown"
-    named = next(iter(getattr(config, "architectures", None) or ()), "")
-    if head is None and named:
-        known = next((candidate for candidate, architecture in listed.items() if architecture == named), None)
-        return build(config, architecture=named, trust_remote_code=trust_remote_code), known or head_of(named)
-    chosen = head or next(iter(listed), None)
-    if chosen is None or chosen not in listed:
-        has = ", ".join(listed) or "none that lorascope knows"
-        raise LorascopeError(
-            f'model type "{config.model_type}" has no head {chosen or ""}; its heads are: {has}',
-            hint="Choose one of them with --head.",
-        )
-    return build(config, architecture=listed[chosen], trust_remote_code=trust_remote_code), chosen
+    architecture, found = chosen_class(config, head)
+    return build(config, architecture=architecture, trust_remote_code=trust_remote_code), found
 
 
 def _build_remote(config: Any) -> torch.nn.Module:
@@ -180,6 +156,7 @@ def map_module(
     weights = classify(modules, model_type=model_type)
     embeddings = embedding_names(module)
     text = _text_config(config)
+    note = class_note(config, architecture) if source == "config" else ""
     return ModelMap(
         model=model or model_type or architecture,
         model_type=model_type,
@@ -197,7 +174,7 @@ def map_module(
         output_embeddings=embeddings.output,
         prepares_generation=attribute(module, "prepare_inputs_for_generation", _ABSENT) is not _ABSENT,
         refusal=embeddings.refusal,
-        notes=(*tree.notes, *shape_notes(odd, modules)),
+        notes=(*filter(None, (note,)), *tree.notes, *shape_notes(odd, modules)),
     )
 
 
@@ -209,17 +186,6 @@ def _text_config(config: Any) -> Any:
         return config.get_text_config()
     except Exception:  # several text configurations, or a foreign class
         return config
-
-
-def head_of(architecture: str) -> Head:
-    """The head of a model class by transformers' mappings, or `unknown`."""
-    from transformers.models.auto import modeling_auto
-
-    for head, mapping in HEAD_MAPPINGS.items():
-        for names in getattr(modeling_auto, mapping).values():
-            if architecture == names or (isinstance(names, list | tuple) and architecture in names):
-                return head
-    return "unknown"
 
 
 def _modules(tree: ModuleTree) -> Iterator[Module]:
