@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
@@ -50,6 +50,11 @@ _WIDEST = 64
 _LARGEST = 2**60
 
 
+# Where a configuration may keep the language model's: the more specific keys first, then any other.
+_LANGUAGE_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
+_MOST_PARTS = 64
+
+
 def read_dimensions(get: Callable[[str], Any], weights: Sequence[Weight], parameters: int) -> Dimensions:
     """The dimensions of a model.
 
@@ -62,6 +67,8 @@ def read_dimensions(get: Callable[[str], Any], weights: Sequence[Weight], parame
         dimension: next(iter(_stated(get, dimension).values()), None) for dimension in NAMES
     }
     values["intermediate_size"] = values["intermediate_size"] or intermediate_size(weights)
+    if weights and not _has_experts(weights):  # many classes have a default, and `top_k` is a setting of generation too
+        values |= {"experts": None, "active_experts": None}
     return Dimensions(**values, parameters=parameters)
 
 
@@ -77,31 +84,74 @@ def checked_dimensions(
 ) -> tuple[Dimensions, list[str]]:
     """Dimensions of a checkpoint, corrected where its tensors contradict them.
 
+    A default of the configuration's class counts only as far as the tensors bear it out.
+
     Args:
         get: As for `read_dimensions`.
-        stated: The names that the configuration itself has; `get` may know defaults for others.
+        stated: The configuration itself, or the names that it has; `get` may know defaults for others.
         weights: The checkpoint's weights.
         modules: Its modules.
         parameters: As for `read_dimensions`.
         where: What the configuration is called: `config.json`, `the metadata`.
         complete: Nothing is known to be missing; else some of the layers may be.
     """
+    evidence = _TensorEvidence(weights, modules, complete)
+    part = _language_part(get, stated, evidence)
+    if part is not None:
+        get, stated = part.get, part
     read = read_dimensions(get, weights, parameters)
     dimensions = {field.name: getattr(read, field.name) for field in dataclasses.fields(read)}
-    evidence = _TensorEvidence(weights, modules, complete)
     notes = []
+    doubted = False  # a default is wrong, and the figures that are meant stand elsewhere
     for dimension in NAMES:
         stated_values = _stated(get, dimension)
-        if not stated_values or any(evidence.agrees(dimension, value) for value in stated_values.values()):
+        if not stated_values or (dimensions[dimension] is None and dimension in ("experts", "active_experts")):
             continue
         name, value = next(iter(stated_values.items()))
+        default = not _is_said(stated, name, value)
+        if default and doubted and dimension in ("attention_heads", "key_value_heads"):
+            dimensions[dimension] = None
+            continue
+        if any(evidence.agrees(dimension, value, default=default) for value in stated_values.values()):
+            continue
         dimensions[dimension] = own = evidence.own(dimension)
+        doubted |= default and dimension == "hidden_size"
         if name in stated:  # or it is the class's default, which others that are stated may replace
             instead = (
                 f"the tensors show {own}, which counts here" if own is not None else "the tensors cannot have that"
             )
             notes.append(f"{where} says {name} {value}; {instead}")
+    heads, pairs = dimensions["attention_heads"], dimensions["key_value_heads"]
+    if heads and pairs and heads % pairs and not _is_said(stated, "num_key_value_heads", pairs):
+        dimensions["key_value_heads"] = heads
     return Dimensions(**dimensions), notes
+
+
+def _is_said(stated: Collection[str], name: str, value: int) -> bool:
+    """The configuration has the name, or the value under another one."""
+    return name in stated or (isinstance(stated, Mapping) and value in stated.values())
+
+
+def _language_part(
+    get: Callable[[str], Any], stated: Collection[str], evidence: _TensorEvidence
+) -> Mapping[str, Any] | None:
+    """The part of a configuration that has the language model's figures, where the whole has none or wrong defaults."""
+    own = _stated(get, "hidden_size")
+    if not isinstance(stated, Mapping) or any(
+        name in stated or evidence.agrees("hidden_size", own[name], default=True) for name in own
+    ):
+        return None
+    parts = [stated[key] for key in _LANGUAGE_PARTS if key in stated]
+    parts += [value for key, value in stated.items() if key not in _LANGUAGE_PARTS]
+    inner = [part for part in parts[:_MOST_PARTS] if isinstance(part, Mapping)]
+    inner += [nested for part in inner for nested in list(part.values())[:_MOST_PARTS] if isinstance(nested, Mapping)]
+    for part in inner[:_MOST_PARTS]:
+        widths, layers = _stated(part.get, "hidden_size"), _stated(part.get, "layers")
+        if any(evidence.agrees("hidden_size", width) for width in widths.values()) and any(
+            evidence.agrees("layers", count) for count in layers.values()
+        ):
+            return part
+    return None
 
 
 def intermediate_size(weights: Sequence[Weight]) -> int | None:
@@ -136,8 +186,11 @@ class _TensorEvidence:
                 layers.setdefault((weight.role.component, weight.role.stack), set()).add(weight.layer)
         self._layers = {len(numbers) for numbers in layers.values()}
 
-    def agrees(self, dimension: str, value: int) -> bool:
-        """The tensors allow for the value, or leave it open."""
+    def agrees(self, dimension: str, value: int, *, default: bool = False) -> bool:
+        """The tensors allow for the value, or leave it open.
+
+        Of a default, no layers can be missing.
+        """
         if not 0 <= value < _LARGEST:
             return False
         if not self._weights:
@@ -150,7 +203,7 @@ class _TensorEvidence:
                     return not {value, 2 * value}.isdisjoint(self._sizes) or self._is_part(value)
                 return value <= _WIDEST * self._largest
             case "layers":
-                return self._may_have(value)
+                return self._may_have(value, self._complete or default)
             case "experts":
                 return value in self._experts if self._experts and value else value <= _MOST
             case "active_experts":
@@ -174,12 +227,12 @@ class _TensorEvidence:
             case _:
                 return None
 
-    def _may_have(self, layers: int) -> bool:
+    def _may_have(self, layers: int, complete: bool) -> bool:
         most = max(self._layers, default=0)
         if most < 2:  # all layers may share the weights of one
             return layers <= _DEEPEST
         runs, left = divmod(layers, most)  # or each is run several times
-        return layers <= most or (runs <= _MOST_RUNS and not left) or (not self._complete and layers <= _DEEPEST)
+        return layers <= most or (runs <= _MOST_RUNS and not left) or (not complete and layers <= _DEEPEST)
 
     def _is_part(self, value: int) -> bool:
         """Half of the value is a size, or two thirds rounded up.
@@ -212,6 +265,11 @@ def _width(weight: Weight) -> int:
             return weight.shape[-1]
         return weight.shape[-2] if role.part in ("o", "down") else 0
     return weight.shape[-1] if (role.block, role.part) in (("embedding", "token"), ("head", "lm")) else 0
+
+
+def _has_experts(weights: Sequence[Weight]) -> bool:
+    """Some weight is of routed experts."""
+    return any(weight.role.variant == "expert" for weight in weights)
 
 
 def _expert_counts(weights: Sequence[Weight]) -> set[int]:

@@ -6,6 +6,7 @@ Needs torch and transformers; both are imported inside the functions.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,7 @@ from lorascope.model.types import Head, ModelMap, Module
 from lorascope.sources.dimensions import read_dimensions
 from lorascope.sources.modules.computed_weights import computed_shapes, traits_of
 from lorascope.sources.modules.module_tree import ModuleTree, module_tree, modules_in
-from lorascope.sources.modules.python_objects import attribute, is_config, name_of_class
+from lorascope.sources.modules.python_objects import attribute, is_config, name_of_class, namespace
 from lorascope.sources.transformers.model_classes import chosen_class, class_note, head_of, listed_heads
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def map_module(
         head=head or head_of(architecture),
         source=source,
         versions=_versions(),
-        dimensions=read_dimensions(lambda name: attribute(text, name), weights, tree.size),
+        dimensions=read_dimensions(functools.partial(_figure, text), weights, tree.size),
         modules=modules,
         weights=weights,
         root_parameters=tree.shapes[""],
@@ -176,6 +177,12 @@ def map_module(
         refusal=embeddings.refusal,
         notes=(*filter(None, (note,)), *tree.notes, *shape_notes(odd, modules)),
     )
+
+
+def _figure(config: Any, name: str) -> Any:
+    """A configuration's value; the one that it was given, where layers may differ from it."""
+    value = attribute(config, name)
+    return namespace(config).get(name) if value is None else value
 
 
 def _text_config(config: Any) -> Any:
