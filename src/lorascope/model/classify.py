@@ -8,8 +8,21 @@ from functools import cache
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model import lexicon
+from lorascope.model.diffusion import diffusion_roles
+from lorascope.model.ffn_parts import ffn_groups, ffn_parts
+from lorascope.model.structure import Matrix, components_by_structure
 from lorascope.model.types import Kind, Module, Role, Weight
+from lorascope.model.widths import StreamWidths
 from lorascope.names import NUMBER, template
+
+# Blocks that have no part but those of `PARTS`, and embedders of which every linear layer is one.
+_WHOLE = ("router", "indexer", "modulation")
+_EMBEDDERS = ("embedding.time", "embedding.caption", "embedding.merger")
+_ENDINGS = tuple((re.compile(pattern), block) for pattern, block in lexicon.ENDINGS)
+_PARAMETRIZED = re.compile(r"\.parametrizations\.\w+\.original\d*$")
+_COMPONENTS = tuple((re.compile(pattern), component) for pattern, component in lexicon.COMPONENT_PATTERNS)
+_HEADS = re.compile(lexicon.HEADS)
+_NORM = re.compile(r"(?:^|_)(?:[a-z]*norm|ln)\d*(?:_|$)", re.IGNORECASE)
 
 
 def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight, ...]:
@@ -28,6 +41,9 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
     roles.update(
         _roles_by_count([name for name, (_, guess) in roles.items() if guess and kinds[name] == "linear"], roles)
     )
+    roles = _with_components(modules, kinds, shapes, roles, model_type)
+    roles.update({name: (roles[name][0], False) for name in _kernels(modules, shapes)})
+    roles.update({name: (role, roles[name][1]) for name, role in diffusion_roles(roles, shapes)})
     stacked = _components_with_two_stacks(roles)
     linear = _linear_attentions(modules)
     for name, (role, guess) in roles.items():
@@ -43,10 +59,36 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
         for name in names:
             role, guess = roles[name]
             roles[name] = (dataclasses.replace(role, part=part), guess)
-    for name, (part, unsure) in _parts_by_width(roles, shapes).items():
+    widths = StreamWidths(modules, shapes)
+    groups = ffn_groups(roles, shapes, lambda word: _block(word).startswith("ffn"))
+    variants = {name: roles[names[0]][0].variant for names in groups.values() for name in names}
+    for name, (part, unsure) in ffn_parts(groups, roles, shapes, widths).items():
         role, guess = roles[name]
-        roles[name] = (dataclasses.replace(role, part=part), guess or unsure)
+        guess = guess and role.block == "ffn"  # beside named ones, its shape says what it is
+        roles[name] = (dataclasses.replace(role, block="ffn", variant=variants[name], part=part), guess or unsure)
     return assemble(modules, roles)
+
+
+def _with_components(
+    modules: Sequence[Module],
+    kinds: Mapping[str, Kind],
+    shapes: Mapping[str, tuple[int, ...]],
+    roles: Mapping[str, tuple[Role, bool]],
+    model_type: str,
+) -> dict[str, tuple[Role, bool]]:
+    """The roles with the components that structure says where no word does."""
+    matrices = {
+        name: Matrix(kinds[name], shapes[name], role, guess, _spoken_component(template(name), model_type))
+        for name, (role, guess) in roles.items()
+    }
+    spoken = {
+        module.name: _spoken_component(template(module.name), model_type) for module in modules if module.kind == "conv"
+    }
+    placed = dict(roles)
+    for name, (component, sure) in components_by_structure(modules, matrices, spoken, model_type).items():
+        role, guess = roles[name]
+        placed[name] = (dataclasses.replace(role, component=component), guess or not sure)
+    return placed
 
 
 def assemble(modules: Sequence[Module], roles: Mapping[str, tuple[Role, bool]]) -> tuple[Weight, ...]:
@@ -99,13 +141,13 @@ def role_of_name(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
     """The role that a folded name implies; whether it is guessed."""
     text: str | None = None
     for pattern, exception in _exceptions(model_type):
-        if pattern.fullmatch(folded):
+        if any(pattern.fullmatch(name) for name in _with_prefixes(folded)):
             text = exception
             break
     if text is None or text.endswith(".*"):
         text = _block_variant_part(folded, kind, text.removesuffix(".*") if text else "")
     role = parse_role(text or "other")
-    return dataclasses.replace(role, component=_component(folded, model_type)), text is None
+    return dataclasses.replace(role, component=_spoken_component(folded, model_type) or "text"), text is None
 
 
 @cache
@@ -121,29 +163,40 @@ def parse_role(text: str) -> Role:
 
 def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None:
     """The role's text by the tables; None where none has a row."""
+    folded = _PARAMETRIZED.sub("", folded)
     words = [word for word in folded.split(".") if word != "#"]
     if not words:  # a member of a bare Sequential
         return None
     if not lexicon.OTHER.isdisjoint(words) or (kind == "parameter" and words[-1] in lexicon.NO_MATRIX):
         return "other"
+    if kind == "linear" and len(words) > 1 and _NORM.search(words[-2]) and words[-1] not in lexicon.PARTS["attention"]:
+        return lexicon.TAILS.get(".".join(words[-2:]), "modulation")
     while len(words) > 1 and words[-1] in lexicon.WRAPPERS:
         words.pop()
     leaf = words[-1]
+    if leaf.startswith(lexicon.RECURRENT):
+        return "other"
     tail = lexicon.TAILS.get(".".join(words[-2:]))
     opened = opened or _opened(words[:-1])
     block = opened.partition(".")[0]
+    if kind == "parameter" and folded.endswith("query"):
+        return "other" if block == "attention" else "embedding.query"
     if tail == "{o}":
         return f"{opened}.o" if block == "attention" else "ffn.dense.down"
     if tail:
-        return tail
+        return opened if tail.startswith("ffn") and opened in _EMBEDDERS else tail
     if kind == "multihead_attention":
         cross = "attention.cross" in (opened, lexicon.BLOCKS.get(leaf))
         return "attention.cross.qkvo" if cross else "attention.self.qkvo"
+    if leaf == "proj_out" and "#" in folded and not opened:  # of a layer, not of the model
+        return "ffn.dense.down"
     part = lexicon.PARTS.get(block, {}).get(leaf)
     if part is not None:
         return f"{opened if block in ('attention', 'ffn') else block}.{part}"
-    if block in ("router", "indexer"):
-        return block
+    if block == "attention" and (part := _part_by_tokens(leaf)):
+        return f"{opened}.{part}"
+    if block in _WHOLE or opened in _EMBEDDERS:
+        return opened
     if leaf in lexicon.LEAVES:
         return lexicon.LEAVES[leaf]
     if folded in lexicon.ROOT_LEAVES:
@@ -152,20 +205,42 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
         return opened
     if kind == "embedding":
         return lexicon.BARE_LEAVES.get(leaf, "embedding")
-    if lexicon.BLOCKS.get(leaf) in ("router", "indexer"):
+    if lexicon.BLOCKS.get(leaf, "") in _WHOLE or lexicon.BLOCKS.get(leaf, "").startswith("embedding."):
         return lexicon.BLOCKS[leaf]
     # A member of a Sequential has only a number.
-    return None if folded.endswith("#") else lexicon.BARE_LEAVES.get(leaf)
+    bare = None if folded.endswith("#") else lexicon.BARE_LEAVES.get(leaf)
+    if bare is None and (lexicon.BLOCKS.get(leaf) == "head" or any(_HEADS.fullmatch(word) for word in words)):
+        return "head"
+    return bare
 
 
 def _opened(words: Sequence[str]) -> str:
     """The block that the last of the words opens."""
-    opening = [lexicon.BLOCKS[word] for word in words if word in lexicon.BLOCKS]
+    opening = [block for word in words if (block := _block(word))]
     opened = opening[-1] if opening else ""
+    if opened == "ffn.dense" and len(opening) > 1 and opening[-2] in _EMBEDDERS and _block(words[0]) != opened:
+        last = max(index for index, word in enumerate(words) if _block(word) == opened)
+        return opening[-2] if _block(words[last - 1]) == opening[-2] else opened
     for plain, special in (("attention.self", "attention.cross"), ("ffn.dense", "ffn.expert")):
         if opened == plain and special in opening:
             return special
     return opened
+
+
+@cache
+def _block(word: str) -> str:
+    """The block that a word opens, by the table or by its end; or empty."""
+    if word in lexicon.BLOCKS:
+        return lexicon.BLOCKS[word]
+    return next((block for pattern, block in _ENDINGS if pattern.fullmatch(word)), "")
+
+
+@cache
+def _part_by_tokens(leaf: str) -> str:
+    """What an attention's leaf is, by the words in it; empty where they do not agree."""
+    tokens = {lexicon.ATTENTION_TOKENS[token] for token in leaf.split("_") if token in lexicon.ATTENTION_TOKENS}
+    joined = "".join(letter for letter in "qkvo" if letter in tokens)
+    return joined if joined in ("q", "k", "v", "o", "qkv", "kv", "qk") else ""
 
 
 def _roles_by_count(names: Sequence[str], roles: Mapping[str, tuple[Role, bool]]) -> dict[str, tuple[Role, bool]]:
@@ -223,34 +298,14 @@ def _keys_as_values(attentions: Sequence[Mapping[str, str]]) -> list[str]:
     ]
 
 
-def _parts_by_width(
-    roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[str, bool]]:
-    """Parts of feed-forward matrices whose widths contradict their names.
-
-    Of two matrices, the first holds gate and value both if it has twice as many rows as the last has columns; with as
-    many there is no gate. Of three, one that is called the last and has the shape of the first is gate or value: which
-    of the two does not show.
-    """
-    modules: dict[str, list[str]] = {}
-    for name, (role, _) in roles.items():
-        if role.block == "ffn" and len(shapes[name]) == 2:
-            modules.setdefault(name.rpartition(".")[0], []).append(name)
-    parts = {}
-    for names in modules.values():
-        last = [name for name in names if roles[name][0].part == "down"]
-        first = [name for name in names if roles[name][0].part in ("gate", "up")]
-        if len(first) != 1 or len(first) + len(last) != len(names):
-            continue
-        rows, width = shapes[first[0]][0], shapes[last[-1]][1] if last else 0
-        alike = [name for name in last if shapes[name] == shapes[first[0]]]
-        if len(last) == 1 and rows in (width, 2 * width):
-            parts[first[0]] = ("up" if rows == width else "gate_up", False)
-        elif len(last) == 2 and len(alike) == 1:
-            part = roles[first[0]][0].part
-            parts[first[0]] = (part, True)
-            parts[alike[0]] = ("up" if part == "gate" else "gate", True)
-    return parts
+def _kernels(modules: Sequence[Module], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Bare parameters that are kernels of convolutions, transposed or parametrized."""
+    transposed = {module.name for module in modules if module.class_name.startswith("ConvTranspose")}
+    return [
+        name
+        for name, shape in shapes.items()
+        if len(shape) == 3 and (name.rpartition(".")[0] in transposed or ".parametrizations." in name)
+    ]
 
 
 def _linear_attentions(modules: Sequence[Module]) -> set[str]:
@@ -270,12 +325,28 @@ def _owners(name: str) -> Iterator[str]:
             return
 
 
-def _component(folded: str, model_type: str) -> str:
+@cache
+def _spoken_component(folded: str, model_type: str) -> str:
+    """The component that a word of the name says, or empty."""
     for pattern, component in lexicon.COMPONENT_EXCEPTIONS.get(model_type, ()):
-        if re.match(pattern, folded):
+        if any(re.match(pattern, name) for name in _with_prefixes(folded)):
             return component
+    if folded in lexicon.ROOT_COMPONENTS:
+        return lexicon.ROOT_COMPONENTS[folded]
     words = folded.split(".")
-    return next((component for component, marks in lexicon.COMPONENTS if not marks.isdisjoint(words)), "text")
+    spoken = next((component for component, marks in lexicon.COMPONENTS if not marks.isdisjoint(words)), "")
+    outside = words[: words.index("#")] if "#" in words else words[:-1]
+    return spoken or next((component for word in outside if (component := _component_by_parts(word))), "")
+
+
+def _with_prefixes(folded: str) -> tuple[str, ...]:
+    """A name, and the same where the model stands in another: a base model lacks the `model` of its heads."""
+    return folded, f".{folded}", f"model.{folded}"
+
+
+@cache
+def _component_by_parts(word: str) -> str:
+    return next((component for pattern, component in _COMPONENTS if pattern.fullmatch(word)), "")
 
 
 def _stack(name: str) -> str:

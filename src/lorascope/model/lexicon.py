@@ -23,10 +23,13 @@ NO_MATRIX = frozenset(
         "A_log D e_score_correction_bias position_bias time_mix_key time_mix_receptance time_mix_value "
         "r_r_bias r_s_bias r_w_bias seg_embed mask_emb gate_up_proj_bias down_proj_bias dt_proj_bias "
         "input_gate_bias recurrent_gate_bias static_weight scale bias gamma b1 b2 class_embedding cls_token "
-        "cls_register_token probe latents query latent_query query_tokens index_kpool_compress_ape "
+        "cls_register_token index_kpool_compress_ape scale_shift_table layer_scale "
         "global_img_feature_extensor sub_img_feature_extensor cls_embedding pad_embed boi eoi"
     )
 )
+
+# Parameters of recurrent layers (`nn.LSTM`), which PyTorch reads in one list: an adapter on one of them has no effect.
+RECURRENT = ("weight_ih_l", "weight_hh_l")
 
 # Words that make everything below them `other`: neither a block nor a part of one.
 OTHER = frozenset(
@@ -38,13 +41,21 @@ OTHER = frozenset(
         "laurel per_layer_input_gate per_layer_projection adapter_modules gate_up_proj_adapter_list "
         # What narrows the stream before a block, or widens it after.
         "bottleneck pre_expert_proj post_expert_proj post_projection "
-        # Gates and modulations inside norms; norms that are bare tables.
-        "input_layernorm post_attention_layernorm ada_rms_norm q_norm k_norm "
+        # Gates inside norms; norms that are bare tables.
+        "input_layernorm post_attention_layernorm q_norm k_norm "
         # Convolutional necks, shortcuts, gates and codebook passages; learned queries kept in an nn.Embedding.
         "neck high_res_vision_neck nin_shortcut conv_y conv_b quant_conv post_quant_conv reparam_conv conv_pwl se "
-        "upsampler query_1024_resolution query_768_resolution"
+        "upsampler conv_shortcut controlnet_blocks controlnet_single_blocks"
     )
 )
+
+# Modules by their whole name that a word of `COMPONENTS` puts elsewhere.
+ROOT_COMPONENTS = {
+    **dict.fromkeys(
+        _words("visual_projection clip.visual_projection owlvit.visual_projection owlv2.visual_projection"), "vision"
+    ),
+    "audio_projection": "audio",
+}
 
 # Which part of a multimodal model a word belongs to; the first row that has a word of the name decides, so what sits
 # between a tower and the language model comes before the tower that it may be stored in.
@@ -77,6 +88,7 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
         ),
     ),
     ("action", frozenset({"dit", "embed_action_time", "action_out_proj"})),
+    ("diffusion", frozenset({"diffusion_head", "flow_head"})),
     (
         "vision",
         frozenset(
@@ -86,7 +98,24 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
             )
         ),
     ),
+    ("text", frozenset(_words("language_model text_model llm lang_model text_encoder text_decoder"))),
 )
+
+# Words that say a component by their parts: `siglip_vision_encoder`, `video_backbone`, `image_resampler`.
+COMPONENT_PATTERNS: tuple[tuple[str, str], ...] = (
+    (r"(\w+_)?(projector|resampler|connector|q_?former)", "connector"),
+    (r"(\w+_)?(vision|visual|image|video)_(\w+_)?(encoder|model|tower|backbone|transformer|trunk)", "vision"),
+    (r"(\w+_)?(audio|speech|acoustic)_(\w+_)?(encoder|model|tower|backbone|transformer)", "audio"),
+)
+
+# Words of a model type that say what a model without a vocabulary reads, where its convolutions do not.
+MODEL_TYPES = {
+    **dict.fromkeys(
+        _words("vision vit image video radio superglue superpoint lightglue efficientloftr levit"), "vision"
+    ),
+    **dict.fromkeys(_words("audio speech wav2vec2 asr spectrogram conformer"), "audio"),
+    "vqmodel": "codec",
+}
 
 # Words that open a stack of an encoder-decoder.
 STACKS = {
@@ -105,14 +134,16 @@ BLOCKS: dict[str, str] = {
         _words(
             "self_attn attn attention self_attention SelfAttention LocalSelfAttention self_att attentions "
             "rel_attn multi_head_attention longformer_self_attn temporal_block channel_attn window_attn "
-            "token_mixer self_attends multihead_attn attn_1 attention_input"
+            "token_mixer self_attends multihead_attn attn_1 attention_input attn1 lang_self_att visn_self_att message_attn"
         ),
         "attention.self",
     ),
     **dict.fromkeys(
         _words(
             "cross_attn cross_attention crossattention encoder_attn EncDecAttention encoder_decoder_attention "
-            "x_attn decoding_cross_attention cross_attn_layers gated_cross_attn_layers image_pooling_2d"
+            "x_attn decoding_cross_attention cross_attn_layers gated_cross_attn_layers image_pooling_2d attn2 "
+            "encoder_attn_text encoder_attn_image visual_attention cross_attn_token_to_image "
+            "cross_attn_image_to_token final_attn_token_to_image attn_pool"
         ),
         "attention.cross",
     ),
@@ -121,7 +152,7 @@ BLOCKS: dict[str, str] = {
         _words(
             "mlp ffn ffns feed_forward ff intermediate DenseReluDense ffw_layer_start ffw_layer_end mlps "
             "mlp_block ff1 ff2 feed_forward_in feed_forward_out vision_mlp ffn_layer language_mlp residual_mlp "
-            "image_projector"
+            "image_projector ffn1 ffn2 feed_forward1 feed_forward2 intermediate_ffn ff_context img_mlp txt_mlp"
         ),
         "ffn.dense",
     ),
@@ -131,7 +162,38 @@ BLOCKS: dict[str, str] = {
     **dict.fromkeys(_words("router gate router_mlp"), "router"),
     "indexer": "indexer",
     **dict.fromkeys(_words("embeddings entity_embeddings cell_2d_embedding input_preprocessor"), "embedding"),
-    **dict.fromkeys(_words("patch_embedder patch_embed patch_embeddings"), "embedding.patch"),
+    **dict.fromkeys(_words("patch_embedder patch_embed patch_embeddings x_embedder"), "embedding.patch"),
+    # A time step, a guidance scale or a size becomes a vector: both linear layers of the pair.
+    **dict.fromkeys(
+        _words(
+            "timestep_embedder time_embedder guidance_embedder time_embedding time_embed timestep_embed t_embedder "
+            "timestep_embedding timestep_proj time_in guidance_in resolution_embedder aspect_ratio_embedder "
+            "size_embedder emb_timesteps time_mlp diffusion_embedding add_time_embedding time_step_embed time_step_proj "
+            "condition_embedder"
+        ),
+        "embedding.time",
+    ),
+    # A prompt, a caption or a class becomes the tokens or the vector that steer a diffusion model.
+    **dict.fromkeys(
+        _words(
+            "caption_projection caption_embedder context_embedder text_embedder label_embedder class_embedder "
+            "y_embedder add_embedding encoder_hid_proj image_embedder txt_in vector_in pooled_projection "
+            "text_embedding caption_proj clip_mapper context_projector class_embedding cross_attention_proj global_proj "
+            "encoder_hidden_states_proj"
+        ),
+        "embedding.caption",
+    ),
+    # Neighboring patches of a tower become one of twice the width.
+    "downsample": "embedding.merger",
+    "pos_conv_embed": "embedding.position",
+    **dict.fromkeys(_words("feature_projection subsampling subsample_conv_projection"), "embedding"),
+    **dict.fromkeys(
+        _words(
+            "adaLN_modulation adaln_modulation adaln_single adaln adaLN modulation img_mod txt_mod "
+            "distilled_guidance_layer adaln_proj"
+        ),
+        "modulation",
+    ),
     **dict.fromkeys(
         _words(
             "gated_positional_embedding pre_tile_positional_embedding post_tile_positional_embedding "
@@ -142,10 +204,32 @@ BLOCKS: dict[str, str] = {
     **dict.fromkeys(
         _words(
             "cls lm_head lm_heads generator_predictions predictions entity_predictions score classifier head "
-            "classification_head pooler pred_layer projection_head generation_head contact_head"
+            "classification_head pooler pred_layer projection_head generation_head contact_head bbox_embed bbox_predictor "
+            "class_embed class_labels_classifier mask_embed mask_embedder mask_predictor answer_head qa_outputs "
+            "enc_output enc_out_bbox_embed enc_bbox_head pre_bbox_head output_hypernetworks_mlps iou_prediction_head "
+            "pred_obj_score_head decode_head mlm_head enc_out_class_embed tdnn splinter_qass"
         ),
         "head",
     ),
+}
+
+# What a word opens that is none of those, by its end: `prompt_cross_attn`, `spatial_attention`, `point_mlp`.
+ENDINGS: tuple[tuple[str, str], ...] = (
+    (r".*cross_?att(n|ention)s?\d*", "attention.cross"),
+    (r"(.*_)?(self_?)?att(n|ention)?s?\d*", "attention.self"),
+    (r"(.*_)?(mlp|ffn?|feed_?forward)s?\d*", "ffn.dense"),
+    (r"(.*_)?experts", "ffn.expert"),
+)
+
+# Ends of words that say a head, tried last.
+HEADS = r".*_(heads?|predictors?|classifiers?)\d*"
+
+# What a leaf is inside an attention whose table has no row for it, by the words that underscores divide it into.
+ATTENTION_TOKENS: dict[str, str] = {
+    **dict.fromkeys(_words("q wq query queries"), "q"),
+    **dict.fromkeys(_words("k wk key keys"), "k"),
+    **dict.fromkeys(_words("v wv value values"), "v"),
+    **dict.fromkeys(_words("o wo out output outputs final"), "o"),
 }
 
 # What the leaf is inside its block.
@@ -154,37 +238,41 @@ PARTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(
             _words(
                 "q_proj query q Wq q_lin q_head query_proj project_q to_q q_attn query_global e2e_query e2w_query "
-                "w2e_query layout_query wq"
+                "w2e_query layout_query wq linear_q add_q_proj"
             ),
             "q",
         ),
         **dict.fromkeys(
-            _words("k_proj key k Wk k_lin k_head key_proj project_k to_k key_global key_protein layout_key wk"),
+            _words(
+                "k_proj key k Wk k_lin k_head key_proj project_k to_k key_global key_protein layout_key wk linear_k "
+                "add_k_proj"
+            ),
             "k",
         ),
         **dict.fromkeys(
             _words(
                 "v_proj value v Wv v_lin v_head value_proj project_v to_v value_global value_protein layout_value "
-                "v_proj_current v_proj_delayed wv"
+                "v_proj_current v_proj_delayed wv linear_v add_v_proj"
             ),
             "v",
         ),
         **dict.fromkeys(
             _words(
                 "o_proj out_proj o dense out_lin Wo c_proj proj projection projection_layer post post_proj "
-                "attention_out output out to_out proj_out wo language_expert_dense vision_expert_dense"
+                "attention_out output out to_out proj_out wo language_expert_dense vision_expert_dense output_proj to_add_out"
             ),
             "o",
         ),
         **dict.fromkeys(
             _words(
                 "qkv qkv_proj query_key_value Wqkv c_attn in_proj in_proj_weight in_proj_qkv qkv_mlp wqkv W_pack "
-                "language_expert_query_key_value vision_expert_query_key_value"
+                "language_expert_query_key_value vision_expert_query_key_value to_qkv add_qkv_proj to_qkv_mlp_proj"
             ),
             "qkv",
         ),
         **dict.fromkeys(_words("kv_proj to_kv kv key_value"), "kv"),
-        **dict.fromkeys(_words("query_key qk_proj"), "qk"),
+        # Grounding DINO weighs images by texts and texts by images with the same products.
+        **dict.fromkeys(_words("query_key qk_proj vision_proj text_proj"), "qk"),
         "q_gate_proj": "q_gate",
         "in_proj_qkvz": "qkv_gate",
         **dict.fromkeys(_words("gate_proj g_proj output_gate in_proj_z"), "gate"),
@@ -201,27 +289,31 @@ PARTS: dict[str, dict[str, str]] = {
         "f_a_proj": "decay_a",
         "f_b_proj": "decay_b",
         "in_proj_ba": "beta_decay",
-        **dict.fromkeys(_words("pos_proj r_kernel r r_proj linear_pos relative_k_proj"), "position"),
+        **dict.fromkeys(_words("pos_proj r_kernel r r_proj linear_pos relative_k_proj sampling_offsets"), "position"),
         **dict.fromkeys(_words("relative_pos_embeddings dt_proj sink_proj"), "bias"),
         **dict.fromkeys(_words("conv_kernel_layer conv_out_layer pointwise weight_proj"), "conv"),
+        # Deformable attention computes its scores from the query alone.
+        "attention_weights": "weight",
     },
     "ffn": {
         **dict.fromkeys(_words("gate_proj w1 w_0 wi_0 proj_up_gate c_fc_0 c_fc2"), "gate"),
         **dict.fromkeys(
             _words(
                 "up_proj w3 v1 wi_1 fc1 wi c_fc dense_h_to_4h fc_in lin1 layer_1 linear_1 linear1 linear_fc1 "
-                "intermediate proj_up ffw_layer_1 dense1 linear_in w_1 c_fc_1 linear_v proj_1"
+                "intermediate proj_up ffw_layer_1 dense1 linear_in w_1 c_fc_1 linear_v proj_1 fc0 intermediate_dense proj_in "
+                "in_proj linear_up"
             ),
             "up",
         ),
         **dict.fromkeys(
             _words(
                 "down_proj w2 wo fc2 c_proj dense_4h_to_h fc_out lin2 layer_2 linear_2 linear2 linear_fc2 output "
-                "proj_down ffw_layer_2 dense2 linear_out w_out Wo ffn_output output_linear proj_2"
+                "proj_down ffw_layer_2 dense2 linear_out w_out Wo ffn_output output_linear proj_2 output_dense proj_out "
+                "out_proj linear_down conv_point out_projection net"
             ),
             "down",
         ),
-        **dict.fromkeys(_words("gate_up_proj Wi input_linear"), "gate_up"),
+        **dict.fromkeys(_words("gate_up_proj Wi input_linear conv_inverted"), "gate_up"),
     },
     "mixer": {
         **dict.fromkeys(_words("in_proj linear_x linear_start up_conv pointwise_conv1"), "in"),
@@ -270,6 +362,11 @@ TAILS: dict[str, str] = {
     "post_attention.conv1d": "attention.self.o",
     "intermediate.conv1d": "ffn.dense.up",
     "output.conv1d": "ffn.dense.down",
+    # A feed-forward network of diffusers: `net` is its activation with a linear layer in it, dropout, and the last.
+    "net.proj": "ffn.dense.up",
+    "pos_embed.proj": "embedding.patch",
+    "patch_embed.text_proj": "embedding.caption",
+    "norm_out.linear_2": "head",
     "query.proj": "attention.self.q",
     "key.proj": "attention.self.k",
     "value.proj": "attention.self.v",
@@ -285,6 +382,17 @@ TAILS: dict[str, str] = {
     "linear_proj.linear_proj": "embedding.projection",
     # One matrix for keys and values; the queries have their own.
     "crossattention.c_attn": "attention.cross.kv",
+    "fc1.proj": "ffn.dense.gate_up",
+    "lang_inter.dense": "ffn.dense.up",
+    "lang_output.dense": "ffn.dense.down",
+    "visn_inter.dense": "ffn.dense.up",
+    "visn_output.dense": "ffn.dense.down",
+    # Around the transformer blocks of a UNet's stage.
+    **{
+        f"{place}.{leaf}": "embedding.projection"
+        for place in ("attentions", "temp_attentions", "motion_modules")
+        for leaf in ("proj_in", "proj_out")
+    },
     "pooler.dense": "head.pooler",
     "lm_head.out_proj": "head.lm",
 }
@@ -294,23 +402,39 @@ LEAVES: dict[str, str] = {
     **dict.fromkeys(
         _words(
             "lm_head lm_heads embed_out output_projection proj_out vocab_projector generator_lm_head lm_loss "
-            "vision_head output_layer"
+            "vision_head output_layer codebooks_head bpe_head wp_head char_head ctc_head joint_head"
         ),
         "head.lm",
     ),
     **dict.fromkeys(
-        _words("score classifier classification_head logits_proj final_layer word_timestamp_head"),
+        _words("score classifier classification_head logits_proj final_layer word_timestamp_head qa_outputs logit_fc"),
         "head.classifier",
     ),
     **dict.fromkeys(_words("vocab_transform unembedding_projection project_out pre_classifier"), "head.transform"),
     **dict.fromkeys(_words("pooler summary"), "head.pooler"),
     "action_out_proj": "head",
+    # From a tower's width to the one that texts and images share.
+    **dict.fromkeys(_words("text_projection text_proj"), "head.projection"),
+    # A linear layer that scales, shifts or gates another stream by a vector.
+    **dict.fromkeys(_words("time_emb_proj time_proj adaln_proj proj_out_1 cond_embeds_mapper"), "modulation"),
+    "proj_mlp": "ffn.dense.up",
+    "proj_out_2": "head",
+    **dict.fromkeys(_words("reduction downsample_proj"), "embedding.merger"),
+    # Learned queries, which a resampler or a detector attends with.
+    **dict.fromkeys(
+        _words(
+            "latents latent_query query_tokens probe query_feat query_embed query_position_embeddings queries_embedder "
+            "queries_features query_embeddings query_1024 query_768 query_1024_resolution query_768_resolution "
+            "object_queries refpoint_embed query_refpoint_embeddings detection_tokens"
+        ),
+        "embedding.query",
+    ),
     **dict.fromkeys(
         _words(
             "embed_tokens wte tok_embeddings word_embeddings word_embedding embed_in tokens_embed shared "
             "embeddings embed_tokens_per_layer input_embedding w visual_embeddings_table value_embeddings "
             "generation_embeddings encoder_hash_tok_embedding embed_global embed_audio_tokens audio_bos_eos_token "
-            "token_embeddings new_embedding"
+            "token_embeddings new_embedding token_embedding"
         ),
         "embedding.token",
     ),
@@ -328,7 +452,10 @@ LEAVES: dict[str, str] = {
     **dict.fromkeys(_words("token_type_embeddings segment_emb segment_embedding ngram_embeddings"), "embedding.type"),
     **{f"token_type_embeddings_{number}": "embedding.type" for number in range(7)},
     **dict.fromkeys(
-        _words("patch_embedding patch_projection video_patch_projection patch_embed vision_embed_tokens"),
+        _words(
+            "patch_embedding patch_projection video_patch_projection patch_embed vision_embed_tokens img_in "
+            "controlnet_x_embedder"
+        ),
         "embedding.patch",
     ),
     **dict.fromkeys(
@@ -336,7 +463,7 @@ LEAVES: dict[str, str] = {
             "project_in embeddings_project embedding_hidden_mapping_in embedding_projection conv_out "
             "entity_embedding_dense patch_embedding_projection embedding_transformation "
             "per_layer_model_projection pre_projection input_proj_linear mm_input_projection_weight "
-            "action_in_proj state_proj"
+            "action_in_proj state_proj feature_projection subsampling"
         ),
         "embedding.projection",
     ),
@@ -347,23 +474,40 @@ LEAVES: dict[str, str] = {
 
 # Leaves that are plain enough to be believed where no word opens a block.
 BARE_LEAVES: dict[str, str] = {
-    **dict.fromkeys(_words("q_proj q_lin to_q query_proj"), "attention.self.q"),
-    **dict.fromkeys(_words("k_proj k_lin to_k key_proj"), "attention.self.k"),
-    **dict.fromkeys(_words("v_proj v_lin to_v value_proj"), "attention.self.v"),
-    **dict.fromkeys(_words("o_proj out_lin to_out attn_out"), "attention.self.o"),
-    **dict.fromkeys(_words("qkv_proj query_key_value att_proj"), "attention.self.qkv"),
-    "to_kv": "attention.self.kv",
+    **dict.fromkeys(_words("q_proj q_lin to_q query_proj linear_q queries"), "attention.self.q"),
+    **dict.fromkeys(_words("k_proj k_lin to_k key_proj linear_k"), "attention.self.k"),
+    **dict.fromkeys(_words("v_proj v_lin to_v value_proj linear_v"), "attention.self.v"),
+    **dict.fromkeys(_words("o_proj out_lin to_out attn_out wo"), "attention.self.o"),
+    **dict.fromkeys(
+        _words("qkv_proj query_key_value att_proj wqkv Wqkv to_qkv queries_keys_values"), "attention.self.qkv"
+    ),
+    **dict.fromkeys(_words("to_kv keys_values"), "attention.self.kv"),
     **dict.fromkeys(_words("gate_proj ff_proj"), "ffn.dense.gate"),
     "gate_up_proj": "ffn.dense.gate_up",
-    **dict.fromkeys(_words("up_proj fc1 fc_in lin1 ffn dense_h_to_4h"), "ffn.dense.up"),
-    **dict.fromkeys(_words("down_proj fc2 fc_out lin2 ffn_output dense_4h_to_h ff_out"), "ffn.dense.down"),
+    **dict.fromkeys(
+        _words("up_proj fc1 fc_in lin1 ffn dense_h_to_4h intermediate_dense linear1 linear_up"), "ffn.dense.up"
+    ),
+    **dict.fromkeys(
+        _words("down_proj fc2 fc_out lin2 ffn_output dense_4h_to_h ff_out output_dense linear2 linear_down"),
+        "ffn.dense.down",
+    ),
     "embedding": "embedding.token",
 }
 
 # Linear layers that stand directly under the model itself and have no better name, by their whole name.
 ROOT_LEAVES: dict[str, str] = {
     **dict.fromkeys(_words("head decoder output language_model.output model.transformer.ff_out"), "head.lm"),
+    **dict.fromkeys(_words("fc timm_model.fc timm_model.head"), "head.classifier"),
+    # From a tower's width to the one that texts and images share; `visual_projection` elsewhere is a connector.
+    **dict.fromkeys(
+        _words(
+            "visual_projection clip.visual_projection owlvit.visual_projection owlv2.visual_projection audio_projection"
+        ),
+        "head.projection",
+    ),
     "dense": "head.transform",
+    **dict.fromkeys(_words("proj_in embedding_proj"), "embedding.projection"),
+    "proj_to_clip_embeddings": "head.projection",
 }
 
 # Linear layers of a connector, of a Sequential FFN, or numbered `…1` and `…2`, that no row above knows: one alone
@@ -385,8 +529,14 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("deepseek_vl_hybrid", r".*aligner\.proj", "ffn.dense.down", "comes after the activation"),
     ("evolla", r".*\.sequence_compressor_resampler\.layers\..*to_.*", "attention.cross.*", "queries are latents"),
     ("evolla", r".*\.adapter\..*", "attention.cross.*", "text queries; keys and values come from the protein"),
+    ("focalnet", r".*\.modulation\.projection_in", "mixer.in", "makes query, context and gates"),
+    ("focalnet", r".*\.modulation\.projection_out", "mixer.out", "writes back"),
     ("granite_docling", r".*\.connector\.(coarse|fine)\.projection", "ffn.dense.up", "an activation follows"),
     ("granite_docling", r".*\.connector\.mlp_fc2", "ffn.dense.down", "comes after the activation"),
+    ("granite_speech5_encoder", "out", "head.lm", "CTC logits halfway up the tower"),
+    ("granite_speech5_encoder", "out_mid", "embedding.projection", "reads those back in"),
+    ("granite_speech5_ctc", r"encoder\.out", "head.lm", "CTC logits halfway up the tower"),
+    ("granite_speech5_ctc", r"encoder\.out_mid", "embedding.projection", "reads those back in"),
     ("granite_speech granite_speech_plus", r"model\.encoder\.input_linear", "embedding.projection", "reads features"),
     ("granite_speech granite_speech_plus", r"model\.encoder\.out", "head.lm", "CTC logits halfway up the tower"),
     ("granite_speech granite_speech_plus", r"model\.encoder\.out_mid", "embedding.projection", "reads those back in"),
@@ -399,6 +549,7 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("jetmoe", r".*\.self_attention\.experts\.input_linear\.weight", "attention.self.q", "one query matrix per expert"),
     ("jetmoe", r".*\.self_attention\.experts\.output_linear\.weight", "attention.self.o", "one output per expert"),
     ("minimax", r".*\.self_attn\.(qkv_proj|out_proj|output_gate)", "attention.linear.*", "lightning attention"),
+    ("levit", r".*\.projection\.linear", "attention.self.o", "writes back what the attention weighs"),
     ("mobilebert", r"cls\.predictions\.dense", "head.lm", "more columns of the vocabulary projection"),
     ("moshi", r".*\.mlp\.fc1", "ffn.dense.gate_up", "is split into gate and value"),
     ("nemo_speechlm", r".*\.embedder\.projection", "embedding.patch", "folds neighboring frames"),
@@ -408,6 +559,8 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("phi4_multimodal", r".*\.(down_proj_for_\w+|img_projection_down)", "ffn.dense.down", "after the activation"),
     ("phi4_multimodal", r".*\.encoder\.embed\.out", "embedding.projection", "ends the convolutional front"),
     ("phi4_multimodal", r".*\.encoder\.embed\.conv\.#", "other", "pointwise step of the convolutional front"),
+    ("muse_glimmer_assistant", r"encoder\.fc", "embedding.projection", "narrows the hidden states of five layers"),
+    ("muse_spark_audio", "proj", "embedding.projection", "only changes the width"),
     ("neomme", r".*\.patch_embeddings\.(up|down)_proj", "ffn.dense.*", "an MLP from pixels to the text width"),
     ("pp_formulanet vibevoice_asr", r".*projector\..*linear_\d", "embedding.projection", "no activation between them"),
     ("qwen", r".*\.mlp\.w1", "ffn.dense.up", "is multiplied with silu of `w2`"),
@@ -420,6 +573,11 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("rwkv", r".*\.feed_forward\.key", "ffn.dense.up", "squared ReLU follows"),
     ("rwkv", r".*\.feed_forward\.receptance", "ffn.dense.gate", "sigmoid follows"),
     ("rwkv", r".*\.feed_forward\.value", "ffn.dense.down", "writes back"),
+    ("timesformer", r".*\.temporal_dense", "attention.self.o", "a second output of the attention over time"),
+    ("vibevoice", r".*\.diffusion_head\.layers\.#\.linear", "modulation", "is split into shift, scale and gate"),
+    ("vibevoice", r".*\.diffusion_head\.final_layer\.linear_1", "modulation", "is split into shift and scale"),
+    ("vibevoice", r".*\.diffusion_head\.final_layer\.linear_2", "head", "writes the latents"),
+    ("xclip", r".*\.message_fc", "embedding.projection", "makes a token for the exchange between frames"),
     ("zamba zamba2", r".*\.layers\.#\.linear", "other", "brings the shared block's output into the mamba stream"),
 )
 
