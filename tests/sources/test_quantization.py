@@ -71,7 +71,19 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True}
 MODELOPT = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
+MLX = {
+    "bits": 4,
+    "group_size": 64,
+    "b": {"bits": 3, "group_size": 32},
+    "model.embed_tokens": {"bits": 8, "group_size": 64},
+}
 STATE = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [24, 64]}
+
+
+def mlx(module: str, outputs: int, inputs: int, bits: int, size: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    scales = ("BF16", (outputs, inputs // size))
+    words = ("U32", (outputs, inputs * bits // 32))
+    return {f"{module}.weight": words, f"{module}.scales": scales, f"{module}.biases": scales}
 
 
 def scheme(**weights: Any) -> dict[str, Any]:
@@ -285,6 +297,29 @@ LAYOUTS: dict[str, tuple[Any, Tensors, dict[str, tuple[tuple[int, ...], str]]]] 
         {"a.weight": ("I8", (48, 64)), "a.weight_scale": ("BF16", (48, 4)), "a.weight_zero_point": ("I8", (48, 4))},
         {"a.weight": ((48, 64), "compressed-tensors int8 block 1×16")},
     ),
+    # MLX 0.32, mlx.core.quantize: words along the inputs; mlx-lm says bits and groups, of single modules too.
+    "mlx": (
+        MLX,
+        {
+            **mlx("a", 48, 64, 4, 64),
+            **mlx("b", 48, 96, 3, 32),
+            **mlx("model.embed_tokens", 128, 64, 8, 64),
+            **{name: (dtype, (4, *shape)) for name, (dtype, shape) in mlx("e.switch_mlp", 48, 64, 4, 64).items()},
+            "norm.weight": ("BF16", (64,)),
+        },
+        {
+            "a.weight": ((48, 64), "mlx 4 bit"),
+            "b.weight": ((48, 96), "mlx 3 bit"),
+            "model.embed_tokens.weight": ((128, 64), "mlx 8 bit"),
+            "e.switch_mlp.weight": ((4, 48, 64), "mlx 4 bit"),
+            "norm.weight": ((64,), ""),
+        },
+    ),
+    "mlx mxfp4": (
+        {"bits": 4, "group_size": 32, "mode": "mxfp4"},
+        {"a.weight": ("U32", (48, 8)), "a.scales": ("U8", (48, 2))},
+        {"a.weight": ((48, 64), "mlx 4 bit")},
+    ),
 }
 
 
@@ -297,7 +332,7 @@ def test_a_documented_layout(name: str) -> None:
 
 
 def test_layouts_are_as_many_as_documented() -> None:
-    assert len(LAYOUTS) == 17
+    assert len(LAYOUTS) == 19
 
 
 @pytest.mark.parametrize(("storage", "width"), [("U8", 1), ("BF16", 2), ("F32", 4)])
@@ -353,6 +388,14 @@ def test_the_shape_of_packed_rows_that_are_not_full(bits: int, dense: bool, inpu
 )
 def test_wherever_the_configuration_says_it(config: dict[str, Any]) -> None:
     assert summary(unpack(checkpoint(gptq(), config=config))) == {"a.weight": ((64, 96), "gptq 4 bit")}
+
+
+def test_mlx_says_it_under_either_key(tmp_path: Path) -> None:
+    tensors = mlx("a", 48, 64, 4, 64)
+    for number, keys in enumerate((["quantization"], ["quantization_config"], ["quantization", "quantization_config"])):
+        config = {key: {"bits": 4, "group_size": 64} for key in keys}
+        folder = write_checkpoint(tmp_path / str(number), tensors, config=config)
+        assert summary(unpack(open_checkpoint(open_folder(folder)))) == {"a.weight": ((48, 64), "mlx 4 bit")}
 
 
 def test_the_old_name_of_compressed_tensors_configuration() -> None:
@@ -574,6 +617,16 @@ MISFITS: dict[str, tuple[Any, Tensors, dict[str, bytes], str]] = {
     "modelopt half": (MODELOPT, without(NVFP4, "a.weight_scale_2"), {}, "has no weight_scale_2 beside it"),
     "fused and packed": (MODELOPT, {"e.gate_up_proj": ("U8", (4, 64, 32))}, {}, "nothing says how"),
     "integers alone": (None, {"a.weight": ("I8", (48, 64))}, {}, "nothing says how it is packed"),
+    "mlx words": (MLX, {**mlx("a", 48, 64, 4, 64), "a.weight": ("U32", (48, 9))}, {}, "says 4 bits, groups of 64"),
+    "mlx scales": (MLX, {**mlx("a", 48, 64, 4, 64), "a.scales": ("BF16", (47, 1))}, {}, "which do not fit"),
+    "mlx biases": (MLX, {**mlx("a", 48, 64, 4, 64), "a.biases": ("BF16", (48, 2))}, {}, "which do not fit"),
+    "mlx two ways": (
+        {**MLX, "b": {"bits": 8, "group_size": 32}},
+        mlx("a", 48, 64, 4, 64),
+        {},
+        "fit several widths alike",
+    ),
+    "mlx without scales": (MLX, {"a.weight": ("U32", (48, 8))}, {}, "nothing says how it is packed"),
 }
 
 
@@ -585,7 +638,7 @@ def test_what_does_not_fit_is_said(name: str) -> None:
 
 
 def test_misfits_are_as_many_as_documented() -> None:
-    assert len(MISFITS) == 61 and len(REFUSED) == 8
+    assert len(MISFITS) == 66 and len(REFUSED) == 8
 
 
 @pytest.mark.parametrize(

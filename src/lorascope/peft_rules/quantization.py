@@ -89,6 +89,12 @@ _LIMITS: Mapping[str, _Limits] = {
             "nn.Linear. Load the variant of the model whose weights are not packed."
         ),
     ),
+    "mlx": _Limits(
+        unloadable=(
+            "transformers 5.23 refuses MLX's checkpoints, whose configuration names no quant_method. "
+            f"{_BASE} mlx-lm trains it as it is: lorascope export PLAN --to mlx-lm."
+        ),
+    ),
     "auto-round": _Limits(unloadable=f"transformers says of AutoRound's modules that they cannot be trained. {_BASE}"),
 }
 

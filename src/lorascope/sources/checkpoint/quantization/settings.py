@@ -13,6 +13,7 @@ from lorascope.sources.checkpoint.types import Checkpoint
 from lorascope.sources.files.json_files import read_object
 
 _KEYS = ("quantization_config", "compression_config")
+_MLX = "quantization"
 _MODELOPT = "hf_quant_config.json"
 _MOST_BYTES = 2**20
 # Every weight is compared with each of them, so there is an end.
@@ -105,6 +106,8 @@ def read_settings(checkpoint: Checkpoint) -> Settings:
         for key in _KEYS:
             if isinstance(part, Mapping) and part.get(key):
                 return _settings(part[key], key, f"config.json: {prefix}{key}")
+    if _is_of_mlx(config.get(_MLX)):  # which older releases of mlx-lm wrote alone
+        return Settings("mlx", config[_MLX], f"config.json: {_MLX}")
     if _MODELOPT in checkpoint.files.names:
         values = read_object(checkpoint.files, _MODELOPT, _MOST_BYTES, _HINT, where=_MODELOPT).get("quantization")
         if not isinstance(values, dict):
@@ -123,12 +126,19 @@ def _settings(values: object, key: str, where: str) -> Settings:
         method = "bitsandbytes"
     if not method and values.get("quant_algo"):
         method = "modelopt"
+    if not method and _is_of_mlx(values):
+        method = "mlx"
     if not isinstance(method, str) or not method:
         raise LorascopeError(f"has {quoted(method)} for quant_method, not a name", where=where, hint=_HINT)
     name = method.lower().removeprefix("intel/")
     if name == "auto-round":
         return Settings(_packing_of_auto_round(values), values, where, "auto-round ")
     return Settings(name, values, where)
+
+
+def _is_of_mlx(values: object) -> bool:
+    """MLX names no method: bits and group size, and a mode since 0.29."""
+    return isinstance(values, Mapping) and all(type(values.get(key)) is int for key in ("bits", "group_size"))
 
 
 def _packing_of_auto_round(values: Mapping[str, Any]) -> str:

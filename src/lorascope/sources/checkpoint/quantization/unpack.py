@@ -15,6 +15,7 @@ from lorascope.sources.checkpoint.quantization.bitsandbytes import FP4, NF4, rec
 from lorascope.sources.checkpoint.quantization.compressed import recover_compressed
 from lorascope.sources.checkpoint.quantization.groups import FP8, Family, Group, MisfitError
 from lorascope.sources.checkpoint.quantization.integers import recover_integers
+from lorascope.sources.checkpoint.quantization.mlx import recover_mlx
 from lorascope.sources.checkpoint.quantization.scaled import recover_mxfp4, recover_scaled
 from lorascope.sources.checkpoint.quantization.settings import Settings, read_settings
 from lorascope.sources.checkpoint.types import Checkpoint, Span, Stored, Tensor
@@ -50,6 +51,7 @@ _FAMILIES = (
     Family(".qscale_weight", ".weight", _SCALED, ".weight", recover_scaled),
     Family(".weight_scale", ".weight", _SCALED, ".weight", recover_scaled),
     Family(".scale", ".weight", (), ".weight", recover_scaled, packed=(*FP8, "I8")),
+    Family(".scales", ".weight", (".biases",), ".weight", recover_mlx, packed=("U32",)),
     Family("_scale_inv", "", _SCALED, "", recover_scaled, packed=(*FP8, "I8")),
     Family("_scale", "", (), "", recover_scaled, packed=FP8),
 )
@@ -73,6 +75,7 @@ _KNOWN = frozenset(
         "mxfp4",
         "modelopt",
         "bitnet",
+        "mlx",
     )
 )
 # compressed-tensors' formats that drop zeros, and the one that reorders for a kernel.
