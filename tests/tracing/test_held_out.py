@@ -39,7 +39,6 @@ SILENT = {
     "TalkingHeads": 4,  # the matrices that mix heads
     "DeepFeed": 2,  # a third matrix inside a feed-forward
     "TwoTowers": 2,  # two ends that are multiplied with each other
-    "Recurrent": 5,  # torch's recurrent layers mix devices
     "Parallel": 3,  # one matrix makes queries, keys, values and the inside of the feed-forward
     "Retrieval": 2,  # two ends that are multiplied with each other
     "Denoiser": 1,  # the first matrix of two that make a vector from the time

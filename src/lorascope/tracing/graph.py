@@ -107,6 +107,7 @@ class Graph:
             elementwise: they are no matrices.
         failure: Why the call ended early, or empty.
         operations: How many tensor operations were recorded.
+        recurrent: Names of parameters of recurrent layers.
     """
 
     nodes: tuple[Node, ...]
@@ -114,3 +115,4 @@ class Graph:
     elementwise: frozenset[str] = frozenset()
     failure: str = ""
     operations: int = 0
+    recurrent: frozenset[str] = frozenset()

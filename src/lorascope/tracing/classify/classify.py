@@ -11,7 +11,7 @@ from lorascope.tracing.classify.annotations import Annotation, Annotations
 from lorascope.tracing.classify.attention import annotate_attentions
 from lorascope.tracing.classify.embeddings_heads import annotate_embeddings_heads
 from lorascope.tracing.classify.feed_forward import annotate_feed_forward
-from lorascope.tracing.classify.mixers import annotate_mixers
+from lorascope.tracing.classify.mixers import annotate_mixers, annotate_recurrences
 from lorascope.tracing.classify.routers import annotate_routers
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.graph_queries import GraphQueries
@@ -25,6 +25,7 @@ def classify_uses(graph: Graph, *, features: bool = False) -> tuple[Annotation, 
         features: The call returns features for another part of the model, not predictions.
     """
     annotations = Annotations(GraphQueries(graph), features=features)
+    annotate_recurrences(annotations)
     annotate_attentions(annotations)
     annotate_routers(annotations)
     annotate_feed_forward(annotations)

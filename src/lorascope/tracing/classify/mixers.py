@@ -12,6 +12,14 @@ from lorascope.tracing.graph import Edge, Flag
 _PIECES_OF_A_LOOP = 8
 
 
+def annotate_recurrences(annotations: Annotations) -> None:
+    """Annotate the weights of recurrent layers."""
+    recurrent = annotations.queries.graph.recurrent
+    for index, node in enumerate(annotations.nodes):
+        if node.name in recurrent:
+            annotations.add(index, "mixer", "", "", "it belongs to a recurrent layer")
+
+
 def annotate_mixers(annotations: Annotations) -> None:
     """Annotate the weights of mixers."""
     for index, node in enumerate(annotations.nodes):

@@ -33,6 +33,7 @@ class GraphBuilder:
     Attributes:
         nodes: Its nodes.
         elementwise: Parameters that multiplied a tensor elementwise.
+        recurrent: Parameters of recurrent layers.
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], meter: Meter | None = None) -> None:
@@ -46,6 +47,7 @@ class GraphBuilder:
         self._meter.start_graph()
         self.nodes: list[Node] = []
         self.elementwise: set[str] = set()
+        self.recurrent: set[str] = set()
         self._dimensions = {name: len(shape) for name, shape in shapes.items()}
         self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         # Per node, as bits: its ancestors, and itself with everything that it carries on as a sum.
@@ -62,7 +64,14 @@ class GraphBuilder:
             for index, node in enumerate(self.nodes)
         )
         matrices = {node.name for node in nodes if node.kind in ("weight", "table", "convolution", "parameter")}
-        return Graph(nodes, edges_of(outputs), frozenset(self.elementwise - matrices), failure, operations)
+        return Graph(
+            nodes,
+            edges_of(outputs),
+            frozenset(self.elementwise - matrices),
+            failure,
+            operations,
+            frozenset(self.recurrent & matrices),
+        )
 
     def node(self, kind: NodeKind, name: str = "", operands: Sequence[Labels] = (), **facts: Any) -> int:
         """Add a node and return its index."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope import light_dataclasses as dataclasses
@@ -27,6 +26,7 @@ from lorascope.tracing.limits import LimitMet, Meter
 from lorascope.tracing.record import meta_execution
 from lorascope.tracing.record.aten_ops import Operation, label_results
 from lorascope.tracing.record.graph_builder import GraphBuilder
+from lorascope.tracing.record.machine import Answers, Machine
 from lorascope.tracing.record.provenance import NOTHING, Labels, Provenance, of_node
 from lorascope.tracing.record.tensor_tracker import TensorTracker
 
@@ -65,7 +65,7 @@ def record(module: torch.nn.Module, method: str, arguments: Mapping[str, Any], *
         function: Any = module
         for part in method.split("."):
             function = getattr(function, part)
-        with torch.no_grad(), _Numbers(), recorder, meter.armed():
+        with torch.no_grad(), Machine(recorder.stand_in, recorder.note_recurrent), recorder, meter.armed():
             outputs = function(**given)
     except (KeyboardInterrupt, LimitMet, OverrunError):
         raise
@@ -95,6 +95,7 @@ class _Settings:
         self._fast = torch.backends.mha.get_fastpath_enabled()
         self._validates = torch.distributions.Distribution._validate_args
         self._modes = TorchModes()
+        self._answers = Answers()
 
     def quiet(self) -> None:
         """Change them for a call."""
@@ -103,11 +104,13 @@ class _Settings:
             namespace(part)["training"] = False
         torch.backends.mha.set_fastpath_enabled(False)
         torch.distributions.Distribution.set_default_validate_args(False)
+        self._answers.give()
 
     def restore(self) -> None:
         """Put everything back; calling it twice is harmless."""
         self._memory.stop()
         self._modes.restore()
+        self._answers.restore()
         torch.distributions.Distribution.set_default_validate_args(self._validates)
         torch.backends.mha.set_fastpath_enabled(self._fast)
         for part in self._training:
@@ -116,18 +119,6 @@ class _Settings:
             if len(buffers) != len(before) or any(buffers.get(name) is not buffer for name, buffer in before.items()):
                 buffers.clear()
                 buffers.update(before)
-
-
-class _Numbers(TorchFunctionMode):  # type: ignore[misc]  # torch does not say what it is
-    """Keeps numbers known that code writes down."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
-            kwargs["device"] = meta_execution.CPU
-        return func(*args, **kwargs)
 
 
 def _reason(error: BaseException) -> str:
@@ -200,6 +191,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
             return {key: self.given(name, inner, depth + 1) for key, inner in value.items()}
         return value
 
+    def note_recurrent(self, arguments: Sequence[Any]) -> None:
+        """Note the parameters of a recurrent layer."""
+        for tensor in meta_execution.tensors_in(arguments):
+            self._builder.recurrent.update(self._tracker.initial(tensor).parameters)
+
     def graph(self, outputs: Any, failure: str) -> Graph:
         """What was recorded."""
         labels: Labels = {}
@@ -211,6 +207,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # where operations made of others arrive whole
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         name = func._overloadpacket.__name__
         self._operations += 1
         self._meter.count_operation()
@@ -218,8 +219,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
         is_view = meta_execution.is_view(func)
         # Writes to a view's memory are looked up later: they may not overlap it.
         provenances = [(self._tracker.initial if is_view else self._tracker.current)(tensor) for tensor in tensors]
-        real_args = meta_execution.with_tensors(args, self._stand_in)
-        real_kwargs = dict(zip(kwargs, meta_execution.with_tensors(kwargs.values(), self._stand_in), strict=True))
+        real_args = meta_execution.with_tensors(args, self.stand_in)
+        real_kwargs = dict(zip(kwargs, meta_execution.with_tensors(kwargs.values(), self.stand_in), strict=True))
         result = meta_execution.run_operation(func, name, real_args, real_kwargs, self._shapes, self._meter)
         results = meta_execution.tensors_in(result if isinstance(result, tuple | list) else [result])
         if not results or all(provenance is NOTHING for provenance in provenances):
@@ -238,7 +239,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch does not say 
                 return args[0]
         return result
 
-    def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
+    def stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor that takes a parameter's or buffer's place."""
         return self._stand_ins.get(id(tensor), tensor)
 
 
