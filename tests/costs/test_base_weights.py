@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.base_weights import base_weights, packed_bytes
 from lorascope.costs.training_run import Training
+from lorascope.model.storage import parse_storage
+from lorascope.model.types import ModelMap
 from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers.samples import sample
 from tests.helpers.saved_tensors import built
@@ -69,3 +72,63 @@ def test_weights_are_those_of_the_module(name: str, dtype: str) -> None:
     estimate = base_weights(map_module(model), Training(dtype="fp32" if dtype == "float32" else "bf16")).size
     # deepseek_v3 keeps its routers' biases in buffers; mamba keeps A and D in float32.
     assert math.isclose(estimate, real, rel_tol=0.03 if name == "mamba" else 0)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits"),
+    [
+        ("bnb nf4", 4),
+        ("bnb fp4", 4),
+        ("bnb int8", 8),
+        ("mxfp4", 4),
+        ("mxfp8", 8),
+        ("fp8 block 128×128", 8),
+        ("modelopt int4", 4),
+        ("bitnet", 2),
+        ("gptq 3 bit", 3),
+        ("mlx 6 bit", 6),
+        ("aqlm", 8),  # what says nothing counts as a byte
+    ],
+)
+def test_stored_weights_count_by_their_own_bits(quantization: str, bits: int) -> None:
+    linear, rest = 32 * (4 * 4096**2 + 3 * 4096 * 11008), 2 * 32000 * 4096 + 65 * 4096
+    weights = base_weights(stored_as(quantization), Training())
+    assert weights.stored_packed
+    assert not weights.dequantized
+    assert (weights.packed, weights.plain) == (linear, rest)
+    assert weights.size == linear * bits * 17 // 16 // 8 + 2 * rest
+
+
+@pytest.mark.parametrize(
+    "quantization", ["compressed-tensors int4", "compressed-tensors nvfp4", "fp4 block 1×32", "gguf Q4_K"]
+)
+def test_what_must_be_loaded_dequantized_counts_unpacked(quantization: str) -> None:
+    for training in (Training(), NF4):
+        weights = base_weights(stored_as(quantization), training)
+        assert weights.dequantized
+        assert not weights.stored_packed
+        assert weights.plain >= 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    assert base_weights(stored_as(quantization), Training()).size == base_weights(sample("llama"), Training()).size
+
+
+def test_bits_that_types_say() -> None:
+    words = {
+        "compressed-tensors nvfp4": 4,
+        "compressed-tensors mxfp6": 6,
+        "gguf IQ2_XS": 2,
+        "gguf MXFP4": 4,
+        "gguf BF16": None,
+    }
+    assert {word: parse_storage(word).bits for word in words} == words
+
+
+def stored_as(quantization: str) -> ModelMap:
+    """A llama whose linear layers are stored like this."""
+    model = sample("llama")
+    modules = tuple(
+        dataclasses.replace(module, quantization=quantization)
+        if module.kind == "linear" and module.name != "lm_head"
+        else module
+        for module in model.modules
+    )
+    return dataclasses.replace(model, modules=modules)

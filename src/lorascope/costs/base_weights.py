@@ -15,6 +15,7 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.costs.training_run import Training
 from lorascope.model.storage import parse_storage
 from lorascope.model.types import ModelMap, Module
+from lorascope.peft_rules.quantization import is_unpacked
 
 _BLOCK = 64
 _NESTED_BLOCK = 256
@@ -31,6 +32,7 @@ class BaseWeights:
         bare_experts: Numbers of fused experts, which are not quantized.
         largest_packed: Numbers of the largest quantized weight, which is unpacked where it is used.
         stored_packed: Some weights come quantized from their checkpoint.
+        dequantized: Some come quantized, and must be loaded as plain numbers for PEFT.
     """
 
     size: int
@@ -39,6 +41,7 @@ class BaseWeights:
     bare_experts: int
     largest_packed: int
     stored_packed: bool
+    dequantized: bool
 
 
 def base_weights(model: ModelMap, training: Training) -> BaseWeights:
@@ -47,7 +50,7 @@ def base_weights(model: ModelMap, training: Training) -> BaseWeights:
     unquantized = _unquantized_modules(model)
     seen: set[str] = set()
     size = plain = packed = bare = largest = 0
-    stored = False
+    stored = dequantized = False
     everything: list[tuple[Module | None, str, tuple[int, ...]]] = [
         *((module, name, shape) for module in model.modules for name, shape in module.parameters),
         *((None, name, shape) for name, shape in model.root_parameters),
@@ -59,7 +62,11 @@ def base_weights(model: ModelMap, training: Training) -> BaseWeights:
             continue
         seen.add(tensor)
         count = math.prod(shape)
-        if module is not None and module.quantization and name == "weight":
+        if module is not None and module.quantization and name == "weight" and is_unpacked(module.quantization):
+            dequantized = True
+            size += count * training.width
+            plain += count
+        elif module is not None and module.quantization and name == "weight":
             stored = True
             size += math.ceil(count * _stored_bits(module.quantization) / 8)
             packed += count
@@ -73,7 +80,7 @@ def base_weights(model: ModelMap, training: Training) -> BaseWeights:
             plain += count
             if len(shape) == 3 and module is not None and module.kind == "other":
                 bare += count
-    return BaseWeights(size, plain, packed, bare, largest, stored)
+    return BaseWeights(size, plain, packed, bare, largest, stored, dequantized)
 
 
 def packed_bytes(count: int, rows: int, training: Training) -> int:

@@ -56,6 +56,10 @@ SAVED_SCORES = Reason(
 )
 DORA = Reason("rough-dora", "DoRA's temporary tensors are a rough estimate.")
 STORED_WEIGHTS = Reason("stored-quantization", "Weights are counted as the checkpoint stores them.")
+DEQUANTIZED_WEIGHTS = Reason(
+    "dequantized",
+    "Quantized weights of the checkpoint are counted unpacked: PEFT adapts this model only if it is loaded dequantized.",
+)
 
 
 def memory_formulas(estimate: MemoryEstimate, peak: Moment, library: int) -> dict[str, str]:
@@ -168,3 +172,5 @@ def _uncertain(estimate: MemoryEstimate) -> Iterator[Diagnostic]:
         yield DORA.about()
     if estimate.base.stored_packed:
         yield STORED_WEIGHTS.about()
+    if estimate.base.dequantized:
+        yield DEQUANTIZED_WEIGHTS.about()

@@ -25,12 +25,14 @@ class _Limits:
         fused: Why a bare parameter (fused experts) of it cannot be adapted; empty if it can.
         needs: What must be installed, and how the model must be loaded.
         needs_fused: The same for bare parameters, where it is more.
+        unpacked: transformers holds it as plain numbers wherever PEFT can adapt a weight of it.
     """
 
     unloadable: str = ""
     fused: str = ""
     needs: str = ""
     needs_fused: str = ""
+    unpacked: bool = False
 
 
 _NO_LIMITS = _Limits()
@@ -67,6 +69,7 @@ _LIMITS: Mapping[str, _Limits] = {
             "Load with quantization_config=FineGrainedFP8Config(dequantize=True): of experts that stay packed, two numbers "
             "in a byte, PEFT takes half the width for their inputs."
         ),
+        unpacked=True,
     ),
     "mxfp4": _Limits(
         needs_fused=(
@@ -75,7 +78,8 @@ _LIMITS: Mapping[str, _Limits] = {
         ),
     ),
     "fbgemm": _Limits(unloadable=f"transformers says of its fbgemm modules that they cannot be trained. {_BASE}"),
-    "compressed-tensors": _Limits(needs=_COMPRESSED),
+    "compressed-tensors": _Limits(needs=_COMPRESSED, unpacked=True),
+    "gguf": _Limits(unpacked=True),  # transformers dequantizes what it loads from a GGUF file
     "modelopt": _Limits(
         unloadable=(
             "transformers 5.23 does not know Model Optimizer's checkpoints. It refuses those of 4 bits for their shapes, and of "
@@ -131,6 +135,11 @@ def quantized_needs(quantization: str, kind: Kind = "linear") -> str:
     """
     limits = _limits_of(quantization)
     return (limits.needs_fused if kind == "parameter" else "") or limits.needs
+
+
+def is_unpacked(quantization: str) -> bool:
+    """A model that PEFT adapts holds such weights as plain numbers."""
+    return _limits_of(quantization).unpacked
 
 
 def _limits_of(quantization: str) -> _Limits:
