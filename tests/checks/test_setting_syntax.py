@@ -69,3 +69,25 @@ def test_a_fix_in_the_trainers_keys(trainer: str, file: str, text: str, fix: str
     (tmp_path / file).write_text(text, encoding="utf-8")
     fixes = [finding.fix for finding in ls.check(sample("llama"), tmp_path / file, trainer=trainer).findings]
     assert any(fix in text for text in fixes), fixes
+
+
+@pytest.mark.parametrize(
+    ("trainer", "text", "key"),
+    [
+        (
+            "axolotl",
+            "base_model: x\nadapter: lora\nlora_r: 8\nlora_target_modules: [nope, q_proj]\n",
+            "lora_target_modules",
+        ),
+        ("axolotl", "base_model: x\nadapter: lora\nlora_r: 8\nlora_target_modules: [nope]\n", "lora_target_modules"),
+        ("trl", "model_name_or_path: x\nuse_peft: true\nlora_target_modules: [nope, q_proj]\n", "lora_target_modules"),
+        ("peft", '{"peft_type": "LORA", "target_modules": ["nope", "q_proj"]}', "target_modules"),
+    ],
+)
+def test_a_name_without_a_match_is_placed_in_the_files_own_key(
+    trainer: str, text: str, key: str, tmp_path: Path
+) -> None:
+    file = tmp_path / ("adapter_config.json" if trainer == "peft" else "config.yaml")
+    file.write_text(text, encoding="utf-8")
+    (finding,) = [one for one in ls.check(sample("mistral"), file).findings if one.code == "no-match"]
+    assert (finding.where, '"nope" matches no module' in finding.message) == (key, True)

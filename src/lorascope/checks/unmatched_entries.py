@@ -277,5 +277,5 @@ def _module_for_parameter(context: CheckContext, text: str) -> Answer | None:
         return Answer("It is a module without a parameter of its own.", "Name the layers within it.")
     why = "It is a module, not a parameter."
     if all(module.kind != "other" for module in modules):
-        return Answer(why, f"Move it to target_modules, or use {literal(f'{text}.weight')}.")
+        return Answer(why, f"Move it to {context.syntax.name('target_modules')}, or use {literal(f'{text}.weight')}.")
     return Answer(why, f"Use its parameters: {in_quotes(context.parameter_entries(own) or own[:MOST_SPELLED])}.")

@@ -133,7 +133,7 @@ def find_unsupported(context: CheckContext) -> Iterator[Finding]:
         many = plural(len(entry.refused), "module")
         message = f"{subject} matches {many} that PEFT cannot adapt ({classes}): {names}. PEFT raises."
         fix = _layers_within(context, entry) if number <= MOST_EXPLAINED else _TAKE_OUT
-        yield UNSUPPORTED.finding("target_modules", message, fix)
+        yield UNSUPPORTED.finding(context.syntax.name("target_modules"), message, fix)
     digits = any(entry.refused for entry in _digit_entries(context))
     if context.refused_as("unsupported") and not number and not digits:
         yield UNSUPPORTED.finding("the targets", context.refusal, _tried_exclusions(context))
@@ -206,7 +206,9 @@ def find_digit_names(context: CheckContext) -> Iterator[Finding]:
             fix = f"Use a longer name for the layers you mean: {owners}."
         else:
             fix = f"To adapt that layer, name what is in it and set {context.setting('layers_to_transform', [int(number)])}."
-        yield DIGIT_NAME.finding("target_modules", message, fix, "error" if entry.refused else "warning")
+        yield DIGIT_NAME.finding(
+            context.syntax.name("target_modules"), message, fix, "error" if entry.refused else "warning"
+        )
 
 
 @finds(DEFAULT_TARGETS)
@@ -219,12 +221,12 @@ def find_default_targets(context: CheckContext) -> Iterator[Finding]:
     for warning in warnings:
         if config.target_parameters:
             fix = f"Set {context.setting('target_modules', [])} if the parameters alone are meant."
-            yield DEFAULT_TARGETS.finding("target_modules", warning, fix)
+            yield DEFAULT_TARGETS.finding(context.syntax.name("target_modules"), warning, fix)
         elif form == "none":
-            yield DEFAULT_TARGETS.finding("target_modules", warning, _query_and_value(context))
+            yield DEFAULT_TARGETS.finding(context.syntax.name("target_modules"), warning, _query_and_value(context))
         else:
             fix = "Nothing to do if that is meant; otherwise name the modules in target_modules."
-            yield DEFAULT_TARGETS.finding("target_modules", warning, fix, "note")
+            yield DEFAULT_TARGETS.finding(context.syntax.name("target_modules"), warning, fix, "note")
     if warnings or not context.refusal or config.target_parameters:
         return
     if form == "none":
@@ -233,11 +235,13 @@ def find_default_targets(context: CheckContext) -> Iterator[Finding]:
         if context.model.moe_conversion:
             why = "its rewrite for fused experts turns that into an empty list"
         message = f"target_modules is missing, and PEFT adapts nothing by itself on {type_}: {why}."
-        yield DEFAULT_TARGETS.finding("target_modules", message, _query_and_value(context), "error")
+        yield DEFAULT_TARGETS.finding(
+            context.syntax.name("target_modules"), message, _query_and_value(context), "error"
+        )
     else:
         names = some_in_quotes([entry.text for entry in context.entries.modules])
         message = f"target_modules is missing, so PEFT uses its default: {names}."
-        yield DEFAULT_TARGETS.finding("target_modules", message, _query_and_value(context))
+        yield DEFAULT_TARGETS.finding(context.syntax.name("target_modules"), message, _query_and_value(context))
 
 
 def _query_and_value(context: CheckContext) -> str:
@@ -277,4 +281,4 @@ def find_covered(context: CheckContext) -> Iterator[Finding]:
         verb = "is" if len(texts) == 1 else "are"
         message = f'{listed(texts, _MOST_NAMED)} {verb} already matched by "{outer}", which matches all others of that name too.'
         fix = f"Take {literal(outer)} out if only those are meant, and them otherwise."
-        yield COVERED.finding("target_modules", message, fix)
+        yield COVERED.finding(context.syntax.name("target_modules"), message, fix)

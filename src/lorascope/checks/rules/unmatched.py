@@ -63,9 +63,11 @@ def find_unmatched(context: CheckContext) -> Iterator[Finding]:
     every = entries.modules + entries.parameters
     severity: Severity = "warning" if any(entry.modules or entry.parameters for entry in every) else "error"
     if entries.form == "list" and not every and context.refused_as("no-match"):
-        message = "target_modules is empty and target_parameters is missing: nothing is adapted."
-        fix = f"Name modules in target_modules, or generate them: {planning_command(context.model)}"
-        yield NO_MATCH.finding("target_modules", message, fix)
+        modules, parameters = map(context.syntax.name, ("target_modules", "target_parameters"))
+        also = f" and {parameters} is missing" if context.syntax.has("target_parameters") else ""
+        message = f"{modules} is empty{also}: nothing is adapted."
+        fix = f"Name modules in {modules}, or generate them: {planning_command(context.model)}"
+        yield NO_MATCH.finding(modules, message, fix)
     if entries.form == "string":
         yield from _string(context, entries.modules[0], severity)
     if isinstance(context.config.target_parameters, str):
@@ -79,7 +81,7 @@ def find_unmatched(context: CheckContext) -> Iterator[Finding]:
         shown = f"{in_quotes(texts[:MOST_SPELLED])}{more}"
         message = f"{shown} {verb} no {kind} of {context.model.model}{ignored}. {why}".rstrip()
         rule = REGEX_IN_LIST if answer.regex else NO_MATCH
-        yield rule.finding(setting, message, answer.fix, severity)
+        yield rule.finding(context.syntax.name(setting), message, answer.fix, severity)
 
 
 def _answers(context: CheckContext) -> dict[tuple[str, Answer], list[str]]:
@@ -107,7 +109,7 @@ def _parameter_string(context: CheckContext, text: str) -> Finding:
     matches = matches_of(text, names) or cheap_matches(text, names, "fullmatch")
     endings = context.parameter_entries(matches) if matches else ()
     fix = f"Use a list of names: {context.setting('target_parameters', endings or (text,))}."
-    return STRING_NOT_LIST.finding("target_parameters", context.refusal, fix)
+    return STRING_NOT_LIST.finding(context.syntax.name("target_parameters"), context.refusal, fix)
 
 
 def _string(context: CheckContext, entry: Entry, severity: Severity) -> Iterator[Finding]:
@@ -125,16 +127,17 @@ def _string(context: CheckContext, entry: Entry, severity: Severity) -> Iterator
     else:
         why, fix = _meant_by_words(context, text)
     shown = f'The regular expression "{cut(text)}" matches no whole module name of {context.model.model}.'
-    yield NO_MATCH.finding("target_modules", f"{shown} {why}".rstrip(), fix, severity)
+    yield NO_MATCH.finding(context.syntax.name("target_modules"), f"{shown} {why}".rstrip(), fix, severity)
 
 
 def _string_of_names(context: CheckContext, text: str, words: Sequence[str], severity: Severity) -> Finding:
+    setting = context.syntax.name("target_modules")
     message = (
-        f'target_modules is the string "{cut(text)}". PEFT reads a string as one regular expression for the whole name of '
+        f'{setting} is the string "{cut(text)}". PEFT reads a string as one regular expression for the whole name of '
         "a module, and no module has that name."
     )
     if len(words) == 1 and words[0].lower() == ALL_LINEAR.replace("-", "_"):
-        return STRING_NOT_LIST.finding("target_modules", message, f'Use "{ALL_LINEAR}".', severity)
+        return STRING_NOT_LIST.finding(setting, message, f'Use "{ALL_LINEAR}".', severity)
     known = NameSet(words)
     hits = {word for name in context.model.module_by_name for word in known.hits(name)}
     fix = f"Use a list: {context.setting('target_modules', words)}."
@@ -142,7 +145,7 @@ def _string_of_names(context: CheckContext, text: str, words: Sequence[str], sev
         answer = module_answer(context, word)
         why = answer.why or reason_for(context, [word], answer)
         fix += f" But {literal(word, 512)} is not a module of {context.model.model}. {why} {answer.fix}".rstrip()
-    return STRING_NOT_LIST.finding("target_modules", message, fix, severity)
+    return STRING_NOT_LIST.finding(setting, message, fix, severity)
 
 
 def _meant_by_words(context: CheckContext, text: str) -> tuple[str, str]:
