@@ -76,10 +76,14 @@ def test_a_fix_in_the_trainers_keys(trainer: str, file: str, text: str, fix: str
     [
         (
             "axolotl",
-            "base_model: x\nadapter: lora\nlora_r: 8\nlora_target_modules: [nope, q_proj]\n",
+            "base_model: x\nadapter: lora\nlora_r: 8\nlora_alpha: 16\nlora_target_modules: [nope, q_proj]\n",
             "lora_target_modules",
         ),
-        ("axolotl", "base_model: x\nadapter: lora\nlora_r: 8\nlora_target_modules: [nope]\n", "lora_target_modules"),
+        (
+            "axolotl",
+            "base_model: x\nadapter: lora\nlora_r: 8\nlora_alpha: 16\nlora_target_modules: [nope]\n",
+            "lora_target_modules",
+        ),
         ("trl", "model_name_or_path: x\nuse_peft: true\nlora_target_modules: [nope, q_proj]\n", "lora_target_modules"),
         ("peft", '{"peft_type": "LORA", "target_modules": ["nope", "q_proj"]}', "target_modules"),
     ],
