@@ -49,7 +49,7 @@ def table(model_types: frozenset[str] = frozenset()) -> dict[str, Any]:
     recorder = Recorder()
     builds = 0
     signal.signal(signal.SIGALRM, _give_up)
-    for classes, model in enumerate(buildables(model_types), 1):
+    for classes, model in enumerate(buildables(lambda: recorder.novelties, model_types), 1):
         name = model.architecture
         try:
             for index, config in enumerate(model.configurations()):

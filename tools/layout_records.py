@@ -35,6 +35,8 @@ class Record:
     # Which slots had parameters and, with those, which had none.
     variants: dict[frozenset[str], frozenset[str]] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # Slots that have been in one instance, whose order is therefore known.
+    met: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     # Instances that differ: which flags of the configuration were set, which slots had parameters, and which had none.
     flagged: dict[tuple[frozenset[str], frozenset[str], frozenset[str]], None] = dataclasses.field(default_factory=dict)
 
@@ -43,6 +45,22 @@ class Record:
         if path not in self.classes:
             self.classes[path] = {}
             self.slots.insert(self.slots.index(after) + 1 if after else 0, path)
+
+    def reorder(self, paths: list[str]) -> None:
+        """Puts slots that were never in one instance before into the order that they have in this one."""
+        known = [path for path in self.slots if path in paths]
+        if known == paths:
+            return
+        places = {path: index for index, path in enumerate(known)}
+        swapped = any(
+            (one, other) in self.met
+            for index, one in enumerate(paths)
+            for other in paths[index + 1 :]
+            if places[one] > places[other]
+        )
+        if not swapped:
+            here = iter(paths)
+            self.slots = [next(here) if path in places else path for path in self.slots]
 
     def json(self, others: Mapping[str, Record]) -> dict[str, Any]:
         """What the table keeps of it; what is the rule is left out.
@@ -119,6 +137,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
+        self.novelties = 0  # slots, their classes and parameters that no instance had before
         self._types: dict[str, list[type]] = collections.defaultdict(list)
 
     def key(self, module: Any) -> str:
@@ -143,6 +162,9 @@ class Recorder:
         key = self.key(module)
         record = self.records.setdefault(key, Record(module_kind(module)))
         record.instances += 1
+        self.novelties += sum(
+            value is not None for name, value in module._parameters.items() if name not in record.parameters
+        )
         record.transposed |= bool(getattr(module, "is_transposed", False))
         record.parameters.update(name for name, value in module._parameters.items() if value is not None)
         record.buffers.update(
@@ -151,14 +173,17 @@ class Recorder:
         inner = module if self.is_model(module) else owner
         full: dict[str, None] = {}
         bare: dict[str, None] = {}
+        paths: dict[str, None] = {}
         last = ""
         for path, child in self._members(module, seen, key):
             (full if any(True for _ in child.parameters()) else bare)[path] = None
+            paths.setdefault(path)
             record.place(path, last)
             last = path
             name = type(child).__name__
             if name not in CONTAINERS:
                 name = self.see(child, seen, inner)
+            self.novelties += name not in record.classes[path]
             record.classes[path][name] = None
             if name == "ModuleList" and inner is not None:
                 same = self.numbers(inner.config, len(child))
@@ -173,6 +198,7 @@ class Recorder:
         record.variants.setdefault(frozenset(full), frozenset(bare.keys() - full.keys()))
         if inner is not None:
             record.flagged.setdefault((_flags(inner.config), frozenset(full), frozenset(bare)))
+        self._note_order(record, [*paths])
         if self.is_model(module) and not record.model:
             record.model = self.facts(module)
         return key
@@ -190,6 +216,14 @@ class Recorder:
     def facts(self, module: Any) -> dict[str, Any]:
         """What the table keeps of a model as a whole."""
         return _model_facts(module)
+
+    def _note_order(self, record: Record, paths: list[str]) -> None:
+        pairs = (
+            {(paths[at], other) for at in range(len(paths)) for other in paths[at + 1 :]} if len(paths) < 60 else set()
+        )
+        if not pairs <= record.met:
+            record.reorder(paths)
+            record.met |= pairs | {(other, one) for one, other in pairs}
 
     def _members(self, module: Any, seen: set[int], owner: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """(path, module) of what a module is made of, through containers; numbered members of one kind share a path."""

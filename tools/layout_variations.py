@@ -30,6 +30,7 @@ _MOST_WORDS = 20
 # Pairs of fields per model; and fields that a configuration lacks.
 _MOST_PAIRS = 60
 _MOST_ABSENT = 24
+_MOST_TOGETHER = 16
 _ABSENT = object()
 
 
@@ -41,13 +42,14 @@ class Buildable:
     configurations: Callable[[], Iterator[Any]]
 
 
-def buildables(model_types: frozenset[str] = frozenset()) -> Iterator[Buildable]:
+def buildables(novelties: Callable[[], int], model_types: frozenset[str] = frozenset()) -> Iterator[Buildable]:
     """Every model class of transformers, with configurations to build it from.
 
     What the project promises, and the first class of every other model type, is built in many variations; the other classes
     from a default configuration, and from one with all parts.
 
     Args:
+        novelties: How much has been seen so far; what makes it grow is tried together, too.
         model_types: Leave out all others, if any are given.
     """
     promised = [*entries(), *layouts()]
@@ -57,7 +59,7 @@ def buildables(model_types: frozenset[str] = frozenset()) -> Iterator[Buildable]
     varied = {entry.model_type for entry in promised}
     for entry in wanted:
         done.add(entry.architecture)
-        yield Buildable(entry.architecture, functools.partial(_all_of, entry, words))
+        yield Buildable(entry.architecture, functools.partial(_all_of, entry, words, novelties))
     for model_type, name in _classes():
         if name in done or (model_types and model_type not in model_types):
             continue
@@ -67,7 +69,7 @@ def buildables(model_types: frozenset[str] = frozenset()) -> Iterator[Buildable]
             yield Buildable(name, functools.partial(_usual, entry))
         else:
             varied.add(model_type)
-            yield Buildable(name, functools.partial(_all_of, entry, words))
+            yield Buildable(name, functools.partial(_all_of, entry, words, novelties))
 
 
 def _classes() -> Iterator[tuple[str, str]]:
@@ -88,15 +90,16 @@ def _classes() -> Iterator[tuple[str, str]]:
             yield cls.config_class.model_type, name
 
 
-def _exported(transformers: Any, name: str) -> Any:
+def _exported(library: Any, name: str) -> Any:
     """A class that transformers exports, if it is a model that can be built; None for all else."""
     try:
-        cls: Any = getattr(transformers, name)
+        cls: Any = getattr(library, name)
         own: Any = getattr(cls, "config_class", None)
     except Exception:  # of a package that is not installed
         return None
-    built = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel) and cls.__name__ == name
-    return cls if built and getattr(own, "model_type", "") and not name.endswith("PreTrainedModel") else None
+    built = isinstance(cls, type) and issubclass(cls, library.PreTrainedModel) and cls.__name__ == name
+    named = bool(getattr(own, "model_type", ""))
+    return cls if built and named and not name.endswith("PreTrainedModel") else None
 
 
 def _usual(entry: Entry) -> Iterator[Any]:
@@ -105,7 +108,7 @@ def _usual(entry: Entry) -> Iterator[Any]:
     yield from itertools.islice(_with_parts(config), 1)
 
 
-def _all_of(entry: Entry, words: Mapping[str, set[str]]) -> Iterator[Any]:
+def _all_of(entry: Entry, words: Mapping[str, set[str]], novelties: Callable[[], int]) -> Iterator[Any]:
     from tests.helpers.small_configs import shrunk
 
     yield entry.config()
@@ -118,7 +121,37 @@ def _all_of(entry: Entry, words: Mapping[str, set[str]]) -> Iterator[Any]:
     for index, changed in enumerate(_with_parts(small)):
         whole = changed if index == 0 else whole
         yield changed
-    yield from _varied(entry, whole, words)
+    for path, part in _parts(whole):
+        yield from _varied(entry, whole, path, part, words, novelties)
+    yield from _shared(whole)
+
+
+def _shared(config: Any) -> Iterator[Any]:
+    """Configurations with every layer twice, of which later ones may be made of earlier ones."""
+    for path, part in _parts(config):
+        own = part.to_dict()
+        for name in (field for field in own if re.fullmatch(r"num_(hidden_)?layers", field)):
+            count = own[name]
+            numbers = (field for field, value in own.items() if value is None or type(value) is int)
+            for field in ("", *(field for field in numbers if "layer" in field and field != name)):
+                values = copy.deepcopy(config.to_dict())
+                inner = values
+                for key in path:
+                    inner = inner[key]
+                _double(inner, name, count)
+                inner.update({field: count} if field else {})
+                try:
+                    yield type(config).from_dict(values)
+                except Exception:  # a configuration refuses what it cannot be
+                    continue
+
+
+def _double(values: dict[str, Any], name: str, count: int) -> None:
+    values |= {field: value * 2 for field, value in values.items() if isinstance(value, list) and len(value) == count}
+    values[name] = count * 2
+    special = values.get("per_layer_config") or {}
+    if special:
+        values["per_layer_config"] = {**special, **{str(int(at) + count): one for at, one in special.items()}}
 
 
 def _with_parts(config: Any) -> Iterator[Any]:
@@ -140,23 +173,41 @@ def _with_parts(config: Any) -> Iterator[Any]:
             yield changed
 
 
-def _varied(entry: Entry, config: Any, words: Mapping[str, set[str]]) -> Iterator[Any]:
+def _varied(
+    entry: Entry,
+    config: Any,
+    path: tuple[str, ...],
+    part: Any,
+    words: Mapping[str, set[str]],
+    novelties: Callable[[], int],
+) -> Iterator[Any]:
     """Configurations that differ from one in a field or two that may decide which modules there are.
 
     Args:
         entry: What is built.
         config: The configuration to vary.
+        path: Where in it the part lies whose fields are varied.
+        part: That part.
         words: What each field that holds words, or a word per layer, holds in any configuration.
+        novelties: How much has been seen so far.
     """
-    for path, part in _parts(config):
-        options = _options(entry, config, part)
-        changes: dict[str, list[Any]] = {}
-        for field, value in [*vars(part).items(), *((name, _ABSENT) for name in _absent(part, options))]:
-            if _is_read(part, field, options):
-                changes[field] = list(_others(field, value, words.get(field, set()), options))
-        for field, values in changes.items():
-            yield from _changed(config, path, ({field: value} for value in values))
-        yield from _changed(config, path, itertools.islice(_pairs(changes, options), _MOST_PAIRS))
+    options = _options(entry, config, part)
+    changes: dict[str, list[Any]] = {}
+    for field, value in [*vars(part).items(), *((name, _ABSENT) for name in _absent(part, options))]:
+        if _is_read(part, field, options):
+            changes[field] = list(_others(field, value, words.get(field, set()), options))
+    single = ({field: value} for field, values in changes.items() for value in values)
+    new: list[Mapping[str, Any]] = []
+    for fields in itertools.chain(single, itertools.islice(_pairs(changes, options), _MOST_PAIRS)):
+        before = novelties()
+        yield from _changed(config, path, [fields])
+        if novelties() > before:
+            new.append(fields)
+    # Together, for the order of modules of which the single changes make one each.
+    both: dict[str, Any] = {}
+    for fields in new[:_MOST_TOGETHER]:
+        both |= {field: value for field, value in fields.items() if field not in both}
+        yield from _changed(config, path, [both])
 
 
 def _parts(config: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
