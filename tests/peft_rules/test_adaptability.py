@@ -130,6 +130,7 @@ def test_the_output_projection_of_torch_attention_is_dead() -> None:
         ("plain", "other_width.out_proj", "dead"),
         ("qwen3_next", "model.layers.0.linear_attn.conv1d", "groups"),
         ("llama", "model.norm", "no adapter"),
+        ("bart", "model.shared", "adapt that one"),
     ],
 )
 def test_why_not(model: str, name: str, word: str) -> None:
@@ -147,7 +148,7 @@ def test_why_not(model: str, name: str, word: str) -> None:
         ("plain", "grouped"),
         ("plain", "experts.weight_in"),
         ("gpt2", "transformer.wpe"),
-        ("bart", "model.shared"),
+        ("bart", "model.encoder.embed_tokens"),
         ("deepseek_v3", "model.layers.1.mlp.shared_experts.down_proj"),
     ],
 )

@@ -215,8 +215,9 @@ def test_dora() -> None:
         ),
         (
             "dbrx",
-            ["ffn.expert"],
-            "All experts of a layer share one adapter: ffn.expert.gate, ffn.expert.up and ffn.expert.down stacks them",
+            ["attention", "ffn.expert"],
+            "Not adaptable: ffn.expert.gate, ffn.expert.up and ffn.expert.down (72 of them, such as "
+            "transformer.blocks.0.ffn.experts.mlp.w1). An adapter here breaks the forward pass",
         ),
         (
             "t5",

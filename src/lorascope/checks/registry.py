@@ -12,6 +12,7 @@ from lorascope.checks.rules import (
     coverage,
     entries,
     exclusions,
+    fused_kernels,
     layers,
     map_doubts,
     map_gaps,
@@ -49,6 +50,7 @@ CONFIGURATION = (
     layers,
     moe_rewrite,
     reach,
+    fused_kernels,
     ties,
     map_doubts,
     coverage,
@@ -58,7 +60,7 @@ RELEASES = (releases,)
 # What the files of an adapter say beyond its configuration.
 ADAPTER_FILES = (base_model, tensors)
 # What is adapted, whoever adapts it.
-REACH = (reach, ties, map_doubts)
+REACH = (reach, fused_kernels, ties, map_doubts)
 COVERAGE = (coverage,)
 _EVERY_KIND = (*MAP, refusals, trainer_files, *CONFIGURATION, *RELEASES, *ADAPTER_FILES, origins, servers)
 

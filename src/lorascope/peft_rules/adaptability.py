@@ -6,6 +6,7 @@ import math
 
 from lorascope.model.types import ModelMap, Module, Weight
 from lorascope.peft_rules import reasons
+from lorascope.peft_rules.dead_weights import why_dead
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.quantization import why_not_quantized
 from lorascope.peft_rules.releases import NEWEST, Release, release_of
@@ -82,10 +83,15 @@ def why_not_adaptable(model: ModelMap, weight: Weight, peft: str = NEWEST) -> Di
         return reasons.WEIGHT_WITHOUT_MODULE.about(module=weight.module)
     if constructor_mismatch(module):
         return reasons.WEIGHT_MISMATCHED.about(class_name=module.class_name)
-    return known_broken(module) or _why_not_by_shape(weight, module, release)
+    return (
+        known_broken(module)
+        or why_not_by_shape(weight, module, release)
+        or why_dead(model, weight.name, weight.quantization)
+    )
 
 
-def _why_not_by_shape(weight: Weight, module: Module, release: Release) -> Diagnostic | None:
+def why_not_by_shape(weight: Weight, module: Module, release: Release) -> Diagnostic | None:
+    """Why PEFT cannot adapt a weight of this shape and kind, or None."""
     apart = module.kind == "multihead_attention" and all(name != "in_proj_weight" for name, _ in module.parameters)
     # From 0.19 on the parameters of such an attention can be adapted one by one.
     if apart and (weight.kind != "parameter" or release < (0, 19)):

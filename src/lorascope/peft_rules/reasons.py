@@ -223,6 +223,59 @@ OWN_POSITIONS = Reason(
     "first forward fails. Leave it out, or train it in full with modules_to_save.",
     before="{name}: ",
 )
+READ_ONLY = Reason(
+    "dead-or-crashing",
+    "An adapter here is dead: {owner} reads this weight and never calls the module, so the adapter gets no gradient. Leave "
+    "it out.",
+    before="{name}: ",
+)
+READ_UNLESS_QUANTIZED = Reason(
+    "dead-or-crashing",
+    "An adapter here is dead: {owner} reads this weight and calls the module only where the model is loaded quantized, so "
+    "the adapter gets no gradient. Leave it out.",
+    before="{name}: ",
+)
+NEVER_CALLED_TIE = Reason(
+    "dead-or-crashing",
+    "An adapter here is dead: {owner} never calls this module. Another module with the same tensor is called, so adapt "
+    "that one.",
+    before="{name}: ",
+)
+WITHOUT_GRADIENT = Reason(
+    "dead-or-crashing",
+    "An adapter here is dead: {owner} only chooses by what this layer computes, so no gradient comes back. Leave it out.",
+    before="{name}: ",
+)
+# By what fails, as the table of dead weights says it.
+CRASHES = {
+    "keywords": Reason(
+        "dead-or-crashing",
+        "{owner} breaks with an adapter on this parameter: it is called with keyword arguments alone, which PEFT's wrapper "
+        "of a parameter does not take. The first forward fails. Leave it out.",
+        before="{name}: ",
+    ),
+    "attribute": Reason(
+        "dead-or-crashing",
+        'An adapter here breaks the forward pass: the code around it asks for the attribute "{about}", which PEFT\'s wrapper '
+        "does not have. Leave it out.",
+        before="{name}: ",
+    ),
+    "error": Reason(
+        "dead-or-crashing",
+        "An adapter here breaks the forward pass of {owner}: {about}. Leave it out.",
+        before="{name}: ",
+    ),
+}
+LEFT_TO_KERNEL = Reason(
+    "dead-with-kernels",
+    "With the fused kernels of {library} installed, an adapter here is dead: in training {owner} hands this weight to "
+    "{kernel} and never calls the module. To adapt it without these kernels, name its part in a rule: {selector}.",
+)
+READ_BY_KERNEL = Reason(
+    "dead-with-kernels",
+    "with the fused kernels of {library} installed, an adapter here is dead, because in training {owner} hands the weight "
+    "to {kernel} and never calls the module. Without these kernels it trains.",
+)
 
 # Weights that PEFT cannot adapt whatever the configuration.
 

@@ -19,6 +19,7 @@ from lorascope.peft_rules import (
     variants,
 )
 from lorascope.peft_rules.adaptability import constructor_mismatch, guarded_by_mamba, known_broken
+from lorascope.peft_rules.dead_weights import why_dead
 from lorascope.peft_rules.diagnostics import Diagnostic, RefusalError
 from lorascope.peft_rules.matchers import Match, ModuleMatcher, NameSet
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled, expect_names_of, in_matching_time
@@ -208,7 +209,8 @@ class _Resolver:
         self._warn_of_broken(module, name)
 
     def _warn_of_broken(self, module: Module, name: str) -> None:
-        if (broken := known_broken(module)) is not None:
+        broken = known_broken(module) or why_dead(self.model, name, module.quantization)
+        if broken is not None:
             self.warnings.append(dataclasses.replace(broken, names=(name,)))
 
     def _check_rank(self, name: str, rank: int) -> None:

@@ -16,14 +16,12 @@ from lorascope.model.json import FORMAT, map_from_json, map_to_json
 from lorascope.model.types import LOADABLE, ModelMap
 from lorascope.names import fold, unfold_all
 from lorascope.outputs import checked_place, file_objection, sealed_file, seals, write_files
-from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.lora_config import peft_arguments, saved_config
-from lorascope.peft_rules.releases import NEWEST
 from lorascope.plans.arguments import require_map, require_plan
 from lorascope.plans.compiler import compile_targets
 from lorascope.plans.notes import EXPERT_RANK, NO_DROPOUT
-from lorascope.plans.planner import assemble_plan, option_faults
+from lorascope.plans.planner import assemble_plan, option_faults, why_left_out
 from lorascope.plans.rules import parse_rule
 from lorascope.plans.types import Assignment, Options, Plan, Rule, Target
 from lorascope.sources.files.json_files import read_json
@@ -109,7 +107,7 @@ def plan_from_json(data: object) -> Plan:
             f"it is broken: {type(error).__name__}: {message}", where="saved plan", hint=_AGAIN
         ) from error
     ordered = tuple(assignments[weight.name] for weight in model.weights if weight.name in assignments)
-    unreachable = tuple((weight, reason) for weight in weights if (reason := why_not_adaptable(model, weight, NEWEST)))
+    unreachable = tuple((weight, reason) for weight in weights if (reason := why_left_out(model, weight)))
     return assemble_plan(model, rules, options, ordered, unreachable, compile_targets(model, ordered, options), notes)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.model.types import ModelMap, Trace, Weight
 from lorascope.names import fold
 from lorascope.peft_rules.addresses import as_parameter
+from lorascope.peft_rules.dead_weights import why_dead_with_kernels
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.quantization import quantized_needs
 from lorascope.plans import notes
@@ -32,6 +33,7 @@ def plan_notes(
 ) -> Iterator[Diagnostic]:
     """The notes on a plan's parts, the most consequential first."""
     yield from _not_adaptable(unreachable)
+    yield from _dead_with_kernels(model, targets)
     yield from _fused_parts(rules, targets)
     yield from (_left_out(model, targets, omission) for omission in left_out)
     yield from _experts(targets, compiled.resolution.trainable)
@@ -98,6 +100,16 @@ def _not_adaptable(unreachable: Sequence[tuple[Weight, Diagnostic]]) -> Iterator
         groups.setdefault(why, []).append(weight)
     for why, group in groups.items():
         yield notes.NOT_ADAPTABLE.about(*_roles(group), count=len(group), example=group[0].name, why=why)
+
+
+def _dead_with_kernels(model: ModelMap, targets: Sequence[Target]) -> Iterator[Diagnostic]:
+    """Planned weights that fused kernels read past their adapter."""
+    groups: dict[Diagnostic, list[Weight]] = {}
+    for target in targets:
+        if why := why_dead_with_kernels(model, target.weight):
+            groups.setdefault(why, []).append(target.weight)
+    for why, group in groups.items():
+        yield notes.DEAD_WITH_KERNELS.about(*_roles(group), **_numbers(model, group), why=why)
 
 
 def _fused_parts(rules: Sequence[Rule], targets: Sequence[Target]) -> Iterator[Diagnostic]:

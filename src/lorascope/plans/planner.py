@@ -13,6 +13,7 @@ from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import as_parameter, peft_name
+from lorascope.peft_rules.dead_weights import why_dead_with_kernels
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.releases import NEWEST
@@ -224,7 +225,7 @@ def _assign(
     if not chosen:
         raise LorascopeError("the exclusions leave nothing to adapt", hint="Exclude less, or plan more.")
     blocked = {
-        name: reason for name, item in chosen.items() if (reason := why_not_adaptable(model, item.weight, NEWEST))
+        name: reason for name, item in chosen.items() if (reason := why_left_out(model, item.weight, rules[item.rule]))
     }
     reachable = tuple(
         chosen[weight.name] for weight in model.weights if weight.name in chosen and weight.name not in blocked
@@ -237,6 +238,19 @@ def _assign(
             hint="See what PEFT can adapt with: lorascope inspect",
         )
     return reachable, tuple((chosen[name].weight, reason) for name, reason in blocked.items())
+
+
+def why_left_out(model: ModelMap, weight: Weight, rule: Rule | None = None) -> Diagnostic | None:
+    """Why a rule that selects a weight leaves it out, or None.
+
+    PEFT cannot adapt it, or fused kernels would read it past its adapter and the rule does not name its part.
+    """
+    if reason := why_not_adaptable(model, weight, NEWEST):
+        return reason
+    if rule is not None and any(FACT_OF[values[0]] == "part" for values in rule.facts):
+        return None
+    selector = ".".join(word for word in (weight.role.block, weight.role.part) if word)
+    return why_dead_with_kernels(model, weight, selector=selector)
 
 
 def _chosen(model: ModelMap, rules: Sequence[Rule], options: Options) -> dict[str, Assignment]:
