@@ -9,6 +9,7 @@ from lorascope.advice.evidence import Figure, Record
 from lorascope.advice.types import Alternative, Choice, Ground, RecipeEvidence, Recommendation
 from lorascope.foreign_text import one_line, shell_word, shown
 from lorascope.number_text import count_text, percent
+from lorascope.plans.notes import GUESSED_ROLE, NAMES_ONLY, TRACED_DOUBT
 from lorascope.reports.findings import gaps_json, gaps_text
 from lorascope.reports.json import SCHEMA, plan_json
 from lorascope.reports.model import heading
@@ -17,6 +18,7 @@ from lorascope.reports.tables import bullets, table
 Json = dict[str, Any]
 
 _LABELS = {"learning_rate": "learning rate", "first_rate": "first learning rate", "batch": "effective batch size"}
+_DOUBTS = (NAMES_ONLY, GUESSED_ROLE, TRACED_DOUBT)
 _KINDS = {"shown": "read off a plot"}
 _BUDGETS = {"none": "no budgets to match"}
 _RATES = {
@@ -50,7 +52,7 @@ def advice_text(recommendation: Recommendation, explain: bool = False) -> str:
     if recommendation.warnings:
         parts += ["", "warning:", bullets(recommendation.warnings)]
     parts += ["", "alternatives:", _alternatives_table(recommendation)]
-    parts += ["", "good to know:", bullets(recommendation.notes)]
+    parts += ["", "good to know:", bullets([*_doubts(recommendation), *recommendation.notes])]
     parts += ["", "untested:", bullets(_untested(recommendation))]
     if explain:
         parts += ["", *_sources(recommendation)]
@@ -114,6 +116,11 @@ def _choice_line(choice: Choice) -> str:
 
 def _label(choice: Choice) -> str:
     return _LABELS.get(choice.name, choice.name)
+
+
+def _doubts(recommendation: Recommendation) -> Iterator[str]:
+    """What nobody knows of the recommended modules."""
+    return (str(note) for note in recommendation.plan.notes if note.reason in _DOUBTS)
 
 
 def _untested(recommendation: Recommendation) -> Iterator[str]:

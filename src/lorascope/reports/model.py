@@ -116,7 +116,7 @@ def _by_role(model: ModelMap, weights: Sequence[Weight], reaches: Mapping[str, R
 def _by_layer(model: ModelMap, weights: Sequence[Weight]) -> str:
     described = []
     for group in _grouped(weights, lambda weight: (weight.role.component, weight.role.stack, weight.layer)):
-        roles = dict.fromkeys(".".join(p for p in (w.role.block, w.role.variant, w.role.part) if p) for w in group)
+        roles = dict.fromkeys(map(_short_role, group))
         described.append((group[0], len(group), sum(weight.size for weight in group), ", ".join(roles)))
     rows = []
     # Like layers stand in one row.
@@ -128,6 +128,12 @@ def _by_layer(model: ModelMap, weights: Sequence[Weight]) -> str:
         numbers = "-" if first.layer is None else spans(row[0].layer for row in same if row[0].layer is not None)
         rows.append((place, numbers, str(count), percent(size, model.dimensions.parameters), roles_text))
     return table(("component", "layers", "count", "share each", "roles"), rows, right=(2, 3))
+
+
+def _short_role(weight: Weight) -> str:
+    """The role without its component and stack, with `?` for a guess."""
+    facts = (weight.role.block, weight.role.variant, weight.role.part)
+    return f"{'.'.join(filter(None, facts))}{'?' if weight.guess else ''}"
 
 
 def _by_module(model: ModelMap, weights: Sequence[Weight], reaches: Mapping[str, Reach]) -> str:
