@@ -18,6 +18,7 @@ from lorascope.sources.modules.python_objects import (
     attribute,
     is_a,
     is_config,
+    is_diffusers_config,
     is_module,
     name_of_class,
     object_faults,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from lorascope.sources.checkpoint.types import Files
+    from lorascope.sources.diffusers.meta_model import DiffusersConfig
+    from lorascope.sources.files.folder import Folder
+    from lorascope.sources.files.hub import Repository
 
 PLAN_FORMAT = "lorascope.plan/3"
 
@@ -55,8 +58,9 @@ def inspect(
     """Map a model's weights by role, without loading weights.
 
     Args:
-        source: A built-in model (`llama`), a folder of a model, its `config.json`, a GGUF file, a map or plan
-            that lorascope saved, a Hub id (`mistralai/Mistral-7B-v0.3`), a `PretrainedConfig` or an `nn.Module`.
+        source: A built-in model (`llama`), a folder of a model or of a pipeline of diffusers, its `config.json`, a GGUF
+            file, a map or plan that lorascope saved, a Hub id (`mistralai/Mistral-7B-v0.3`), a `PretrainedConfig` or an
+            `nn.Module`.
         head: Which head to look at, where a model can have several: `causal-lm`, `seq2seq-lm`, `masked-lm`,
             `image-text-to-text` or `sequence-classification`.
         revision: Branch, tag or commit of a Hub id.
@@ -154,7 +158,7 @@ def _call_faults(module: torch.nn.Module, inputs: object) -> Iterator[tuple[str,
         f"Give the keyword arguments of one call of forward({', '.join(words)}): inputs={{{', '.join(needed) or '…'}}}."
     )
     if inputs is None:
-        if not is_config(attribute(module, "config")):
+        if not is_config(config := attribute(module, "config")) and not is_diffusers_config(config):
             yield f"{name} has no configuration to make up inputs from", hint
         return
     if not _is_named(inputs):
@@ -224,14 +228,27 @@ def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool
         recorded = _of_text(text, head)
         if recorded is not None:
             return _default(text, recorded)
+        from lorascope.sources.diffusers.meta_model import diffusers_config
         from lorascope.sources.transformers.config import configuration
 
+        if (diffusers := diffusers_config(text, revision)) is not None:
+            return _of_diffusers(diffusers, text, head)
         return _of_config(
             configuration(text, revision=revision, trust_remote_code=trust_remote_code), text, head, trust_remote_code
         )
     if is_module(source):
         return _of_module(source, head)
     return _of_config(source, "", head, trust_remote_code)
+
+
+def _of_diffusers(config: DiffusersConfig, name: str, head: str) -> tuple[torch.nn.Module, ModelMap]:
+    from lorascope.sources.diffusers.meta_model import build_diffusers, with_diffusers
+    from lorascope.sources.transformers.meta_model import map_module
+
+    if head:
+        raise LorascopeError(f"a model of diffusers has no head {head}", where="--head", hint="Leave --head out.")
+    module = build_diffusers(config)
+    return module, with_diffusers(map_module(module, model=name, source="config"), config)
 
 
 def _of_module(module: torch.nn.Module, head: str) -> tuple[torch.nn.Module, ModelMap]:
@@ -337,12 +354,14 @@ def _of_weights(
     from pathlib import Path
 
     from lorascope.sources.checkpoint.safetensors import has_weights
+    from lorascope.sources.diffusers.pipeline import denoiser, is_pipeline
     from lorascope.sources.files.folder import open_folder
 
     path = Path(source)
     notes: tuple[str, ...] = ()
+    files: Folder | Repository
     if path.is_dir():
-        files: Files = open_folder(path)
+        files = open_folder(path)
     elif path.exists():  # config.json by itself is what is meant
         if read == "headers":
             raise LorascopeError(
@@ -354,12 +373,16 @@ def _of_weights(
     else:
         from lorascope.sources.files.hub import open_repository
 
-        files = repository = open_repository(source, revision, progress=progress)
-        notes = repository.notes
+        files = open_repository(source, revision, progress=progress)
+        notes = files.notes
+    if is_pipeline(files):
+        files, part = denoiser(files, source)
+        notes += part
     if read == "auto" and not has_weights(files):
         return None
     from lorascope.sources.checkpoint.safetensors import open_checkpoint
-    from lorascope.sources.checkpoint.to_model_map import has_head, map_headers
+    from lorascope.sources.checkpoint.root_class import has_head
+    from lorascope.sources.checkpoint.to_model_map import map_headers
     from lorascope.sources.transformers.config import checked_config
 
     checkpoint = open_checkpoint(files)

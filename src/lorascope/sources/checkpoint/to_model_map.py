@@ -18,15 +18,14 @@ from lorascope.model.types import Head, ModelMap, Module
 from lorascope.names import listed
 from lorascope.sources.builtin import PREFERRED
 from lorascope.sources.checkpoint import ties
-from lorascope.sources.checkpoint.conversions.convert import convert, stacked
+from lorascope.sources.checkpoint.conversions.convert import Converted, convert, stacked
 from lorascope.sources.checkpoint.conversions.table import ConversionRule, SubModel, rules_for
 from lorascope.sources.checkpoint.from_names import flattened_weights, input_output_embeddings, modules_from_names
 from lorascope.sources.checkpoint.layout import ModelLayout, Part, Tree
 from lorascope.sources.checkpoint.layout_table import (
-    class_for,
+    DIFFUSERS,
     class_name,
     classes_of,
-    layout,
     layouts_version,
     moe_pattern,
     setting,
@@ -34,8 +33,10 @@ from lorascope.sources.checkpoint.layout_table import (
 )
 from lorascope.sources.checkpoint.quantization.unpack import unpack, unpacked_name
 from lorascope.sources.checkpoint.repeats import FEWEST, reduce
+from lorascope.sources.checkpoint.root_class import class_notes, stated_class, root_class
 from lorascope.sources.checkpoint.tensor_table import TensorTable
 from lorascope.sources.checkpoint.types import Checkpoint, Stored
+from lorascope.sources.checkpoint.unread_parts import fill_parts
 from lorascope.sources.dimensions import checked_dimensions
 
 # What transformers leaves out of any model whose own buffers have taken its place: _adjust_missing_and_unexpected_keys.
@@ -71,7 +72,7 @@ def map_checkpoint(
     Raises:
         LorascopeError: The tensors contradict the conversions or each other, or the head is not the checkpoint's.
     """
-    root = _root(config, head)
+    root = root_class(config, head, stored)
     if not root:
         return _by_names(stored, config, model, head, source, versions or {}, notes, unexplained)
     chosen = ModelLayout(root, config)
@@ -101,7 +102,9 @@ def map_checkpoint(
     pairs = {target: origin for target, origin in pairs.items() if target in names and origin in names}
     tied_groups = ties.tie_groups(pairs, order)
     extra, odd = _sorted_out(converted.unknown, tree, chosen)
-    modules, misshapen = separate_misshapen(_quantized(tree.modules, converted.tensors))
+    unplaced = _unplaced(odd, tree, converted, stored)
+    tree, by_names = fill_parts(tree, unplaced) if odd else (tree, ())
+    modules, misshapen = separate_misshapen(_quantized(tree.modules, {**unplaced, **converted.tensors}))
     weights = classify(modules, model_type=whole.model_type)
     text = text_config(whole.config)
     where = "the metadata" if source == "gguf" else "config.json"
@@ -115,13 +118,14 @@ def map_checkpoint(
         complete=not tree.missing,
     )
     architecture = class_name(root)
+    library = "diffusers" if root.startswith(DIFFUSERS) else "transformers"
     return ModelMap(
         model=model,
         model_type=str(whole.config.get("model_type") or whole.model_type),
         architecture=architecture,
         head=_head(head or whole.facts.head),
         source=source,
-        versions={"transformers": layouts_version(), **(versions or {})},
+        versions={library: layouts_version(library), **(versions or {})},
         dimensions=dimensions,
         modules=modules,
         weights=weights,
@@ -136,7 +140,8 @@ def map_checkpoint(
             *contradicted,
             *shape_notes(misshapen, modules),
             *notes,
-            *_notes(config, architecture, tree, extra, pairs, shapes),
+            *by_names,
+            *_notes(config, root, tree, extra, pairs, shapes),
         ),
         unexplained=(*unexplained, *odd, *misshapen),
         missing=tree.missing,
@@ -147,7 +152,7 @@ def map_headers(checkpoint: Checkpoint, config: Mapping[str, Any], *, head: str 
     """The map of headers, as `map_checkpoint`; alike experts are read once."""
     with contextlib.suppress(LorascopeError):  # for which all tensors are read
         table = checkpoint.tensors
-        if isinstance(table, TensorTable) and len(table) >= FEWEST and (root := _root(config, head)):
+        if isinstance(table, TensorTable) and len(table) >= FEWEST and (root := root_class(config, head, table)):
             alike = reduce(table.headers, functools.partial(_stacked, ModelLayout(root, config)))
             if alike:
                 reduced = dataclasses.replace(checkpoint, tensors=alike)
@@ -174,41 +179,6 @@ def _rules(chosen: ModelLayout) -> tuple[ConversionRule, ...]:
     return rules_for(submodels, chosen.parts[0].facts.base)
 
 
-def has_head(config: Mapping[str, Any], head: str) -> bool:
-    """The checkpoint has this head, or its class is unknown."""
-    named = _named(config)
-    row = layout(named)
-    if row is None or row.model is None or row.model.head == head:
-        return True
-    return named == class_for(str(config.get("model_type") or ""), head)  # one class may be listed under two heads
-
-
-def _root(config: Mapping[str, Any], head: str) -> str:
-    """The table's class of a checkpoint; empty where it has none.
-
-    Raises:
-        LorascopeError: Another head than the checkpoint's is asked for.
-    """
-    named = _named(config)
-    row = layout(named)
-    if row is not None and row.model is not None:
-        if head and not has_head(config, head):
-            raise LorascopeError(
-                f"the checkpoint is a {named} ({row.model.head}): it has no weights for the head {head}",
-                where="--head",
-                hint="Leave --head out, or build the model from its configuration with --source config.",
-            )
-        return named
-    model_type = str(config.get("model_type") or "")
-    candidates = (head,) if head else (*PREFERRED, "base")
-    return next((key for candidate in candidates if (key := class_for(model_type, candidate))), "")
-
-
-def _named(config: Mapping[str, Any]) -> str:
-    """The class that the configuration names, or empty."""
-    return str(next(iter(config.get("architectures") or ()), ""))
-
-
 def _by_names(
     stored: Mapping[str, Stored],
     config: Mapping[str, Any],
@@ -221,8 +191,11 @@ def _by_names(
 ) -> ModelMap:
     """The map of a model without known code."""
     model_type = str(config.get("model_type") or "")
-    architecture = _named(config)
+    architecture = stated_class(config)
     what = f'model type "{model_type}"' if model_type else "a model without a model type"
+    library = "transformers"
+    if "_class_name" in config:
+        what, library = f'the class "{architecture}"', "diffusers"
     if head:
         raise LorascopeError(
             f"{what} is not known to transformers {layouts_version()}, and so neither are its heads",
@@ -237,7 +210,7 @@ def _by_names(
     size = sum(_sizes(modules, named.root_parameters))
     dimensions, contradicted = checked_dimensions(config.get, config, weights, modules, size, "config.json")
     caveat = (
-        f"{what} is not in the table of transformers {layouts_version()}: every weight below rests on its name and shape "
+        f"{what} is not in the table of {library} {layouts_version(library)}: every weight below rests on its name and shape "
         "in the checkpoint alone. Whether each is an nn.Linear, and what its code calls it, only that code can say; none of "
         "it was run. --strict refuses such a model."
     )
@@ -302,6 +275,13 @@ def _sorted_out(unknown: Mapping[str, str], tree: Tree, chosen: ModelLayout) -> 
     return extra, tuple(unexplained)
 
 
+def _unplaced(odd: Sequence[str], tree: Tree, converted: Converted, stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Unexplained tensors by their names at run time."""
+    names = {name: name for name in tree.unexplained} | dict(converted.unknown)
+    tensors = {**stored, **converted.tensors}
+    return {names[name]: tensors[name] for name in odd if name in names and name in tensors}
+
+
 class _OtherHeads:
     """Other classes of a model type, whose weights checkpoints may hold."""
 
@@ -329,15 +309,14 @@ def by_reason(names: Mapping[str, str], what: str = "not part of the model") -> 
 
 def _notes(
     config: Mapping[str, Any],
-    architecture: str,
+    root: str,
     tree: Tree,
     extra: Mapping[str, str],
     pairs: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Iterator[str]:
-    named = _named(config)
-    if named and named != architecture:
-        yield f'the configuration names the class "{named}", which the table does not have: read as {architecture}'
+    architecture = class_name(root)
+    yield from class_notes(config, root)
     if config.get("auto_map"):
         yield (
             "the model brings code of its own (auto_map), which was not run: the names are those of transformers' "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lorascope.errors import LorascopeError
@@ -118,21 +118,29 @@ def _meant(named: str, model_type: str) -> str:
     import transformers
 
     classes = dict.fromkeys(_classes_of(model_type))
-    plain = _plain(named)
-    for name in classes:
-        if _plain(name) == plain:
-            return name
-    purpose = None if hasattr(transformers, named) else _PURPOSE.search(plain)  # AutoModel, say, is no model's class
-    for name in classes if purpose else ():
-        other = _PURPOSE.search(_plain(name))
-        if purpose and other and other[0] == purpose[0]:
-            return name
+    found = namesake(named, classes, by_purpose=not hasattr(transformers, named))  # AutoModel, say, is no model's class
+    if found:
+        return found
     has = f"it has {', '.join(list(classes)[:6])}" if classes else "it has none"
     raise LorascopeError(
         f'transformers {transformers.__version__} has no model class "{named}"; for model type "{model_type}" {has}',
         where="architectures",
         hint="Choose a head with --head, or upgrade transformers.",
     )
+
+
+def namesake(named: str, classes: Iterable[str], *, by_purpose: bool = True) -> str:
+    """The class that a name stands for: by its letters, else by what it is for; empty where none is."""
+    plain = _plain(named)
+    purpose = _PURPOSE.search(plain) if by_purpose else None
+    others = {name: _plain(name) for name in classes}
+    alike = (name for name, other in others.items() if other == plain)
+    for_the_same = (
+        name
+        for name, other in others.items()
+        if purpose and (match := _PURPOSE.search(other)) and match[0] == purpose[0]
+    )
+    return next(alike, "") or next(for_the_same, "")
 
 
 def _plain(name: str) -> str:
