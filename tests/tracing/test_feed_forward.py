@@ -172,7 +172,7 @@ def test_what_shifts_and_scales_the_input_of_others_is_modulation() -> None:
     block = draw.weight("down", activated(draw.weight("up", shifted)))
     stream = draw.add(stream, multiplied(block, piece(condition, 2, 4)))
     found = roles(draw.graph(draw.weight("head", stream)))
-    assert (found["modulation"], found["inner"]) == ("other", "embedding")  # the latter reads what the model is given
+    assert (found["modulation"], found["inner"]) == ("modulation", "embedding")
     assert (found["up"], found["down"]) == ("ffn.dense.up", "ffn.dense.down")
 
 

@@ -108,4 +108,5 @@ def test_that_is_many_models_and_their_names_say_little() -> None:
         str(weight.role).removeprefix(f"{weight.role.component}.") == specimen.roles[weight.name]
         for specimen, weight in weights
     )
-    assert (len(weights), named) == (1366, 45)
+    assert len(weights) == 1366
+    assert named < len(weights) / 4  # by their shapes, most of all

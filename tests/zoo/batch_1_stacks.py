@@ -385,9 +385,9 @@ class _ModulatedBlock(nn.Module):
     {
         "x_in": "embedding",
         # Sines of the step through a small network: no table, and no block of the stream.
-        "t_in.0": "embedding | other",
-        "t_in.2": "embedding | other",
-        "dit.#.mod.1": "other",
+        "t_in.0": "embedding.time",
+        "t_in.2": "embedding.time",
+        "dit.#.mod.1": "modulation",
         "dit.#.x_attn.t": "attention.self.q",
         "dit.#.x_attn.r": "attention.self.k",
         "dit.#.x_attn.s": "attention.self.v",

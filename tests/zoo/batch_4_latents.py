@@ -155,14 +155,14 @@ class _Steered(nn.Module):
     },
     {
         "cut": "embedding.patch",
-        "clock.#": "embedding | other",
+        "clock.#": "embedding.time",
         "kinds": "embedding | other",
-        "deep.#.query.1": "other",
+        "deep.#.query.1": "modulation",
         "deep.#.c1": "attention.self.qkv",
         "deep.#.c2": "attention.self.o",
         "deep.#.c3.0": "ffn.dense.up",
         "deep.#.c3.2": "ffn.dense.down",
-        "steer": "other",
+        "steer": "modulation",
         "paint": "head | other",
     },
 )

@@ -149,7 +149,7 @@ class _Halve(nn.Module):
         "n.#.table": "embedding.position | attention.self.bias",
         "n.#.conv1": "ffn.dense.up",
         "n.#.conv2": "ffn.dense.down",
-        "n.#.mlp": "other | embedding",  # the step from one resolution to the next
+        "n.#.mlp": "embedding.merger",  # the step from one resolution to the next
         "last": "head.classifier",
     },
 )

@@ -69,7 +69,10 @@ class GraphQueries:
         before: list[bool] = []
         for index, node in enumerate(self.nodes):
             sources = [edge.source for edges in node.operands for edge in edges]
-            if node.kind in STARTS:
+            if node.kind == "convolution" and index not in carried and any(source in carried for source in sources):
+                before.append(False)
+                streams.append(False)  # it looks at a stream from the side
+            elif node.kind in STARTS:
                 before.append(index not in carried and all(before[source] for source in sources))
                 streams.append(True)
             elif node.kind == "weight":
@@ -119,7 +122,9 @@ class GraphQueries:
         """Starts of the streams that each node comes from."""
         roots: list[frozenset[int]] = []
         for index, node in enumerate(self.nodes):
-            if node.kind in STARTS or (node.kind == "weight" and self.is_stream[index]):
+            if node.kind == "convolution" and not self.is_stream[index]:
+                roots.append(frozenset[int]().union(*(roots[edge.source] for edge in node.operands[0])))
+            elif node.kind in STARTS or (node.kind == "weight" and self.is_stream[index]):
                 roots.append(frozenset({index}))
             else:
                 operands = node.operands[:1] if node.kind == "sum" else node.operands

@@ -28,8 +28,8 @@ class Observation:
 def reconcile(named: ModelMap, observations: Mapping[str, Observation], unexecuted: str, *, audited: bool) -> ModelMap:
     """The map with the roles that stand, traces included.
 
-    Where name and dataflow contradict each other, the name wins for audited model types and dataflow for all others;
-    the trace keeps both.
+    Where name and dataflow contradict each other, the name wins for audited model types, and where it says a block and
+    dataflow sees none. Dataflow wins for all others; the trace keeps both.
 
     Args:
         named: The map with roles by name.
@@ -43,7 +43,8 @@ def reconcile(named: ModelMap, observations: Mapping[str, Observation], unexecut
         trace = _trace(weight, observations.get(weight.name), unexecuted)
         traces.append(trace)
         role, guess = weight.role, weight.guess
-        if trace.flow is not None and (weight.guess or (trace.disagrees and not audited)):
+        outweighs = trace.disagrees and not audited and not _is_weaker(trace.flow, weight.role)
+        if trace.flow is not None and (weight.guess or outweighs):
             role, guess = _filled(trace.flow, weight.role), False
         elif trace.flow is not None and not trace.disagrees:
             role = _filled(weight.role, trace.flow)
@@ -69,6 +70,15 @@ def _trace(weight: Weight, observation: Observation | None, unexecuted: str) -> 
     disagrees = not weight.guess and not compatible(flow, weight.role)
     confidence: Confidence = "low" if disagrees else "medium" if weight.guess else "high"
     return Trace(weight.name, weight.role, weight.guess, flow, "executed", evidence, confidence, disagrees)
+
+
+def _is_weaker(flow: Role | None, named: Role) -> bool:
+    """Dataflow only says where a weight stands outside of blocks, and its name plainly says a block."""
+    return flow is not None and flow.block not in _BLOCKS and named.block in _BLOCKS
+
+
+# What the computation of a block shows; all else is what remains.
+_BLOCKS = ("attention", "ffn", "mixer", "router", "indexer", "modulation")
 
 
 def compatible(flow: Role, named: Role) -> bool:

@@ -27,6 +27,39 @@ def _outside(annotations: Annotations, index: int, node: Node, vocabularies: fro
         _single(annotations, index, node, vocabularies)
 
 
+def _merges(annotations: Annotations, index: int, node: Node) -> bool:
+    """It reads one stream, several times as wide, and starts the next one: positions became features."""
+    origins = annotations.inputs(index)
+    nodes = {edge.source for edge in origins}
+    carried = any(
+        annotations.nodes[reader.node].kind == "sum" and reader.operand == 0
+        for reader in annotations.queries.readers[index]
+    )
+    if len(nodes) != 1 or annotations.queries.is_output[index] or not carried:
+        return False
+    width = _width(annotations, nodes.pop())
+    return bool(width) and node.columns > width and node.columns % width == 0
+
+
+def _width(annotations: Annotations, stream: int) -> int:
+    """Features of a stream, by the last weight that was added to it; 0 where none was."""
+    node = annotations.nodes[stream]
+    while node.kind == "sum":
+        for edge in annotations.weights(node.operands[1]):
+            return annotations.nodes[edge.source].rows
+        node = annotations.nodes[node.operands[0][0].source]
+    return 0
+
+
+def _continues(annotations: Annotations, index: int) -> bool:
+    """It reads nothing but the output of an embedding: the second of a pair."""
+    origins = annotations.inputs(index)
+    return bool(origins) and all(
+        annotations.nodes[edge.source].kind == "weight" and annotations.blocks(edge.source) == {"embedding"}
+        for edge in origins
+    )
+
+
 def _single(annotations: Annotations, index: int, node: Node, vocabularies: frozenset[int]) -> None:
     """Annotate a weight outside of blocks."""
     before = [edge.source for edge in annotations.weights(node.operands[0]) if not annotations.of(edge.source)]
@@ -36,6 +69,8 @@ def _single(annotations: Annotations, index: int, node: Node, vocabularies: froz
     if annotations.scales(index) or annotations.modulates(index):
         for weight in (index, *before):
             annotations.add(weight, "other", "", "", "its output scales a stream")
+    elif _merges(annotations, index, node):
+        annotations.add(index, "embedding", "", "merger", "it reads several positions of a stream as one")
     elif annotations.queries.is_stream[index] or annotations.starts(index):
         of_table = all(annotations.nodes[edge.source].kind == "table" for edge in annotations.inputs(index))
         annotations.add(index, "embedding", "", "projection" if of_table else "", "its output starts a stream")
@@ -44,6 +79,8 @@ def _single(annotations: Annotations, index: int, node: Node, vocabularies: froz
     elif annotations.queries.is_output[index] and annotations.features:
         for weight in (index, *before):
             annotations.add(weight, "embedding", "", "projection", "its output is what another part of the model reads")
+    elif not annotations.queries.is_output[index] and _continues(annotations, index):
+        annotations.add(index, "embedding", "", "", "it goes on from what reads the model's inputs")
     elif annotations.queries.is_output[index]:
         rows = {annotations.nodes[table].rows for table in vocabularies}
         annotations.add(index, "head", "", "lm" if node.rows in rows else "", "the call returns its output")
@@ -52,6 +89,8 @@ def _single(annotations: Annotations, index: int, node: Node, vocabularies: froz
                 annotations.add(weight, "other", "", "", "its output shifts or scales a stream")
             return
         for weight in before:
+            if any(reader.node != index for reader in annotations.queries.readers[weight]):
+                continue  # blocks go on from it
             pooled = any(edge.piece for edge in annotations.nodes[weight].operands[0])
             annotations.add(
                 weight, "head", "", "" if pooled else "transform", "its output is read by what the call returns"

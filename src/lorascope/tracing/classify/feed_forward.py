@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.tracing.classify.annotations import Annotations
 from lorascope.tracing.classify.mixers import is_unrolled
+from lorascope.tracing.classify.modulation import is_wave
 from lorascope.tracing.graph import Edge, Flag
 
 
@@ -53,12 +54,16 @@ def _feed_forward(annotations: Annotations, last: int, *, gated: bool) -> None:
     weights = [edge for edge in origins if annotations.nodes[edge.source].kind == "weight"]
     if not weights or any(annotations.nodes[edge.source].kind == "contraction" for edge in origins):
         return
-    if any((Flag.SCAN | Flag.CONVOLUTION) & edge.some for edge in weights) or is_unrolled(weights):
+    if any(Flag.SCAN in edge.some for edge in weights) or is_unrolled(weights):
+        return
+    if any(Flag.CONVOLUTION in edge.some for edge in weights) and not _is_wide(annotations, last, weights):
         return
     if annotations.scales(last) or annotations.modulates(last):
         return
     firsts = _firsts(annotations, [edge for edge in weights if _can_be_first(annotations, edge)])
     if firsts.gated != gated or not (firsts.activated or firsts.gated):
+        return
+    if _embeds(annotations, last, firsts):
         return
     if any(
         _is_inside_convolution(annotations, source)
@@ -77,6 +82,28 @@ def _feed_forward(annotations: Annotations, last: int, *, gated: bool) -> None:
     annotations.add(
         last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream"
     )
+
+
+def _is_wide(annotations: Annotations, last: int, weights: Sequence[Edge]) -> bool:
+    """A depthwise convolution stands where a block is wider than its stream, as in arXiv 2105.15203, section 3.1.
+
+    Norms beside it are those of a convolutional block.
+    """
+    activated = all(Flag.ACTIVATION in edge.some and Flag.REDUCED not in edge.some for edge in weights)
+    return activated and annotations.narrows(last) and not any(annotations.narrows(edge.source) for edge in weights)
+
+
+def _embeds(annotations: Annotations, last: int, firsts: _Firsts) -> bool:
+    """A pair embeds what the call was given, and nothing carries that on."""
+    origins = [source for edge in firsts.edges for source in annotations.inputs(edge.source)]
+    if not all(annotations.nodes[source.source].kind == "input" for source in origins):
+        return False
+    readers = annotations.queries.readers[last]
+    if any(annotations.nodes[reader.node].kind == "sum" and reader.operand == 1 for reader in readers):
+        return False
+    waves = all(is_wave(annotations, source) for source in origins)
+    carried = any(annotations.nodes[reader.node].kind == "sum" for reader in readers)
+    return waves or (carried and not annotations.starts(last) and not annotations.features)
 
 
 def _is_inside_convolution(annotations: Annotations, edge: Edge) -> bool:

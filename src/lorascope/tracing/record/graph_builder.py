@@ -253,8 +253,8 @@ class GraphBuilder:
         before = 0
         for node, _ in written:
             before |= self._before[node]
-        for node, _ in kept:
-            if not self._carried[node] & before:
+        for node, piece in kept:
+            if not self._carried[node] & before or (mixed is Flag.PRODUCT and piece is not None):
                 return False
             kind = self.nodes[node].kind
             # Multiplied or joined with its own result it is a gate or a pair, unless it is a stream.
