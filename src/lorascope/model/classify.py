@@ -12,6 +12,7 @@ from lorascope.model.diffusion import diffusion_roles
 from lorascope.model.ffn_parts import ffn_groups, ffn_parts
 from lorascope.model.structure import Matrix, components_by_structure
 from lorascope.model.types import Kind, Module, Role, Weight
+from lorascope.model.unknown import mixed_modules, unknown_roles
 from lorascope.model.widths import StreamWidths
 from lorascope.names import NUMBER, template
 
@@ -54,6 +55,7 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
         if role.variant == "dense" and kinds[name] == "parameter" and len(shapes[name]) == 3:
             role = dataclasses.replace(role, variant="expert")
         roles[name] = (role, guess)
+    roles.update(_outputs_in_mixers(roles))
     attentions = _attentions(roles, shapes)
     for part, names in (("q_gate", _queries_with_gate(attentions, shapes)), ("kv", _keys_as_values(attentions))):
         for name in names:
@@ -66,7 +68,38 @@ def classify(modules: Sequence[Module], *, model_type: str = "") -> tuple[Weight
         role, guess = roles[name]
         guess = guess and role.block == "ffn"  # beside named ones, its shape says what it is
         roles[name] = (dataclasses.replace(role, block="ffn", variant=variants[name], part=part), guess or unsure)
+    roles.update(_unknown(modules, kinds, shapes, roles, widths))
     return assemble(modules, roles)
+
+
+def _unknown(
+    modules: Sequence[Module],
+    kinds: Mapping[str, Kind],
+    shapes: Mapping[str, tuple[int, ...]],
+    roles: Mapping[str, tuple[Role, bool]],
+    widths: StreamWidths,
+) -> Iterator[tuple[str, tuple[Role, bool]]]:
+    """Guesses for linear layers and experts whose names say nothing."""
+    bare = [
+        f"{module.name}.{parameter}"
+        for module in modules
+        for parameter, shape in module.parameters
+        if (module.kind == "other" and len(shape) != 3 and parameter not in ("weight", "bias"))
+        or (module.kind == "conv" and set(shape[2:]) != {1})
+    ]
+    names = [
+        name
+        for name, (role, guess) in roles.items()
+        if guess and role.block == "other" and kinds[name] in ("linear", "conv1d", "conv", "parameter")
+        if kinds[name] != "parameter" or len(shapes[name]) == 3
+    ]
+    connecting = {name for name in names if roles[name][0].component != "text"}
+    tokens = {shapes[name] for name, (role, _) in roles.items() if (role.block, role.part) == ("embedding", "token")}
+    if not any((role.block, role.part) == ("head", "lm") for role, _ in roles.values()):
+        names_of_heads = [name for name in names if kinds[name] == "linear" and shapes[name] in tokens]
+        yield from ((name, (Role(block="head", part="lm"), True)) for name in names_of_heads)
+    for name, block, variant, part in unknown_roles(names, shapes, widths, mixed_modules(bare), connecting):
+        yield name, (dataclasses.replace(roles[name][0], block=block, variant=variant, part=part), True)
 
 
 def _with_components(
@@ -193,7 +226,7 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
     part = lexicon.PARTS.get(block, {}).get(leaf)
     if part is not None:
         return f"{opened if block in ('attention', 'ffn') else block}.{part}"
-    if block == "attention" and (part := _part_by_tokens(leaf)):
+    if block == "attention" and kind != "parameter" and (part := _part_by_tokens(leaf)):
         return f"{opened}.{part}"
     if block in _WHOLE or opened in _EMBEDDERS:
         return opened
@@ -264,6 +297,16 @@ def _roles_by_count(names: Sequence[str], roles: Mapping[str, tuple[Role, bool]]
         for name, text in zip(members, texts, strict=False):
             roles_by_count[name] = (dataclasses.replace(parse_role(text), component=component), False)
     return roles_by_count
+
+
+def _outputs_in_mixers(roles: Mapping[str, tuple[Role, bool]]) -> dict[str, tuple[Role, bool]]:
+    """Outputs of what is called a mixer and holds an attention's matrices (Phi's own `mixer.Wqkv`)."""
+    attentions = {name.rpartition(".")[0] for name, (role, _) in roles.items() if role.part == "qkv"}
+    return {
+        name: (dataclasses.replace(role, block="attention", variant="self", part="o"), guess)
+        for name, (role, guess) in roles.items()
+        if (role.block, role.part) == ("mixer", "out") and name.rpartition(".")[0] in attentions
+    }
 
 
 def _attentions(roles: Mapping[str, tuple[Role, bool]], shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, str]]:

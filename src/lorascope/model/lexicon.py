@@ -23,7 +23,7 @@ NO_MATRIX = frozenset(
         "A_log D e_score_correction_bias position_bias time_mix_key time_mix_receptance time_mix_value "
         "r_r_bias r_s_bias r_w_bias seg_embed mask_emb gate_up_proj_bias down_proj_bias dt_proj_bias "
         "input_gate_bias recurrent_gate_bias static_weight scale bias gamma b1 b2 class_embedding cls_token "
-        "cls_register_token index_kpool_compress_ape scale_shift_table layer_scale "
+        "cls_register_token index_kpool_compress_ape scale_shift_table layer_scale bias_u bias_v codevectors mask_token "
         "global_img_feature_extensor sub_img_feature_extensor cls_embedding pad_embed boi eoi"
     )
 )
@@ -77,7 +77,7 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
         ),
     ),
     ("protein", frozenset({"protein_encoder"})),
-    ("codec", frozenset({"vqmodel", "vocoder"})),
+    ("codec", frozenset({"vqmodel", "vocoder", "codec_model"})),
     (
         "audio",
         frozenset(
@@ -98,7 +98,10 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
             )
         ),
     ),
-    ("text", frozenset(_words("language_model text_model llm lang_model text_encoder text_decoder"))),
+    (
+        "text",
+        frozenset(_words("language_model text_model llm lang_model text_encoder text_decoder global_transformer")),
+    ),
 )
 
 # Words that say a component by their parts: `siglip_vision_encoder`, `video_backbone`, `image_resampler`.
@@ -185,7 +188,7 @@ BLOCKS: dict[str, str] = {
     ),
     # Neighboring patches of a tower become one of twice the width.
     "downsample": "embedding.merger",
-    "pos_conv_embed": "embedding.position",
+    **dict.fromkeys(_words("pos_conv_embed query_pos_head query_scale"), "embedding.position"),
     **dict.fromkeys(_words("feature_projection subsampling subsample_conv_projection"), "embedding"),
     **dict.fromkeys(
         _words(
@@ -410,11 +413,14 @@ LEAVES: dict[str, str] = {
         _words("score classifier classification_head logits_proj final_layer word_timestamp_head qa_outputs logit_fc"),
         "head.classifier",
     ),
-    **dict.fromkeys(_words("vocab_transform unembedding_projection project_out pre_classifier"), "head.transform"),
+    **dict.fromkeys(
+        _words("vocab_transform unembedding_projection project_out pre_classifier encoder_projector decoder_projector"),
+        "head.transform",
+    ),
     **dict.fromkeys(_words("pooler summary"), "head.pooler"),
     "action_out_proj": "head",
     # From a tower's width to the one that texts and images share.
-    **dict.fromkeys(_words("text_projection text_proj"), "head.projection"),
+    **dict.fromkeys(_words("text_projection text_proj project_hid"), "head.projection"),
     # A linear layer that scales, shifts or gates another stream by a vector.
     **dict.fromkeys(_words("time_emb_proj time_proj adaln_proj proj_out_1 cond_embeds_mapper"), "modulation"),
     "proj_mlp": "ffn.dense.up",
@@ -425,7 +431,8 @@ LEAVES: dict[str, str] = {
         _words(
             "latents latent_query query_tokens probe query_feat query_embed query_position_embeddings queries_embedder "
             "queries_features query_embeddings query_1024 query_768 query_1024_resolution query_768_resolution "
-            "object_queries refpoint_embed query_refpoint_embeddings detection_tokens"
+            "object_queries refpoint_embed query_refpoint_embeddings detection_tokens mask_tokens iou_token "
+            "obj_score_token"
         ),
         "embedding.query",
     ),
@@ -445,7 +452,8 @@ LEAVES: dict[str, str] = {
             "positional_embedding positional_embedding_vlm position_embedding_table x_position_embeddings "
             "y_position_embeddings h_position_embeddings w_position_embeddings row_embedder column_embedder "
             "row_embeddings column_embeddings image_positions relative_attention_bias bias_values rel_pos_emb "
-            "rel_pos_h rel_pos_w rel_pos_bias rel_pos_x_bias rel_pos_y_bias"
+            "rel_pos_h rel_pos_w rel_pos_bias rel_pos_x_bias rel_pos_y_bias relative_position_bias_table attention_biases "
+            "distance_embedding"
         ),
         "embedding.position",
     ),
@@ -506,8 +514,8 @@ ROOT_LEAVES: dict[str, str] = {
         "head.projection",
     ),
     "dense": "head.transform",
-    **dict.fromkeys(_words("proj_in embedding_proj"), "embedding.projection"),
-    "proj_to_clip_embeddings": "head.projection",
+    **dict.fromkeys(_words("proj_in embedding_proj output_proj"), "embedding.projection"),
+    **dict.fromkeys(_words("proj_to_clip_embeddings project_q"), "head.projection"),
 }
 
 # Linear layers of a connector, of a Sequential FFN, or numbered `…1` and `…2`, that no row above knows: one alone
@@ -517,7 +525,7 @@ PAIR = ("ffn.dense.up", "ffn.dense.down")
 
 # Modules found next to the projections of a linear attention, never of a softmax attention. Some models
 # alternate the two under one name.
-LINEAR_ATTENTION_SIBLINGS = frozenset(_words("forget_gate b_proj f_proj f_a_proj in_proj_ba A_log"))
+LINEAR_ATTENTION_SIBLINGS = frozenset(_words("output_gate forget_gate b_proj f_proj f_a_proj in_proj_ba A_log"))
 
 # (model types, pattern on the folded name, role, what the forward pass does). Numbers are folded to #. A role that
 # ends in `*` only says what block it is; the part is read from the leaf.
@@ -531,6 +539,7 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("evolla", r".*\.adapter\..*", "attention.cross.*", "text queries; keys and values come from the protein"),
     ("focalnet", r".*\.modulation\.projection_in", "mixer.in", "makes query, context and gates"),
     ("focalnet", r".*\.modulation\.projection_out", "mixer.out", "writes back"),
+    ("focalnet", r".*\.modulation\..*", "mixer.conv", "gathers the context"),
     ("granite_docling", r".*\.connector\.(coarse|fine)\.projection", "ffn.dense.up", "an activation follows"),
     ("granite_docling", r".*\.connector\.mlp_fc2", "ffn.dense.down", "comes after the activation"),
     ("granite_speech5_encoder", "out", "head.lm", "CTC logits halfway up the tower"),

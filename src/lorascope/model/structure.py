@@ -29,10 +29,11 @@ _LONGEST_CAUSAL = 4
 _SMALLEST_VOCABULARY = 2_048
 _FEWEST_TOKENS = 32
 _NARROWEST = 8
+_MOST_WORK = 1_000_000
 # Tables of positions have a row for each patch of a square image, and one for the class.
 _LARGEST_GRID = 128
 # A stack is of another width than the text model where fewer of its sides have that, as a share of its own width's.
-_SAME_WIDTH = 0.25
+_SAME_WIDTH = 0.5
 # So many neighboring patches, or layers, a connector reads at once.
 _MOST_FOLDED = 16
 
@@ -68,6 +69,8 @@ def components_by_structure(
         model_type: Its words are asked last, of a model without a vocabulary.
     """
     tree = _Tree(modules, matrices, spoken)
+    if tree.work > _MOST_WORK:  # no model has so many stacks
+        return {}
     if not tree.vocabularies:
         component, sure = tree.whole(model_type)
         return {name: (component, sure) for name, matrix in matrices.items() if component and not matrix.component}
@@ -77,8 +80,9 @@ def components_by_structure(
             towers[place] = (component, True)
     if not tree.leaves_text(towers):
         towers = {}
-    if towers or tree.has_named_towers:
+    if towers or tree.has_named_towers or tree.has_lm_head:
         towers |= tree.further_stacks(towers)
+    if towers or tree.has_named_towers:
         towers |= tree.connectors(towers)
     places = {}
     for name, matrix in matrices.items():
@@ -130,8 +134,17 @@ class _Tree:
         self._conformer = any(self._is_conformer(module) for module in modules)
 
     @property
+    def work(self) -> int:
+        """Comparisons of fronts and vocabularies with stacks."""
+        return (len(self.fronts) + len(self.vocabularies)) * len(self._all_stacks)
+
+    @property
     def has_named_towers(self) -> bool:
         return any(matrix.component in ("vision", "audio") for matrix in self._matrices.values())
+
+    @property
+    def has_lm_head(self) -> bool:
+        return any(shape in self._heads for shape in self.vocabularies.values())
 
     def _fronts(self, modules: Sequence[Module]) -> Iterator[tuple[str, str]]:
         widths = {side for sides in self._stacks.values() for side, _ in sides.most_common(1)}
@@ -172,7 +185,9 @@ class _Tree:
     def whole(self, model_type: str) -> Component:
         """The component of a model without a vocabulary, and whether it is sure; empty where nothing shows."""
         parts = {matrix.role.part for matrix in self._matrices.values() if matrix.role.block == "embedding"}
-        if "time" in parts or any(matrix.role.block == "modulation" for matrix in self._matrices.values()):
+        if "time" in parts or any(
+            matrix.role.block == "modulation" and matrix.kind == "linear" for matrix in self._matrices.values()
+        ):
             return "diffusion", True
         by_type = next((kind for word in re.split(r"[-_]", model_type) if (kind := lexicon.MODEL_TYPES.get(word))), "")
         read = set(self.fronts.values())
@@ -230,14 +245,13 @@ class _Tree:
         text = self.text_stacks(towers)
         widths = {shape[1] for shape in self.vocabularies.values()}
         taken = self._with_vocabulary | {place for stack in text for place in (stack, *ancestors(stack))}
-        head = any(shape in self._heads for shape in self.vocabularies.values())
         places: dict[str, Component] = {}
         for stack in self._free - text:
             if any(_within(stack, tower) for tower in towers) or any(self._has_width(stack, w) for w in widths):
                 continue
             place = self._widest(f"{stack}.0", taken)
             if place:
-                places[place] = ("connector" if head else "vision", False)
+                places[place] = ("connector" if self.has_lm_head else "vision", False)
         return places
 
     def connectors(self, towers: Mapping[str, Component]) -> dict[str, Component]:

@@ -45,6 +45,10 @@ class StreamWidths:
                 return width
         return 0
 
+    def shows(self, place: str) -> bool:
+        """A module's own matrices and normalizations show a width."""
+        return self._of_layer(place) > 0
+
     def _of_layer(self, place: str) -> int:
         if place not in self._widths:
             distinct: dict[tuple[str, Shape], None] = {}

@@ -7,7 +7,7 @@ from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.plans.notes import EXPERT_RANK
-from lorascope.plans.rules import parse_rule
+from lorascope.plans.rules import own_components, parse_rule
 from lorascope.plans.types import Rule
 
 DEFAULT = "qv"
@@ -54,7 +54,8 @@ def recipe_rules(name: str, model: ModelMap, rank: int) -> tuple[tuple[Rule, ...
     rules: list[Rule] = []
     notes: list[Diagnostic] = []
     active = model.dimensions.active_experts
-    routed = any(weight.role.variant == "expert" and weight.role.component == "text" for weight in model.weights)
+    components = own_components(model)
+    routed = any(weight.role.variant == "expert" and weight.role.component in components for weight in model.weights)
     for selector, divisor in recipe.parts:
         own = max(1, rank // divisor)
         rules.append(dataclasses.replace(parse_rule(selector), rank=own))

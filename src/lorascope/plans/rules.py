@@ -181,9 +181,18 @@ def candidates(model: ModelMap, facts: Sequence[tuple[str, ...]]) -> list[Weight
 
 
 def own_components(model: ModelMap) -> frozenset[str]:
-    """Components that a selector without one means: text, or all but connectors."""
-    present = {weight.role.component for weight in model.weights}
-    return frozenset({"text"}) if "text" in present else frozenset(present - {"connector"}) or frozenset(present)
+    """Components that a selector without one means: text, or the largest.
+
+    A text model that only embeds, as the prediction network of a transducer does, is none.
+    """
+    sizes: dict[str, int] = {}
+    for weight in model.weights:
+        if weight.role.block in MAIN_BLOCKS:
+            sizes[weight.role.component] = sizes.get(weight.role.component, 0) + weight.size
+    main = {component: size for component, size in sizes.items() if component != "connector"} or sizes
+    if not main:
+        return frozenset(weight.role.component for weight in model.weights)
+    return frozenset({"text" if "text" in main else max(main, key=lambda component: (main[component], component))})
 
 
 def covered_blocks(model: ModelMap, names: Collection[str]) -> dict[str, tuple[int, int]]:
