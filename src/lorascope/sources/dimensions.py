@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -53,6 +54,7 @@ _LARGEST = 2**60
 # Where a configuration may keep the language model's: the more specific keys first, then any other.
 _LANGUAGE_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 _MOST_PARTS = 64
+_TOWER = re.compile("vision|visual|image|audio|speech|siglip|clip|encoder")
 
 
 def read_dimensions(get: Callable[[str], Any], weights: Sequence[Weight], parameters: int) -> Dimensions:
@@ -141,17 +143,21 @@ def _language_part(
         name in stated or evidence.agrees("hidden_size", own[name], default=True) for name in own
     ):
         return None
-    parts = [stated[key] for key in _LANGUAGE_PARTS if key in stated]
-    parts += [value for key, value in stated.items() if key not in _LANGUAGE_PARTS]
-    inner = [part for part in parts[:_MOST_PARTS] if isinstance(part, Mapping)]
-    inner += [nested for part in inner for nested in list(part.values())[:_MOST_PARTS] if isinstance(nested, Mapping)]
-    for part in inner[:_MOST_PARTS]:
+    parts = _inner_parts(stated)
+    for part in [*parts, *(inner for outer in parts for inner in _inner_parts(outer))][:_MOST_PARTS]:
         widths, layers = _stated(part.get, "hidden_size"), _stated(part.get, "layers")
         if any(evidence.agrees("hidden_size", width) for width in widths.values()) and any(
             evidence.agrees("layers", count) for count in layers.values()
         ):
             return part
     return None
+
+
+def _inner_parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Configurations in a configuration, towers left out, the likely language model first."""
+    keys = [key for key in _LANGUAGE_PARTS if key in config]
+    keys += [key for key in config if key not in _LANGUAGE_PARTS and not _TOWER.search(str(key))]
+    return [config[key] for key in keys[:_MOST_PARTS] if isinstance(config[key], Mapping)]
 
 
 def intermediate_size(weights: Sequence[Weight]) -> int | None:
