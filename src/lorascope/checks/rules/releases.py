@@ -1,4 +1,4 @@
-"""Other releases of PEFT that read the configuration differently."""
+"""Releases: what other ones of PEFT read differently, and which transformers asks for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding
 from lorascope.peft_rules.differences import read_differently
+from lorascope.peft_rules.releases import Release, release_of
 
 VERSION_DEPENDENT = FindingRule(
     "version-dependent",
@@ -16,6 +17,35 @@ VERSION_DEPENDENT = FindingRule(
     "other releases of PEFT read it differently",
     "An adapter loaded by another release then has other weights, ranks or shapes, or does not load.",
 )
+TRANSFORMERS_ASKS = FindingRule(
+    "newer-peft-asked",
+    "note",
+    "transformers asks for a newer PEFT",
+    "`model.add_adapter` and its relatives raise; `get_peft_model` works.",
+)
+# The first transformers that asks for a PEFT, and which (`MIN_PEFT_VERSION` in its `integrations/peft.py`), newest first.
+_ASKED: tuple[tuple[Release, str], ...] = (((5, 24), "0.22.0"),)
+
+
+@finds(TRANSFORMERS_ASKS)
+def find_unmet_demand(context: CheckContext) -> Iterator[Finding]:
+    """A transformers whose own methods for adapters refuse this PEFT.
+
+    Measured with transformers 5.24.0 and PEFT 0.21.2: `get_peft_model`, saving, loading, merging, `load_adapter` and
+    `Trainer` work; `add_adapter`, `set_adapter`, `enable_adapters`, `disable_adapters`, `active_adapters`,
+    `get_adapter_state_dict` and `delete_adapter` raise.
+    """
+    installed = context.model.versions.get("transformers", "")
+    if not installed or release_of(installed) < _ASKED[-1][0]:
+        return
+    asked = next(peft for first, peft in _ASKED if release_of(installed) >= first)
+    if context.release < release_of(asked):
+        message = (
+            f"transformers {installed} asks for PEFT {asked} in model.add_adapter, set_adapter and delete_adapter, which "
+            f"raise with PEFT {context.release_name}. get_peft_model, PeftModel and Trainer work."
+        )
+        fix = f"Use peft.get_peft_model(model, config), or install peft>={asked}."
+        yield TRANSFORMERS_ASKS.finding(f"transformers {installed}", message, fix)
 
 
 @finds(VERSION_DEPENDENT)
