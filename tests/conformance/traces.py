@@ -115,7 +115,7 @@ def measure_traces(entry: Entry) -> dict[str, Any]:
         **{state: dict(sorted(found.items())) for state, found in names.items()},
         "disagree": [[*case, number] for case, number in sorted(disagree.items())],
         "parts": {part: [found[state] for state in STATES] for part, found in sorted(parts.items())},
-        "notes": list(model.notes),
+        "notes": [note for note in model.notes if note.startswith("A call ")],
     }
 
 

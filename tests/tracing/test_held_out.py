@@ -34,7 +34,6 @@ SILENT = {
     "Packed": 1,  # a long skip, joined again before the head
     "OneMatrix": 6,  # the matrices are of attention and feed-forward both
     "Diffusion": 1,
-    "TalkingHeads": 4,  # the matrices that mix heads
     "DeepFeed": 2,  # a third matrix inside a feed-forward
     "TwoTowers": 2,  # two ends that are multiplied with each other
     "Parallel": 3,  # one matrix makes queries, keys, values and the inside of the feed-forward

@@ -112,8 +112,18 @@ def test_it_ran_and_showed_nothing() -> None:
 
 def test_a_layer_number_follows_the_role_that_stands() -> None:
     assert merged("ffn.dense.up", None)[0].layer == 3
-    assert merged("ffn.dense.up", observed("embedding.projection"))[0].layer is None
+    assert merged("head.lm", observed("embedding.projection"))[0].layer is None
     assert merged("other?", observed("ffn.dense.up"))[0].layer == 3
+
+
+@pytest.mark.parametrize("seen", ["other", "embedding", "embedding.projection", "head"])
+def test_a_plain_name_of_a_block_outweighs_a_dataflow_that_sees_no_block(seen: str) -> None:
+    weight, trace = merged("ffn.expert.up", observed(seen))
+    assert (str(weight.role), weight.guess) == ("text.ffn.expert.up", False)
+    assert (trace.disagrees, trace.confidence) == (True, "low")
+    assert str(merged("ffn.expert.up?", observed(seen))[0].role) == f"text.{seen}"
+    assert str(merged("ffn.expert.up", observed("attention.self.q"))[0].role) == "text.attention.self.q"
+    assert str(merged("embedding", observed("other"))[0].role) == "text.embedding"  # which dataflow cannot tell
 
 
 def test_the_part_of_the_model_that_ran_stands_in_the_role() -> None:

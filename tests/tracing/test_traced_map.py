@@ -141,7 +141,8 @@ def test_what_ran_before_a_call_ended_keeps_its_role_and_the_rest_says_why(cls: 
         assert (traces[name].status, traces[name].flow) == ("unexecuted", None)
         assert reason in traces[name].evidence and "test_traced_map.py, line " in traces[name].evidence
         assert traces[name].named == named.weight_by_name[name].role
-    (note,) = traced(cls()).notes
+    missed, note = traced(cls()).notes
+    assert missed.startswith("No call reached these parts")
     assert note.startswith("A call was not traced to its end. the inputs given: ")
     assert reason in note
     assert not any(trace.disagrees for trace in traces.values())

@@ -20,6 +20,7 @@ from lorascope.tracing.graph import Graph
 from lorascope.tracing.limits import Limits, Meter, within_limits
 from lorascope.tracing.reconcile import Observation, reconcile, with_siblings
 from lorascope.tracing.record.recorder import record
+from lorascope.tracing.unreached import unreached_note
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +123,9 @@ def traced(named: ModelMap, graphs: Sequence[tuple[Call, Graph]]) -> ModelMap:
     failures = tuple(dict.fromkeys(f"{call.about}: {graph.failure}" for call, graph in graphs if graph.failure))
     unexecuted = "; ".join(("no call reached it", *failures))
     notes = tuple(f"A call was not traced to its end. {failure}" for failure in failures)
-    named = dataclasses.replace(named, notes=named.notes + notes)
+    names = [weight.name for weight in named.weights]
+    missed = unreached_note(names, (name for name in names if name not in observations))
+    named = dataclasses.replace(named, notes=(*((missed,) if missed else ()), *named.notes, *notes))
     return reconcile(named, observations, unexecuted, audited=named.model_type in builtin_models())
 
 

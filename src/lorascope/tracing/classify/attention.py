@@ -19,12 +19,14 @@ class Attention:
         scores: The products that the softmax is taken of.
         values: The edges into the values' operand.
         weighing: The other edges into the softmax: biases.
+        mixing: Weights that mix the heads' scores.
     """
 
     mixed: int
     scores: tuple[int, ...]
     values: Edges
     weighing: Edges
+    mixing: tuple[int, ...] = ()
 
 
 def annotate_attentions(annotations: Annotations) -> None:
@@ -32,6 +34,9 @@ def annotate_attentions(annotations: Annotations) -> None:
     attentions = list(find_attentions(annotations.queries))
     for attention in attentions:
         _attention(annotations, attention)
+    for index in {index for attention in attentions for index in attention.mixing}:
+        if not annotations.of(index):
+            annotations.add(index, "other", "", "", "it mixes the scores of an attention's heads")
     _low_rank(annotations, [_read_by_attention(annotations, attention) for attention in attentions])
 
 
@@ -47,7 +52,8 @@ def find_attentions(queries: GraphQueries) -> Iterable[Attention]:
         if node.kind != "contraction":
             continue
         for place in (0, 1):
-            factor = _past_mixed_heads(queries, queries.origins(node.operands[place]))
+            before = queries.origins(node.operands[place])
+            factor = _past_mixed_heads(queries, before)
             scores = tuple(
                 dict.fromkeys(
                     edge.source
@@ -58,8 +64,17 @@ def find_attentions(queries: GraphQueries) -> Iterable[Attention]:
             )
             if scores:
                 rest = tuple(edge for edge in factor if edge.source not in scores)
-                yield Attention(index, scores, node.operands[1 - place], rest)
+                mixing = tuple(_mixing(queries, before, {edge.source for edge in factor}))
+                yield Attention(index, scores, node.operands[1 - place], rest, mixing)
                 break
+
+
+def _mixing(queries: GraphQueries, edges: Edges, left: set[int]) -> Iterable[int]:
+    """Weights among origins that were passed over, and those behind them."""
+    for edge in edges:
+        if edge.source not in left and queries.nodes[edge.source].kind == "weight":
+            yield edge.source
+            yield from _mixing(queries, queries.origins(queries.nodes[edge.source].operands[0]), left)
 
 
 def _past_mixed_heads(queries: GraphQueries, factor: Edges) -> Edges:
@@ -70,10 +85,7 @@ def _past_mixed_heads(queries: GraphQueries, factor: Edges) -> Edges:
     for _ in range(2):
         edges: list[Edge] = []
         for edge in factor:
-            node = queries.nodes[edge.source]
-            inner = queries.origins(node.operands[0]) if node.kind == "weight" else ()
-            # Products of scores alone, and as many rows as columns: not an output or a value.
-            if inner and node.rows == node.columns and all(_is_of_scores(queries, source) for source in inner):
+            if inner := _mixed_heads(queries, edge.source, deep=True):
                 edges += [source.then(edge) for source in inner]
             else:
                 edges.append(edge)
@@ -81,13 +93,22 @@ def _past_mixed_heads(queries: GraphQueries, factor: Edges) -> Edges:
     return factor
 
 
-def _is_of_scores(queries: GraphQueries, edge: Edge) -> bool:
-    node = queries.nodes[edge.source]
-    if node.kind == "weight":
-        return node.rows == node.columns and all(
-            queries.nodes[source.source].kind == "contraction" for source in queries.origins(node.operands[0])
-        )
-    return node.kind == "contraction"
+def _mixed_heads(queries: GraphQueries, index: int, *, deep: bool = False) -> Edges:
+    """What a weight that mixes the heads' scores reads; nothing for other weights.
+
+    Products of scores, biases of positions beside them, and as many rows as columns: not an output or a value.
+    """
+    node = queries.nodes[index]
+    inner = queries.origins(node.operands[0]) if node.kind == "weight" and node.rows == node.columns else ()
+    kinds = {queries.nodes[edge.source].kind for edge in inner}
+    scores = [
+        edge
+        for edge in inner
+        if queries.nodes[edge.source].kind == "contraction" or (deep and _mixed_heads(queries, edge.source))
+    ]
+    others = [edge for edge in inner if edge not in scores]
+    biases = all(queries.nodes[edge.source].kind in ("table", "parameter") for edge in others)
+    return inner if kinds and scores and biases else ()
 
 
 def _attention(annotations: Annotations, attention: Attention) -> None:
@@ -103,7 +124,10 @@ def _attention(annotations: Annotations, attention: Attention) -> None:
             for edge in _factors(annotations, side):
                 annotations.add(edge.source, "attention", variant, part, why)
     for edge in _factors(annotations, attention.values):
-        annotations.add(edge.source, "attention", variant, "v", "its output is what an attention's softmax weighs")
+        # The weight of one query or one key may be of any of them.
+        open_ = any(not annotation.part for annotation in annotations.of(edge.source))
+        part = "" if open_ else "v"
+        annotations.add(edge.source, "attention", variant, part, "its output is what an attention's softmax weighs")
     queries = {edge.source for side, _ in sides for edge in annotations.weights(side)}
     for edge in annotations.weights(attention.weighing):
         if {source.source for source in annotations.weights_into(edge.source)} & queries:

@@ -60,7 +60,9 @@ def _feed_forward(annotations: Annotations, last: int, *, gated: bool) -> None:
         return
     if annotations.scales(last) or annotations.modulates(last):
         return
-    firsts = _firsts(annotations, [edge for edge in weights if _can_be_first(annotations, edge)])
+    edges = [edge for edge in weights if _can_be_first(annotations, edge)]
+    inner = _inner_gates(annotations, edges)
+    firsts = _firsts(annotations, [edge for edge in edges if edge.source not in inner])
     if firsts.gated != gated or not (firsts.activated or firsts.gated):
         return
     if _embeds(annotations, last, firsts):
@@ -79,9 +81,22 @@ def _feed_forward(annotations: Annotations, last: int, *, gated: bool) -> None:
     for edge in firsts.edges:
         part, why = _first_part(annotations.nodes[edge.source].name, firsts)
         annotations.add(edge.source, "ffn", variant, part, why)
+    for index in inner:
+        annotations.add(index, "ffn", variant, "gate", "it reads another weight's output and multiplies it")
     annotations.add(
         last, "ffn", variant, "down", "it reads an activated output of another weight and writes to the stream"
     )
+
+
+def _inner_gates(annotations: Annotations, edges: Sequence[Edge]) -> set[int]:
+    """Weights that read the first weights alone and multiply what these give, as in arXiv 2105.08050, section 3."""
+    firsts = {edge.source for edge in edges}
+    return {
+        edge.source
+        for edge in edges
+        if Flag.PRODUCT in edge.some
+        and {source.source for source in annotations.inputs(edge.source)} <= firsts - {edge.source}
+    }
 
 
 def _is_wide(annotations: Annotations, last: int, weights: Sequence[Edge]) -> bool:

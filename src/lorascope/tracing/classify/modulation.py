@@ -20,7 +20,9 @@ _WHY = {
 
 def annotate_modulations(annotations: Annotations) -> None:
     """Annotate modulations, and the embedders that feed them."""
-    found = [index for index, node in enumerate(annotations.nodes) if node.kind == "weight" and not annotations.of(index)]
+    found = [
+        index for index, node in enumerate(annotations.nodes) if node.kind == "weight" and not annotations.of(index)
+    ]
     kinds = {index: kind for index in found if (kind := _kind(annotations, index))}
     # What makes the condition may modulate a last layer itself, with a table of its own.
     before = {edge.source for index in kinds for edge in annotations.weights_into(index)}

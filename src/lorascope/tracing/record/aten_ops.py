@@ -199,12 +199,12 @@ def _convolution(builder: GraphBuilder, operation: Operation) -> Provenance:
     if not weight.parameters:
         return builder.combine([data, weight], Flag.CONVOLUTION)
     labels = _data_of(builder, data)
-    if not labels:
-        return NOTHING
     rows, columns = shape[0], shape[1] * groups
     if set(shape[2:]) == {1}:
         control = data.control if data.labels else frozenset[int]()
         return builder.use(weight, labels, rows=rows, columns=columns, control=control)
+    if not labels:
+        return NOTHING
     name = builder.largest(weight.parameters)
     if groups > 1 and shape[1] == 1:
         builder.elementwise.add(name)
