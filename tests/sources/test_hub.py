@@ -535,13 +535,14 @@ _NAMES = st.sampled_from(["config.json", "..", "a/b", "/", "a", "\\", "\0"]) | s
 )
 def test_any_facts(sha: object, siblings: object) -> None:
     try:
-        commit, sizes = hub_room._root_files(NAME, {"sha": sha, "siblings": siblings})
+        commit, folders = hub_room._root_files(NAME, {"sha": sha, "siblings": siblings})
     except LorascopeError as error:
         assert str(error).isprintable() or "\n  → " in str(error)
         assert sha != "0" * 40 or not isinstance(siblings, list)
         return
     assert commit == "0" * 40
-    for name, size in sizes.items():
+    assert all(folder.isidentifier() or folder == "" or folder.isdecimal() for folder in folders)
+    for name, size in ((name, size) for files in folders.values() for name, size in files.items()):
         assert not set(name) & set("/\\\0\x1b\n") and name not in ("", ".", "..")
         assert size is None or size >= 0
 

@@ -344,7 +344,7 @@ OTHERS = {
     "variant in shards": (["model.fp16-00001-of-00002.safetensors"], "a variant", "variant="),
     "index of a variant": (["model.safetensors.index.fp16.json"], "a variant", "variant="),
     "shards alone": ([FIRST, SECOND], f"shards without their {INDEX}: '{FIRST}', '{SECOND}'", f"Download {INDEX}"),
-    "diffusers": (["model_index.json"], "a model of diffusers", "subfolders"),
+    "diffusers": (["diffusion_pytorch_model.bin"], "pickle files", "save_pretrained(NEW)"),
     "GGUF": (["mine-q4.gguf"], "a GGUF file: 'mine-q4.gguf'", "Give the file itself"),
     "other name": (["mine.safetensors"], "safetensors files of other names: 'mine.safetensors'", "Rename the file to"),
     "pickle": (["pytorch_model.bin"], "pickle files, which can run code and are never opened", "save_pretrained(NEW)"),

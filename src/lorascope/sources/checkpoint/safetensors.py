@@ -19,6 +19,10 @@ from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOS
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# diffusers calls them so, and reads a variant (half precision, mostly) where its name is asked for.
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+DIFFUSERS_INDEX = "diffusion_pytorch_model.safetensors.index.json"
+_DIFFUSERS_VARIANT = re.compile(r"diffusion_pytorch_model\.(\w+\.safetensors|safetensors\.index\.\w+\.json)", re.ASCII)
 # What huggingface_hub reads of one header; safetensors itself takes 100 MB. A million tensors are 130 MB.
 LONGEST_HEADER = 25_000_000
 MOST_HEADERS = 150_000_000
@@ -54,9 +58,15 @@ _OTHERS = (
         f"Save it as {WEIGHTS}: from_pretrained(FOLDER, variant=NAME).save_pretrained(NEW).",
     ),
     (
-        r"model_index\.json|diffusion_pytorch_model.*",
-        "a model of diffusers",
-        "Give a model of transformers; those of a pipeline are in its subfolders (text_encoder).",
+        r"diffusion_pytorch_model\.(bin|bin\.index\.json|fp16\.bin)",
+        "a diffusers model's pickle files, which can run code and are never opened",
+        "Convert them where you trust them: MODEL_CLASS.from_pretrained(FOLDER).save_pretrained(NEW). Without that, "
+        "--source config builds the model from config.json.",
+    ),
+    (
+        r"diffusion_pytorch_model.*",
+        "a part of a model of diffusers",
+        f"Download all its files: {DIFFUSERS_WEIGHTS}, or {DIFFUSERS_INDEX} and its shards.",
     ),
     (r".+\.gguf", "a GGUF file", "Give the file itself, or the folder of the original model."),
     (r".+\.safetensors", "safetensors files of other names", f"Rename the file to {WEIGHTS} if it is the whole model."),
@@ -74,8 +84,9 @@ _OTHERS = (
 
 
 def has_weights(files: Files) -> bool:
-    """It has safetensors files under transformers' names."""
-    return not files.names.isdisjoint((WEIGHTS, INDEX))
+    """It has safetensors files under the names of transformers or diffusers."""
+    names = (WEIGHTS, INDEX, DIFFUSERS_WEIGHTS, DIFFUSERS_INDEX)
+    return not files.names.isdisjoint(names) or bool(_variants(files))
 
 
 @no_collection()
@@ -89,7 +100,8 @@ def open_checkpoint(files: Files) -> Checkpoint:
         LorascopeError: There is no configuration or no such file, or one of them is broken; with all faults of it.
     """
     config = _config(files)
-    chosen = _chosen(files, config.get("transformers_weights"))
+    is_diffusers = "_class_name" in config
+    chosen = _diffusers_file(files) if is_diffusers else _chosen(files, config.get("transformers_weights"))
     index = None
     if chosen.endswith(".json"):
         text = read_bounded(files, chosen, MOST_INDEX_BYTES, DAMAGED)
@@ -229,6 +241,31 @@ def _chosen(files: Files, named: object) -> str:
             return name
     fault, hint = _why_not(files)
     raise LorascopeError(f"there is no {WEIGHTS} and no {INDEX}; {fault}", where=files.where, hint=hint)
+
+
+def _diffusers_file(files: Files) -> str:
+    """The file of a diffusers model's weights, the index of them, or the only variant."""
+    for name in (DIFFUSERS_WEIGHTS, DIFFUSERS_INDEX, WEIGHTS, INDEX):
+        if name in files.names:
+            return name
+    variants = _variants(files)
+    if len(variants) == 1:
+        return variants[0]
+    if variants:
+        raise LorascopeError(
+            f"there is no {DIFFUSERS_WEIGHTS}, and several variants: {_listed(variants)}",
+            where=files.where,
+            hint=f"Rename the one that you mean to {DIFFUSERS_WEIGHTS} (an index to {DIFFUSERS_INDEX}).",
+        )
+    fault, hint = _why_not(files)
+    raise LorascopeError(
+        f"there is no {DIFFUSERS_WEIGHTS} and no {DIFFUSERS_INDEX}; {fault}", where=files.where, hint=hint
+    )
+
+
+def _variants(files: Files) -> list[str]:
+    """Whole variants of a diffusers model's weights; an index stands for its shards."""
+    return sorted(name for name in files.names if _DIFFUSERS_VARIANT.fullmatch(name))
 
 
 def _why_not(files: Files) -> tuple[str, str]:

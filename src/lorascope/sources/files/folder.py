@@ -20,7 +20,7 @@ from lorascope.sources.files.plain import READ_FLAGS, why_not_plain
 # All headers of the largest models together are some twenty megabytes.
 MOST_READ = 256 * 2**20
 # What a checkpoint is read from. Anything else in the folder may be what it likes.
-_READ = ("config.json", ".safetensors", ".index.json", ".gguf")
+_READ = ("config.json", "model_index.json", ".safetensors", ".index.json", ".gguf")
 _HINT = "Put the file itself into the folder, or give the folder that it lies in."
 # No link is followed once the folder is listed.
 _FLAGS = READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
@@ -74,6 +74,18 @@ class Folder:
                     file.seek(spans[index].start)
                     contents[index] = file.read(spans[index].end - spans[index].start)
         return contents
+
+    def inner(self, name: str) -> Folder:
+        """A folder within it, such as a part of a pipeline of diffusers.
+
+        Raises:
+            LorascopeError: There is none, it is a link, or it has what `open_folder` refuses.
+        """
+        path = Path(self.where, name)
+        if path.is_symlink():
+            fault = f"{quoted(name)} is a link, which is not followed"
+            raise LorascopeError(fault, where=self.where, hint="Give the folder that it leads to.")
+        return open_folder(path)
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:
@@ -141,8 +153,9 @@ def _kept(root: Path) -> Iterator[str]:
     That is from `models--owner--name/snapshots/commit` to the repository's `blobs`, and since huggingface_hub 2.4 on to
     the cache's own store of what several repositories share, `blobs/ab/<64 hexadecimal digits>`.
     """
-    repository = root.parent.parent
-    if root.parent.name != "snapshots" or not repository.name.startswith("models--"):
+    snapshot = root if root.parent.name == "snapshots" else root.parent  # or a part of a pipeline
+    repository = snapshot.parent.parent
+    if snapshot.parent.name != "snapshots" or not repository.name.startswith("models--"):
         return
     for blobs, below in (
         (repository / "blobs", "*"),

@@ -17,6 +17,7 @@ from lorascope.sources.files.folder import Folder, open_folder
 from lorascope.sources.files.hub_requests import Connection, UnreachableError, hub_utilities
 from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.files.plain import MOST_BYTES
+from lorascope.sources.source_kinds import hub_folder
 
 _ALONGSIDE = 8
 # Spans as near as this are joined: a request costs more than the bytes between.
@@ -24,9 +25,9 @@ _GAP = 16 * 2**10
 # The headers of the largest model of all are some 20 MB; with a first guess of 100 kB a shard, 2,000 shards fit.
 _MOST_IN_ALL = 512 * 2**20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# A repository has the first if it is a model's, the second if it is an adapter's.
-_CONFIGURATIONS = ("config.json", "adapter_config.json")
-_ORDINARY = re.compile(r"[^/\\]{1,255}")
+# A repository has the first if it is a model's, the second if it is an adapter's, the third if it is a pipeline's.
+_CONFIGURATIONS = ("config.json", "adapter_config.json", "model_index.json")
+_ORDINARY = re.compile(r"(?:([A-Za-z0-9_]{1,60})/)?[^/\\]{1,255}")
 
 
 class Repository:
@@ -37,6 +38,8 @@ class Repository:
         commit: The commit that everything is read at.
         names: The files at its root.
         sizes: Their sizes, where the Hub states them.
+        folders: The files of folders at the root, with their sizes.
+        folder: Which of them it is, if it is one.
         connection: Reads them; None where only the cache is read.
         cached: The commit's folder in the cache, if any: what it has is not requested again.
         notes: What the user should know about the files' origin.
@@ -50,6 +53,8 @@ class Repository:
         names: frozenset[str],
         *,
         sizes: Mapping[str, int] | None = None,
+        folders: Mapping[str, Mapping[str, int | None]] | None = None,
+        folder: str = "",
         connection: Connection | None = None,
         cached: Folder | None = None,
         notes: tuple[str, ...] = (),
@@ -60,9 +65,11 @@ class Repository:
         self.names = names
         self.notes = notes
         self._sizes = dict(sizes or {})
+        self._folders = folders or {}
+        self._folder = folder
         self._connection = connection
         self._cached = cached
-        self._progress = progress or (lambda done, parts: None)
+        self._progress = progress
         self._whole: dict[str, bytes] = {}
 
     @property
@@ -74,6 +81,35 @@ class Repository:
     def transferred(self) -> int:
         """Bytes of bodies received so far."""
         return self._connection.transferred if self._connection else 0
+
+    def inner(self, folder: str) -> Repository:
+        """A folder at its root, such as a part of a pipeline of diffusers.
+
+        Raises:
+            LorascopeError: There is none.
+        """
+        cached = None
+        if self._cached is not None and Path(self._cached.where, folder).is_dir():
+            cached = self._cached.inner(folder)
+        files = self._folders.get(folder, dict.fromkeys(cached.names) if cached and not self._connection else {})
+        if not files:
+            hint = f"To fetch all of it: hf download {self.where}" if self._connection is None else ""
+            raise LorascopeError(f"has no folder {quoted(folder)}", where=self.where, hint=hint)
+        return Repository(
+            f"{self.where}/{folder}",
+            self.commit,
+            frozenset(files),
+            sizes={name: size for name, size in files.items() if size is not None},
+            folder=folder,
+            connection=self._connection,
+            cached=cached,
+            notes=self.notes,
+            progress=self._progress,
+        )
+
+    def _path(self, name: str) -> str:
+        """A file's name in the repository."""
+        return f"{self._folder}/{name}" if self._folder else name
 
     def size(self, name: str) -> int:
         """A file's bytes. See `Files`."""
@@ -113,9 +149,10 @@ class Repository:
         missing = sorted(set(names) - self.names)
         if missing:
             faults = first_faults(f"has no file {quoted(name)} at its root" for name in missing)
-            hint = f"Its files are listed at https://huggingface.co/{self.where}/tree/{self.commit}"
+            name = self.where.removesuffix(f"/{self._folder}")
+            hint = f"Its files are listed at https://huggingface.co/{name}/tree/{self.commit}"
             if self._connection is None:
-                hint = f"{'; '.join(self.notes)}. To fetch all of it: hf download {self.where}"
+                hint = f"{'; '.join(self.notes)}. To fetch all of it: hf download {name}"
             raise LorascopeError(*faults, where=self.where, hint=hint)
 
     def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
@@ -135,7 +172,8 @@ class Repository:
             try:
                 for done, part in enumerate(as_completed(running), 1):
                     part.result()
-                    self._progress(done, len(spans))
+                    if self._progress is not None:
+                        self._progress(done, len(spans))
             except BaseException:
                 ended.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -144,7 +182,7 @@ class Repository:
 
     def _fetch_part(self, span: Span, ended: threading.Event) -> bytes:
         assert self._connection is not None, "without a connection the cache has every name"
-        body, size = self._connection.part(span, ended, self.commit)
+        body, size = self._connection.part(span._replace(file=self._path(span.file)), ended, self.commit)
         known = self._sizes.setdefault(span.file, size) if size is not None else None
         if known != size:
             raise LorascopeError(
@@ -165,7 +203,7 @@ class Repository:
                     hint="Is this a model's configuration, or its weights?",
                 )
             assert self._connection is not None, "without a connection the cache has every name"
-            self._whole[name] = self._connection.whole(name, self.commit, size=size, most=MOST_BYTES)
+            self._whole[name] = self._connection.whole(self._path(name), self.commit, size=size, most=MOST_BYTES)
         return self._whole[name]
 
 
@@ -193,7 +231,7 @@ def open_repository(
     Where the Hub does not answer, or must not be asked (`HF_HUB_OFFLINE`), huggingface_hub's cache is read.
 
     Args:
-        name: The repository's id, `mistralai/Mistral-7B-v0.3`.
+        name: The repository's id, `mistralai/Mistral-7B-v0.3`, or that with the part of a pipeline after it.
         revision: Branch, tag or commit; the main branch if None.
         progress: Called with the number of parts read and of all, after each.
 
@@ -201,6 +239,12 @@ def open_repository(
         LorascopeError: There is no such repository or revision, it may not be read, or neither the Hub nor the cache has
             it.
     """
+    name, folder = hub_folder(name)
+    repository = _opened(name, revision, progress)
+    return repository.inner(folder) if folder else repository
+
+
+def _opened(name: str, revision: str | None, progress: Callable[[int, int], None] | None) -> Repository:
     try:
         constants, errors, _ = (hub_part(part, name) for part in ("constants", "errors", "file_download"))
     except ImportError as error:
@@ -232,19 +276,27 @@ def open_repository(
         if cached is None:
             raise
         return cached
-    commit, sizes = _root_files(name, facts)
+    commit, folders = _root_files(name, facts)
+    sizes = folders.pop("", {})
     try:
         folder = _snapshot(name, commit)
     except LorascopeError:  # a cache that cannot be read does not keep the Hub from being asked
         folder = None
     known = {file: size for file, size in sizes.items() if size is not None}
     return Repository(
-        name, commit, frozenset(sizes), sizes=known, connection=connection, cached=folder, progress=progress
+        name,
+        commit,
+        frozenset(sizes),
+        sizes=known,
+        folders=folders,
+        connection=connection,
+        cached=folder,
+        progress=progress,
     )
 
 
-def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, int | None]]:
-    """The commit, and the root's files with their stated sizes."""
+def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, dict[str, int | None]]]:
+    """The commit, and the files of the root and of its folders with their stated sizes."""
     commit, siblings = facts.get("sha"), facts.get("siblings")
     if not (isinstance(commit, str) and _COMMIT.fullmatch(commit) and isinstance(siblings, list)):
         raise LorascopeError(
@@ -252,13 +304,16 @@ def _root_files(name: str, facts: Mapping[str, Any]) -> tuple[str, dict[str, int
             where=name,
             hint="Check HF_ENDPOINT: is what answers there a Hub?",
         )
-    sizes: dict[str, int | None] = {}
+    folders: dict[str, dict[str, int | None]] = {"": {}}
     for entry in siblings:
         file = entry.get("rfilename") if isinstance(entry, dict) else None
-        if isinstance(file, str) and _ORDINARY.fullmatch(file) and is_printable(file) and file not in (".", ".."):
+        if not isinstance(file, str) or not is_printable(file):
+            continue
+        ordinary, leaf = _ORDINARY.fullmatch(file), file.rpartition("/")[2]
+        if ordinary and leaf not in (".", ".."):
             size = entry.get("size")
-            sizes[file] = size if type(size) is int and size >= 0 else None
-    return commit, sizes
+            folders.setdefault(ordinary[1] or "", {})[leaf] = size if type(size) is int and size >= 0 else None
+    return commit, folders
 
 
 def _snapshot(name: str, revision: str | None) -> Folder | None:

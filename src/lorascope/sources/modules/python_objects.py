@@ -37,6 +37,10 @@ _GIVE_MODEL = "Give the model itself, or its folder, Hub id or configuration."
 # Objects that are often given instead of a model, with a hint each.
 _OTHERS = {
     "transformers.pipelines.base.Pipeline": ("a pipeline", "Give its model: inspect(pipeline.model)."),
+    "diffusers.pipelines.pipeline_utils.DiffusionPipeline": (
+        "a pipeline of several models",
+        "Give one of them: inspect(pipeline.transformer), or inspect(pipeline.unet).",
+    ),
     "transformers.tokenization_utils_base.PreTrainedTokenizerBase": ("a tokenizer, which has no weights", _GIVE_MODEL),
     "transformers.processing_utils.ProcessorMixin": ("a processor, which has no weights", _GIVE_MODEL),
     "transformers.trainer.Trainer": ("a trainer", "Give its model as it was before get_peft_model."),
@@ -86,6 +90,11 @@ def is_module(value: object) -> bool:
 def is_config(value: object) -> bool:
     """An instance of transformers' `PreTrainedConfig`."""
     return not set(_CONFIGS).isdisjoint(kinds_of(type(value)))
+
+
+def is_diffusers_config(value: object) -> bool:
+    """The configuration of a model of diffusers, a dictionary of its own class."""
+    return "diffusers.configuration_utils.FrozenDict" in kinds_of(type(value))
 
 
 def path_text(value: object) -> str | None:

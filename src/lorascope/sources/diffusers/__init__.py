@@ -1,0 +1,1 @@
+"""Models of diffusers: pipelines, their parts, and its classes on the meta device."""
