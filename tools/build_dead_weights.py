@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools"), str(ROOT)]
 TABLE = ROOT / "src" / "lorascope" / "data" / "dead_weights.json"
 MEASURED = ROOT / "tests" / "conformance" / "gradients.json"
 CACHE = ROOT / "build" / "gradients.jsonl"
-_SECONDS = 150
+_SECONDS = 90
 _DEAD = ("read", "tied", "detached", "crashes")
 _HUB = "use_kernel_func_from_hub_with_fallback"
 # Tokens of a text that is compressed, sparsely attended or hashed, where a short one leaves modules without a gradient.

@@ -64,6 +64,7 @@ TRUE_REASONS = (
     "get_input_embeddings() is not implemented",
     "PEFT takes the first dimension of a 3-D parameter for experts",
     "is a convolution with 4 groups: its rank must be a multiple of that",
+    "An adapter here breaks the forward pass",
 )
 
 
