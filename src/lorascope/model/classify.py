@@ -213,7 +213,7 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
     opened = opened or _opened(words[:-1])
     block = opened.partition(".")[0]
     if kind == "parameter" and folded.endswith("query"):
-        return "other" if block == "attention" else "embedding.query"
+        return "other" if opened == "attention.self" else "embedding.query"
     if tail == "{o}":
         return f"{opened}.o" if block == "attention" else "ffn.dense.down"
     if tail:

@@ -146,7 +146,7 @@ BLOCKS: dict[str, str] = {
             "cross_attn cross_attention crossattention encoder_attn EncDecAttention encoder_decoder_attention "
             "x_attn decoding_cross_attention cross_attn_layers gated_cross_attn_layers image_pooling_2d attn2 "
             "encoder_attn_text encoder_attn_image visual_attention cross_attn_token_to_image "
-            "cross_attn_image_to_token final_attn_token_to_image attn_pool"
+            "cross_attn_image_to_token final_attn_token_to_image"
         ),
         "attention.cross",
     ),
@@ -379,6 +379,9 @@ TAILS: dict[str, str] = {
     "glu.ext_pw_conv_1d": "mixer.in",
     # A learned query pools the tower's output.
     "head.attention": "attention.cross.qkvo",
+    "attn_pool.q": "attention.cross.q",
+    "attn_pool.kv": "attention.cross.kv",
+    "attn_pool.proj": "attention.cross.o",
     # Maps the relative queries to one score bias per distance.
     "rel_logits_proj.proj": "attention.self.bias",
     # Changes the width before a gated MLP.
@@ -574,6 +577,7 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("pp_formulanet vibevoice_asr", r".*projector\..*linear_\d", "embedding.projection", "no activation between them"),
     ("qwen", r".*\.mlp\.w1", "ffn.dense.up", "is multiplied with silu of `w2`"),
     ("qwen", r".*\.mlp\.w2", "ffn.dense.gate", "silu follows"),
+    ("qwen", r".*\.attn_pool\.kv_proj", "embedding.projection", "comes before the attention that pools"),
     ("qwen", r".*\.attn_pool\.attn", "attention.cross.qkvo", "queries are learned"),
     ("qwen", r"transformer\.visual\.proj", "embedding.projection", "ends the resampler"),
     ("recurrent_gemma", r".*\.temporal_block\.linear_(x|y|out)", "mixer.*", "around the recurrence"),

@@ -29,6 +29,8 @@ _LONGEST_CAUSAL = 4
 _SMALLEST_VOCABULARY = 2_048
 _FEWEST_TOKENS = 32
 _NARROWEST = 8
+# A linear layer outside of layers with so many rows, and four times its columns, is a vocabulary's or many classes'.
+_SMALLEST_LIKELY = 8_192
 _MOST_WORK = 1_000_000
 # Tables of positions have a row for each patch of a square image, and one for the class.
 _LARGEST_GRID = 128
@@ -71,14 +73,15 @@ def components_by_structure(
     tree = _Tree(modules, matrices, spoken)
     if tree.work > _MOST_WORK:  # no model has so many stacks
         return {}
-    if not tree.vocabularies:
-        component, sure = tree.whole(model_type)
-        return {name: (component, sure) for name, matrix in matrices.items() if component and not matrix.component}
     towers: dict[str, Component] = {}
     for front, component in tree.fronts.items():
         if not spoken.get(front) and (place := tree.widest_without_vocabulary(front)) and tree.has_stack(place):
             towers[place] = (component, True)
-    if not tree.leaves_text(towers):
+    text = tree.leaves_text(towers)
+    if not tree.vocabularies or (tree.likely and not text):
+        component, sure = tree.whole(model_type)
+        return {name: (component, sure) for name, matrix in matrices.items() if component and not matrix.component}
+    if not text:
         towers = {}
     if towers or tree.has_named_towers or tree.has_lm_head:
         towers |= tree.further_stacks(towers)
@@ -97,6 +100,7 @@ class _Tree:
 
     def __init__(self, modules: Sequence[Module], matrices: Mapping[str, Matrix], spoken: Mapping[str, str]) -> None:
         self._matrices = matrices
+        self.likely = False
         self._spoken = spoken
         stacks: dict[str, list[str]] = {}
         for name, matrix in matrices.items():
@@ -113,7 +117,7 @@ class _Tree:
             place for place in self._stacks if any(matrices[name].component in ("", "text") for name in stacks[place])
         }
         self._linear_places = {place for name in matrices for place in ancestors(name) if matrices[name].kind != "conv"}
-        self._heads = {
+        self._heads: set[Shape] = {
             matrix.shape for name, matrix in matrices.items() if matrix.kind == "linear" and not NUMBER.search(name)
         }
         self.fronts = dict(self._fronts(modules))
@@ -122,6 +126,14 @@ class _Tree:
             for name, matrix in matrices.items()
             if matrix.component in ("", "text") and self._is_vocabulary(matrix)
         }
+        if not self.vocabularies:  # a table under an unknown name looks like a linear layer where no class is known
+            self.vocabularies = {
+                name: matrix.shape
+                for name, matrix in matrices.items()
+                if matrix.kind == "linear" and matrix.component in ("", "text") and not NUMBER.search(name)
+                if matrix.shape[0] >= max(_SMALLEST_LIKELY, 4 * matrix.shape[1])
+            }
+            self.likely = bool(self.vocabularies)
         kernels = {
             module.name: len(dict(module.parameters)["weight"]) for module in modules if module.name in self.fronts
         }
@@ -170,10 +182,10 @@ class _Tree:
         return module.kind == "conv" and len(weight) == 3 and weight[1] == 1 and weight[2] > _LONGEST_CAUSAL
 
     def _is_vocabulary(self, matrix: Matrix) -> bool:
+        if not matrix.guess and matrix.role.block == "embedding" and matrix.role.part:
+            return matrix.role.part == "token" and len(matrix.shape) == 2
         if matrix.kind != "embedding":
             return False
-        if not matrix.guess and matrix.role.block == "embedding" and matrix.role.part:
-            return matrix.role.part == "token"
         rows, columns = matrix.shape
         if columns < _NARROWEST or matrix.role.part == "query":
             return False
