@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope import light_dataclasses as dataclasses
@@ -19,6 +19,7 @@ from lorascope.tracing.classify.consistency import inconsistencies, unlike_their
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.limits import Limits, Meter, within_limits
 from lorascope.tracing.reconcile import Observation, reconcile, with_siblings
+from lorascope.tracing.record.called_modules import CalledModules
 from lorascope.tracing.record.recorder import record
 from lorascope.tracing.unreached import unreached_note
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 # Tokens per prompt. The longer one is tried only while weights have not run: a sparse attention that compresses 128
 # positions to one needs it.
 LENGTHS = (11, 160)
+
+# An embedding is not among them: with other inputs than these it may be called.
+_CALLED_KINDS = ("linear", "conv1d", "conv")
 
 _ELEMENTWISE = "it is no matrix: it multiplies values one by one"
 
@@ -67,13 +71,16 @@ def _traced(
 ) -> ModelMap:
     owners = _owners(named)
     graphs: list[tuple[Call, Graph]] = []
+    called = CalledModules(module, (weight.name for weight in named.weights if weight.kind in _CALLED_KINDS))
     waiting = [Call("forward", inputs, "", "the inputs given")] if inputs is not None else list(model_calls(module))
     longer = [] if inputs is not None else [length for length in LENGTHS if length != LENGTHS[0]]
     while waiting:
         if progress is not None:
             progress(len(graphs), len(graphs) + len(waiting))
         call = waiting.pop(0)
-        graphs.append((call, record(module, call.method, call.arguments, meter=meter)))
+        with called:
+            graph = record(module, call.method, call.arguments, meter=meter)
+        graphs.append((call, graph))
         if not waiting and longer and len(_executed(graphs, owners)) < len(named.weights):
             waiting.append(model_calls(module, length=longer.pop(0))[0])  # only the text gets longer
     if progress is not None:
@@ -85,7 +92,7 @@ def _traced(
             hint="Give the keyword arguments of one call: inspect(module, trace=True, inputs={…}).",
         )
     with meter.armed():
-        return traced(named, graphs)
+        return _with_uncalled(traced(named, graphs), graphs, called.names)
 
 
 def traced(named: ModelMap, graphs: Sequence[tuple[Call, Graph]]) -> ModelMap:
@@ -127,6 +134,25 @@ def traced(named: ModelMap, graphs: Sequence[tuple[Call, Graph]]) -> ModelMap:
     missed = unreached_note(names, (name for name in names if name not in observations))
     named = dataclasses.replace(named, notes=(*((missed,) if missed else ()), *named.notes, *notes))
     return reconcile(named, observations, unexecuted, audited=named.model_type in builtin_models())
+
+
+def _with_uncalled(named: ModelMap, graphs: Sequence[tuple[Call, Graph]], called: Collection[str]) -> ModelMap:
+    """The map that says of modules whose weight was read that no call came to them."""
+    tied = {name for group in named.ties for name in group}
+    read = {node.name for _, graph in graphs for node in graph.nodes}.union(*(graph.elementwise for _, graph in graphs))
+    untied = read - tied
+    uncalled = {
+        weight.name
+        for weight in named.weights
+        if weight.kind in _CALLED_KINDS and weight.name not in called and f"{weight.name}.weight" in untied
+    }
+    if not uncalled:
+        return named
+    modules = tuple(
+        dataclasses.replace(module, traits=(*module.traits, "uncalled")) if module.name in uncalled else module
+        for module in named.modules
+    )
+    return dataclasses.replace(named, modules=modules)
 
 
 def _layers(named: ModelMap) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorascope.tracing.classify.annotations import Annotations
-from lorascope.tracing.graph import Node
+from lorascope.tracing.graph import Flag, Node
 
 
 def annotate_embeddings_heads(annotations: Annotations) -> None:
@@ -37,6 +37,8 @@ def _merges(annotations: Annotations, index: int, node: Node) -> bool:
     )
     if len(nodes) != 1 or annotations.queries.is_output[index] or not carried:
         return False
+    if any(Flag.JOINED in edge.some and edge.piece is None for edge in origins):
+        return False  # two values side by side, not positions of one
     width = _width(annotations, nodes.pop())
     return bool(width) and node.columns > width and node.columns % width == 0
 
