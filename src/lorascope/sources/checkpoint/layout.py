@@ -341,8 +341,9 @@ class _Fitting:
             place = (*order, (self._order[own_slot], _number(word)))
             self._found.setdefault(own_slot, []).append(name)
             fits = [(key, self._whole._fit(key, child, at, self._part)) for key in candidates if key not in CONTAINERS]
-            if not fits:
-                self._modules.append((place, _Placed(name, candidates[0])))
+            containers = [key for key in candidates if key in CONTAINERS]
+            if containers and all(fit.unexplained for _, fit in fits):  # what it holds is in no class
+                self._modules.append((place, _Placed(name, containers[0])))
                 self._members(child, name, own_slot, place)
                 continue
             key, best = min(fits, key=lambda fit: fit[1].penalty)  # the first of equals: what was seen first
