@@ -12,7 +12,9 @@ refuses in the next. The table says it, class by class, as seen on models that t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import signal
 import sys
 import warnings
@@ -31,32 +33,69 @@ from layout_variations import buildables  # noqa: E402
 
 from lorascope.sources.dimensions import NAMES  # noqa: E402
 
+# Models that a process builds before it hands over what it saw.
+_AT_ONCE = 24
 # Seconds for one model: modeling code that divides by what a variation makes zero may never end.
 _PATIENCE = 20
 
 
-def table(model_types: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The whole table, made anew; of some model types only, if any are given."""
+def table(model_types: frozenset[str] = frozenset(), jobs: int = 1) -> dict[str, Any]:
+    """The whole table, made anew.
+
+    Args:
+        model_types: Only these, if any are given.
+        jobs: Processes to build models in.
+    """
     import transformers
-    from architectures import HEADS, mend_torchvision
+    from architectures import HEADS
     from transformers.models.auto import modeling_auto
 
-    from lorascope.sources.transformers.meta_model import build, moe_conversion
+    from lorascope.sources.transformers.meta_model import moe_conversion
+
+    _prepare()
+    count = len(list(buildables(lambda: 0, model_types)))
+    parts = [(start, min(start + _AT_ONCE, count), model_types) for start in range(0, count, _AT_ONCE)]
+    recorder = Recorder()
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer=_prepare) as pool:
+        facts = pool.apply_async(configs, [[name for names in NAMES.values() for name in names]])
+        for (_, end, _), seen in zip(parts, pool.imap(_seen, parts), strict=True):  # in order, as if built one by one
+            recorder.merge(seen)
+            print(f"\r{end} of {count} models, {len(recorder.records)} classes", end="", file=sys.stderr)
+        print(file=sys.stderr)
+        found = facts.get()
+    return {
+        "transformers": transformers.__version__,
+        "moe": {name: pattern for name in found if (pattern := moe_conversion(name))},
+        "heads": {head: _first(getattr(modeling_auto, mapping)) for head, mapping in HEADS.items()},
+        "base": _first(modeling_auto.MODEL_MAPPING_NAMES),
+        "configs": found,
+        "classes": {name: record.json(recorder.records) for name, record in sorted(recorder.records.items())},
+    }
+
+
+def _prepare() -> None:
+    import transformers
+    from architectures import mend_torchvision
 
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)  # configurations say what they refuse
     warnings.simplefilter("ignore")
     mend_torchvision()
+
+
+def _seen(part: tuple[int, int, frozenset[str]]) -> Recorder:
+    """What the models of one stretch of the list are made of."""
+    from lorascope.sources.transformers.meta_model import build
+
+    start, end, model_types = part
     recorder = Recorder()
-    builds = 0
     signal.signal(signal.SIGALRM, _give_up)
-    for classes, model in enumerate(buildables(lambda: recorder.novelties, model_types), 1):
+    for model in itertools.islice(buildables(lambda: recorder.novelties, model_types), start, end):
         name = model.architecture
         try:
             for index, config in enumerate(model.configurations()):
                 try:
                     signal.alarm(_PATIENCE)
                     recorder.see(build(config, architecture=name))
-                    builds += 1
                 except Exception:
                     if index == 0:
                         raise
@@ -64,17 +103,7 @@ def table(model_types: frozenset[str] = frozenset()) -> dict[str, Any]:
                     signal.alarm(0)
         except Exception as error:  # a class without usable defaults has no row
             print(f"\rnot built: {name}: {str(error)[:100]!r}", file=sys.stderr)
-        print(f"\r{classes} models in {builds} variations, {len(recorder.records)} classes", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    facts = configs([name for names in NAMES.values() for name in names])
-    return {
-        "transformers": transformers.__version__,
-        "moe": {name: pattern for name in facts if (pattern := moe_conversion(name))},
-        "heads": {head: _first(getattr(modeling_auto, mapping)) for head, mapping in HEADS.items()},
-        "base": _first(modeling_auto.MODEL_MAPPING_NAMES),
-        "configs": facts,
-        "classes": {name: record.json(recorder.records) for name, record in sorted(recorder.records.items())},
-    }
+    return recorder
 
 
 def _give_up(*_: object) -> None:
@@ -181,6 +210,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--refusals", action="store_true")
     parser.add_argument("--only", nargs="+", default=[], metavar="TYPE", help="model types; needs --output")
+    parser.add_argument("--jobs", type=int, default=2, help="processes to build in")
     parser.add_argument("--output", type=Path, default=LAYOUTS)
     options = parser.parse_args()
     if options.only and options.output == LAYOUTS:
@@ -188,7 +218,7 @@ def main() -> int:
     if options.refusals:
         options.output.write_text(retold(LAYOUTS.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
-    text = layouts_text(table(frozenset(options.only)))
+    text = layouts_text(table(frozenset(options.only), options.jobs))
     if options.check:
         return int(text != LAYOUTS.read_text(encoding="utf-8"))
     options.output.write_text(text, encoding="utf-8")

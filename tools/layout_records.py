@@ -5,11 +5,18 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lorascope.sources.checkpoint.layout import numberless
 from lorascope.sources.checkpoint.layout_table import CONTAINERS, LISTS
+
+# Numbers of layers, which a stack's copy of a configuration may have from another field.
+_COUNTS = frozenset({"num_layers", "num_hidden_layers", "n_layer", "n_layers"})
+
+
+def _tables() -> dict[str, dict[Any, Any]]:
+    return collections.defaultdict(dict)
 
 
 @dataclasses.dataclass
@@ -25,7 +32,7 @@ class Record:
     slots: list[str] = dataclasses.field(default_factory=list)
     classes: dict[str, dict[str, None]] = dataclasses.field(default_factory=dict)
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
-    groups: dict[str, dict[Any, None]] = dataclasses.field(default_factory=lambda: collections.defaultdict(dict))
+    groups: dict[str, dict[Any, None]] = dataclasses.field(default_factory=_tables)
     shared: dict[str, None] = dataclasses.field(default_factory=dict)
     # Of a numbered slot: which numbers of the configuration its length has always been, and the lengths.
     counts: dict[str, tuple[set[str], set[int]]] = dataclasses.field(default_factory=dict)
@@ -35,6 +42,8 @@ class Record:
     # Which slots had parameters and, with those, which had none.
     variants: dict[frozenset[str], frozenset[str]] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # Of a slot that holds a model with a copy of its owner's configuration: what a field of the copy was always taken from.
+    copied: dict[str, dict[str, set[str]]] = dataclasses.field(default_factory=_tables)
     # Slots that have been in one instance, whose order is therefore known.
     met: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     # Instances that differ: which flags of the configuration were set, which slots had parameters, and which had none.
@@ -45,6 +54,35 @@ class Record:
         if path not in self.classes:
             self.classes[path] = {}
             self.slots.insert(self.slots.index(after) + 1 if after else 0, path)
+
+    def merge(self, other: Record, own: Callable[[str], str]) -> None:
+        """Takes in what another record has of the same class; `own` translates its keys of classes."""
+        self.transposed |= other.transposed
+        self.instances += other.instances
+        self.buffers |= other.buffers
+        for mine, more in ((self.parameters, other.parameters), (self.full, other.full), (self.bare, other.bare)):
+            mine.update(more)
+        last = ""
+        for path in other.slots:
+            self.place(path, last)
+            last = path
+            self.classes[path] |= {own(key): None for key in other.classes[path]}
+        if not other.met <= self.met:
+            self.reorder(other.slots)
+        for path, values in other.groups.items():
+            self.groups[path] |= values
+        for path, (names, lengths) in other.counts.items():
+            known, seen = self.counts.get(path, (names, set()))
+            self.counts[path] = (known & names, seen | lengths)
+        for path, fields in other.copied.items():
+            for field, names in fields.items():
+                self.copied[path][field] = self.copied[path].get(field, names) & names
+        self.shared |= other.shared
+        self.met |= other.met
+        self.sources = {**other.sources, **self.sources}
+        self.variants = {**other.variants, **self.variants}
+        self.flagged |= other.flagged
+        self.model = self.model or other.model
 
     def reorder(self, paths: list[str]) -> None:
         """Puts slots that were never in one instance before into the order that they have in this one."""
@@ -87,6 +125,11 @@ class Record:
             "variants": sorted(variants) if any(bare for _, bare in variants) else [],
             "when": {path: flag for path in self.slots if path not in always and (flag := self._flag(path))},
             "sources": self.sources,
+            "copied": {
+                path: names
+                for path, fields in self.copied.items()
+                if (names := {field: min(others) for field, others in fields.items() if others and field not in others})
+            },
             "groups": dict(self._told_groups(others)),
             "shared": list(self.shared),
             "counts": {slot: name for slot in self.slots if (name := self._count(slot))},
@@ -138,15 +181,29 @@ class Recorder:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.novelties = 0  # slots, their classes and parameters that no instance had before
-        self._types: dict[str, list[type]] = collections.defaultdict(list)
+        self.types: dict[str, list[str]] = collections.defaultdict(list)
 
     def key(self, module: Any) -> str:
         """The class's name; with a number where classes of several files share one."""
-        known = self._types[type(module).__name__]
-        if type(module) not in known:
-            known.append(type(module))
-        index = known.index(type(module))
-        return type(module).__name__ + (f"~{index + 1}" if index else "")
+        return self._key(type(module).__name__, type(module).__module__)
+
+    def _key(self, name: str, file: str) -> str:
+        known = self.types[name]
+        if file not in known:
+            known.append(file)
+        index = known.index(file)
+        return name + (f"~{index + 1}" if index else "")
+
+    def merge(self, other: Recorder) -> None:
+        """Takes in what another recorder has seen, as if this one had seen it next."""
+
+        def own(key: str) -> str:
+            name, _, number = key.partition("~")
+            return key if name in CONTAINERS else self._key(name, other.types[name][int(number or 1) - 1])
+
+        for key, record in other.records.items():
+            mine = self.records.setdefault(own(key), Record(record.kind))
+            mine.merge(record, own)
 
     def see(self, module: Any, seen: set[int] | None = None, owner: Any = None) -> str:
         """Records a module and all below it, and gives its key.
@@ -191,6 +248,8 @@ class Recorder:
                 record.counts[f"{path}.#"] = (names & same, lengths | {len(child)})
             if self.is_model(child):
                 record.sources.setdefault(path, _config_path(inner, child))
+                if record.sources[path] == "" and inner is not None:
+                    _note_copied(record.copied[path], inner.config, child.config)
             for inner_path, groups in self._groups(child):
                 record.groups[f"{path}{inner_path}"].setdefault(groups)
         record.full.update(list(full))
@@ -257,6 +316,16 @@ def _numbers(config: Any, value: int) -> set[str]:
     also = {meant: name for name, meant in (config.attribute_map or {}).items()}
     found = {name for name, number in vars(config).items() if type(number) is int and number == value}
     return {also.get(name, name) for name in found if re.search("layer|block|depth|expert|group", also.get(name, name))}
+
+
+def _note_copied(copied: dict[str, set[str]], config: Any, copy: Any) -> None:
+    """Note which numbers of layers a copy of a configuration has from another of its fields."""
+    for field in _COUNTS.intersection(vars(copy)) & vars(config).keys():
+        value = vars(copy)[field]
+        same = {
+            name for name, other in vars(config).items() if type(other) is int and other == value and "layer" in name
+        }
+        copied[field] = copied.get(field, same) & same
 
 
 def _flags(config: Any) -> frozenset[str]:

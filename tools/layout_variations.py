@@ -53,7 +53,7 @@ def buildables(novelties: Callable[[], int], model_types: frozenset[str] = froze
         model_types: Leave out all others, if any are given.
     """
     promised = [*entries(), *layouts()]
-    words = _words(entry.config() for entry in promised)
+    words = _words()
     wanted = [entry for entry in promised if not model_types or entry.model_type in model_types]
     done: set[str] = set()
     varied = {entry.model_type for entry in promised}
@@ -72,13 +72,18 @@ def buildables(novelties: Callable[[], int], model_types: frozenset[str] = froze
             yield Buildable(name, functools.partial(_all_of, entry, words, novelties))
 
 
-def _classes() -> Iterator[tuple[str, str]]:
+@functools.cache
+def _classes() -> tuple[tuple[str, str], ...]:
+    return tuple(_every_class())
+
+
+def _every_class() -> Iterator[tuple[str, str]]:
     """(model type, name) of the classes that transformers lists under a head, then of those that it exports besides."""
     import transformers
     from transformers.models.auto import modeling_auto
 
     listed: dict[str, str] = {}
-    for mapping in sorted(dir(modeling_auto)):
+    for mapping in sorted(dir(modeling_auto), key=lambda name: ("BACKBONE" in name, name)):
         if mapping.startswith("MODEL_") and mapping.endswith("_MAPPING_NAMES"):
             for model_type, names in getattr(modeling_auto, mapping).items():
                 for name in names if isinstance(names, list | tuple) else [names]:
@@ -109,14 +114,11 @@ def _usual(entry: Entry) -> Iterator[Any]:
 
 
 def _all_of(entry: Entry, words: Mapping[str, set[str]], novelties: Callable[[], int]) -> Iterator[Any]:
-    from tests.helpers.small_configs import shrunk
-
-    yield entry.config()
-    try:
-        small = shrunk(entry)
-    except Exception:  # it has no small form
-        return
+    small = entry.config()
     yield small
+    if (shrunken := _small(entry)) is not None:
+        small = shrunken
+        yield small
     whole = small
     for index, changed in enumerate(_with_parts(small)):
         whole = changed if index == 0 else whole
@@ -124,6 +126,19 @@ def _all_of(entry: Entry, words: Mapping[str, set[str]], novelties: Callable[[],
     for path, part in _parts(whole):
         yield from _varied(entry, whole, path, part, words, novelties)
     yield from _shared(whole)
+
+
+def _small(entry: Entry) -> Any:
+    """The small configuration of an entry, if a model can be built of it."""
+    from lorascope.sources.transformers.meta_model import build
+    from tests.helpers.small_configs import shrunk
+
+    try:
+        small = shrunk(entry)
+        build(small, architecture=entry.architecture)
+    except Exception:  # it has no small form
+        return None
+    return small
 
 
 def _shared(config: Any) -> Iterator[Any]:
@@ -327,10 +342,11 @@ def _other_lists(field: str, value: list[Any], texts: list[str]) -> Iterator[Any
         yield from ([0], value[1::2])
 
 
-def _words(configurations: Iterable[Any]) -> dict[str, set[str]]:
-    """What each field that holds words, or a word per layer, holds in any of the configurations."""
+@functools.cache
+def _words() -> dict[str, set[str]]:
+    """What each field that holds words, or a word per layer, holds in any configuration that the project promises."""
     found: dict[str, set[str]] = collections.defaultdict(set)
-    waiting = [config.to_dict() for config in configurations]
+    waiting = [entry.config().to_dict() for entry in (*entries(), *layouts())]
     while waiting:
         for field, value in waiting.pop().items():
             if isinstance(value, dict):

@@ -42,6 +42,8 @@ def small_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a configuration, or of a part of one, made small."""
     small = copy.deepcopy(dict(values))
     _shrink(small, _text_width(small))
+    for stages in ("out_features", "out_indices", "stage_names"):  # of a backbone, by layers that are gone
+        small.pop(stages, None)
     return small
 
 

@@ -161,6 +161,9 @@ class ModelLayout:
                 if lacks_part(around, row.sources[slot], _type_of(around, row)):
                     continue
                 own = inner_config(around, row.sources[slot], _type_of(around, row))
+                for field, other in row.copied.get(slot, {}).items():
+                    value = setting(own, other, _type_of(around, row))
+                    own = own if value is None else {**own, field: value}
                 chosen = class_in_slot(keys, str(own.get("model_type", "")))
                 self._chosen[inner] = chosen
             yield from self._walk(chosen, inner, own, around)
@@ -247,7 +250,7 @@ class ModelLayout:
                 node = node.get(word, {})
             own = _own(row, node, name, buffers)
             if groups == "square":
-                outputs, per_group = (*dict(own).get("weight", ()), 1, 1)[:2]  # it may be missing, or flat
+                outputs, per_group = (*_weight(node, own), 1, 1)[:2]  # it may be missing, or flat
                 groups = outputs // max(per_group, 1)
             modules.append(Module(name, row.name, row.kind, own, groups or 1, row.transposed))
         whole = layout(self.root) or Layout(self.root)
@@ -437,6 +440,14 @@ def _own(row: Layout, node: Node, name: str, buffers: frozenset[str]) -> tuple[t
         for leaf in row.parameters
         if not isinstance(node.get(leaf, {}), dict) and f"{prefix}{leaf}" not in buffers
     )
+
+
+def _weight(node: Node, own: tuple[tuple[str, Shape], ...]) -> Shape:
+    """The shape of a convolution's weight, also of one that is computed from its direction and norms."""
+    for word in ("parametrizations", "weight", "original1"):
+        node = node.get(word, {}) if isinstance(node, dict) else {}
+    shape: Shape = dict(own).get("weight") or (node if isinstance(node, tuple) else ())
+    return shape
 
 
 def _leaves(node: Node, prefix: str = "") -> Iterator[str]:

@@ -77,6 +77,7 @@ class Layout:
         when: Of a slot without parameters: the configuration's flag that decides whether it is there.
         counts: Of a numbered slot: the configuration's name for the number of its members.
         sources: Of a slot that holds a model: where its configuration lies in that of the model around it.
+        copied: Of a slot with a copy of its owner's configuration: fields that the copy takes from others.
         groups: Convolution groups of a slot, or of what stands right below it; `square` where a convolution has as many
             inputs as outputs, so that its shape tells.
         shared: Slots whose module may be one that stands elsewhere too; `named_modules()` gives it once.
@@ -96,6 +97,7 @@ class Layout:
     when: Mapping[str, str] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    copied: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shared: frozenset[str] = frozenset()
     model: ModelFacts | None = None
@@ -172,6 +174,7 @@ def layout(key: str) -> Layout | None:
         when=row.get("when", {}),
         counts=row.get("counts", {}),
         sources=row.get("sources", {}),
+        copied=row.get("copied", {}),
         groups=row.get("groups", {}),
         shared=frozenset(row.get("shared", ())),
         model=None if facts is None else ModelFacts(**{**facts, "ignored": tuple(facts.get("ignored", ()))}),

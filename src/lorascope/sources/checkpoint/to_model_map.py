@@ -33,7 +33,7 @@ from lorascope.sources.checkpoint.layout_table import (
 )
 from lorascope.sources.checkpoint.quantization.unpack import unpack, unpacked_name
 from lorascope.sources.checkpoint.repeats import FEWEST, reduce
-from lorascope.sources.checkpoint.root_class import class_notes, stated_class, root_class
+from lorascope.sources.checkpoint.root_class import class_notes, root_class, stated_class
 from lorascope.sources.checkpoint.tensor_table import TensorTable
 from lorascope.sources.checkpoint.types import Checkpoint, Stored
 from lorascope.sources.checkpoint.unread_parts import fill_parts
@@ -192,7 +192,8 @@ def _by_names(
     """The map of a model without known code."""
     model_type = str(config.get("model_type") or "")
     architecture = stated_class(config)
-    what = f'model type "{model_type}"' if model_type else "a model without a model type"
+    untyped = f"{architecture} without a model type" if architecture else "a model without a model type"
+    what = f'model type "{model_type}"' if model_type else untyped
     library = "transformers"
     if "_class_name" in config:
         what, library = f'the class "{architecture}"', "diffusers"
