@@ -18,7 +18,6 @@ from lorascope.sources.checkpoint.layout_table import class_name
 from lorascope.sources.checkpoint.root_class import root_class
 from lorascope.sources.transformers.model_classes import HEAD_MAPPINGS, chosen_class, class_note
 
-
 COUNTS = {
     "image-text-to-text": 113,
     "seq2seq-lm": 39,
