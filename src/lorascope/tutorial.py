@@ -8,6 +8,7 @@ from lorascope.errors import LorascopeError
 from lorascope.inspecting import inspect
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.lora_config import peft_arguments
+from lorascope.plans.map_gaps import map_gaps, warn_of_gaps
 from lorascope.plans.planner import DEFAULT_DROPOUT, option_faults, plan_with
 from lorascope.plans.rules import parse_rule, select
 from lorascope.plans.types import Options
@@ -26,6 +27,8 @@ def list_trainable_modules(model_name: Any) -> dict[str, list[str]]:
     attention = [weight.name for weight in _selected(model, "attention.q,v")]
     ffn = [weight.name for weight in _selected(model, "ffn")]
     dimensions = model.dimensions
+    for gap in map_gaps(model):
+        print(f"{gap.severity}: {gap.message} {gap.fix}\n")
     print(f"Model: {model.model}")
     print(f"Hidden size: {dimensions.hidden_size}")
     print(f"Intermediate size: {dimensions.intermediate_size}")
@@ -64,7 +67,9 @@ def create_attention_lora_config(rank: int = 8, alpha: float = 16, model: Any = 
             "bias": "none",
             "task_type": "CAUSAL_LM",
         }
-    arguments = peft_arguments(plan_with(inspect(model), ["attention.q,v"], options).config)
+    given = inspect(model)
+    warn_of_gaps(given)
+    arguments = peft_arguments(plan_with(given, ["attention.q,v"], options).config)
     arguments["rank"] = arguments.pop("r")
     arguments.setdefault("task_type", None)
     return arguments

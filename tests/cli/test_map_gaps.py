@@ -13,6 +13,7 @@ import pytest
 
 import lorascope as ls
 from lorascope.cli.main import main
+from lorascope.plans.map_gaps import IncompleteMapWarning
 from lorascope.trainers.exports import export
 from tests.helpers.samples import TINY_LLAMA
 from tests.helpers.sparse_checkpoints import write_checkpoint
@@ -186,7 +187,10 @@ def test_an_export_says_it(tool: str, commented: bool, lost: Path, capsys: pytes
         return
     assert code == 1
     lines = said.out.splitlines()
-    if commented:
+    if not commented:
+        with pytest.warns(IncompleteMapWarning, match="9 tensors of the checkpoint are unexplained"):
+            assert json.loads(export(ls.load_plan(lost / "plan"), tool)) == json.loads(said.out)
+    else:
         first = next(line for line in lines if line.startswith("# "))
         assert first.startswith("# ERROR: 9 tensors of the checkpoint are unexplained: model.eyes.layers.{0-2}.")
         assert first in lines[:2]
@@ -219,6 +223,16 @@ def test_verify_warns_first(lost: Path, short: Path) -> None:
         assert str(ls.plan(model, "qv", budget="2K")).partition("(")[2].startswith(code)
 
 
+def test_a_configuration_that_leaves_warns(lost: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("peft")  # which warns of torch when it is loaded
+    with pytest.warns(IncompleteMapWarning, match=r"9 tensors of the checkpoint are unexplained.*--source config"):
+        assert sorted(ls.load_plan(lost / "plan").to_peft().target_modules) == ["q_proj", "v_proj"]
+    with pytest.warns(IncompleteMapWarning, match="9 tensors of the checkpoint are unexplained"):
+        assert ls.create_attention_lora_config(model=lost / "model")["target_modules"] == ["q_proj", "v_proj"]
+    ls.list_trainable_modules(lost / "model")
+    assert capsys.readouterr().out.startswith("error: 9 tensors of the checkpoint are unexplained")
+
+
 def test_peft_adapts_what_the_map_does_not_show(lost: Path) -> None:
     """The reason for all of it: the tower's queries are adapted too."""
     import peft
@@ -233,7 +247,7 @@ def test_peft_adapts_what_the_map_does_not_show(lost: Path) -> None:
         for layer in module.model.eyes.layers:
             layer.attn = torch.nn.ModuleDict({name: torch.nn.Linear(16, 16) for name in ("q_proj", "v_proj")})
     plan = ls.plan(ls.inspect(lost / "model"), "qv")
-    with torch.device("meta"):
+    with torch.device("meta"), pytest.warns(IncompleteMapWarning):
         adapted = peft.get_peft_model(module, plan.to_peft())
     wrapped = [name for name, part in adapted.named_modules() if isinstance(part, peft.tuners.lora.LoraLayer)]
     assert (len(plan.targets), len(wrapped)) == (4, 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 
 from lorascope.cli.gaps import report_gaps
 from lorascope.cli.options import add_force
@@ -36,13 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print or save a plan as a trainer's configuration."""
     from lorascope.plans.files import load_plan, save_text
+    from lorascope.plans.map_gaps import IncompleteMapWarning
     from lorascope.trainers.exports import export
 
     if not options.output_dir.strip():
         raise LorascopeError("--output-dir is empty", hint="Leave it out for lora-output, or name a folder.")
     plan = load_plan(options.plan)
     code = report_gaps(plan.model, shown=False)
-    text = export(plan, options.to, base=options.base, data=options.data, output=options.output_dir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IncompleteMapWarning)  # it is said
+        text = export(plan, options.to, base=options.base, data=options.data, output=options.output_dir)
     if options.output is not None:
         remark(f"wrote {save_text(text, options.output, force=options.force)}")
     else:

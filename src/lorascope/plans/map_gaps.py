@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 from lorascope.findings import Finding
@@ -34,6 +35,16 @@ def map_gaps(model: ModelMap) -> Iterator[Finding]:
 def gap_notes(model: ModelMap) -> Iterator[Diagnostic]:
     """The same as notes on a plan."""
     return (gap.diagnostic for gap in map_gaps(model) if gap.diagnostic is not None)
+
+
+class IncompleteMapWarning(UserWarning):
+    """A configuration leaves lorascope that rests on a map with gaps."""
+
+
+def warn_of_gaps(model: ModelMap) -> None:
+    """Warn where the answer has no room for the gaps: a `LoraConfig`, a dictionary, a JSON file."""
+    for gap in map_gaps(model):
+        warnings.warn(f"{gap.message} {gap.fix}", IncompleteMapWarning, stacklevel=3)
 
 
 def is_incomplete(model: ModelMap) -> bool:

@@ -162,7 +162,9 @@ class Plan:
         return text_of(self)
 
     def to_peft(self) -> LoraConfig:
-        """The plan as a `peft.LoraConfig`. Needs peft."""
+        """The plan as a `peft.LoraConfig`. Needs peft. Warns if the map does not show the whole model."""
         from lorascope.peft_rules.lora_config import to_peft
+        from lorascope.plans.map_gaps import warn_of_gaps
 
+        warn_of_gaps(self.model)
         return to_peft(self.config)

@@ -15,6 +15,7 @@ from lorascope.model.types import LOADABLE, ModelMap
 from lorascope.peft_rules.addresses import as_parameter, weight_of
 from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.types import Resolution
+from lorascope.plans.map_gaps import warn_of_gaps
 from lorascope.plans.planner import plan_with
 from lorascope.plans.rules import own_components
 from lorascope.plans.types import Options, Plan, Rule
@@ -44,6 +45,8 @@ def export(plan: Plan, to: str, *, base: str = "", data: str = "", output: str =
             support, and the closest plan that it can run.
     """
     trainer = trainer_called(to)
+    if trainer.form == "json":  # all others have comments, which say it
+        warn_of_gaps(plan.model)
     others = [key for key, value in (("base", base), ("data", data), ("output", output)) if not isinstance(value, str)]
     if others:
         raise LorascopeError(
