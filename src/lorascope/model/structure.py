@@ -131,7 +131,8 @@ class _Tree:
                 name: matrix.shape
                 for name, matrix in matrices.items()
                 if matrix.kind == "linear" and matrix.component in ("", "text") and not NUMBER.search(name)
-                if matrix.shape[0] >= max(_SMALLEST_LIKELY, 4 * matrix.shape[1])
+                if (matrix.guess or matrix.role.part == "lm")
+                and matrix.shape[0] >= max(_SMALLEST_LIKELY, 4 * matrix.shape[1])
             }
             self.likely = bool(self.vocabularies)
         kernels = {

@@ -29,8 +29,9 @@ Kind = Literal["linear", "conv1d", "embedding", "conv", "multihead_attention", "
 
 
 # parametrized: torch.nn.utils.parametrize is at work on it. uncopyable: it holds a tensor of a computation, which deepcopy
-# refuses. untrainable-bias: its attribute `bias` is neither a parameter nor None, such as the flag of an nn.GRU.
-Trait = Literal["parametrized", "uncopyable", "untrainable-bias"]
+# refuses. untrainable-bias: its attribute `bias` is neither a parameter nor None, such as the flag of an nn.GRU. uncalled: a
+# traced forward pass read its weight and never called it.
+Trait = Literal["parametrized", "uncopyable", "untrainable-bias", "uncalled"]
 
 
 # Sources whose maps are called by a folder or Hub id, from which the model can be loaded.
