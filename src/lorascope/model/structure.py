@@ -80,7 +80,9 @@ def components_by_structure(
     text = tree.leaves_text(towers)
     if not tree.vocabularies or (tree.likely and not text):
         component, sure = tree.whole(model_type)
-        return {name: (component, sure) for name, matrix in matrices.items() if component and not matrix.component}
+        # Before the classifier of a speech model, `projector` narrows its output; it connects nothing.
+        own = (name for name, matrix in matrices.items() if not matrix.component or name == "projector")
+        return dict.fromkeys(own, (component, sure)) if component else {}
     if not text:
         towers = {}
     if towers or tree.has_named_towers or tree.has_lm_head:

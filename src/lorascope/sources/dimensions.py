@@ -161,9 +161,10 @@ def _inner_parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def intermediate_size(weights: Sequence[Weight]) -> int | None:
-    """The most common width of dense feed-forward layers."""
-    wide = (w for w in weights if w.role.variant == "dense" and w.role.component == "text" and len(w.shape) == 2)
-    widths = Counter(weight.shape[0] for weight in wide if weight.role.part == "up")
+    """The most common width of dense feed-forward layers, of the text model if there is one."""
+    wide = [w for w in weights if (w.role.variant, w.role.part) == ("dense", "up") and len(w.shape) == 2]
+    text = [weight for weight in wide if weight.role.component == "text"]
+    widths = Counter(weight.shape[0] for weight in text or wide)
     return widths.most_common(1)[0][0] if widths else None
 
 
