@@ -23,7 +23,7 @@ NO_MATRIX = frozenset(
         "A_log D e_score_correction_bias position_bias time_mix_key time_mix_receptance time_mix_value "
         "r_r_bias r_s_bias r_w_bias seg_embed mask_emb gate_up_proj_bias down_proj_bias dt_proj_bias "
         "input_gate_bias recurrent_gate_bias static_weight scale bias gamma b1 b2 class_embedding cls_token "
-        "cls_register_token index_kpool_compress_ape scale_shift_table layer_scale bias_u bias_v codevectors mask_token "
+        "cls_register_token index_kpool_compress_ape scale_shift_table layer_scale bias_u bias_v pos_bias_u pos_bias_v codevectors mask_token "
         "global_img_feature_extensor sub_img_feature_extensor cls_embedding pad_embed boi eoi"
     )
 )
@@ -161,7 +161,7 @@ BLOCKS: dict[str, str] = {
     ),
     **dict.fromkeys(_words("experts block_sparse_moe moe text_moe vision_moe"), "ffn.expert"),
     **dict.fromkeys(_words("shared_expert shared_experts shared_mlp"), "ffn.shared"),
-    **dict.fromkeys(_words("mamba mixer mlstm_layer rg_lru conv lconv1d"), "mixer"),
+    **dict.fromkeys(_words("mamba mixer mlstm_layer rg_lru conv lconv1d conv_module"), "mixer"),
     **dict.fromkeys(_words("router gate router_mlp"), "router"),
     "indexer": "indexer",
     **dict.fromkeys(_words("embeddings entity_embeddings cell_2d_embedding input_preprocessor"), "embedding"),
