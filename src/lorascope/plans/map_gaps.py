@@ -21,7 +21,7 @@ def map_gaps(model: ModelMap) -> Iterator[Finding]:
 
     PEFT adapts modules of the model itself. Where the map lacks some, no count or size that is read off it is exact.
     """
-    where = model.source or "the map"
+    where = model.model or "the map"
     if model.unexplained:
         about = UNEXPLAINED.about(*fold(model.unexplained), count=len(model.unexplained))
         yield Finding("unexplained", "error", where, str(about), _fix_unexplained(model), about)
