@@ -5,6 +5,7 @@ python tools/build_docs.py --measure              first measure every architectu
 python tools/build_docs.py --measure-checkpoints  first save and read every architecture's checkpoint again (2 minutes)
 python tools/build_docs.py --measure-traces       first trace every architecture again (2 minutes)
 python tools/build_docs.py --measure-held-out     first trace the models that nobody has named again (1 minute)
+python tools/build_docs.py --measure-others       first trace the models of other libraries again (2 minutes)
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from evidence_page import evidence_page  # noqa: E402
 from export_page import export_page  # noqa: E402
 from memory_page import memory_page  # noqa: E402
 from mistakes_page import mistakes_page  # noqa: E402
+from others_page import others_section  # noqa: E402
 from terminal_picture import SHOWN, picture  # noqa: E402
 
 from lorascope.errors import LorascopeError  # noqa: E402
@@ -274,6 +276,7 @@ def held_out() -> str:
         "",
         "Precision: right and open, of right, open and wrong. Recall: right and open, of all weights of the role.",
         "",
+        *others_section(),
     ]
     return "\n".join(lines)
 
@@ -353,6 +356,16 @@ def measure_models_without_names() -> None:
     HELD_OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
+def measure_other_libraries() -> None:
+    """Traces the models of other libraries again; the figures of the first look stay as they were."""
+    prepare()
+    from tests.conformance.others import figures, run_others
+
+    path = ROOT / "tests" / "conformance" / "others.json"
+    found = {"first": json.loads(path.read_text(encoding="utf-8"))["first"], **figures(run_others())}
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "evidence.md": evidence_page,
     "mistakes.md": mistakes_page,
@@ -373,6 +386,7 @@ if __name__ == "__main__":
     parser.add_argument("--measure-checkpoints", action="store_true")
     parser.add_argument("--measure-traces", action="store_true")
     parser.add_argument("--measure-held-out", action="store_true")
+    parser.add_argument("--measure-others", action="store_true")
     options = parser.parse_args()
     if options.measure:
         measure(RESULTS, measured_plans, "peft", "transformers")
@@ -382,6 +396,8 @@ if __name__ == "__main__":
         measure(TRACES, measured_traces, "transformers", "torch")
     if options.measure_held_out:
         measure_models_without_names()
+    if options.measure_others:
+        measure_other_libraries()
     for name, page in PAGES.items():
         (ROOT / "docs" / name).parent.mkdir(exist_ok=True)
         (ROOT / "docs" / name).write_text(page(), encoding="utf-8")

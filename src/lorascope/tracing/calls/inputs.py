@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
-from lorascope.sources.modules.python_objects import attribute
+from lorascope.sources.modules.python_objects import attribute, is_diffusers_config
 from lorascope.tracing.calls.audio import audio_calls
+from lorascope.tracing.calls.diffusion import denoising_calls
 from lorascope.tracing.calls.images import image_calls, pixels, vision_config
 from lorascope.tracing.calls.types import (
     Call,
@@ -47,6 +48,8 @@ def model_calls(module: torch.nn.Module, *, length: int = 11) -> tuple[Call, ...
     Returns:
         The main forward first. A part that no call can be made for is left out.
     """
+    if is_diffusers_config(attribute(module, "config")):
+        return tuple(call for call in _makeable(denoising_calls(module)) if _is_whole(module, call))
     parts = (_main_call(module, length), _extra_calls(module, length), image_calls(module), audio_calls(module))
     return tuple(call for part in parts for call in _makeable(part) if _is_whole(module, call))
 
