@@ -56,7 +56,7 @@ def measure_label(label: str, entry: Any) -> dict[str, Any]:
 
     row: dict[str, Any] = {"label": label, "type": entry.model_type}
     try:
-        measured = _measure_auto(entry) if label.startswith("auto/") else _measure_known(entry)
+        measured = measure_auto(entry) if label.startswith("auto/") else _measure_known(entry)
     except (Exception, _TooLongError) as error:  # modeling code raises whatever it likes
         return row | {"error": f"{type(error).__name__}: {error}"[:300]}
     return row | {"states": by_key(measured), "errors": dict(measured.errors), "failures": dict(measured.failures)}
@@ -81,7 +81,8 @@ def _measure_known(entry: Any) -> Any:
     return measured
 
 
-def _measure_auto(entry: Any) -> Any:
+def measure_auto(entry: Any) -> Any:
+    """What a class of an Auto mapping showed, with the first configuration and inputs that it runs with."""
     import torch
 
     from tests.conformance.gradients import NothingRanError, measure
@@ -237,7 +238,7 @@ def table_of(
 
 def _crash(error: str) -> tuple[str, str]:
     """A word and its argument for the error of a crash."""
-    if "ParamWrapper.forward() missing" in error:
+    if "forward() missing 1 required positional argument: 'x'" in error:
         return "keywords", ""
     if match := re.search(r"has no attribute [`'](\w+)[`']", error):
         return "attribute", match[1]

@@ -27,10 +27,9 @@ from lorascope.peft_rules.releases import NEWEST, release_of
 from lorascope.sources.transformers.meta_model import map_module
 from lorascope.tracing.calls.types import Call
 
-# trained: its adapter gets a gradient. read: its own weight gets one, its adapter none. tied: the same, and only because another
-# module shares its tensor. detached: the module is called,
-# but what it computes leads to no output by a gradient. zero: its adapter has a gradient, of zeros alone. idle: nothing calls
-# it and nothing reads it with a gradient.
+# trained: its adapter gets a gradient. read: its own weight gets one in the same pass, its adapter none. tied: the same, and only
+# because another module shares its tensor. detached: the module is called, but what it computes leads to no output by a
+# gradient. zero: its adapter has a gradient, of zeros alone. idle: nothing calls it and nothing reads it with a gradient.
 # crashes: the forward pass fails with this adapter alone. refused: PEFT does not make the adapter.
 STATES = ("trained", "read", "tied", "detached", "zero", "idle", "crashes", "refused")
 
@@ -91,17 +90,17 @@ def measure(build: Callable[[], nn.Module], calls: Callable[[nn.Module], Sequenc
     model = _prepared(build)
     mapping = map_module(model)
     targets = [*_targets(mapping)]
-    with_gradient, called, failures = _run_plain(model, calls(model))
+    _, called, failures = _run_plain(model, calls(model))
     planned = [call for call in calls(model) if call.method not in failures]
     if not planned:
         raise NothingRanError("; ".join(f"{method}: {why}" for method, why in failures.items()) or "no call")
     states: dict[str, str] = {}
     errors: dict[str, str] = {}
-    trained, reached = _reached(build, planned, targets, states, errors)
+    trained, reached, past = _reached(build, planned, targets, states, errors)
     for target in (target for target in targets if target.name not in states):
         if target.name in reached:
             states[target.name] = "trained" if target.name in trained else "zero"
-        elif with_gradient.intersection(f"{target.owner}.{name}" for name in target.parameters):
+        elif target.name in past:
             states[target.name] = "read"
         else:
             states[target.name] = "detached" if target.owner in called and not target.parameter else "idle"
@@ -142,6 +141,8 @@ def _targets(model: ModelMap) -> Iterator[_Target]:
     for module in model.modules:
         if module.kind not in _KINDS or module.name in inside or not _has_matrix(module):
             continue
+        if any(name == "weight" for name, _ in module.computed):
+            continue  # a small configuration that does not fit itself
         if guarded_by_mamba(model, module.name, release) or constructor_mismatch(module):
             continue
         if module.groups > _MOST_GROUPS:
@@ -246,6 +247,11 @@ class _Adapted:
     def __init__(self, model: nn.Module, targets: Sequence[_Target]) -> None:
         self.model = model
         places = {id(module): name for name, module in model.named_modules()}
+        named = dict(model.named_parameters(remove_duplicate=False))
+        self.own = {
+            target.name: [named[full] for name in target.parameters if (full := f"{target.owner}.{name}") in named]
+            for target in targets
+        }
         modules = [target.name for target in targets if not target.parameter]
         config = peft.LoraConfig(
             r=_RANK,
@@ -267,9 +273,8 @@ class _Adapted:
                     name = f"{name}.{module.parameter_name}" if name else module.parameter_name
                 self.layers.setdefault(name, []).append(module)
                 self.wrappers.setdefault(id(base), module)  # the outermost comes first
-        model.requires_grad_(False)
-        for parameter in (p for _, p in self._factors()):
-            parameter.requires_grad_(True)
+        for parameter in model.parameters():  # also the model's own
+            parameter.requires_grad_(parameter.is_floating_point())
 
     def _factors(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, layers in self.layers.items():
@@ -286,15 +291,11 @@ class _Adapted:
         for call in calls:
             _backward(_method(self.model, call.method, self.wrappers), call)
 
-    def reached(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Targets whose adapters have a gradient beyond zero, and those that have any."""
-        with_any = {name: parameter.grad for name, parameter in self._factors() if parameter.grad is not None}
-        beyond = {
-            name
-            for name, parameter in self._factors()
-            if parameter.grad is not None and bool((parameter.grad != 0).any())
-        }
-        return frozenset(beyond), frozenset(with_any)
+    def reached(self) -> tuple[set[str], set[str], set[str]]:
+        """Targets whose adapters have a gradient beyond zero, those that have any, and those whose own weight has one."""
+        grads = [(name, parameter.grad) for name, parameter in self._factors() if parameter.grad is not None]
+        own = {name for name, parameters in self.own.items() if any(one.grad is not None for one in parameters)}
+        return {name for name, grad in grads if bool((grad != 0).any())}, {name for name, _ in grads}, own
 
 
 @contextlib.contextmanager
@@ -314,16 +315,18 @@ def _reached(
     targets: Sequence[_Target],
     states: dict[str, str],
     errors: dict[str, str],
-) -> tuple[set[str], set[str]]:
-    """Targets whose adapters get a gradient beyond zero, and any; what lets no call run goes into `states`."""
-    trained: set[str] = set()
-    reached: set[str] = set()
+) -> tuple[set[str], set[str], set[str]]:
+    """Targets whose adapters get a gradient beyond zero, and any, and those whose own weight gets one.
+
+    What lets no call run goes into `states`.
+    """
+    sets: tuple[set[str], set[str], set[str]] = (set(), set(), set())
 
     def tried(some: Sequence[_Target]) -> tuple[str, str] | None:
         found = _try(build, calls, some)
         if isinstance(found, tuple):
             return found
-        for whole, part in zip((trained, reached), found.reached(), strict=True):
+        for whole, part in zip(sets, found.reached(), strict=True):
             whole |= part
         return None
 
@@ -339,7 +342,7 @@ def _reached(
                 if not any(target.explained for target in group):
                     errors[key] = fault[1]
                 states.update((target.name, fault[0]) for target in group)
-    return trained, reached
+    return sets
 
 
 def _try(

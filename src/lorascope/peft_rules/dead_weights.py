@@ -70,13 +70,16 @@ def key_of(model: ModelMap, name: str) -> str:
 
 
 def why_dead(model: ModelMap, name: str, quantization: str = "") -> Diagnostic | None:
-    """Why an adapter on a module or parameter is dead or breaks the forward pass, by the table.
+    """Why an adapter on a module or parameter is dead or breaks the forward pass, by a trace or by the table.
 
     Args:
         model: The map.
         name: The module's name, or `module.parameter`.
         quantization: How the weight is stored; some are called only where it is quantized.
     """
+    module = model.module_by_name.get(name)
+    if module is not None and "uncalled" in module.traits and not quantization:
+        return reasons.UNCALLED.about(owner=key_of(model, name).partition(".")[0])
     table, leaf = dead_weights(), name.rpartition(".")[2]
     if not model.model_type or (leaf not in table.leaves and not leaf.isdigit()):
         return None  # of code that is not transformers', a class name says nothing

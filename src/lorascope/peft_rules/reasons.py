@@ -235,6 +235,11 @@ READ_UNLESS_QUANTIZED = Reason(
     "the adapter gets no gradient. Leave it out.",
     before="{name}: ",
 )
+UNCALLED = Reason(
+    "dead-or-crashing",
+    "An adapter here is dead: a traced forward pass read this weight in {owner} and never called the module. Leave it out.",
+    before="{name}: ",
+)
 NEVER_CALLED_TIE = Reason(
     "dead-or-crashing",
     "An adapter here is dead: {owner} never calls this module. Another module with the same tensor is called, so adapt "
@@ -250,8 +255,8 @@ WITHOUT_GRADIENT = Reason(
 CRASHES = {
     "keywords": Reason(
         "dead-or-crashing",
-        "{owner} breaks with an adapter on this parameter: it is called with keyword arguments alone, which PEFT's wrapper "
-        "of a parameter does not take. The first forward fails. Leave it out.",
+        "An adapter here breaks the forward pass of {owner}: the call has keyword arguments alone, which PEFT's wrapper does "
+        "not take. Leave it out.",
         before="{name}: ",
     ),
     "attribute": Reason(
