@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorascope.model.types import Role, Weight
 from lorascope.plans.rules import (
     BLOCKS,
     COMPONENTS,
@@ -133,6 +135,41 @@ def test_towers_are_selected_only_when_named() -> None:
     assert {weight.role.component for weight in towers} == {"vision", "connector"}
     both = select(model, parse_rule("text,vision.attention.q"))
     assert {weight.role.component for weight in both} == {"text", "vision"}
+
+
+@pytest.mark.parametrize(
+    ("components", "own"),
+    [
+        # Component to its blocks, largest first.
+        ({"vision": "attention", "audio": "ffn"}, "vision"),
+        ({"diffusion": "attention", "codec": "attention", "connector": "ffn"}, "diffusion"),
+        ({"audio": "attention", "text": "ffn"}, "text"),
+        # The prediction network of a transducer embeds tokens and no more.
+        ({"audio": "attention", "text": "embedding"}, "audio"),
+        ({"connector": "attention"}, "connector"),
+    ],
+)
+def test_without_a_text_model_a_selector_means_the_largest_component(components: dict[str, str], own: str) -> None:
+    weights = tuple(
+        Weight(f"{component}.{n}", f"{component}.{n}", "linear", (64 - n, 8), Role(component, "", block, "", ""))
+        for n, (component, block) in enumerate(components.items())
+    )
+    model = dataclasses.replace(sample("llava"), weights=weights)
+    assert own_components(model) == {own}
+
+
+def test_recipes_leave_out_what_conditions_and_embeds() -> None:
+    blocks = ("attention", "ffn", "mixer", "modulation", "embedding", "head", "other", "router")
+    weights = tuple(
+        Weight(
+            block, block, "linear", (8, 8), Role("diffusion", "", block, "", "merger" if block == "embedding" else "")
+        )
+        for block in blocks
+    )
+    model = dataclasses.replace(sample("llava"), weights=weights)
+    assert [weight.name for weight in select(model, parse_rule("attention,ffn,mixer"))] == ["attention", "ffn", "mixer"]
+    assert [weight.name for weight in select(model, parse_rule("embedding.merger"))] == ["embedding"]
+    assert [weight.name for weight in select(model, parse_rule("modulation"))] == ["modulation"]
 
 
 def test_both_stacks_of_an_encoder_decoder_are_its_own() -> None:

@@ -128,6 +128,13 @@ class _Tree:
             for name, matrix in matrices.items()
             if matrix.component in ("", "text") and self._is_vocabulary(matrix)
         }
+        if headed := {shape[1] for shape in self.vocabularies.values() if shape in self._heads}:
+            # Beside a table with a head, one of another width that no word calls tokens is of positions.
+            self.vocabularies = {
+                name: shape
+                for name, shape in self.vocabularies.items()
+                if shape[1] in headed or matrices[name].role.part == "token"
+            }
         if not self.vocabularies:  # a table under an unknown name looks like a linear layer where no class is known
             self.vocabularies = {
                 name: matrix.shape
