@@ -11,8 +11,9 @@ import peft
 import pytest
 import torch
 
+from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers import peft_models
-from tests.helpers.findings import Example, check_example, codes, on_builtin, told
+from tests.helpers.findings import Example, check_example, codes, looked, on_builtin, told
 
 EXAMPLES = {
     "a layer that is read": Example(
@@ -48,6 +49,46 @@ EXAMPLES = {
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES.keys())
 def test_examples(example: Example) -> None:
     check_example(example)
+
+
+class Encoder(torch.nn.Module):  # type: ignore[misc]
+    """A model of torch's own layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x)
+
+
+def effect(module: Any, x: torch.Tensor) -> float:
+    """How much the adapter changes the output."""
+    with torch.no_grad():
+        adapted = module(x)
+        with module.disable_adapter():
+            return float((adapted - module(x)).abs().max())
+
+
+@pytest.mark.parametrize("names", [["linear1"], ["linear2"], ["self_attn"]])
+def test_the_fast_path_of_torch_leaves_adapters_out(names: list[str]) -> None:
+    torch.manual_seed(0)
+    found = looked(map_module(Encoder()), {"target_modules": names})
+    assert [finding.severity for finding in told(found, "ignored-in-eval")] == ["warning"]
+    assert told(found, "ignored-in-eval")[0].message.startswith("2 adapters may have no effect")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = peft.LoraConfig(target_modules=names, r=2, init_lora_weights=False)
+        adapted = peft.get_peft_model(Encoder(), config).eval()
+    x = torch.randn(2, 5, 16)
+    assert effect(adapted, x) == 0
+    torch.backends.mha.set_fastpath_enabled(False)  # the fix
+    try:
+        assert effect(adapted, x) > 0
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    assert effect(adapted, x) == 0
 
 
 def without_gradient(**config: Any) -> set[str]:

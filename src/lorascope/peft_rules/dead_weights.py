@@ -21,6 +21,8 @@ _CONTAINERS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
 # Lists in shared blocks, of which a block calls the one of its own place among the blocks. The others have the tensors of
 # another block's, and are never called.
 _BY_PLACE = ("Zamba2MLP", "Zamba2Attention")
+# What torch's own layer reads on its fast path.
+_FAST_PATH = ("linear1", "linear2", "self_attn")
 _PLACE = re.compile(r"(.+)[.]\w+_adapter_list[.]([0-9]{1,6})[.][0-9]{1,6}")
 
 
@@ -116,6 +118,20 @@ def why_dead_with_kernels(model: ModelMap, weight: Weight, *, selector: str = ""
     if selector:
         return reasons.LEFT_TO_KERNEL.about(**values, selector=selector)
     return reasons.READ_BY_KERNEL.about(**values)
+
+
+def why_ignored_in_eval(model: ModelMap, weight: Weight) -> Diagnostic | None:
+    """Why an adapter on a weight trains and then has no effect in evaluation mode, or None.
+
+    `nn.TransformerEncoderLayer.forward` takes the fast path where none of its own tensors requires a gradient, as under PEFT.
+    """
+    owner, _, leaf = weight.name.rpartition(".")
+    if leaf not in _FAST_PATH or (layer := model.module_by_name.get(owner)) is None:
+        return None
+    attention = model.module_by_name.get(f"{owner}.self_attn")
+    if attention is None or attention.kind != "multihead_attention" or layer.class_name != "TransformerEncoderLayer":
+        return None
+    return reasons.FAST_PATH.about()
 
 
 def _is_of_other_place(model: ModelMap, name: str, owner: str) -> bool:
