@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -106,17 +105,13 @@ def _model(module: Any) -> _Model:
         if len(shape) >= 3 and shape[1] == channels:
             dimensions = len(shape) - 2
             break
-        if len(shape) == 2 and shape[1] % channels == 0 and _is_square(shape[1] // channels):
-            break  # it cuts images into patches itself
     return _Model(config, name, packed, dimensions, video or dimensions == 3)
-
-
-def _is_square(value: int) -> bool:
-    return value > 1 and math.isqrt(value) ** 2 == value
 
 
 def _latents(model: _Model) -> Any:
     channels = model.channels
+    if model.name == "PriorTransformer":
+        return ones(1, model.figure("embedding_dim", default=1))
     if model.packed:
         return ones(1, _HEIGHT * _WIDTH, channels)
     if model.dimensions == 1:
