@@ -11,6 +11,7 @@ import peft
 import pytest
 import torch
 
+import lorascope as ls
 from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers import peft_models
 from tests.helpers.findings import Example, check_example, codes, looked, on_builtin, told
@@ -77,6 +78,8 @@ def test_the_fast_path_of_torch_leaves_adapters_out(names: list[str]) -> None:
     found = looked(map_module(Encoder()), {"target_modules": names})
     assert [finding.severity for finding in told(found, "ignored-in-eval")] == ["warning"]
     assert told(found, "ignored-in-eval")[0].message.startswith("2 adapters may have no effect")
+    (note,) = [note for note in ls.plan(map_module(Encoder()), "attention").notes if note.code == "ignored-in-eval"]
+    assert str(note).startswith("2 modules may have no effect (attention.self.qkvo): outside of training")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = peft.LoraConfig(target_modules=names, r=2, init_lora_weights=False)

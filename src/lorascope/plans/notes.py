@@ -85,6 +85,11 @@ def _dead_with_kernels(note: Diagnostic) -> str:
     return f"{number} may stay untrained ({in_words(note.names)}): {note.values['why']}"
 
 
+def _ignored_in_eval(note: Diagnostic) -> str:
+    number = counted(note.values["count"], note.values["parameters"])
+    return f"{number} may have no effect ({in_words(note.names)}): {note.values['why']}"
+
+
 def _fused_part(note: Diagnostic) -> str:
     role, number = note.values["role"], counted(note.values["count"], note.values["parameters"])
     return f"Also adapts {in_words(note.names)}: {role} is one fused matrix ({number})."
@@ -163,6 +168,7 @@ UNEXPLAINED = Reason("unexplained", _unexplained)
 MISSING_MODULES = Reason("missing-modules", _missing_modules)
 NOT_ADAPTABLE = Reason("not-adaptable", _not_adaptable)
 DEAD_WITH_KERNELS = Reason("dead-with-kernels", _dead_with_kernels)
+IGNORED_IN_EVAL = Reason("ignored-in-eval", _ignored_in_eval)
 FUSED_PART = Reason("fused-part", _fused_part)
 LEFT_OUT = Reason("left-out", _left_out)
 EXPERTS_DOMINATE = Reason("experts-dominate", _experts_dominate)
@@ -188,6 +194,3 @@ NAMES_ONLY = Reason(
 )
 GUESSED_ROLE = Reason("guessed-role", _guessed_role)
 TRACED_DOUBT = Reason("traced-doubt", _traced_doubt)
-
-# Notes on what nobody knows of the planned modules.
-DOUBT_CODES = frozenset({NAMES_ONLY.code, GUESSED_ROLE.code, TRACED_DOUBT.code})
