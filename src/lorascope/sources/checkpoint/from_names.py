@@ -43,7 +43,7 @@ _EXPERTS = frozenset(word for word, opened in lexicon.BLOCKS.items() if opened =
 _ROUTERS = frozenset(word for word, opened in lexicon.BLOCKS.items() if opened == "router")
 
 _NORM = re.compile(r"(?:^|_)(?:[a-z]*norm|ln)\d*(?:_|$)", re.IGNORECASE)
-_EMBEDDING_ROLES = ("embedding.token", "embedding.position", "embedding.type")
+_EMBEDDING_ROLES = ("embedding.token", "embedding.position", "embedding.type", "embedding.query")
 _LEAF_ROLES = {**lexicon.BARE_LEAVES, **lexicon.LEAVES}
 
 
