@@ -97,6 +97,8 @@ def compatible(flow: Role, named: Role) -> bool:
         return True
     if flow.block != named.block:
         return False
+    if flow.block == "embedding" and (flow.part, named.part) == ("merger", "patch"):
+        return True  # patches of patches
     if flow.variant and named.variant and flow.variant != named.variant:
         return False
     if flow.block == "mixer" and flow.part == "in":  # everything that goes into it

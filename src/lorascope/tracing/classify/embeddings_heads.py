@@ -37,8 +37,8 @@ def _merges(annotations: Annotations, index: int, node: Node) -> bool:
     )
     if len(nodes) != 1 or annotations.queries.is_output[index] or not carried:
         return False
-    if any(Flag.JOINED in edge.some and edge.piece is None for edge in origins):
-        return False  # two values side by side, not positions of one
+    if any(Flag.CONVOLUTION in edge.some or (Flag.JOINED in edge.some and edge.piece is None) for edge in origins):
+        return False  # more channels, or two values side by side: not positions of one
     width = _width(annotations, nodes.pop())
     return bool(width) and node.columns > width and node.columns % width == 0
 
@@ -91,7 +91,7 @@ def _single(annotations: Annotations, index: int, node: Node, vocabularies: froz
                 annotations.add(weight, "other", "", "", "its output shifts or scales a stream")
             return
         for weight in before:
-            if any(reader.node != index for reader in annotations.queries.readers[weight]):
+            if any(not annotations.queries.is_output[reader.node] for reader in annotations.queries.readers[weight]):
                 continue  # blocks go on from it
             pooled = any(edge.piece for edge in annotations.nodes[weight].operands[0])
             annotations.add(

@@ -91,11 +91,11 @@ def _feed_forward(annotations: Annotations, last: int, *, gated: bool) -> None:
 def _inner_gates(annotations: Annotations, edges: Sequence[Edge]) -> set[int]:
     """Weights that read the first weights alone and multiply what these give, as in arXiv 2105.08050, section 3."""
     firsts = {edge.source for edge in edges}
+    read = {edge.source: {source.source for source in annotations.inputs(edge.source)} for edge in edges}
     return {
         edge.source
         for edge in edges
-        if Flag.PRODUCT in edge.some
-        and {source.source for source in annotations.inputs(edge.source)} <= firsts - {edge.source}
+        if Flag.PRODUCT in edge.some and read[edge.source] and read[edge.source] <= firsts - {edge.source}
     }
 
 
@@ -111,7 +111,7 @@ def _is_wide(annotations: Annotations, last: int, weights: Sequence[Edge]) -> bo
 def _embeds(annotations: Annotations, last: int, firsts: _Firsts) -> bool:
     """A pair embeds what the call was given, and nothing carries that on."""
     origins = [source for edge in firsts.edges for source in annotations.inputs(edge.source)]
-    if not all(annotations.nodes[source.source].kind == "input" for source in origins):
+    if firsts.gated or not all(annotations.nodes[source.source].kind == "input" for source in origins):
         return False
     readers = annotations.queries.readers[last]
     if any(annotations.nodes[reader.node].kind == "sum" and reader.operand == 1 for reader in readers):

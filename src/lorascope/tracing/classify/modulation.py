@@ -29,9 +29,12 @@ def annotate_modulations(annotations: Annotations) -> None:
     kinds = {index: kind for index, kind in kinds.items() if index not in before}
     for index, kind in kinds.items():
         annotations.add(index, "modulation", "", "", _WHY[kind])
+    pairs = [(edge, index) for index in kinds for edge in annotations.weights_into(index)]
+    narrow = {edge.source for edge, index in pairs if _is_low_rank(annotations, edge, index)}
     for index in kinds:
         for edge in annotations.weights_into(index):
-            if _is_low_rank(annotations, edge, index):
+            # An activation within: one for each layer; a single one makes what all layers read.
+            if edge.source in narrow and (Flag.ACTIVATION not in edge.some or len(narrow) > 1):
                 why = "its output of low rank feeds a modulation"
                 annotations.add(edge.source, "modulation", "", "", why)
                 for first in annotations.weights_into(edge.source):
@@ -124,8 +127,7 @@ def _lineage(annotations: Annotations, streams: Iterable[int]) -> set[int]:
 def _is_low_rank(annotations: Annotations, edge: Edge, second: int) -> bool:
     """A weight narrows, and nothing but this modulation reads it."""
     return (
-        Flag.ACTIVATION not in edge.some
-        and annotations.narrows(edge.source)
+        annotations.narrows(edge.source)
         and not annotations.narrows(second)
         and not annotations.of(edge.source)
         and {reader.node for reader in annotations.queries.readers[edge.source]} == {second}

@@ -254,9 +254,11 @@ class GraphBuilder:
         for node, _ in written:
             before |= self._before[node]
         for node, piece in kept:
-            if not self._carried[node] & before or (mixed is Flag.PRODUCT and piece is not None):
+            if not self._carried[node] & before:
                 return False
             kind = self.nodes[node].kind
+            if mixed is Flag.PRODUCT and piece is not None and kind == "input":
+                return False  # shifts, scales and gates that are given
             # Multiplied or joined with its own result it is a gate or a pair, unless it is a stream.
             if kind in ("contraction", "choice") or (mixed and kind in ("weight", "convolution")):
                 return False
