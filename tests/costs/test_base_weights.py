@@ -70,8 +70,8 @@ def test_weights_are_those_of_the_module(name: str, dtype: str) -> None:
     model = built(name, dtype)
     real = sum(parameter.nbytes for parameter in model.parameters())
     estimate = base_weights(map_module(model), Training(dtype="fp32" if dtype == "float32" else "bf16")).size
-    # deepseek_v3 keeps its routers' biases in buffers; mamba keeps A and D in float32.
-    assert math.isclose(estimate, real, rel_tol=0.03 if name == "mamba" else 0)
+    # deepseek_v3 keeps its routers' biases in buffers, and in transformers 5.24 the routers in float32, as mamba A and D.
+    assert math.isclose(estimate, real, rel_tol=0.03 if name in ("mamba", "deepseek_v3") else 0)
 
 
 @pytest.mark.parametrize(
