@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lorascope.model.types import Role
 from lorascope.model.widths import StreamWidths
@@ -134,13 +134,3 @@ def _owner(name: str, opens: Callable[[str], bool]) -> str:
                 end += 1
             return ".".join(words[:end])
     return name.rpartition(".")[0]
-
-
-def expert_lists(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Groups that are one of several alike in a list: experts."""
-    members: dict[str, int] = {}
-    for group in groups:
-        owner, _, number = group.rpartition(".")
-        if number.isdecimal():
-            members[owner] = members.get(owner, 0) + 1
-    yield from (group for group in groups if members.get(group.rpartition(".")[0], 0) > 1)

@@ -123,26 +123,9 @@ class _Tree:
             matrix.shape for name, matrix in matrices.items() if matrix.kind == "linear" and not NUMBER.search(name)
         }
         self.fronts = dict(self._fronts(modules))
-        self.vocabularies = {
-            name: matrix.shape
-            for name, matrix in matrices.items()
-            if matrix.component in ("", "text") and self._is_vocabulary(matrix)
-        }
-        if headed := {shape[1] for shape in self.vocabularies.values() if shape in self._heads}:
-            # Beside a table with a head, one of another width that no word calls tokens is of positions.
-            self.vocabularies = {
-                name: shape
-                for name, shape in self.vocabularies.items()
-                if shape[1] in headed or matrices[name].role.part == "token"
-            }
-        if not self.vocabularies:  # a table under an unknown name looks like a linear layer where no class is known
-            self.vocabularies = {
-                name: matrix.shape
-                for name, matrix in matrices.items()
-                if matrix.kind == "linear" and matrix.component in ("", "text") and not NUMBER.search(name)
-                if (matrix.guess or matrix.role.part == "lm")
-                and matrix.shape[0] >= max(_SMALLEST_LIKELY, 4 * matrix.shape[1])
-            }
+        self.vocabularies = self._tables()
+        if not self.vocabularies:
+            self.vocabularies = self._likely_tables()
             self.likely = bool(self.vocabularies)
         kernels = {
             module.name: len(dict(module.parameters)["weight"]) for module in modules if module.name in self.fronts
@@ -154,6 +137,31 @@ class _Tree:
         self._writes_sound = any(_writes(module, 3, 1) and not spoken.get(module.name) for module in modules)
         self._writes_pixels = {"encoder", "decoder"} <= ends and any(_writes(module, 4, _COLORS) for module in modules)
         self._conformer = any(self._is_conformer(module) for module in modules)
+
+    def _tables(self) -> dict[str, Shape]:
+        """Tables of tokens."""
+        tables = {
+            name: matrix.shape
+            for name, matrix in self._matrices.items()
+            if matrix.component in ("", "text") and self._is_vocabulary(matrix)
+        }
+        headed = {shape[1] for shape in tables.values() if shape in self._heads}
+        # Beside a table with a head, one of another width that no word calls tokens is of positions.
+        return {
+            name: shape
+            for name, shape in tables.items()
+            if not headed or shape[1] in headed or self._matrices[name].role.part == "token"
+        }
+
+    def _likely_tables(self) -> dict[str, Shape]:
+        """Tables under unknown names, which look like linear layers where no class is known."""
+        return {
+            name: matrix.shape
+            for name, matrix in self._matrices.items()
+            if matrix.kind == "linear" and matrix.component in ("", "text") and not NUMBER.search(name)
+            if (matrix.guess or matrix.role.part == "lm")
+            and matrix.shape[0] >= max(_SMALLEST_LIKELY, 4 * matrix.shape[1])
+        }
 
     @property
     def work(self) -> int:
