@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 _METHOD = "get_audio_features"
+# Sound for models that take any length: a second, and frames that can be halved five times.
+_SAMPLES, _FRAMES = 16_000, 128
 
 
 def audio_calls(model: torch.nn.Module) -> Iterator[Call]:
@@ -26,6 +28,42 @@ def audio_calls(model: torch.nn.Module) -> Iterator[Call]:
         yield from own(where)
     else:
         yield _spectrogram(where)
+
+
+def sound(module: torch.nn.Module, names: frozenset[str]) -> tuple[dict[str, Any], str] | None:
+    """What a speech model's forward takes, and a few words about it; None for other models.
+
+    Args:
+        module: A model of transformers, which names its main input.
+        names: The parameters of its forward.
+    """
+    main = getattr(module, "main_input_name", "")
+    if main == "inputs":  # an encoder of any kind takes either
+        main = "input_values"
+    if main not in ("input_features", "input_values") or main not in names:
+        return None
+    config = getattr(module, "config", None)
+    parts = [part for part in (config, audio_config(config), getattr(config, "encoder", None)) if part is not None]
+
+    def figure(*keys: str) -> int:
+        return next((value for part in parts if (value := number(part, *keys, default=0))), 0)
+
+    frames, mels = _FRAMES, figure("num_mel_bins")
+    if width := figure("feature_projection_input_dim"):
+        values = ones(1, frames, width)
+    elif per_channel := figure("input_feat_per_channel"):
+        values = ones(1, frames, per_channel * max(1, figure("input_channels")))
+    elif main == "input_values" and (not mels or figure("conv_stride")):
+        return {main: ones(1, _SAMPLES)}, f"{_SAMPLES} samples of sound"
+    elif main == "input_values":
+        frames = figure("max_length") or frames
+        values = ones(1, frames, mels)
+    elif mels and figure("max_source_positions"):  # whisper's encoder takes one length alone
+        frames = 2 * figure("max_source_positions")
+        values = ones(1, mels, frames)
+    else:
+        values = ones(1, frames, mels or figure("input_dim", "input_size") or 80)
+    return {main: values}, f"{frames} frames of sound"
 
 
 def audio_config(config: Any) -> Any:

@@ -79,6 +79,8 @@ def denoising_calls(module: torch.nn.Module) -> Iterator[Call]:
     model = _model(module)
     arguments = {}
     for name in names:
+        if name == "encoder_attention_mask" and name not in needed:
+            continue  # without it all of the prompt counts
         maker = _MAKERS.get(name)
         value = maker(model) if maker is not None else None
         if value is not None:
@@ -95,21 +97,25 @@ def _model(module: Any) -> _Model:
     config, name = module.config, name_of_class(type(module))
     channels = number(config, "in_channels", "num_channels", default=4)
     video = "3D" in name or "SpatioTemporal" in name or "Motion" in name
-    packed, dimensions = False, 2
+    packed, dimensions = False, 0
     for inner in modules_in(module).values():
         weight = attribute(inner, "weight")
         shape = tuple(getattr(weight, "shape", ()))
         if len(shape) == 2 and shape[1] == channels and type(inner).__name__ == "Linear":
             packed = True
             break
+        if len(shape) >= 3:
+            dimensions = dimensions or len(shape) - 2  # of the first one, if none has as many channels
         if len(shape) >= 3 and shape[1] == channels:
             dimensions = len(shape) - 2
             break
-    return _Model(config, name, packed, dimensions, video or dimensions == 3)
+    return _Model(config, name, packed, dimensions or 2, video or dimensions == 3)
 
 
 def _latents(model: _Model) -> Any:
     channels = model.channels
+    if getattr(model.config, "addition_embed_type", None) == "image_hint":
+        channels //= 2  # the hint has the others
     if model.name == "PriorTransformer":
         return ones(1, model.figure("embedding_dim", default=1))
     if model.packed:
@@ -127,7 +133,8 @@ def _latents(model: _Model) -> Any:
 
 def _text(model: _Model) -> Any:
     width = model.figure(*_TEXT_WIDTHS)
-    return ones(1, model.text_length, width) if width else None
+    prompts = model.frames if "Motion" in model.name else 1  # one for each frame
+    return ones(prompts, model.text_length, width) if width else None
 
 
 def _mask(model: _Model) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.sources.modules.python_objects import attribute, is_diffusers_config
-from lorascope.tracing.calls.audio import audio_calls
+from lorascope.tracing.calls.audio import audio_calls, sound
 from lorascope.tracing.calls.diffusion import denoising_calls
 from lorascope.tracing.calls.images import image_calls, pixels, vision_config
 from lorascope.tracing.calls.types import (
@@ -97,7 +97,10 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
     config = getattr(module, "config", None)
     text = language_config(config)
     arguments: dict[str, Any] = {}
-    if "input_ids" in names:
+    heard = sound(module, names)
+    if heard is not None:
+        arguments |= heard[0]
+    elif "input_ids" in names:
         arguments["input_ids"] = token_ids(module, length)
     elif "inputs_embeds" in names:
         arguments["inputs_embeds"] = ones(1, length, width(text))
@@ -123,6 +126,8 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
             _PARTICULAR[kind](module, more)
             if {*more} <= names or "kwargs" in names:
                 arguments = more
+    if heard is not None:
+        return Call("forward", arguments, "", heard[1])
     about = f"{length} tokens" + (" and an image" if "pixel_values" in arguments else "")
     return Call("forward", arguments, "", about)
 
@@ -176,7 +181,8 @@ def _codebooks(module: Any, arguments: dict[str, Any]) -> None:
 
 
 def _encoded(module: Any, arguments: dict[str, Any]) -> None:
-
+    if "input_features" in arguments:  # the encoder is there, and runs
+        return
     arguments["encoder_outputs"] = (ones(1, _ENCODER, width(module.config)),)
 
 
