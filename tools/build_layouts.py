@@ -3,7 +3,7 @@
 python tools/build_layouts.py            build every model in many variations and write the table
 python tools/build_layouts.py --check    build the same, and exit with 1 if the table is another
 python tools/build_layouts.py --refusals tell anew for every row whether PEFT can wrap the model (half a minute)
-python tools/build_layouts.py --only gemma4 t5 --output small.tsv    a table of these model types, to try a rule out
+python tools/build_layouts.py --only gemma4 t5    make the rows of these model types anew
 
 A checkpoint's names do not say what a module is: `mlp.gate.weight` is a linear layer in one model and a router that PEFT
 refuses in the next. The table says it, class by class, as seen on models that transformers built on the meta device.
@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT))
 
 from layout_configs import configs  # noqa: E402
+from layout_merge import merged  # noqa: E402
 from layout_records import Recorder  # noqa: E402
 from layout_variations import buildables  # noqa: E402
 
@@ -209,16 +210,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--refusals", action="store_true")
-    parser.add_argument("--only", nargs="+", default=[], metavar="TYPE", help="model types; needs --output")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="TYPE", help="model types; all others stay as they are"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes to build in")
     parser.add_argument("--output", type=Path, default=LAYOUTS)
     options = parser.parse_args()
-    if options.only and options.output == LAYOUTS:
-        parser.error("--only writes a table that lacks all others: give it another --output")
     if options.refusals:
         options.output.write_text(retold(LAYOUTS.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     text = layouts_text(table(frozenset(options.only), options.jobs))
+    if options.only:
+        text = merged(LAYOUTS.read_text(encoding="utf-8"), text)
     if options.check:
         return int(text != LAYOUTS.read_text(encoding="utf-8"))
     options.output.write_text(text, encoding="utf-8")

@@ -112,8 +112,10 @@ def _asked(name: str) -> Options:
         elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in tables:
             for field in _names(node.slice):
                 found.values[field] |= dict.fromkeys(tables[node.value.id])
-        elif isinstance(node, ast.If | ast.IfExp):
+        elif isinstance(node, ast.If | ast.IfExp | ast.While):
             found.tested |= set(_names(node.test))
+        elif isinstance(node, ast.BoolOp | ast.UnaryOp):
+            found.tested |= set(_names(node))
         elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
             _nest(node, (), found)
     return found
@@ -148,6 +150,7 @@ def _compare(node: ast.Compare, found: Options) -> None:
     sides = [node.left, *node.comparators]
     constants = [value for side in sides for value in _constants(side)]
     for field in (name for side in sides for name in _names(side)):
+        found.tested.add(field)
         found.values[field] |= dict.fromkeys(constants[:_MOST_VALUES])
 
 

@@ -25,6 +25,7 @@ _NO_STRUCTURE = re.compile(
     r"|.*activation.*|act|act_fn|afn|.*_implementation|quantization_config|problem_type"
 )
 _DECIDING = re.compile(r".*(layer|expert|rank|dim|size|proj|group|head|depth|every|step|interval|dense).*")
+_COUNTED = re.compile("layer|block|depth|expert|group")
 # A field of more words is free text.
 _MOST_WORDS = 20
 # Pairs of fields per model; and fields that a configuration lacks.
@@ -298,10 +299,10 @@ def _others(field: str, value: Any, words: set[str], options: Options) -> Iterat
     elif isinstance(value, bool):
         yield not value
     elif value is None or type(value) is int:
-        if _DECIDING.fullmatch(field):
-            yield from (number for number in dict.fromkeys((8, None, 0, 1, 2, *numbers)) if number != value)
-        else:
-            yield from (number for number in numbers if number != value)
+        # A number that no condition asks for decides sizes, and how many members a list has.
+        usual = (8, None, 0, 1, 2) if field in options.tested else (1, 8) if _COUNTED.search(field) else ()
+        usual = usual if _DECIDING.fullmatch(field) else ()
+        yield from (number for number in dict.fromkeys((*usual, *numbers)) if number != value)
         if value is None:
             yield from (True, *texts, *_lists(texts))
     elif isinstance(value, float):
