@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
 
-from build_layouts import Recorder, _class_rows  # noqa: E402
+from build_layouts import _class_rows  # noqa: E402
+from layout_records import Recorder  # noqa: E402
 
 Config = dict[str, Any]
 
@@ -56,7 +57,11 @@ class DiffusersRecorder(Recorder):
 
     def numbers(self, config: Any, value: int) -> set[str]:
         """Names of a configuration's counts that have a value."""
-        return {name for name, number in config.items() if type(number) is int and number == value}
+        return {
+            name
+            for name, number in config.items()
+            if type(number) is int and number == value and _COUNTS.fullmatch(name)
+        }
 
     def facts(self, module: Any) -> dict[str, Any]:
         """What the table keeps of a model as a whole."""
@@ -141,8 +146,7 @@ def _literals(cls: type) -> Iterator[tuple[str, str]]:
         source = inspect.getsource(sys.modules[cls.__module__])
     except OSError:
         return
-    for name, word in re.findall(r"\b(\w+) == \"([\w-]+)\"", source):
-        yield name, word
+    yield from re.findall(r"\b(\w+) == \"([\w-]+)\"", source)
 
 
 def blocks(config: Mapping[str, Any]) -> Iterator[Config]:

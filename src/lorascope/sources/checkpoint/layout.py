@@ -371,6 +371,9 @@ class _Fitting:
                 owner, _, number = name.rpartition(".")
                 lists.setdefault(owner, set()).add(int(number))
             for owner, numbers in lists.items():
+                # Those that have a slot of their own, as in models with a list of one.
+                alone = (name.rpartition(".") for found in self._found.values() for name in found)
+                numbers |= {int(word) for around, _, word in alone if around == owner and word.isdecimal()}
                 count = self._whole._count(self._row, slot, self._part)
                 expected = count if count is not None else max(numbers) + 1
                 if not self._whole.may_spell(expected - len(numbers)):  # a hostile count

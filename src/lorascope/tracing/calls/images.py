@@ -56,7 +56,27 @@ def pixels(config: Any, *lead: int) -> torch.Tensor:
     """
     vision = vision_config(config)
     size = image_size(vision)
+    frames = number(vision, "num_frames", "frames_per_clip", default=0)
+    if frames and vision is config and len(lead) < 2:  # a model for videos
+        lead = (1, frames)
     return ones(*(lead or (1,)), number(vision, "num_channels", "in_channels", default=3), size, size)
+
+
+def patch_row(model: Any) -> dict[str, Any]:
+    """An image in patches, as a forward that asks for their grid takes it."""
+    arguments, _ = _row(Site("", model, frozenset(), frozenset()), "image")
+    return {"pixel_values": arguments.pop("pixels"), **arguments}
+
+
+def prompts(model: Any) -> dict[str, Any]:
+    """A point, its label and a mask, as models that segment by prompts take them."""
+    encoder = getattr(model.config, "prompt_encoder_config", None)
+    side = 4 * (number(encoder, "image_size", default=1024) // number(encoder, "patch_size", default=16))
+    return {
+        "input_points": ones(1, 1, 1, 2),
+        "input_labels": integers(1, 1, 1),
+        "input_masks": ones(1, 1, side, side),
+    }
 
 
 def image_size(vision: Any) -> int:

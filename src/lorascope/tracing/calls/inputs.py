@@ -16,7 +16,7 @@ from lorascope.errors import LorascopeError
 from lorascope.sources.modules.python_objects import attribute, is_diffusers_config
 from lorascope.tracing.calls.audio import audio_calls, sound
 from lorascope.tracing.calls.diffusion import denoising_calls
-from lorascope.tracing.calls.images import image_calls, pixels, vision_config
+from lorascope.tracing.calls.images import image_calls, patch_row, pixels, prompts, vision_config
 from lorascope.tracing.calls.types import (
     Call,
     integers,
@@ -116,8 +116,13 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         size = getattr(text, "cross_attention_hidden_size", None) or width(text)
         arguments["encoder_hidden_states"] = ones(1, _ENCODER, size)
     kind = str(getattr(config, "model_type", ""))
-    if "pixel_values" in names and ("pixel_values" in required(module.forward) or kind in _SEEING):
+    needs_pixels = "pixel_values" in required(module.forward) or kind in _SEEING or _compares(module)
+    if "pixel_values" in names and needs_pixels:
         arguments["pixel_values"] = pixels(config, 1, *_SEEING.get(kind, ()))
+        if "spatial_shapes" in names:
+            arguments |= patch_row(module)
+    if "input_points" in names and "pixel_values" in arguments:
+        arguments |= prompts(module)
     if "moe_mm_token_type_ids" in names:  # experts of their own for the places of images
         arguments["moe_mm_token_type_ids"] = (torch.arange(length) % 2).unsqueeze(0)
     if kind in _PARTICULAR:
@@ -135,6 +140,18 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
 def _generates(module: Any) -> bool:
     generates = getattr(module, "can_generate", None)
     return generates is not None and bool(generates())
+
+
+def _compares(module: Any) -> bool:
+    """It compares a text with an image, as CLIP does, and its forward takes both."""
+    towers = ("text_config", "vision_config")
+    config = getattr(module, "config", None)
+    methods = ("get_text_features", "get_image_features")
+    return (
+        all(getattr(config, tower, None) is not None for tower in towers)
+        and all(callable(attribute(module, method)) for method in methods)
+        and not _generates(module)
+    )
 
 
 def _crosses(text: Any) -> bool:
