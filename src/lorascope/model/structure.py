@@ -154,12 +154,15 @@ class _Tree:
         }
 
     def _likely_tables(self) -> dict[str, Shape]:
-        """Tables under unknown names, which look like linear layers where no class is known."""
+        """Tables under unknown names, which look like linear layers where no class is known.
+
+        A head for logits says as much, but not in a model of one stack: that may hear and spell.
+        """
         return {
             name: matrix.shape
             for name, matrix in self._matrices.items()
             if matrix.kind == "linear" and matrix.component in ("", "text") and not NUMBER.search(name)
-            if (matrix.guess or matrix.role.part == "lm")
+            if (matrix.guess or (matrix.role.part == "lm" and len(self._stacks) > 1))
             and matrix.shape[0] >= max(_SMALLEST_LIKELY, 4 * matrix.shape[1])
         }
 
