@@ -24,6 +24,7 @@ def built_by(release: str) -> ModelMap:
         ("5.23.0", "0.21.2", False),
         ("5.9.0", "", False),
         ("", "", False),
+        ("no release\n", "", False),
     ],
 )
 def test_transformers_asks_for_a_newer_peft(release: str, peft: str, told: bool) -> None:

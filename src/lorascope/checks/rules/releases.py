@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import planning_command
+from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.peft_rules.differences import read_differently
 from lorascope.peft_rules.releases import Release, release_of
@@ -36,10 +38,14 @@ def find_unmet_demand(context: CheckContext) -> Iterator[Finding]:
     `get_adapter_state_dict` and `delete_adapter` raise.
     """
     installed = context.model.versions.get("transformers", "")
-    if not installed or release_of(installed) < _ASKED[-1][0]:
-        return
-    asked = next(peft for first, peft in _ASKED if release_of(installed) >= first)
-    if context.release < release_of(asked):
+    with contextlib.suppress(LorascopeError):  # of a saved map, which may say anything
+        release = release_of(installed)
+        asked = next((peft for first, peft in _ASKED if release >= first), "")
+        yield from _unmet(context, installed, asked)
+
+
+def _unmet(context: CheckContext, installed: str, asked: str) -> Iterator[Finding]:
+    if asked and context.release < release_of(asked):
         message = (
             f"transformers {installed} asks for PEFT {asked} in model.add_adapter, set_adapter and delete_adapter, which "
             f"raise with PEFT {context.release_name}. get_peft_model, PeftModel and Trainer work."
