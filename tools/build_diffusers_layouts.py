@@ -95,7 +95,7 @@ def released_configs(name: str = "") -> list[Config]:
 
 def arguments_of(cls: type) -> Config:
     """The arguments of a class with their defaults."""
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    parameters = list(inspect.signature(cls).parameters.values())
     return {p.name: p.default for p in parameters if p.default is not p.empty and p.kind is not p.VAR_KEYWORD}
 
 

@@ -105,7 +105,7 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
     elif "inputs_embeds" in names:
         arguments["inputs_embeds"] = ones(1, length, width(text))
     elif "pixel_values" in names:
-        arguments["pixel_values"] = pixels(config)
+        arguments |= patch_row(module) if "spatial_shapes" in names else {"pixel_values": pixels(config)}
     if "decoder_input_ids" in names:
         # A classifier reads its decoder's states at the places of the encoder's tokens.
         arguments["decoder_input_ids"] = token_ids(module, _DECODER if _generates(module) else length)
@@ -117,7 +117,7 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         arguments["encoder_hidden_states"] = ones(1, _ENCODER, size)
     kind = str(getattr(config, "model_type", ""))
     needs_pixels = "pixel_values" in required(module.forward) or kind in _SEEING or _compares(module)
-    if "pixel_values" in names and needs_pixels:
+    if "pixel_values" in names and needs_pixels and "spatial_shapes" not in arguments:
         arguments["pixel_values"] = pixels(config, 1, *_SEEING.get(kind, ()))
         if "spatial_shapes" in names:
             arguments |= patch_row(module)
