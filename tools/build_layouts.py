@@ -221,7 +221,7 @@ def main() -> int:
         return 0
     text = layouts_text(table(frozenset(options.only), options.jobs))
     if options.only:
-        text = merged(LAYOUTS.read_text(encoding="utf-8"), text)
+        text = merged(LAYOUTS.read_text(encoding="utf-8"), text, frozenset(options.only))
     if options.check:
         return int(text != LAYOUTS.read_text(encoding="utf-8"))
     options.output.write_text(text, encoding="utf-8")

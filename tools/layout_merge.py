@@ -9,15 +9,16 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def merged(text: str, made: str) -> str:
+def merged(text: str, made: str, model_types: frozenset[str]) -> str:
     """The table with the rows of another that holds some model types only.
 
-    Models are replaced. The other classes of that table are used where they are those of the first; else they get keys of
+    Models of these types are replaced. The other classes of that table are used where they are those of the first; else they get keys of
     their own, so that no row of a model type that was not made anew changes.
 
     Args:
         text: The table.
         made: One of some model types. Its facts of configurations and its lists of heads are those of all types.
+        model_types: Those types. Models of others, which stand in theirs, were seen in few ways there.
     """
     rows, new = _classes(text), _classes(made)
     keys: dict[str, str] = {}
@@ -42,6 +43,8 @@ def merged(text: str, made: str) -> str:
     for key in new:
         own(key)
     for key, row in new.items():
+        if keys[key] in rows and "model" in row and row["model"].get("model_type") not in model_types:
+            continue
         slots = row.get("slots", {})
         renamed = {
             slot: own(inner) if isinstance(inner, str) else [own(one) for one in inner] for slot, inner in slots.items()
