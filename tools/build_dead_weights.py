@@ -174,7 +174,7 @@ def _rows() -> list[dict[str, Any]]:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The measured models in short: numbers, dead keys, and where a dead key trains elsewhere."""
-    dead = {key for row in rows for state in _DEAD for key in row.get("states", {}).get(state, ())}
+    dead = {key for row in rows for state in _DEAD for key in row.get("states", {}).get(state, ())} | set(scan_read())
     trained: dict[str, set[str]] = {}
     models: dict[str, Any] = {}
     for row in rows:
@@ -197,7 +197,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table_of(
-    measured: Mapping[str, Any], kernels: Mapping[str, tuple[str, str]], quantized: list[str]
+    measured: Mapping[str, Any], kernels: Mapping[str, tuple[str, str]], quantized: list[str], read: list[str]
 ) -> dict[str, Any]:
     """The packaged table.
 
@@ -205,6 +205,7 @@ def table_of(
         measured: What `summary` gives.
         kernels: Key to the optional kernel that reads the weight, and its library.
         quantized: Keys that the modeling code calls only where the model is quantized.
+        read: Keys that the modeling code reads and never calls.
     """
     found: dict[str, dict[str, set[str]]] = {state: {} for state in _DEAD}
     errors: dict[str, str] = {}
@@ -225,6 +226,7 @@ def table_of(
     tables = {
         state: {key: kept for key in sorted(found[state]) if (kept := types(state, key)) is not None} for state in _DEAD
     }
+    tables["read"] = dict(sorted({**{key: [] for key in read if key not in trained}, **tables["read"]}.items()))
     chooses = {key: kept for key, kept in tables["detached"].items() if "Indexer" in key.partition(".")[0]}
     return {
         "read": tables["read"],
@@ -255,12 +257,65 @@ def scan_kernels() -> dict[str, tuple[str, str]]:
             if isinstance(node, ast.FunctionDef) and (library := _optional_library(node))
         }
         for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)) if optional else ():
-            linear = _linear_attributes(owner)
+            linear = _attributes(owner, "nn.Linear")
             for call in (node for node in ast.walk(owner) if isinstance(node, ast.Call)):
                 if isinstance(call.func, ast.Name) and call.func.id in optional:
                     for name in _weights_read(call) & linear:
                         found[f"{owner.name}.{name}"] = call.func.id, optional[call.func.id]
     return found
+
+
+def scan_read() -> list[str]:
+    """Layers whose weight their class reads and which it never calls, by the modeling code alone."""
+    found = set()
+    for tree in _modeling_files(".weight"):
+        called = _called_elsewhere(tree)
+        for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            layers = _attributes(owner, "nn.Linear", "nn.Embedding", "nn.Conv1d")
+            methods = [
+                node
+                for node in owner.body
+                if isinstance(node, ast.FunctionDef) and "init" not in node.name and "resize" not in node.name
+            ]
+            read = {name for method in methods for name in _weights_computed_with(method)} & layers
+            found |= {f"{owner.name}.{name}" for name in read - called if not _is_used_whole(owner, name)}
+    return sorted(found)
+
+
+def _called_elsewhere(tree: ast.Module) -> set[str]:
+    """Names of attributes that something other than `self` is asked for and that are called: `quantize.embedding(x)`."""
+    return {
+        node.func.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) != "self"
+    }
+
+
+def _weights_computed_with(tree: ast.AST) -> Iterator[str]:
+    """Attributes of self whose weight is read for more than its dtype, device or shape."""
+    for node in ast.walk(tree):
+        facts = isinstance(node, ast.Attribute) and node.attr in ("dtype", "device", "shape", "data")
+        if facts or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance"):
+            for inner in ast.walk(node):
+                inner.asked = True  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "weight" and not hasattr(node, "asked"):
+            yield from _weights_read(node)
+
+
+def _is_used_whole(owner: ast.ClassDef, name: str) -> bool:
+    """The class does more with `self.name` than to assign it and to read its attributes: it may call it, or hand it on."""
+    read_of = {id(node.value) for node in ast.walk(owner) if isinstance(node, ast.Attribute)}
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Load)
+        and node.attr == name
+        and _is_self(node.value)
+        and id(node) not in read_of
+        for node in ast.walk(owner)
+    )
 
 
 def scan_quantized() -> list[str]:
@@ -294,13 +349,12 @@ def _optional_library(function: ast.FunctionDef) -> str:
     return ""
 
 
-def _linear_attributes(owner: ast.ClassDef) -> set[str]:
+def _attributes(owner: ast.ClassDef, *classes: str) -> set[str]:
+    """Attributes that a class assigns a layer of some classes to."""
     return {
         target.attr
         for node in ast.walk(owner)
-        if isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Call)
-        and ast.unparse(node.value.func) == "nn.Linear"
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in classes
         for target in node.targets
         if isinstance(target, ast.Attribute)
     }
@@ -314,15 +368,18 @@ def _weights_read(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Attribute)
         and node.attr == "weight"
         and isinstance(node.value, ast.Attribute)
-        and isinstance(node.value.value, ast.Name)
-        and node.value.value.id == "self"
+        and _is_self(node.value.value)
     }
+
+
+def _is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
 
 
 def build() -> dict[str, Any]:
     """The table of what was measured and of the installed modeling code."""
     measured = json.loads(MEASURED.read_text(encoding="utf-8"))
-    return table_of(measured, scan_kernels(), scan_quantized())
+    return table_of(measured, scan_kernels(), scan_quantized(), scan_read())
 
 
 def main(arguments: list[str]) -> None:

@@ -297,7 +297,7 @@ WEIGHT_OF_ROOT = Reason(
 WEIGHT_GUARDED = Reason(
     "dead-or-crashing",
     "PEFT refuses every module called out_proj or conv1d on {model_type}, because the fused kernels read those weights "
-    "past an adapter. Adapt in_proj or x_proj instead.",
+    "past an adapter. Adapt in_proj instead.",
 )
 WEIGHT_STORED = Reason("dead-or-crashing", "Stored as {quantization}: {why}")
 WEIGHT_WITHOUT_MODULE = Reason(
