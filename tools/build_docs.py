@@ -3,6 +3,7 @@
 python tools/build_docs.py                        the pages, from the built-in models and what was measured (no torch)
 python tools/build_docs.py --measure              first measure every architecture against PEFT again (20 minutes)
 python tools/build_docs.py --measure-checkpoints  first save and read every architecture's checkpoint again (2 minutes)
+python tools/build_docs.py --measure-released     first read the released configurations and names again (2 minutes)
 python tools/build_docs.py --measure-traces       first trace every architecture again (2 minutes)
 python tools/build_docs.py --measure-held-out     first trace the models that nobody has named again (1 minute)
 python tools/build_docs.py --measure-others       first trace the models of other libraries again (2 minutes)
@@ -24,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tests" / "conformance" / "results.json"
 CHECKPOINTS = ROOT / "tests" / "conformance" / "checkpoints.json"
+RELEASED = ROOT / "tests" / "conformance" / "released.json"
 TRACES = ROOT / "tests" / "conformance" / "traces.json"
 HELD_OUT = ROOT / "tests" / "conformance" / "held_out.json"
 for folder in (".", "src", "tools"):
@@ -169,7 +171,7 @@ def _letter(reason: str, label: str, reasons: dict[str, str]) -> str:
 
 
 def checkpoints() -> str:
-    """`docs/checkpoints.md`: each architecture's checkpoint as its headers read."""
+    """`docs/checkpoints.md`: released checkpoints, and each architecture's, as their headers read."""
     from tests.conformance.checkpoints import FIELDS, PLANS, REASONS
 
     results = json.loads(CHECKPOINTS.read_text(encoding="utf-8"))
@@ -178,7 +180,10 @@ def checkpoints() -> str:
     plans = Counter(row["plans"][name][0] for row in saved for name in PLANS)
     bare = Counter(row["bare"] for row in saved)
     lines = [
-        "# Checkpoints by their headers, architecture by architecture",
+        "# Checkpoints by their headers",
+        "",
+        *_released(),
+        "## Every architecture, as transformers saves it",
         "",
         "For looking up whether the map of a checkpoint is exact for your architecture; those not listed are.",
         "",
@@ -197,9 +202,7 @@ def checkpoints() -> str:
         f"| plans refused: no such modules, or PEFT cannot adapt them | {plans['refused']} |",
         f"| plans that PEFT carries out differently (shieldgemma2: the map lacks a part) | {plans['different']} |",
         "",
-        "## What differs",
-        "",
-        "| architecture | what | why |",
+        "| architecture | what differs | why |",
         "|---|---|---|",
     ]
     for (head, label), reason in REASONS.items():
@@ -207,6 +210,49 @@ def checkpoints() -> str:
         what = ", ".join(row.get("differ", ())) or ("not saved" if "unsaved" in row else "without the prefix")
         lines.append(f"| {head}/{label} | {what} | {reason} |")
     return "\n".join([*lines, "", _SAID_BY]) + "\n"
+
+
+def _released() -> Iterator[str]:
+    """The part on released configurations and weight names."""
+    from tests.conformance.released import REASONS, released_configs
+
+    results = json.loads(RELEASED.read_text(encoding="utf-8"))
+    configurations: dict[str, dict[str, Any]] = results["configurations"]
+    lists: dict[str, dict[str, Any]] = results["names"]
+    coded = [row for row in lists.values() if "by_names" not in row]
+    others = [row for row in lists.values() if "by_names" in row]
+    types = {row["config"].get("model_type") for row in released_configs().values()}
+    equal = sum(not row["differ"] for row in configurations.values())
+    same = sum(not row["differ"] for row in coded)
+    yield f"**{len(configurations)} released configurations of {len(types)} model types: {equal} maps by headers equal the model's own."
+    yield f"{len(coded)} released lists of weight names: {same} maps equal, with every name explained.**"
+    yield ""
+    yield "Released files are not what transformers would save today: parts with their parent's type, flat layouts, class names"
+    yield "that transformers does not have, modules that only an option creates. The figures of each configuration and the names of"
+    yield "each list stand in `tests/data/released_configs.jsonl` and `released_names.jsonl`, with their sources. Shapes come from"
+    yield f"transformers {results['transformers']}: what it saves, or the parameter that it loads a name into."
+    yield ""
+    yield "| | configurations | lists of names |"
+    yield "|---|---|---|"
+    yield f"| maps without a difference | {equal} of {len(configurations)} | {same} of {len(coded)} |"
+    yield f"| tensors | {_sum(configurations.values(), 'tensors')} | {_sum(coded, 'tensors')} |"
+    yield f"| weights in these maps | {_sum(configurations.values(), 'weights')} | {_sum(coded, 'weights')} |"
+    yield f"| names that transformers does not load | – | {_sum(coded, 'unexpected')} |"
+    yield ""
+    yield f"{len(others)} more lists are of models whose code transformers does not have. Their {_sum(others, 'by_names', 'others')} names"
+    yield f"are judged by themselves: {_sum(others, 'by_names')} are parameters of the map, {_sum(others, 'others')} others with a reason."
+    yield ""
+    if REASONS:
+        yield "| released | what differs | why |"
+        yield "|---|---|---|"
+        for name, reason in REASONS.items():
+            row = configurations.get(name) or lists[name]
+            yield f"| {name} | {', '.join(row['differ'])} | {reason} |"
+        yield ""
+
+
+def _sum(rows: Iterable[Mapping[str, Any]], *fields: str) -> str:
+    return f"{sum(row[field] for row in rows for field in fields):,}"
 
 
 def traced_roles() -> str:
@@ -346,6 +392,14 @@ def measured_traces(entry: Any) -> Any:
     return measure_traces(entry)
 
 
+def measure_released_checkpoints() -> None:
+    """Reads the released configurations and names again."""
+    prepare()
+    from tests.conformance.released import measure_released
+
+    RELEASED.write_text(json.dumps(measure_released(), indent=1) + "\n", encoding="utf-8")
+
+
 def measure_models_without_names() -> None:
     """Traces the held-out models again; the figures of the first time stay as they were."""
     prepare()
@@ -384,6 +438,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--measure-checkpoints", action="store_true")
+    parser.add_argument("--measure-released", action="store_true")
     parser.add_argument("--measure-traces", action="store_true")
     parser.add_argument("--measure-held-out", action="store_true")
     parser.add_argument("--measure-others", action="store_true")
@@ -392,6 +447,8 @@ if __name__ == "__main__":
         measure(RESULTS, measured_plans, "peft", "transformers")
     if options.measure_checkpoints:
         measure(CHECKPOINTS, measured_checkpoint, "peft", "transformers")
+    if options.measure_released:
+        measure_released_checkpoints()
     if options.measure_traces:
         measure(TRACES, measured_traces, "transformers", "torch")
     if options.measure_held_out:
