@@ -31,8 +31,8 @@ def verdict(truth: str, trace: Trace) -> Verdict:
 def _compared(truth: Role, flow: Role) -> Verdict:
     if (truth.variant, flow.block) == ("linear", "mixer"):
         return "coarse"
-    # A table of biases by distance is dotted with or added to scores, and is called either.
-    if (truth.block, truth.part, flow.block) == ("embedding", "position", "other"):
+    # A parameter that is added or joined is data, whatever it stands for.
+    if truth.block == "embedding" and truth.part in ("position", "query") and flow.block == "other":
         return "coarse"
     pairs = [(getattr(truth, fact), getattr(flow, fact)) for fact in ("block", "variant", "part")]
     if any(one and two and one != two for one, two in pairs):
