@@ -232,16 +232,27 @@ def ties_embeddings(config: Mapping[str, Any], model_type: str) -> bool:
     Some classes tie them whatever the file says, some where a part of the configuration does.
     """
     facts = config_facts(model_type)
+    always = facts.get("always", {}).get("tie_word_embeddings")
+    if always is not None:
+        return _ties_otherwise(config, facts, always)
     if setting(config, "tie_word_embeddings", model_type):
         return True
-    if "tie_word_embeddings" in facts.get("always", {}):
-        return False
     return any(
         bool(setting(part, "tie_word_embeddings", str(part["model_type"])))
         for key, stated_too in facts.get("ties_of", {}).items()
         if (stated_too or "tie_word_embeddings" not in config)
         for part in [inner_config(config, key, model_type)]
     )
+
+
+def _ties_otherwise(config: Mapping[str, Any], facts: Mapping[str, Any], always: bool) -> bool:
+    """Ties of a class that decides them, unless the file states them for its text model."""
+    key = facts.get("text", "")
+    stated = (_stated_part(config, key, facts) or {}).get("tie_word_embeddings")
+    if type(stated) is not bool or stated is always:
+        return always
+    own = config.get("tie_word_embeddings")
+    return stated or (own if type(own) is bool else key not in facts.get("ties_of", {}))
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
