@@ -3,7 +3,7 @@
 python tools/build_diffusers_layouts.py            build every model in many variations and write the table
 python tools/build_diffusers_layouts.py --check    build the same, and exit with 1 if the table is another
 
-Run it with a Python that has diffusers, such as that of `tests.helpers.venvs.environment("diffusers")`. The format is that
+Run it with a Python that has diffusers, such as that of `tests.helpers.venvs.environment("others")`. The format is that
 of `layouts.tsv`. Classes of both libraries share names, so that the reader puts `diffusers:` before these.
 """
 

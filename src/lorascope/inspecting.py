@@ -380,8 +380,8 @@ def _of_weights(
         notes += part
     if read == "auto" and not has_weights(files):
         return None
-    from lorascope.sources.checkpoint.safetensors import open_checkpoint
     from lorascope.sources.checkpoint.root_class import has_head
+    from lorascope.sources.checkpoint.safetensors import open_checkpoint
     from lorascope.sources.checkpoint.to_model_map import map_headers
     from lorascope.sources.transformers.config import checked_config
 
