@@ -354,3 +354,37 @@ def test_nothing_heavy_is_loaded(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[0, 0] []"
+
+
+# Which class a file means, and parts that the table cannot read.
+
+
+def test_sibling_classes_of_one_type_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    def encoder(prefix: str) -> Shapes:
+        layer = f"{prefix}.bert_model.encoder.layer.0"
+        names = {f"{prefix}.bert_model.embeddings.word_embeddings.weight": (32, 16)}
+        names |= {f"{layer}.attention.self.{part}.weight": (16, 16) for part in ("query", "key", "value")}
+        return {name: ("F32", shape) for name, shape in names.items()}
+
+    for prefix, architecture in (("ctx_encoder", "DPRContextEncoder"), ("question_encoder", "DPRQuestionEncoder")):
+        for stated in ([architecture], None):
+            config = {"model_type": "dpr", "num_hidden_layers": 1, "architectures": stated}
+            model = inspect(write_checkpoint(tmp_path / f"{prefix}{bool(stated)}", encoder(prefix), 1, config))
+            assert (model.architecture, len(model.weights), model.unexplained) == (architecture, 4, ())
+
+
+def test_a_name_that_transformers_spells_otherwise(tmp_path: Path) -> None:
+    model = inspect(written(tmp_path, llama(), architectures=["LLaMAForCausalLM"]))
+    assert model.architecture == "LlamaForCausalLM"
+    assert any('names the class "LLaMAForCausalLM"' in note for note in model.notes)
+
+
+def test_a_part_that_the_table_cannot_read_is_read_by_names(tmp_path: Path) -> None:
+    tensors = {name: value for name, value in llama().items() if ".mlp." not in name}
+    odd = {
+        f"model.layers.{number}.mlp.{part}.weight": ("BF16", (16, 16)) for number in (0, 1) for part in ("w_a", "w_b")
+    }
+    model = inspect(written(tmp_path, tensors | odd))
+    assert set(model.unexplained) == set(odd)
+    assert {name.removesuffix(".weight") for name in odd} <= {weight.name for weight in model.weights}
+    assert any(note.startswith("read by names alone: model.layers.{0-1}.mlp") for note in model.notes)
