@@ -76,7 +76,7 @@ def write_checkpoint(
         write_file(folder / "model.safetensors", tensors, data)
         return folder
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         mine = names[shard * len(names) // shards : (shard + 1) * len(names) // shards]

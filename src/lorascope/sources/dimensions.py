@@ -97,8 +97,8 @@ def checked_dimensions(
         where: What the configuration is called: `config.json`, `the metadata`.
         complete: Nothing is known to be missing; else some of the layers may be.
     """
-    evidence = _TensorEvidence(weights, modules, complete)
-    part = _language_part(get, stated, evidence)
+    evidence = TensorEvidence(weights, modules, complete)
+    part = language_part(get, stated, evidence)
     if part is not None:
         get, stated = part.get, part
     read = read_dimensions(get, weights, parameters)
@@ -134,8 +134,8 @@ def _is_said(stated: Collection[str], name: str, value: int) -> bool:
     return name in stated or (isinstance(stated, Mapping) and value in stated.values())
 
 
-def _language_part(
-    get: Callable[[str], Any], stated: Collection[str], evidence: _TensorEvidence
+def language_part(
+    get: Callable[[str], Any], stated: Collection[str], evidence: TensorEvidence
 ) -> Mapping[str, Any] | None:
     """The part of a configuration that has the language model's figures, where the whole has none or wrong defaults."""
     own = _stated(get, "hidden_size")
@@ -144,13 +144,13 @@ def _language_part(
     ):
         return None
     parts = _inner_parts(stated)
+    fitting: list[tuple[int, Mapping[str, Any]]] = []
     for part in [*parts, *(inner for outer in parts for inner in _inner_parts(outer))][:_MOST_PARTS]:
-        widths, layers = _stated(part.get, "hidden_size"), _stated(part.get, "layers")
-        if any(evidence.agrees("hidden_size", width) for width in widths.values()) and any(
-            evidence.agrees("layers", count) for count in layers.values()
-        ):
-            return part
-    return None
+        widths = [one for one in _stated(part.get, "hidden_size").values() if evidence.agrees("hidden_size", one)]
+        layers = [one for one in _stated(part.get, "layers").values() if evidence.agrees("layers", one)]
+        if widths and layers:
+            fitting.append((max(widths) ** 2 * max(layers), part))
+    return max(fitting, key=lambda one: one[0])[1] if fitting else None  # the first of equals
 
 
 def _inner_parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -161,10 +161,10 @@ def _inner_parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def intermediate_size(weights: Sequence[Weight]) -> int | None:
-    """The most common width of dense feed-forward layers, of the text model if there is one."""
-    wide = [w for w in weights if (w.role.variant, w.role.part) == ("dense", "up") and len(w.shape) == 2]
-    text = [weight for weight in wide if weight.role.component == "text"]
-    widths = Counter(weight.shape[0] for weight in text or wide)
+    """The most common width of dense feed-forward layers, of the text model if the model has one."""
+    text = [weight for weight in weights if weight.role.component == "text" and weight.role.block != "embedding"]
+    wide = [w for w in text or weights if (w.role.variant, w.role.part) == ("dense", "up") and len(w.shape) == 2]
+    widths = Counter(weight.shape[0] for weight in wide)
     return widths.most_common(1)[0][0] if widths else None
 
 
@@ -173,7 +173,7 @@ def _stated(get: Callable[[str], Any], dimension: str) -> dict[str, int]:
     return {name: int(v) for name, v in values.items() if isinstance(v, int) and not isinstance(v, bool)}
 
 
-class _TensorEvidence:
+class TensorEvidence:
     """Evidence of a checkpoint's tensors on its dimensions.
 
     Configurations mean many things by one name: a value is contradicted only where no reading of the tensors fits it.

@@ -164,7 +164,8 @@ class ModelLayout:
                 for field, other in row.copied.get(slot, {}).items():
                     value = setting(own, other, _type_of(around, row))
                     own = own if value is None else {**own, field: value}
-                chosen = class_in_slot(keys, str(own.get("model_type", "")))
+                # One built from its owner's configuration is of the class that stands there, whatever type that names.
+                chosen = class_in_slot(keys, str(own.get("model_type", "")), fixed=not row.sources[slot])
                 self._chosen[inner] = chosen
             yield from self._walk(chosen, inner, own, around)
 

@@ -318,12 +318,14 @@ def _with_type(config: Mapping[str, Any], model_type: str) -> Iterator[Mapping[s
             yield from _with_type(value, model_type)
 
 
-def class_in_slot(keys: tuple[str, ...], model_type: str) -> str:
-    """The class in a slot for a model type."""
+def class_in_slot(keys: tuple[str, ...], model_type: str, *, fixed: bool = False) -> str:
+    """The class in a slot for a model type; if it is fixed, one of the keys."""
     for key in keys:
         row = layout(key)
         if row is not None and row.model is not None and row.model.model_type == model_type:
             return key
+    if fixed:
+        return keys[0]
     for names in (_classes(head) for head in ("base", *PREFERRED)):
         if not set(keys).isdisjoint(names.values()) and layout(names.get(model_type, "")) is not None:
             return str(names[model_type])

@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import is_model_type
 from lorascope.model.classify import classify
 from lorascope.model.shapes import separate_misshapen, shape_notes
-from lorascope.model.types import Head, ModelMap, Module
-from lorascope.sources.dimensions import read_dimensions
+from lorascope.model.types import Dimensions, Head, ModelMap, Module, Weight
+from lorascope.sources.dimensions import TensorEvidence, language_part, read_dimensions
 from lorascope.sources.modules.computed_weights import computed_shapes, traits_of
 from lorascope.sources.modules.module_tree import ModuleTree, module_tree, modules_in
 from lorascope.sources.modules.python_objects import attribute, is_config, name_of_class, namespace
@@ -156,7 +156,6 @@ def map_module(
     modules, odd = separate_misshapen(_modules(tree))
     weights = classify(modules, model_type=model_type)
     embeddings = embedding_names(module)
-    text = _text_config(config)
     note = class_note(config, architecture) if source == "config" else ""
     return ModelMap(
         model=model or model_type or architecture,
@@ -165,7 +164,7 @@ def map_module(
         head=head or head_of(architecture),
         source=source,
         versions=_versions(),
-        dimensions=read_dimensions(functools.partial(_figure, text), weights, tree.size),
+        dimensions=_dimensions(_text_config(config), weights, modules, tree.size),
         modules=modules,
         weights=weights,
         root_parameters=tree.shapes[""],
@@ -177,6 +176,23 @@ def map_module(
         refusal=embeddings.refusal,
         notes=(*filter(None, (note,)), *tree.notes, *shape_notes(odd, modules)),
     )
+
+
+def _dimensions(config: Any, weights: Sequence[Weight], modules: Sequence[Module], size: int) -> Dimensions:
+    """The dimensions of a (text) configuration, or of the language model's part of one that has none."""
+    get: Callable[[str], Any] = functools.partial(_figure, config)
+    part = language_part(get, _fields(config), TensorEvidence(weights, modules, complete=True))
+    return read_dimensions(get if part is None else part.get, weights, size)
+
+
+def _fields(config: Any, depth: int = 2) -> dict[str, Any]:
+    """A configuration's own fields, those of the configurations in it as dictionaries."""
+    if not is_config(config):
+        return {}
+    return {
+        name: _fields(value, depth - 1) if depth and is_config(value) else value
+        for name, value in namespace(config).items()
+    }
 
 
 def _figure(config: Any, name: str) -> Any:
