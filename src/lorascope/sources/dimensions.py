@@ -139,7 +139,7 @@ def language_part(
 ) -> Mapping[str, Any] | None:
     """The part of a configuration that has the language model's figures, where the whole has none or wrong defaults."""
     own = _stated(get, "hidden_size")
-    if not isinstance(stated, Mapping) or any(
+    if not (isinstance(stated, Mapping) and evidence.has_text) or any(
         name in stated or evidence.agrees("hidden_size", own[name], default=True) for name in own
     ):
         return None
@@ -182,6 +182,7 @@ class TensorEvidence:
     def __init__(self, weights: Sequence[Weight], modules: Sequence[Module], complete: bool) -> None:
         self._complete = complete
         text = [weight for weight in weights if weight.role.component == "text"]
+        self.has_text = bool(text)
         self._weights = [weight for weight in text or weights if len(weight.shape) > 1]
         self._sizes = {size for module in modules for _, shape in module.parameters for size in shape}
         self._largest = max(self._sizes, default=0)
