@@ -183,7 +183,8 @@ def candidates(model: ModelMap, facts: Sequence[tuple[str, ...]]) -> list[Weight
 def own_components(model: ModelMap) -> frozenset[str]:
     """Components that a selector without one means: text, or the largest.
 
-    A text model that only embeds, as the prediction network of a transducer does, is none.
+    A text model that only embeds, as the prediction network of a transducer does, is none. A speech encoder that the
+    text decoder beside it attends to, as Whisper's, is half of one model and belongs to it.
     """
     sizes: dict[str, int] = {}
     for weight in model.weights:
@@ -192,7 +193,27 @@ def own_components(model: ModelMap) -> frozenset[str]:
     main = {component: size for component, size in sizes.items() if component != "connector"} or sizes
     if not main:
         return frozenset(weight.role.component for weight in model.weights)
+    if "audio" in main and "text" in main and _decodes_speech(model):
+        return frozenset({"audio", "text"})
     return frozenset({"text" if "text" in main else max(main, key=lambda component: (main[component], component))})
+
+
+def _decodes_speech(model: ModelMap) -> bool:
+    """All layers of speech are of an `encoder`, all of text of the `decoder` beside it, which attends to the first."""
+    speech = [weight.name for weight in model.weights if _is_layer_of("audio", weight)]
+    text = [weight for weight in model.weights if _is_layer_of("text", weight)]
+    around, found, _ = f".{speech[0]}".partition(".encoder.")
+    beside = (f"{around}.encoder.", f"{around}.decoder.")
+    return (
+        bool(found)
+        and all(f".{name}".startswith(beside[0]) for name in speech)
+        and all(f".{weight.name}".startswith(beside[1]) for weight in text)
+        and any(weight.role.variant == "cross" for weight in text)
+    )
+
+
+def _is_layer_of(component: str, weight: Weight) -> bool:
+    return weight.role.component == component and weight.role.block in MAIN_BLOCKS
 
 
 def covered_blocks(model: ModelMap, names: Collection[str]) -> dict[str, tuple[int, int]]:
