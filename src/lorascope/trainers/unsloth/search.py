@@ -29,6 +29,8 @@ _CODECS = "codec_model|audio_tokenizer|acoustic_tokenizer|semantic_tokenizer"
 _BROAD = frozenset(("gate_proj", "up_proj", "down_proj", "gate_up_proj"))
 # Types whose configuration gives the number of experts under a name that Unsloth does not look at, of all that 5.23 has.
 _UNCOUNTED = ("aria", "aria_text")
+# The type whose configuration gives a number of experts that its model has only with another option.
+_COUNTED = frozenset({"doge"})
 _EXPERT_MODULE = re.compile(r"(?:^|\.)experts\.\d+\.")
 
 
@@ -190,6 +192,8 @@ def _gates(model: ModelMap, pattern: str) -> list[str]:
 
 def counts_experts(model: ModelMap) -> bool:
     """Unsloth takes the model for a mixture of experts (`is_moe_model`)."""
+    if model.model_type in _COUNTED:
+        return True
     return bool(model.dimensions.experts) and model.model_type not in _UNCOUNTED
 
 
