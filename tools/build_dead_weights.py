@@ -306,7 +306,10 @@ def _weights_computed_with(tree: ast.AST) -> Iterator[str]:
 
 
 def _is_used_whole(owner: ast.ClassDef, name: str) -> bool:
-    """The class does more with `self.name` than to assign it and to read its attributes: it may call it, or hand it on."""
+    """The class may call `self.name` or pass it on.
+
+    It does more than assign it and read its attributes.
+    """
     read_of = {id(node.value) for node in ast.walk(owner) if isinstance(node, ast.Attribute)}
     return any(
         isinstance(node, ast.Attribute)

@@ -116,7 +116,10 @@ def _first(mapping: Any) -> dict[str, str]:
 
 
 def layouts_text(found: dict[str, Any]) -> str:
-    """The file of the table: section, key and JSON a line, so that a reader parses what it needs and a diff is readable."""
+    """The text of the table: a section, a key and JSON on each line.
+
+    A reader parses only the lines that it needs, and a diff is readable.
+    """
     lines = [f"transformers\t\t{json.dumps(found['transformers'])}", f"base\t\t{_compact(found['base'])}"]
     for section in ("heads", "moe", "configs"):
         lines += (f"{section}\t{key}\t{_compact(value)}" for key, value in found[section].items())

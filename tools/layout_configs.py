@@ -50,7 +50,7 @@ def _default(model_type: str) -> Any:
 
 
 def _made_default(entry: Any) -> Any:
-    """The default as the project completes it; None if that is no configuration of the type either."""
+    """The default with what the project adds to build it, or None."""
     try:
         config = entry.config()
     except Exception:
@@ -233,7 +233,10 @@ def _own_defaults(part: Any, wanted: Sequence[str]) -> dict[str, int]:
 
 
 def _computed(config: Any, name: str) -> list[Any]:
-    """[field, factor] of a property that is a multiple of another field, or of a list's length; empty if it is neither."""
+    """[field, factor] of a property that is a multiple of a field; or empty.
+
+    Of a list, its length counts.
+    """
     value = _plain(config, name)
     if type(value) is not int or name in (config.attribute_map or {}):
         return []
@@ -249,7 +252,10 @@ def _computed(config: Any, name: str) -> list[Any]:
 
 
 def _followed(config: Any, name: str, defaults: dict[str, int]) -> str:
-    """The field whose value a field has where the file leaves it out, such as key and value heads those of queries."""
+    """The field that a missing field takes its value from, or empty.
+
+    Key and value heads are as many as those of queries, for example.
+    """
     from transformers import AutoConfig
 
     for field, value in defaults.items():

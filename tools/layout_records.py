@@ -104,7 +104,7 @@ class Record:
         """What the table keeps of it; what is the rule is left out.
 
         Args:
-            others: All records: convolutions of which a class has several kinds are told apart by its owners.
+            others: All records. Where a class holds several kinds of a convolution, its owners decide.
         """
         present = {path: max(self.full[path], self.bare[path]) for path in self.slots}
         required = {path for path in self.slots if self.full[path] == self.instances}

@@ -229,12 +229,13 @@ def _built(source: Any, head: str, revision: str | None, trust_remote_code: bool
         if recorded is not None:
             return _default(text, recorded)
         from lorascope.sources.diffusers.meta_model import diffusers_config
-        from lorascope.sources.transformers.config import configuration
+        from lorascope.sources.transformers.config import config_files, configuration
 
-        if (diffusers := diffusers_config(text, revision)) is not None:
+        files = config_files(text, revision)
+        if files is not None and (diffusers := diffusers_config(files, text)) is not None:
             return _of_diffusers(diffusers, text, head)
         return _of_config(
-            configuration(text, revision=revision, trust_remote_code=trust_remote_code), text, head, trust_remote_code
+            configuration(text, trust_remote_code=trust_remote_code, files=files), text, head, trust_remote_code
         )
     if is_module(source):
         return _of_module(source, head)

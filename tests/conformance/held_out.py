@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from lorascope.model.classify import parse_role
+from lorascope.model.role_names import parse_role
 from lorascope.model.types import ModelMap, Trace
 from lorascope.sources.transformers.meta_model import map_module
 from lorascope.tracing.traced_map import trace_roles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lorascope.model.classify import parse_role
+from lorascope.model.role_names import parse_role
 from lorascope.model.types import Role, Trace
 
 # right: all that the truth says. open: less than that, and nothing else. coarse: what dataflow cannot tell apart and says

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lorascope.model import lexicon
-from lorascope.model.classify import assemble, classify, parse_role, role_of_name
+from lorascope.model.classify import assemble, classify
+from lorascope.model.role_names import parse_role, role_of_name
 from lorascope.model.types import Kind, Module
 from lorascope.plans.rules import FACT_OF
 

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lorascope.errors import LorascopeError
-from lorascope.model.classify import parse_role, role_of_name
 from lorascope.model.lexicon import BLOCK_NAMES
+from lorascope.model.role_names import parse_role, role_of_name
 from lorascope.names import template
 from lorascope.sources.checkpoint.types import Span
 from lorascope.sources.files.folder import open_folder

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from lorascope.model.classify import parse_role
+from lorascope.model.role_names import parse_role
 from lorascope.model.types import Dimensions, ModelMap, Module, Role, Trace, Weight
 from lorascope.tracing.classify.aggregate import Aggregate
 from lorascope.tracing.reconcile import Observation, compatible, reconcile, with_siblings

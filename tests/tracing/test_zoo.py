@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lorascope.model.classify import parse_role
+from lorascope.model.role_names import parse_role
 from lorascope.plans.rules import FACT_OF
 from lorascope.sources.transformers.meta_model import map_module
 from tests.zoo import ZOO, Specimen

@@ -8,7 +8,7 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import in_quotes, joined
 from lorascope.model import lexicon
-from lorascope.model.classify import parse_role
+from lorascope.model.role_names import parse_role
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER
 from lorascope.number_text import share_text

@@ -16,9 +16,7 @@ from lorascope.model.attention_parts import (
 )
 from lorascope.model.diffusion import diffusion_roles
 from lorascope.model.ffn_parts import ffn_groups, ffn_parts
-from lorascope.model.role_names import block_of_word, opened_block, spoken_component
-from lorascope.model.role_names import parse_role as parse_role
-from lorascope.model.role_names import role_of_name as role_of_name
+from lorascope.model.role_names import block_of_word, opened_block, parse_role, role_of_name, spoken_component
 from lorascope.model.structure import Matrix, components_by_structure
 from lorascope.model.types import Kind, Module, Role, Weight
 from lorascope.model.unknown import mixed_modules, unknown_roles

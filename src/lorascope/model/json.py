@@ -13,8 +13,9 @@ from typing import Any, get_args
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import is_class_name, is_model_type, is_release, quoted
-from lorascope.model.classify import assemble, parse_role
+from lorascope.model.classify import assemble
 from lorascope.model.lexicon import BLOCK_NAMES
+from lorascope.model.role_names import parse_role
 from lorascope.model.shapes import DIMENSIONS, is_shape_of
 from lorascope.model.types import (
     Basis,

@@ -26,8 +26,8 @@ class StreamWidths:
         """Index the matrices and normalizations of a tree.
 
         Args:
-        modules: The module tree; vectors called `weight` are those of normalizations.
-        shapes: Weight name to shape.
+            modules: The module tree; vectors called `weight` are those of normalizations.
+            shapes: Weight name to shape.
         """
         sides = {name: shape[-2:] for name, shape in shapes.items()}
         for module in modules:

@@ -8,6 +8,7 @@ there: `MambaMixer.dt_proj`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 
 from lorascope import light_dataclasses as dataclasses
@@ -120,6 +121,15 @@ def why_dead_with_kernels(model: ModelMap, weight: Weight, *, selector: str = ""
     if selector:
         return reasons.LEFT_TO_KERNEL.about(owner=owner, kernel=kernel, library=library, selector=selector)
     return reasons.READ_BY_KERNEL.about(owner=owner, kernel=kernel, library=library)
+
+
+def read_by_kernels(model: ModelMap, weights: Iterable[Weight]) -> dict[Diagnostic, list[Weight]]:
+    """The weights that fused kernels would read past their adapter, by reason."""
+    groups: dict[Diagnostic, list[Weight]] = {}
+    for weight in weights:
+        if why := why_dead_with_kernels(model, weight):
+            groups.setdefault(why, []).append(weight)
+    return groups
 
 
 def why_ignored_in_eval(model: ModelMap, weight: Weight) -> Diagnostic | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.model.types import ModelMap, Trace, Weight
 from lorascope.names import fold
 from lorascope.peft_rules.addresses import as_parameter
-from lorascope.peft_rules.dead_weights import why_dead_with_kernels, why_ignored_in_eval
+from lorascope.peft_rules.dead_weights import read_by_kernels, why_ignored_in_eval
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.quantization import quantized_needs
 from lorascope.plans import notes
@@ -104,16 +104,12 @@ def _not_adaptable(unreachable: Sequence[tuple[Weight, Diagnostic]]) -> Iterator
 
 def _dead_with_kernels(model: ModelMap, targets: Sequence[Target]) -> Iterator[Diagnostic]:
     """Planned weights that fused kernels, or torch's fast path, read past their adapter."""
-    groups: dict[Diagnostic, list[Weight]] = {}
-    for target in targets:
-        if why := why_dead_with_kernels(model, target.weight):
-            groups.setdefault(why, []).append(target.weight)
-    for why, group in groups.items():
+    for why, group in read_by_kernels(model, (target.weight for target in targets)).items():
         yield notes.DEAD_WITH_KERNELS.about(*_roles(group), **_numbers(model, group), why=why)
-    ignored = {target.weight: why for target in targets if (why := why_ignored_in_eval(model, target.weight))}
+    ignored = {target.weight: one for target in targets if (one := why_ignored_in_eval(model, target.weight))}
     if ignored:
-        why = next(iter(ignored.values()))
-        yield notes.IGNORED_IN_EVAL.about(*_roles(ignored), **_numbers(model, tuple(ignored)), why=why)
+        example = next(iter(ignored.values()))
+        yield notes.IGNORED_IN_EVAL.about(*_roles(ignored), **_numbers(model, tuple(ignored)), why=example)
 
 
 def _fused_parts(rules: Sequence[Rule], targets: Sequence[Target]) -> Iterator[Diagnostic]:

@@ -199,7 +199,7 @@ def own_components(model: ModelMap) -> frozenset[str]:
 
 
 def _decodes_speech(model: ModelMap) -> bool:
-    """All layers of speech are of an `encoder`, all of text of the `decoder` beside it, which attends to the first."""
+    """A text `decoder` attends to the speech `encoder` beside it, and there is nothing else."""
     speech = [weight.name for weight in model.weights if _is_layer_of("audio", weight)]
     text = [weight for weight in model.weights if _is_layer_of("text", weight)]
     around, found, _ = f".{speech[0]}".partition(".encoder.")

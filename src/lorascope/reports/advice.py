@@ -119,7 +119,7 @@ def _label(choice: Choice) -> str:
 
 
 def _doubts(recommendation: Recommendation) -> Iterator[str]:
-    """What nobody knows of the recommended modules."""
+    """Notes on modules whose role or kind is in doubt."""
     return (str(note) for note in recommendation.plan.notes if note.reason in _DOUBTS)
 
 

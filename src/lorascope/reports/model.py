@@ -68,15 +68,9 @@ def _guesses(weights: Sequence[Weight]) -> Iterator[str]:
     if unknown:
         of = f"{len(unknown):,} of {len(weights):,} weights"
         yield f"Unknown role, listed as other?: {of}: {listed(unknown, _MOST_NAMES)}"
-    for name, group in _by_label(weight for weight in guesses if weight.role.block != "other").items():
-        yield f"Guessed role, listed as {name}: {len(group):,} of {len(weights):,} weights: {listed(group, _MOST_NAMES)}"
-
-
-def _by_label(weights: Iterable[Weight]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for weight in weights:
-        groups.setdefault(label(weight), []).append(weight.name)
-    return groups
+    for group in _grouped((weight for weight in guesses if weight.role.block != "other"), label):
+        names = listed([weight.name for weight in group], _MOST_NAMES)
+        yield f"Guessed role, listed as {label(group[0])}: {len(group):,} of {len(weights):,} weights: {names}"
 
 
 def dimensions_text(dimensions: Dimensions) -> str:

@@ -137,7 +137,10 @@ def _is_said(stated: Collection[str], name: str, value: int) -> bool:
 def language_part(
     get: Callable[[str], Any], stated: Collection[str], evidence: TensorEvidence
 ) -> Mapping[str, Any] | None:
-    """The part of a configuration that has the language model's figures, where the whole has none or wrong defaults."""
+    """The part of a configuration that holds the language model's figures, or None.
+
+    It is looked for only where the whole has none, or defaults that the tensors contradict.
+    """
     own = _stated(get, "hidden_size")
     if not (isinstance(stated, Mapping) and evidence.has_text) or any(
         name in stated or evidence.agrees("hidden_size", own[name], default=True) for name in own

@@ -10,29 +10,43 @@ from lorascope.sources.builtin import is_builtin
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Folders of the models in a pipeline of diffusers, as its pipelines call them.
 PIPELINE_PARTS = frozenset(
-    {
-        *("transformer", "transformer_2", "transformer_3", "unet", "unet_2", "prior", "decoder", "controlnet", "mmdit"),
-        *("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4", "image_encoder", "image_encoder_2"),
-        *(
-            "vae",
-            "vqgan",
-            "vqvae",
-            "movq",
-            "safety_checker",
-            "prior_prior",
-            "prior_text_encoder",
-            "prior_image_encoder",
-        ),
-        *(
-            "language_model",
-            "projection_model",
-            "vision_language_encoder",
-            "feature_extractor",
-            "connectors",
-            "vocoder",
-        ),
-        *("audio_vae", "condition_encoder", "image_noising_scheduler", "motion_adapter", "adapter", "super_res"),
-    }
+    [
+        "transformer",
+        "transformer_2",
+        "transformer_3",
+        "unet",
+        "unet_2",
+        "prior",
+        "decoder",
+        "controlnet",
+        "mmdit",
+        "text_encoder",
+        "text_encoder_2",
+        "text_encoder_3",
+        "text_encoder_4",
+        "image_encoder",
+        "image_encoder_2",
+        "vae",
+        "vqgan",
+        "vqvae",
+        "movq",
+        "safety_checker",
+        "prior_prior",
+        "prior_text_encoder",
+        "prior_image_encoder",
+        "language_model",
+        "projection_model",
+        "vision_language_encoder",
+        "feature_extractor",
+        "connectors",
+        "vocoder",
+        "audio_vae",
+        "condition_encoder",
+        "image_noising_scheduler",
+        "motion_adapter",
+        "adapter",
+        "super_res",
+    ]
 )
 MODEL_TYPE = re.compile(r"[\w.-]+")
 # What is named like one of these is a file that is missing, never a repository to ask for.

@@ -9,9 +9,7 @@ from lorascope.checks.exclusions import fix_without
 from lorascope.checks.phrases import places, plural
 from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
-from lorascope.model.types import Weight
-from lorascope.peft_rules.dead_weights import why_dead_with_kernels, why_ignored_in_eval
-from lorascope.peft_rules.diagnostics import Diagnostic
+from lorascope.peft_rules.dead_weights import read_by_kernels, why_ignored_in_eval
 
 DEAD_WITH_KERNELS = FindingRule(
     "dead-with-kernels",
@@ -32,11 +30,7 @@ IGNORED_IN_EVAL = FindingRule(
 @finds(DEAD_WITH_KERNELS)
 def find_read_by_kernels(context: CheckContext) -> Iterator[Finding]:
     """Adapted weights that modeling code hands to an optional fused kernel."""
-    groups: dict[Diagnostic, list[Weight]] = {}
-    for weight in context.adapted_weights:
-        if why := why_dead_with_kernels(context.model, weight):
-            groups.setdefault(why, []).append(weight)
-    for why, weights in groups.items():
+    for why, weights in read_by_kernels(context.model, context.adapted_weights).items():
         message = f"{plural(len(weights), 'adapter')} may stay untrained. {why}"
         yield DEAD_WITH_KERNELS.finding(places(weights), message, fix_without(context, weights))
 

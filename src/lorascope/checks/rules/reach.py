@@ -13,7 +13,7 @@ from lorascope.checks.exclusions import excluding_fix, fix_without
 from lorascope.checks.phrases import places, plural
 from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding, Severity
-from lorascope.model.classify import role_of_name
+from lorascope.model.role_names import role_of_name
 from lorascope.model.types import Weight
 from lorascope.names import NUMBER, listed, template
 from lorascope.number_text import percent

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.model import lexicon
-from lorascope.model.classify import role_of_name
+from lorascope.model.role_names import role_of_name
 from lorascope.model.types import Module, Weight
 from lorascope.names import NUMBER, template
 from lorascope.sources.checkpoint.types import Stored

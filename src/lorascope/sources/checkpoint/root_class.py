@@ -18,11 +18,11 @@ from lorascope.sources.checkpoint.layout_table import (
     layout,
     layouts_version,
 )
-from lorascope.sources.transformers.model_classes import namesake
+from lorascope.sources.transformers.model_classes import has_more_parts, namesake, note_other_class
 
 # diffusers' _CLASS_REMAPPING_DICT for Transformer2DModel, by norm_type.
 _REMAPPED = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
-# Names of a checkpoint by which classes of one model type are told apart.
+# So many tensor names decide between the classes of a model type.
 _MOST_NAMES = 400
 
 
@@ -76,13 +76,16 @@ def root_class(config: Mapping[str, Any], head: str, names: Collection[str] = ()
 
 
 def is_part_of(model_type: str, whole: str) -> bool:
-    """A configuration of the first type is not that of a class of the second, which is made of several."""
+    """The first model type is that of one part; a class of the second has several."""
     own = config_facts(model_type)
     return model_type != whole and bool(own) and "parts" not in own and bool(config_facts(whole).get("parts"))
 
 
 def _by_names(listed: list[str], config: Mapping[str, Any], names: Collection[str]) -> str:
-    """The first listed class, unless another one of the model type has more of the names and it has less than half."""
+    """The first listed class, or another that fits the names better.
+
+    Another is taken only where the first has less than half of them.
+    """
     if not listed or not names:
         return next(iter(listed), "")
     some = list(islice(names, _MOST_NAMES))
@@ -139,9 +142,6 @@ def class_notes(config: Mapping[str, Any], root: str) -> Iterator[str]:
             f"{model_type}"
         )
     elif row is not None and row.model is not None and named != architecture:
-        yield (
-            f'the configuration names the class "{named}", which has more parts than a {model_type} configuration: read as '
-            f"{architecture}"
-        )
+        yield note_other_class(named, has_more_parts(model_type), architecture)
     elif named != architecture:
-        yield f'the configuration names the class "{named}", which the table does not have: read as {architecture}'
+        yield note_other_class(named, "the table does not have", architecture)

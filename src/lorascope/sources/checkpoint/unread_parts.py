@@ -23,7 +23,7 @@ class ReadByNames(NamedTuple):
 
 
 def fill_parts(tree: Tree, unplaced: Mapping[str, Stored]) -> ReadByNames:
-    """Read the parts of which a tree has no module by the names of the tensors that have no place.
+    """Read lost parts of a tree by the names of unplaced tensors.
 
     Only where the class has a part, the checkpoint has tensors below that part's name, and none of them was placed. Such
     tensors stay unexplained: which modules the code makes of them, names do not say.

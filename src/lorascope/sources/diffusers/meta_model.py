@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorascope import light_dataclasses as dataclasses
@@ -17,15 +16,16 @@ from lorascope.model.types import ModelMap
 from lorascope.sources.checkpoint.layout_table import DIFFUSERS, layout, layouts_version
 from lorascope.sources.checkpoint.types import Files
 from lorascope.sources.diffusers.pipeline import denoiser, is_pipeline
-from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.json_files import read_object
 from lorascope.sources.files.json_text import first_faults
-from lorascope.sources.source_kinds import is_hub_id
 from lorascope.sources.transformers.config import checked_config
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 
 if TYPE_CHECKING:
     import torch
+
+    from lorascope.sources.files.folder import Folder
+    from lorascope.sources.files.hub import Repository
 
 _HINT = "Check it against the configuration of a released model."
 
@@ -46,22 +46,17 @@ class DiffusersConfig(NamedTuple):
     commit: str
 
 
-def diffusers_config(source: str, revision: str | None = None) -> DiffusersConfig | None:
-    """The configuration of a folder, `config.json` or Hub id, if it is one of diffusers.
+def diffusers_config(files: Folder | Repository, source: str) -> DiffusersConfig | None:
+    """The configuration of a folder or repository, if it is one of diffusers.
+
+    Args:
+        files: Its files.
+        source: What the user called it.
 
     Raises:
         LorascopeError: It is broken, or the Hub cannot be read.
     """
-    path = Path(source)
     notes: tuple[str, ...] = ()
-    if path.is_dir() or (path.name == "config.json" and path.is_file()):
-        files: Any = open_folder(path if path.is_dir() else path.parent, needed=("config.json", "model_index.json"))
-    elif is_hub_id(source) and not path.exists():
-        from lorascope.sources.files.hub import open_repository
-
-        files = open_repository(source, revision)
-    else:
-        return None
     if is_pipeline(files):
         files, notes = denoiser(files, source)
     if "config.json" not in files.names:

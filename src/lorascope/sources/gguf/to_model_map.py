@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorascope.errors import LorascopeError
-from lorascope.model.classify import assemble, parse_role
+from lorascope.model.classify import assemble
+from lorascope.model.role_names import parse_role
 from lorascope.model.shapes import separate_misshapen, shape_notes
 from lorascope.model.types import ModelMap
 from lorascope.sources.checkpoint.from_names import modules_from_names

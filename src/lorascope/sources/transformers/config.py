@@ -6,18 +6,21 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorascope.errors import LorascopeError, did_you_mean, error_text
 from lorascope.foreign_text import is_class_name, is_model_type, quoted
 from lorascope.sandbox.hub_library import hub_part
 from lorascope.sources.checkpoint.types import Files
-from lorascope.sources.files.folder import open_folder
+from lorascope.sources.files.folder import Folder, open_folder
 from lorascope.sources.files.json_files import read_object
 from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.source_kinds import is_hub_id, names_builtin_model
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 from lorascope.sources.transformers.model_classes import configuration_type
+
+if TYPE_CHECKING:
+    from lorascope.sources.files.hub import Repository
 
 # The deepest models have some hundred layers, a thousand at most; the broadest some hundred experts in each.
 _MOST_LAYERS = 2_000
@@ -30,21 +33,49 @@ _LAYERS = re.compile(
 _OTHER_COUNTS = re.compile(r"(num|n|moe_num)_(\w+_)?(experts|labels|heads|codebooks)")
 
 
-def configuration(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+def config_files(source: str, revision: str | None = None) -> Folder | Repository | None:
+    """The files beside a `config.json`: those of a folder or Hub id; None for anything else.
+
+    Raises:
+        LorascopeError: One that will be read is no plain file there, or the Hub cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir() or (path.name == "config.json" and path.is_file()):
+        return open_folder(path if path.is_dir() else path.parent, needed=("config.json", "model_index.json"))
+    if is_hub_id(source) and not path.exists():
+        from lorascope.sources.files.hub import open_repository
+
+        return open_repository(source, revision)
+    return None
+
+
+def configuration(
+    source: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    files: Folder | Repository | None = None,
+) -> Any:
     """The `PretrainedConfig` of a folder, file, Hub id or model type.
 
     A model type is meant unless a folder of that name has a `config.json`.
 
+    Args:
+        source: What the user calls it.
+        revision: Of a Hub id that is not opened yet.
+        trust_remote_code: Run the code that comes with it.
+        files: Its files (`config_files`), if they are opened already.
+
     Raises:
         LorascopeError: There is none, it is broken, or it needs code that is not trusted.
     """
-    path = Path(source)
     if names_builtin_model(source):
         return _default_config(source)
-    if path.is_dir() or (path.name == "config.json" and path.is_file()):
-        return _folder_config(path if path.is_dir() else path.parent, trust_remote_code)
-    if is_hub_id(source) and not path.exists():
-        return _hub_config(source, revision, trust_remote_code)
+    files = files or config_files(source, revision)
+    if isinstance(files, Folder):
+        return _folder_config(files, trust_remote_code)
+    if files is not None:
+        return _hub_config(files, source, trust_remote_code)
     raise LorascopeError(
         "has no configuration to build a model from", where=source, hint="Give a folder, a config.json or a Hub id."
     )
@@ -65,8 +96,8 @@ def _default_config(model_type: str) -> Any:
         ) from error
 
 
-def _folder_config(folder: Path, trust_remote_code: bool) -> Any:
-    files = open_folder(folder, needed=("config.json",))
+def _folder_config(files: Folder, trust_remote_code: bool) -> Any:
+    folder = Path(files.where)
     where = str(folder / "config.json")
     if "config.json" not in files.names:
         names = sorted([*files.names, *files.refused])
@@ -82,11 +113,8 @@ def _folder_config(folder: Path, trust_remote_code: bool) -> Any:
     return _native_config(data, where, hint)
 
 
-def _hub_config(name: str, revision: str | None, trust_remote_code: bool) -> Any:
-    from lorascope.sources.files.hub import open_repository
-
+def _hub_config(repository: Repository, name: str, trust_remote_code: bool) -> Any:
     transformers_library()
-    repository = open_repository(name, revision)
     where = f"{name}: config.json"
     data = _config_data(repository, where)
     hint = "Upgrade transformers, or download the configuration and correct it."

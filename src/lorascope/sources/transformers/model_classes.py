@@ -84,19 +84,24 @@ def chosen_class(config: Any, head: Head | None) -> tuple[str, Head]:
 
 
 def class_note(config: Any, architecture: str) -> str:
-    """A sentence where the configuration names a class that its model is not read as; else empty."""
+    """The note on a named class that the model is not read as, or empty."""
     named = named_class(config)
     if not named or named == architecture:
         return ""
     known = _class(named)
     if known is None:
-        return f'the configuration names the class "{named}", which transformers does not have: read as {architecture}'
-    if _is_part(config, known):
-        return (
-            f'the configuration names the class "{named}", which has more parts than a {config.model_type} configuration: '
-            f"read as {architecture}"
-        )
-    return ""
+        return note_other_class(named, "transformers does not have", architecture)
+    return note_other_class(named, has_more_parts(config.model_type), architecture) if _is_part(config, known) else ""
+
+
+def note_other_class(named: str, why: str, architecture: str) -> str:
+    """A sentence on a named class that a model is not read as."""
+    return f'the configuration names the class "{named}", which {why}: read as {architecture}'
+
+
+def has_more_parts(model_type: str) -> str:
+    """Why a class is not that of a model type: it is made of several."""
+    return f"has more parts than a {model_type} configuration"
 
 
 def configuration_type(architecture: str) -> str:
@@ -130,7 +135,7 @@ def _meant(named: str, model_type: str) -> str:
 
 
 def namesake(named: str, classes: Iterable[str], *, by_purpose: bool = True) -> str:
-    """The class that a name stands for: by its letters, else by what it is for; empty where none is."""
+    """The class that a name stands for, by letters or purpose; or empty."""
     plain = _plain(named)
     purpose = _PURPOSE.search(plain) if by_purpose else None
     others = {name: _plain(name) for name in classes}
@@ -158,7 +163,7 @@ def _classes_of(model_type: str) -> Iterator[str]:
 
 
 def _is_part(config: Any, known: type[Any]) -> bool:
-    """The class is made of several parts, and the configuration is not that of all of them."""
+    """The class has several parts, and this is the configuration of one."""
     whole = getattr(known, "config_class", None)
     return whole is not None and bool(getattr(whole, "sub_configs", None)) and not isinstance(config, whole)
 

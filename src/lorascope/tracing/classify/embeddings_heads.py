@@ -44,7 +44,10 @@ def _merges(annotations: Annotations, index: int, node: Node) -> bool:
 
 
 def _width(annotations: Annotations, stream: int) -> int:
-    """Features of a stream, by the last weight that was added to it; 0 where none was, or where it was made wider."""
+    """Features of a stream, by the last weight added to it.
+
+    0 where none was added, or where it was made wider.
+    """
     node = annotations.nodes[stream]
     while node.kind == "sum" and node.how is not Flag.JOINED:
         for edge in annotations.weights(node.operands[1]):

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class CalledModules:
     """While it is entered, `names` grows by each of the modules that is called.
 
-    A module is told by its own `forward`, which is called whether the code says `layer(x)` or `layer.forward(x)`: PEFT's
-    wrapper answers both. Afterwards each module is as before.
+    It watches each module's `forward`, which runs for `layer(x)` and `layer.forward(x)` alike, as PEFT's wrapper does. Afterwards each module is as before.
 
     Args:
         module: The model.
