@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,3 +167,16 @@ def test_headers_and_code_take_the_same_class_where_none_is_named() -> None:
             lacking.append(model_type)
     assert len(CONFIG_MAPPING_NAMES) == 804
     assert len(lacking) <= 8
+
+
+def test_a_class_that_cannot_be_imported_is_still_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        __version__ = transformers.__version__
+
+        def __getattr__(self, name: str) -> Any:
+            raise ModuleNotFoundError(f"Could not import module '{name}'")
+
+    config = SimpleNamespace(model_type="llama", architectures=["LlamaForCausalLM"])
+    monkeypatch.setitem(sys.modules, "transformers", Broken())  # type: ignore[arg-type]
+    assert chosen_class(config, None) == ("LlamaForCausalLM", "causal-lm")
+    assert class_note(config, "LlamaForCausalLM") == ""

@@ -175,8 +175,7 @@ def _class(name: str) -> type[Any] | None:
     try:
         known = getattr(transformers, name, None) if name else None
     except (ImportError, RuntimeError):  # from a broken dependency, which is said where the class is built
-        broken: type[Any] = transformers.PreTrainedModel
-        return broken
+        return object  # which may not be transformers' own either: its base class needs the same dependency
     model: type[Any] | None = known if isinstance(known, type) and hasattr(known, "_from_config") else None
     return model
 
