@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import lorascope as ls
+from lorascope.cli.main import main
 from lorascope.sources.transformers.meta_model import map_module
 from tests.helpers import peft_models
 from tests.helpers.findings import Example, check_example, codes, looked, on_builtin, told
@@ -139,3 +140,12 @@ def test_kernels_are_warned_of(model: str, names: list[str], count: int) -> None
 def test_what_trains_is_not_reported(model: str) -> None:
     found = codes(on_builtin(model, target_modules="all-linear"))
     assert not {"dead-or-crashing", "dead-with-kernels"}.intersection(found)
+
+
+def test_a_plan_of_nothing_but_breaking_adapters_says_what_to_run_next(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ls.LorascopeError, match="breaks the forward pass") as caught:
+        ls.plan(ls.inspect("dbrx"), "ffn")
+    command = caught.value.hint.removeprefix("See what PEFT can adapt: lorascope ")
+    assert command == "inspect dbrx"
+    assert main(command.split()) == 0
+    assert "An adapter here breaks the forward pass" in " ".join(capsys.readouterr().out.split())

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
-from lorascope.foreign_text import quoted
+from lorascope.foreign_text import quoted, shell_word
 from lorascope.model.types import ModelMap, Weight
 from lorascope.peft_rules.adaptability import why_not_adaptable
 from lorascope.peft_rules.addresses import as_parameter, peft_name
@@ -235,7 +235,7 @@ def _assign(
         raise LorascopeError(
             *(f"PEFT cannot adapt what the rules select: {reason}" for reason in reasons),
             where=model.model,
-            hint="See what PEFT can adapt with: lorascope inspect",
+            hint=f"See what PEFT can adapt: lorascope inspect {shell_word(model.model)}",
         )
     return reachable, tuple((chosen[name].weight, reason) for name, reason in blocked.items())
 
