@@ -17,7 +17,8 @@ import lorascope as ls
 from lorascope.peft_rules import name_patterns
 from tests.helpers.paths import HELPERS
 from tests.helpers.pattern_attacks import EVIL, PLACES, main
-from tests.helpers.samples import PEAK_MEMORY, sample
+from tests.helpers.peak_memory import PEAK_MEMORY
+from tests.helpers.samples import sample
 
 MANY = 10_000
 

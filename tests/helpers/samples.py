@@ -38,13 +38,3 @@ def fails(*parts: str) -> Iterator[pytest.ExceptionInfo[LorascopeError]]:
         yield caught
     missing = [part for part in parts if part not in str(caught.value)]
     assert not missing, f"{missing} not in: {caught.value}"
-
-
-# Code for a process of its own: the most bytes that it ever had in memory. `ru_maxrss` would not do, as it begins with what
-# the process had that started it.
-PEAK_MEMORY = (
-    "def peak_memory():\n"
-    "    for line in open('/proc/self/status', encoding='ascii'):\n"
-    "        if line.startswith('VmHWM:'):\n"
-    "            return int(line.split()[1]) * 1024\n"
-)

@@ -24,7 +24,8 @@ from lorascope.plans.files import plan_from_json, plan_to_json
 from lorascope.reports.json import map_json
 from lorascope.reports.model import BY, map_text
 from lorascope.sources.builtin import builtin_models, load_builtin
-from tests.helpers.samples import PEAK_MEMORY, fails, sample
+from tests.helpers.peak_memory import PEAK_MEMORY
+from tests.helpers.samples import fails, sample
 from tests.helpers.work import calls_at_most
 
 HEADS = sorted({head for heads in builtin_models().values() for head in heads})

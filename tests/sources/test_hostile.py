@@ -23,7 +23,7 @@ from lorascope.sources.checkpoint.safetensors import INDEX, WEIGHTS, open_checkp
 from lorascope.sources.files.safetensors_header import parse_header
 from tests.helpers.hostile_files import REFUSED_BY_BOTH, STRICTER, Memory, accepts, blob_of, described
 from tests.helpers.paths import ROOT
-from tests.helpers.samples import PEAK_MEMORY
+from tests.helpers.peak_memory import PEAK_MEMORY
 from tests.helpers.sparse_checkpoints import BITS, frame, header
 
 PAGE = ROOT / "docs" / "hostile-files.md"

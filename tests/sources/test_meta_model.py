@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.hub_server import Repo, Server
 from tests.helpers.paths import ROOT
-from tests.helpers.samples import PEAK_MEMORY
+from tests.helpers.peak_memory import PEAK_MEMORY
 
 PATHS = os.pathsep.join(str(ROOT / folder) for folder in ("src", "tools"))
 PREPARE = "import architectures; architectures.mend_torchvision(); from lorascope.cli.main import main; import sys; "

@@ -200,6 +200,7 @@ sys.path[:0] = {path!r}
 import architectures
 architectures.mend_torchvision()
 import tests.tracing.test_trace_limits as it
+from tests.helpers.peak_memory import peak_memory
 used = int(open("/proc/self/statm").read().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30,) * 2)
 names = list(it.ALLOCATIONS)
@@ -211,7 +212,7 @@ for name in names:
     except it.LorascopeError as error:
         kind = "error"
     print(name, kind, sep="\\t")
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+peak = peak_memory() / 2**30
 print("done", len(names), round(peak, 2), sep="\\t")
 """
 
@@ -336,12 +337,13 @@ sys.path[:0] = {path!r}
 import architectures
 architectures.mend_torchvision()
 from lorascope.cli.main import main
+from tests.helpers.peak_memory import peak_memory
 for folder in {folders!r}:
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         code = main(["inspect", folder, "--trace"])
     print(folder, code, "Traceback" in error.getvalue(), sep="\\t")
-print("peak", round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2), sep="\\t")
+print("peak", round(peak_memory() / 2**30, 2), sep="\\t")
 """
 
 
