@@ -36,7 +36,8 @@ OTHER = frozenset(
     _words(
         # Further residual streams, and what mixes them.
         "altup altup_projections altup_unembed_projections attn_hc ffn_hc hc_head attn_hyper_connection "
-        "mlp_hyper_connection hyper_connection_mixer "
+        "mlp_hyper_connection hyper_connection_mixer message_input q_message_gate k_message_gate v_message_gate "
+        "mlp_message_gate "
         # Low-rank or per-token additions to the blocks.
         "laurel per_layer_input_gate per_layer_projection adapter_modules gate_up_proj_adapter_list "
         # What narrows the stream before a block, or widens it after.
@@ -77,7 +78,7 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
         ),
     ),
     ("protein", frozenset({"protein_encoder"})),
-    ("codec", frozenset({"vqmodel", "vocoder", "codec_model"})),
+    ("codec", frozenset({"vqmodel", "vocoder", "codec_model", "audio_tokenizer"})),
     (
         "audio",
         frozenset(
@@ -292,7 +293,10 @@ PARTS: dict[str, dict[str, str]] = {
         "f_a_proj": "decay_a",
         "f_b_proj": "decay_b",
         "in_proj_ba": "beta_decay",
-        **dict.fromkeys(_words("pos_proj r_kernel r r_proj linear_pos relative_k_proj sampling_offsets"), "position"),
+        **dict.fromkeys(
+            _words("pos_proj r_kernel r r_proj linear_pos relative_k_proj sampling_offsets relative_position_bias"),
+            "position",
+        ),
         **dict.fromkeys(_words("relative_pos_embeddings dt_proj sink_proj"), "bias"),
         **dict.fromkeys(_words("conv_kernel_layer conv_out_layer pointwise weight_proj"), "conv"),
         # Deformable attention computes its scores from the query alone.
@@ -384,6 +388,7 @@ TAILS: dict[str, str] = {
     "attn_pool.proj": "attention.cross.o",
     # Maps the relative queries to one score bias per distance.
     "rel_logits_proj.proj": "attention.self.bias",
+    "relative_position_bias.proj": "attention.self.bias",
     # Changes the width before a gated MLP.
     "linear_proj.linear_proj": "embedding.projection",
     # One matrix for keys and values; the queries have their own.
@@ -554,7 +559,12 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("granite_speech granite_speech_plus", r"model\.encoder\.out_mid", "embedding.projection", "reads those back in"),
     ("grok-1", r".*\.experts\.#\.linear", "ffn.expert.gate", "gelu follows; `linear_v` is the value"),
     ("grok-1", r".*\.experts\.#\.linear_1", "ffn.expert.down", "comes after the product"),
-    ("hunyuan_vl", r".*\.patch_merger\.proj_out", "ffn.dense.down", "comes after the activation; `mlp` is one matrix"),
+    (
+        "hunyuan_vl hy_v4_vl",
+        r".*\.patch_merger\.proj_out",
+        "ffn.dense.down",
+        "after the activation; `mlp` is one matrix",
+    ),
     ("idefics2", r".*\.perceiver_resampler\..*self_attn\..*", "attention.cross.*", "queries are latents"),
     ("inkling_mm_model", r".*\.vision_tower\..*\.projection", "embedding.patch", "folds neighboring patches"),
     ("janus", r".*aligner\.hidden_layers\.#", "ffn.dense.down", "comes after the activation"),

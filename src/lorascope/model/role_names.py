@@ -30,8 +30,10 @@ def role_of_name(folded: str, kind: Kind, model_type: str) -> tuple[Role, bool]:
             break
     if text is None or text.endswith(".*"):
         text = _block_variant_part(folded, kind, text.removesuffix(".*") if text else "")
-    role = parse_role(text or "other")
-    return dataclasses.replace(role, component=spoken_component(folded, model_type) or "text"), text is None
+    component = spoken_component(folded, model_type) or "text"
+    if text == "head.lm" and component != "text" and folded.endswith(".proj_out"):  # of a tower, which writes no tokens
+        text = None
+    return dataclasses.replace(parse_role(text or "other"), component=component), text is None
 
 
 @cache

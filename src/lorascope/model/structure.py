@@ -1,6 +1,6 @@
 """Components of a model by the structure of its module tree, where no word of a name says them.
 
-A tower has a convolution that reads pixels or sound and no vocabulary. The text model is the stack that a vocabulary
+A tower has a convolution that reads pixels or sound and no vocabulary; with a table of codes it is a codec. The text model is the stack that a vocabulary
 leads to. A further stack of another width, and what stands between two widths, are connectors. What rests on widths alone
 is a guess.
 """
@@ -36,6 +36,8 @@ _MOST_WORK = 1_000_000
 _LARGEST_GRID = 128
 # A stack is of another width than the text model where fewer of its sides have that, as a share of its own width's.
 _SAME_WIDTH = 0.5
+# Tables of codes, which nobody speaks.
+_CODEBOOK = re.compile(r"(?:^|[._])(?:quantiz|codebook)")
 # So many neighboring patches, or layers, a connector reads at once.
 _MOST_FOLDED = 16
 
@@ -76,7 +78,7 @@ def components_by_structure(
     towers: dict[str, Component] = {}
     for front, component in tree.fronts.items():
         if not spoken.get(front) and (place := tree.widest_without_vocabulary(front)) and tree.has_stack(place):
-            towers[place] = (component, True)
+            towers[place] = ("codec" if tree.has_codes(place) else component, True)
     text = tree.leaves_text(towers)
     if not tree.vocabularies or (tree.likely and not text):
         component, sure = tree.whole(model_type)
@@ -127,9 +129,7 @@ class _Tree:
         if not self.vocabularies:
             self.vocabularies = self._likely_tables()
             self.likely = bool(self.vocabularies)
-        kernels = {
-            module.name: len(dict(module.parameters)["weight"]) for module in modules if module.name in self.fronts
-        }
+        kernels = {module.name: len(_kernel(module)) for module in modules if module.name in self.fronts}
         # One channel of an image may be its only one, too.
         self._reads_waves = any(kernels[name] == 3 for name, read in self.fronts.items() if read == "audio")
         self._with_vocabulary = {"", *(place for name in self.vocabularies for place in ancestors(name))}
@@ -143,7 +143,7 @@ class _Tree:
         tables = {
             name: matrix.shape
             for name, matrix in self._matrices.items()
-            if matrix.component in ("", "text") and self._is_vocabulary(matrix)
+            if matrix.component in ("", "text") and self._is_vocabulary(matrix) and not _CODEBOOK.search(name)
         }
         headed = {shape[1] for shape in tables.values() if shape in self._heads}
         # Beside a table with a head, one of another width that no word calls tokens is of positions.
@@ -182,7 +182,7 @@ class _Tree:
     def _fronts(self, modules: Sequence[Module]) -> Iterator[tuple[str, str]]:
         widths = {side for sides in self._stacks.values() for side, _ in sides.most_common(1)}
         for module in modules:
-            weight = dict(module.parameters).get("weight", ())
+            weight = _kernel(module)
             if module.kind != "conv" or len(weight) < 3 or set(weight[2:]) == {1}:
                 continue
             channels = weight[1] * module.groups
@@ -199,7 +199,7 @@ class _Tree:
         return channels == 1 or (channels >= _FEWEST_BANDS and channels not in widths and channels < weight[0])
 
     def _is_conformer(self, module: Module) -> bool:
-        weight = dict(module.parameters).get("weight", ())
+        weight = _kernel(module)
         return module.kind == "conv" and len(weight) == 3 and weight[1] == 1 and weight[2] > _LONGEST_CAUSAL
 
     def _is_vocabulary(self, matrix: Matrix) -> bool:
@@ -247,6 +247,10 @@ class _Tree:
     def has_stack(self, place: str) -> bool:
         """Layers stand in a module."""
         return any(_within(stack, place) for stack in self._all_stacks)
+
+    def has_codes(self, place: str) -> bool:
+        """A table of codes stands in a module."""
+        return any(_within(name, place) and _CODEBOOK.search(name) for name in self._matrices)
 
     def leaves_text(self, towers: Mapping[str, Component]) -> bool:
         """Something that a vocabulary leads to is left beside the towers."""
@@ -316,9 +320,13 @@ class _Tree:
         return matrix.kind in ("linear", "multihead_attention") and not matrix.component and matrix.role.block != "head"
 
 
+def _kernel(module: Module) -> Shape:
+    return dict(module.parameters).get("weight", ()) or dict(module.computed).get("weight", ())
+
+
 def _writes(module: Module, dimensions: int, channels: int) -> bool:
     """A convolution whose output is a wave or an image."""
-    weight = dict(module.parameters).get("weight", ()) or dict(module.computed).get("weight", ())
+    weight = _kernel(module)
     return (
         module.kind == "conv"
         and len(weight) == dimensions
