@@ -30,6 +30,7 @@ _KINDS = {
     "PrefixChange": "rename",
     "GroupWeightRename": "group",
     "Inkling2IndexOffsetWeightRename": "offset",
+    "LayerPairCollapse": "pair",
     "WeightConverter": "convert",
 }
 
@@ -76,6 +77,9 @@ def row(transform: Any) -> dict[str, Any]:
         for source in transform.source_patterns:
             if not re.compile(source.replace("*.", r".*\.")).groups:
                 raise ValueError(f'"{source}" captures nothing that {transform.target_patterns} could repeat')
+    if kind == "pair":  # its own code decides; tests/sources/test_conversions.py holds this beside it
+        written |= {"from": [transform.pattern.pattern], "to": ["self_attn", "mlp"]}
+        written["words"] = {"attn_alpha": "lambda_1", "mlp_alpha": "lambda_2"}
     if kind == "offset":
         written["offset"] = transform.offset
     if kind == "convert":

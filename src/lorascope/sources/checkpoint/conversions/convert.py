@@ -10,6 +10,7 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.sources.checkpoint.conversions.names import Members, grouped
 from lorascope.sources.checkpoint.conversions.operations import (
     OPERATIONS,
+    PARTIAL,
     Expected,
     Model,
     Shape,
@@ -141,7 +142,7 @@ def _made(
         raise ShapeError(f"{groups[''][0][1]} is there already, beside tensors to be converted to it")
     rule = converters[next(iter(groups))]
     missing = [source for source in rule.sources if source not in groups]
-    if missing:
+    if missing and rule.operations[0].name not in PARTIAL:
         raise ShapeError(f'nothing matches "{missing[0]}", which belongs to {together[0].name}')
     shapes_of: dict[str, list[Shape]] = {}
     for pattern, members in groups.items():

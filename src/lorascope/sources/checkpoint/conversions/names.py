@@ -55,7 +55,10 @@ def _apply(rule: ConversionRule, key: str, active: set[ConversionRule]) -> tuple
         return key, None
     index, captured = int(match.lastgroup[1:]), expression.groupindex[match.lastgroup]
     target = rule.targets[0]
-    if rule.kind == "group":
+    if rule.kind == "pair":
+        number, word = int(match.group(captured + 1)), match.group(captured + 2)
+        target = f"layers.{number // 2}.{dict(rule.words).get(word, rule.targets[number % 2])}"
+    elif rule.kind == "group":
         if index == 0:
             active.add(rule)
         elif rule not in active:

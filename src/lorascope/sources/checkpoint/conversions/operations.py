@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
@@ -160,11 +161,46 @@ def _ernie_fuse_and_split(tensors: _Shapes, step: Step, *, stack_dim: int, conca
     return {target: [_joined(shapes, concat_dim)] for target, shapes in fused.items()}
 
 
+def _unpad_vocabulary(tensors: _Shapes, step: Step) -> _Shapes:
+    shape = _only(tensors)
+    _axis(shape, 0)
+    rows, *rest = shape
+    return {step.rule.targets[0]: [(min(rows, _number(step.model.config, "unpadded_vocab_size")), *rest)]}
+
+
+def _merge_message_queries(tensors: _Shapes, step: Step) -> _Shapes:
+    shapes = [shape for source in step.rule.sources for shape in tensors[source]]
+    if len(shapes) != 2 or shapes[0] != shapes[1] or not shapes[0] or shapes[0][0] % 2:
+        raise ShapeError(f"queries of {', '.join(map(by_sides, shapes))}, which are no two for each layer")
+    rows, *rest = shapes[0]
+    return {step.rule.targets[0]: [(rows // 2, 4, *rest)]}
+
+
+def _dequantize_experts(tensors: _Shapes, step: Step) -> _Shapes:
+    """A stack of experts; with a largest value beside it, two codes stand in a byte."""
+    if len(tensors) == 1:
+        return {step.rule.targets[0]: [_only(tensors)]}
+    weight, scale, largest, _ = (tensors.get(source) for source in step.rule.sources)
+    if not weight or not scale or len(weight[0]) != 3:
+        raise ShapeError("not both a stack of experts and its scales")
+    experts, rows, columns = weight[0]
+    width, block = (columns * 2, 16) if largest else (columns, 32)
+    if scale[0] != (experts, rows, width // block) or width % block:
+        raise ShapeError(f"scales of {by_sides(scale[0])} for experts of {by_sides((experts, rows, width))}")
+    return {step.rule.targets[0]: [(experts, rows, width)]}
+
+
+# Operations that take what there is of their sources.
+PARTIAL = frozenset({"Inkling2LoopDequantizeExperts"})
+
 # transformers' operations by class name. The table's generator refuses any other.
 OPERATIONS: Mapping[str, Callable[..., _Shapes]] = {
     "Chunk": _chunk,
     "Concatenate": _concatenate,
     "ErnieFuseAndSplitTextVisionExperts": _ernie_fuse_and_split,
+    "Inkling2LoopDequantizeExperts": _dequantize_experts,
+    "Inkling2LoopMergeMessageQueries": _merge_message_queries,
+    "Inkling2UnpadVocab": _unpad_vocabulary,
     "Interleave": _interleave,
     "MergeModulelist": _merge_modulelist,
     "PermuteForRope": _permute_for_rope,
@@ -180,28 +216,27 @@ def _expected(step: Step, target: str, shape: Shape = ()) -> Shape:
 
 
 def _from_config(target: str, config: Mapping[str, Any], shape: Shape) -> Shape:
-    """Shapes that two architectures compute from the configuration.
+    """Shapes that a few architectures compute from the configuration.
 
-    `models/molmo2/modeling_molmo2.py`: q_proj has `num_attention_heads * head_dim` rows, k_proj and v_proj
-    `num_key_value_heads * head_dim`. `models/qwen3_vl_moe/modeling_qwen3_vl_moe.py`: gate_up_proj is
-    (experts, 2 × intermediate, hidden), down_proj (experts, hidden, intermediate); the one of both orders that has
-    `hidden_size` at the right place.
+    `models/molmo2/modeling_molmo2.py`, `models/sarvam_moe/modeling_sarvam_moe.py`: q_proj has `num_attention_heads *
+    head_dim` rows, k_proj and v_proj `num_key_value_heads * head_dim`. `models/qwen3_vl_moe/modeling_qwen3_vl_moe.py`:
+    gate_up_proj is (experts, 2 × intermediate, hidden), down_proj (experts, hidden, intermediate); the one of both orders
+    that has `hidden_size` at the right place. `models/lara_mini/modeling_lara_mini.py`: in_proj_qkv has a key's rows twice
+    and a value's, in_proj_z a value's, the others one for each value head.
     """
-    text = config.get("text_config", config)
-
-    def number(key: str) -> int:
-        value = text.get(key) if isinstance(text, Mapping) else None
-        if type(value) is not int or value < 1:
-            raise ShapeError(
-                f"how the model cuts or turns this tensor depends on {key}, which config.json does not say"
-            )
-        return value
-
+    number = partial(_number, config)
     match target:
-        case "self_attn.q_proj":
+        case "self_attn.q_proj" | "q_proj":
             return (number("num_attention_heads") * number("head_dim"),)
-        case "self_attn.k_proj" | "self_attn.v_proj":
+        case "self_attn.k_proj" | "self_attn.v_proj" | "k_proj" | "v_proj":
             return (number("num_key_value_heads") * number("head_dim"),)
+        case "linear_attn.in_proj_qkv":
+            keys = number("linear_num_key_heads") * number("linear_key_head_dim")
+            return (2 * keys + number("linear_num_value_heads") * number("linear_value_head_dim"),)
+        case "linear_attn.in_proj_z":
+            return (number("linear_num_value_heads") * number("linear_value_head_dim"),)
+        case "linear_attn.in_proj_b" | "linear_attn.in_proj_a":
+            return (number("linear_num_value_heads"),)
         case "mlp.experts.gate_up_proj" | "mlp.experts.down_proj":
             place = 2 if target.endswith("gate_up_proj") else 1
             if shape[place] == number("hidden_size"):
@@ -210,3 +245,11 @@ def _from_config(target: str, config: Mapping[str, Any], shape: Shape) -> Shape:
                 return (shape[0], shape[2], shape[1])
             raise ShapeError(f"no side of {by_sides(shape)} is the hidden size, {number('hidden_size')}")
     raise ShapeError(f'the shape of "{target}" in the running model is not known')
+
+
+def _number(config: Mapping[str, Any], key: str) -> int:
+    text = config.get("text_config", config)
+    value = text.get(key) if isinstance(text, Mapping) else None
+    if type(value) is not int or value < 1:
+        raise ShapeError(f"how the model cuts or turns this tensor depends on {key}, which config.json does not say")
+    return value

@@ -25,20 +25,22 @@ class ConversionRule:
 
     Attributes:
         kind: `rename`; `group`, whose later patterns hold once the first was seen; `offset`, which also shifts the
-            number it captures; or `convert`, which changes shapes.
+            number it captures; `pair`, which makes one layer of each two; or `convert`, which changes shapes.
         sources: Regular expressions, as transformers has processed them.
         targets: What each match becomes, `\1` for what was captured.
         operations: What is done to the tensors of a `convert`, in order.
         offset: What an `offset` adds.
+        words: What a `pair` calls some words; the others get the first target in even layers, the second in odd ones.
         scope: The sub-model that the rule is for, without the base model's prefix; None at the root.
         base_model_prefix: The attribute that holds the base model of a model with a head.
     """
 
-    kind: Literal["rename", "group", "offset", "convert"]
+    kind: Literal["rename", "group", "offset", "pair", "convert"]
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     operations: tuple[Operation, ...] = ()
     offset: int = 0
+    words: tuple[tuple[str, str], ...] = ()
     scope: str | None = None
     base_model_prefix: str = ""
 
@@ -115,4 +117,5 @@ def _rule(row: Mapping[str, Any]) -> ConversionRule:
         targets=tuple(row["to"]),
         operations=tuple(Operation(name, arguments) for name, arguments in row.get("by", ())),
         offset=row.get("offset", 0),
+        words=tuple(row.get("words", {}).items()),
     )
