@@ -316,7 +316,7 @@ def test_packed_experts_come_out_in_the_shape_that_transformers_gives_them(prese
         found = convert(
             stored({name: shape for name, (_, shape) in names.items()}),
             [rule],
-            known=lambda name: name == full,
+            known=full.__eq__,
             base_model_prefix="-",
             config={},
             expected_shape=lambda _: None,

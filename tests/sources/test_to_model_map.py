@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -249,6 +250,33 @@ def test_names_as_they_were_released(tmp_path: Path) -> None:
     assert "model.language_model.layers.1.mlp.down_proj" in names
     assert "model.vision_tower.encoder.layers.0.self_attn.out_proj" in names
     assert names[-1] == "lm_head"
+
+
+def test_attention_and_ffn_stored_as_layers_of_their_own(tmp_path: Path) -> None:
+    """Dory as it is released: half a layer under each number, and a configuration that counts the halves."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.for_model("dory", num_hidden_layers=24)
+    with torch.device("meta"):
+        module = transformers.DoryForCausalLM(config)
+    tensors: Shapes = {}
+    for name, parameter in module.named_parameters():
+        text = name.replace("model.", "backbone.", 1).replace("embed_tokens", "embeddings")
+        before, number, rest = re.split(r"(?<=layers)\.(\d+)\.", text) if "layers" in text else ("", "0", text)
+        part, _, leaf = rest.partition(".")
+        half = int(part in ("mlp", "lambda_2"))
+        scale = {"lambda_1": "attn_alpha", "lambda_2": "mlp_alpha"}.get(part, f"mixer.{leaf}")
+        scale = scale.replace("gate_proj", "gate_proj" if half else "g_proj")
+        tensors[f"{before}.{2 * int(number) + half}.{scale}" if before else text] = ("BF16", tuple(parameter.shape))
+    assert {"backbone.layers.46.mixer.g_proj.weight", "backbone.layers.47.mlp_alpha"} <= tensors.keys()
+    stored = {**config.to_dict(), "architectures": ["DoryForCausalLM"]}
+    assert stored["num_hidden_layers"] == 48
+    folder = write_checkpoint(tmp_path / "dory", tensors, config=stored)
+    model, built = inspect(folder), inspect(folder, read="config")
+    assert (model.weights, model.dimensions) == (built.weights, built.dimensions)
+    assert model.dimensions.layers == 24
+    assert (len(model.weights), model.unexplained, model.missing) == (194, (), ())
 
 
 def test_unexplained_tensors_are_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

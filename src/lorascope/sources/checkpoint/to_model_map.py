@@ -31,6 +31,7 @@ from lorascope.sources.checkpoint.layout_table import (
     setting,
     text_config,
 )
+from lorascope.sources.checkpoint.paired_layers import with_joined_layers
 from lorascope.sources.checkpoint.quantization.unpack import unpack, unpacked_name
 from lorascope.sources.checkpoint.repeats import FEWEST, reduce
 from lorascope.sources.checkpoint.root_class import class_notes, root_class, stated_class
@@ -72,6 +73,7 @@ def map_checkpoint(
     Raises:
         LorascopeError: The tensors contradict the conversions or each other, or the head is not the checkpoint's.
     """
+    config = with_joined_layers(config)
     root = root_class(config, head, stored)
     if not root:
         return _by_names(stored, config, model, head, source, versions or {}, notes, unexplained)
