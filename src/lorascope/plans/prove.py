@@ -17,6 +17,7 @@ from lorascope.plans.types import Plan
 from lorascope.sandbox.watchdog import OverrunError, Watchdog
 from lorascope.sources.modules.module_tree import module_tree, named_parameters
 from lorascope.sources.modules.python_objects import is_module, name_of_class, object_faults, unwrapped
+from lorascope.sources.source_kinds import names_builtin_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,19 +144,27 @@ def rebuild(model: ModelMap, source: str, *, trust_remote_code: bool = False) ->
     """Build a map's module again from its source, on the meta device.
 
     Raises:
-        LorascopeError: The source has no configuration to build from, or transformers now builds something else.
+        LorascopeError: The source has no configuration to build from, its library is not installed, or that library now
+            builds something else.
     """
-    from lorascope.sources.transformers.config import configuration
+    from lorascope.sources.diffusers.meta_model import build_diffusers, diffusers_config
+    from lorascope.sources.transformers.config import config_files, configuration
     from lorascope.sources.transformers.meta_model import build_for_head, map_module
 
-    config = configuration(source, trust_remote_code=trust_remote_code)
-    head = None if model.head == "unknown" else model.head
-    module, _ = build_for_head(config, head, trust_remote_code=trust_remote_code)
+    library = "transformers"
+    files = None if names_builtin_model(source) else config_files(source)
+    if files is not None and (denoiser := diffusers_config(files, source)) is not None:
+        library = "diffusers"
+        module = build_diffusers(denoiser)
+    else:
+        config = configuration(source, trust_remote_code=trust_remote_code, files=files)
+        head = None if model.head == "unknown" else model.head
+        module, _ = build_for_head(config, head, trust_remote_code=trust_remote_code)
     if _tree(map_module(module)) != _tree(model):
         raise LorascopeError(
-            f"transformers builds another {model.architecture} from it than the map's",
+            f"{library} builds another {model.architecture} from it than the map's",
             where=source,
-            hint="Plan with --source config, which maps what transformers builds.",
+            hint=f"Plan with --source config, which maps what {library} builds.",
         )
     return module
 
