@@ -157,7 +157,7 @@ def _weights(modules: Sequence[Module]) -> Iterator[tuple[str, str, Kind, tuple[
                 yield name, name, "conv1d", own["weight"][::-1]
             case "conv" if "weight" in own and set(own["weight"][2:]) == {1}:  # a pointwise convolution is a matrix
                 yield name, name, "conv", own["weight"][:2]
-            case "multihead_attention" if "in_proj_weight" in own:
+            case "multihead_attention" if len(own.get("in_proj_weight", ())) == 2:
                 yield name, name, "multihead_attention", own["in_proj_weight"]
             case "other":
                 for parameter, shape in module.parameters:
