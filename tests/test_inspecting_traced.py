@@ -273,7 +273,7 @@ def test_all_but_24_defaults_can_be_built(seen: Traced) -> None:
             assert str(error).startswith(f"transformers' default configuration of {name}: "), name
             refused.append(name)
         seen.clear()
-    assert len(builtin_models()) == 328
+    assert len(builtin_models()) == 339
     assert len(refused) == 24
     assert {"dbrx", "esm"} <= set(refused)
 

@@ -54,7 +54,7 @@ def target_names() -> str:
         "# Target names per architecture",
         "",
         "For looking up the target modules of your model type: for q and v, for the whole attention, and for the FFN, on the",
-        "default config of transformers 5.23. `[…]` is `target_modules` as a list, `/…/` is `target_modules` as one regular",
+        "default config of transformers 5.24. `[…]` is `target_modules` as a list, `/…/` is `target_modules` as one regular",
         "expression, `+` is `target_parameters`, `-` is `exclude_modules`. A dash: no such modules, or PEFT cannot adapt them.",
         "",
         _SAID_BY,

@@ -41,13 +41,20 @@ class Record:
     bare: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     # Which slots had parameters and, with those, which had none.
     variants: dict[frozenset[str], frozenset[str]] = dataclasses.field(default_factory=dict)
+    # The facts of a model, best of one with a configuration of its own class.
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    own_model: bool = False
     # Of a slot that holds a model with a copy of its owner's configuration: what a field of the copy was always taken from.
     copied: dict[str, dict[str, set[str]]] = dataclasses.field(default_factory=_tables)
     # Slots that have been in one instance, whose order is therefore known.
     met: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     # Instances that differ: which flags of the configuration were set, which slots had parameters, and which had none.
     flagged: dict[tuple[frozenset[str], frozenset[str], frozenset[str]], None] = dataclasses.field(default_factory=dict)
+
+    def note_model(self, facts: dict[str, Any], own: bool) -> None:
+        """Takes the facts of a model, if none are known, or only those with another class's configuration."""
+        if facts and (not self.model or (own and not self.own_model)):
+            self.model, self.own_model = facts, own
 
     def place(self, path: str, after: str) -> None:
         """Gives a slot that was not there before its place in the order, behind the one that precedes it now."""
@@ -82,7 +89,7 @@ class Record:
         self.sources = {**other.sources, **self.sources}
         self.variants = {**other.variants, **self.variants}
         self.flagged |= other.flagged
-        self.model = self.model or other.model
+        self.note_model(other.model, other.own_model)
 
     def reorder(self, paths: list[str]) -> None:
         """Puts slots that were never in one instance before into the order that they have in this one."""
@@ -258,8 +265,9 @@ class Recorder:
         if inner is not None:
             record.flagged.setdefault((_flags(inner.config), frozenset(full), frozenset(bare)))
         self._note_order(record, [*paths])
-        if self.is_model(module) and not record.model:
-            record.model = self.facts(module)
+        if self.is_model(module) and not record.own_model:
+            own = type(module.config) is getattr(module, "config_class", None)
+            record.note_model(self.facts(module), own)
         return key
 
     def is_model(self, module: Any) -> bool:
@@ -313,7 +321,8 @@ class Recorder:
 
 def _numbers(config: Any, value: int) -> set[str]:
     """The layer and expert counts of a configuration that have a value."""
-    also = {meant: name for name, meant in (config.attribute_map or {}).items()}
+    aliases = (config.attribute_map or {}).items()
+    also = {meant: name for name, meant in aliases if not meant.startswith("num_hidden")}  # the usual name itself
     found = {name for name, number in vars(config).items() if type(number) is int and number == value}
     return {also.get(name, name) for name in found if re.search("layer|block|depth|expert|group", also.get(name, name))}
 

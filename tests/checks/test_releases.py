@@ -11,7 +11,7 @@ from tests.helpers.samples import sample
 
 
 def built_by(release: str) -> ModelMap:
-    return dataclasses.replace(sample("mistral"), versions={"transformers": release})
+    return dataclasses.replace(sample("mistral"), versions={"transformers": release}, source="config")
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,10 @@ def test_transformers_asks_for_a_newer_peft(release: str, peft: str, told: bool)
         (finding,) = found
         assert (finding.severity, finding.where) == ("note", f"transformers {release}")
         assert f"PEFT {peft or '0.21.2'}" in finding.message
-        assert finding.fix == "Use peft.get_peft_model(model, config), or install peft>=0.22.0."
+        assert finding.fix == "Use peft.get_peft_model(model, config)."
+
+
+@pytest.mark.parametrize("source", ["built-in", "headers", "gguf"])
+def test_a_table_of_ours_tells_nothing_of_the_users_transformers(source: str) -> None:
+    check = ls.check(dataclasses.replace(built_by("5.24.0"), source=source), "q_proj", peft="0.21.2")
+    assert [one.code for one in check.findings if one.code == "newer-peft-asked"] == []

@@ -115,7 +115,7 @@ def test_json_is_json_and_nothing_else(arguments: list[str], capsys: pytest.Capt
 
 def test_the_built_in_models_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = json.loads(run(capsys, "inspect", "--list", "--json")[1])
-    assert len(value) == 328
+    assert len(value) == 339
     assert value["llama"] == ["causal-lm", "sequence-classification"]
 
 

@@ -18,7 +18,7 @@ OTHERS = {
     "peft 0.19.1": (["peft==0.19.1"], False, 50),
     "peft 0.20.0": (["peft==0.20.0"], False, 50),
     "transformers 5.0.0": (["transformers==5.0.0"], True, 46),  # it cannot build four of its own defaults
-    "transformers 5.24.0": (["transformers==5.24.0"], False, 50),
+    "transformers 5.23.0": (["transformers==5.23.0"], False, 50),
 }
 
 
@@ -67,31 +67,19 @@ print(json.dumps(told))
 """
 
 
-def test_transformers_5_24_asks_for_a_newer_peft(tmp_path: Path) -> None:
-    """What the finding `newer-peft-asked` says, in that release."""
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-compile",
-        "--no-deps",
-        "--target",
-        str(tmp_path),
-    ]
-    subprocess.run([*install, "transformers==5.24.0"], check=True, capture_output=True)
+def test_transformers_asks_for_a_newer_peft() -> None:
+    """What the finding `newer-peft-asked` says, in the installed release."""
     tools = Path(__file__).parents[2] / "tools"
     script = "import architectures; architectures.mend_torchvision()\n" + _METHODS
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(tools)])},
+        env={**os.environ, "PYTHONPATH": str(tools)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["transformers"] == "5.24.0"
+    assert told["transformers"].startswith("5.24.")
     assert told["get_peft_model"] == ""
     assert "please use a version >= 0.22.0" in told["add_adapter"]

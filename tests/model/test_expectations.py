@@ -84,7 +84,7 @@ def test_nothing_in_the_built_in_models_is_a_guess_and_the_record_is_fresh(label
 
 
 def test_the_built_in_models_has_all_maps() -> None:
-    assert len(GALLERY) == 496
+    assert len(GALLERY) == 507
 
 
 def test_every_role_is_made_of_the_vocabulary() -> None:

@@ -56,7 +56,7 @@ def test_the_commit_is_said(hub: Server, capsys: pytest.CaptureFixture[str]) -> 
     commit = json.loads(capsys.readouterr().out)["model"]["commit"]
     assert len(commit) == 40
     assert main(["plan", NAME]) == 0
-    assert f"headers, transformers 5.23.0, commit {commit[:12]})" in capsys.readouterr().out
+    assert f"headers, transformers 5.24.0, commit {commit[:12]})" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ def test_no_alarm_for_honest_checkpoints() -> None:
 
 @pytest.mark.slow
 def test_no_alarm_for_any_honest_checkpoint() -> None:
-    assert len(ALL) == 496
+    assert len(ALL) == 507
     # Its configuration calls the layers of the encoder, which is a vision tower, those of the whole.
     known = {
         (

@@ -55,7 +55,7 @@ def test_a_written_file_says_what_it_is() -> None:
         {"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}
     ]
     assert data["lora_target_modules"] == ["q_proj", "v_proj"] and (data["lora_r"], data["lora_alpha"]) == (8, 16)
-    for said in ("axolotl 0.19.0", "5.23.0", "5.16.1", "Your model", "Your data"):
+    for said in ("axolotl 0.19.0", "5.24.0", "5.16.1", "Your model", "Your data"):
         assert said in text
     named = yaml.safe_load(AXOLOTL.write(made, Job("org/model", "mine.jsonl", "there")))
     assert (named["base_model"], named["output_dir"]) == ("org/model", "there")

@@ -54,7 +54,7 @@ def test_a_written_file_says_what_it_is() -> None:
     data = yaml.safe_load(text)
     assert data["model_name_or_path"] == "YOUR/MODEL" and data["dataset"] == "alpaca_en_demo"
     assert data["lora_target"] == "q_proj,v_proj" and data["lora_alpha"] == 16 and data["finetuning_type"] == "lora"
-    for said in ("LLaMA-Factory 0.9.5", "5.23.0", "Your model", "chat template"):
+    for said in ("LLaMA-Factory 0.9.5", "5.24.0", "Your model", "chat template"):
         assert said in text
     named = yaml.safe_load(LLAMAFACTORY.write(made, Job("org/model", "mine", "there")))
     assert (named["model_name_or_path"], named["dataset"], named["output_dir"]) == ("org/model", "mine", "there")

@@ -61,7 +61,7 @@ def test_a_written_file_says_what_it_is() -> None:
     assert (data["train"], data["fine_tune_type"], data["num_layers"]) == (True, "lora", -1)
     keys = ["self_attn.q_proj", "self_attn.v_proj"]
     assert data["lora_parameters"] == {"rank": 8, "scale": 2.0, "dropout": 0.0, "keys": keys}
-    for said in ("mlx-lm 0.32.2: mlx_lm.lora --config", "4,194,304 trainable", "5.23.0", "Your model", "Your data"):
+    for said in ("mlx-lm 0.32.2: mlx_lm.lora --config", "4,194,304 trainable", "5.24.0", "Your model", "Your data"):
         assert said in text
     named = yaml.safe_load(MLX_LM.write(made, Job("org/model", "folder", "there")))
     assert (named["model"], named["data"], named["adapter_path"]) == ("org/model", "folder", "there")

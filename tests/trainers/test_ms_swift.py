@@ -59,7 +59,7 @@ def test_a_written_command_says_what_it_is() -> None:
     found = words(text)
     assert found["model"] == ["YOUR/MODEL"] and found["dataset"] == ["vicgalle/alpaca-gpt4#500"]
     assert found["target_modules"] == ["q_proj", "v_proj"] and found["use_hf"] == ["true"]
-    for said in ("ms-swift 4.6.0", "LlamaForCausalLM in transformers 5.23.0", "your model", "--model_type, one of: "):
+    for said in ("ms-swift 4.6.0", "LlamaForCausalLM in transformers 5.24.0", "your model", "--model_type, one of: "):
         assert said in text
     named = words(MS_SWIFT.write(made, Job("org/a model", "mine", "there")))
     assert (named["model"], named["dataset"], named["output_dir"]) == (["org/a model"], ["mine"], ["there"])

@@ -54,7 +54,7 @@ def test_a_written_file_says_what_it_is() -> None:
     assert (data["model_name_or_path"], data["dataset_name"]) == ("YOUR/MODEL", "trl-lib/Capybara")
     assert data["use_peft"] is True and data["lora_target_modules"] == ["q_proj", "v_proj"]
     assert (data["lora_r"], data["lora_alpha"], data["lora_dropout"]) == (8, 16, 0.0)
-    for said in ("TRL 1.16.0: trl sft --config", "5.23.0", "Your model", "Your data"):
+    for said in ("TRL 1.16.0: trl sft --config", "5.24.0", "Your model", "Your data"):
         assert said in text
     named = yaml.safe_load(TRL.write(made, Job("org/model", "mine.jsonl", "there")))
     assert (named["model_name_or_path"], named["output_dir"]) == ("org/model", "there")
