@@ -36,8 +36,7 @@ OTHER = frozenset(
     _words(
         # Further residual streams, and what mixes them.
         "altup altup_projections altup_unembed_projections attn_hc ffn_hc hc_head attn_hyper_connection "
-        "mlp_hyper_connection hyper_connection_mixer message_input q_message_gate k_message_gate v_message_gate "
-        "mlp_message_gate "
+        "mlp_hyper_connection hyper_connection_mixer message_input "
         # Low-rank or per-token additions to the blocks.
         "laurel per_layer_input_gate per_layer_projection adapter_modules gate_up_proj_adapter_list "
         # What narrows the stream before a block, or widens it after.

@@ -17,6 +17,8 @@ _ENDINGS = tuple((re.compile(pattern), block) for pattern, block in lexicon.ENDI
 _PARAMETRIZED = re.compile(r"\.parametrizations\.\w+\.original\d*$")
 _COMPONENTS = tuple((re.compile(pattern), component) for pattern, component in lexicon.COMPONENT_PATTERNS)
 _HEADS = re.compile(lexicon.HEADS)
+# A module that weighs the stream between the blocks: what it is made of is no FFN, whatever it is called.
+_GATE = re.compile(r"\w+_gates?")
 _NORM = re.compile(r"(?:^|_)(?:[a-z]*norm|ln)\d*(?:_|$)", re.IGNORECASE)
 
 
@@ -67,6 +69,8 @@ def _block_variant_part(folded: str, kind: Kind, opened: str = "") -> str | None
     block = opened.partition(".")[0]
     if kind == "parameter" and folded.endswith("query"):
         return "other" if opened == "attention.self" else "embedding.query"
+    if not opened and any(map(_GATE.fullmatch, words[:-1])):
+        return "other"
     if tail == "{o}":
         return f"{opened}.o" if block == "attention" else "ffn.dense.down"
     if tail:
