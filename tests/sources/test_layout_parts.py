@@ -11,8 +11,8 @@ from layout_configs import default_parts
 from lorascope.sources.checkpoint.layout_table import (
     config_facts,
     inner_config,
-    lacks_part,
     setting,
+    states_part,
     text_config,
     ties_embeddings,
 )
@@ -114,10 +114,10 @@ def test_a_flat_file_describes_its_text_model(model_type: str) -> None:
 
 
 def test_parts_that_a_file_may_leave_out() -> None:
-    assert lacks_part({"model_type": "gemma4"}, "audio_config", "gemma4")
-    assert lacks_part({"model_type": "gemma4", "audio_config": None}, "audio_config", "gemma4")
-    assert not lacks_part({"model_type": "gemma4", "audio_config": {}}, "audio_config", "gemma4")
-    assert not lacks_part({"model_type": "llava"}, "vision_config", "llava")
+    assert states_part({"model_type": "gemma4"}, "audio_config", "gemma4") is False
+    assert states_part({"model_type": "gemma4", "audio_config": None}, "audio_config", "gemma4") is False
+    assert states_part({"model_type": "gemma4", "audio_config": {}}, "audio_config", "gemma4") is True
+    assert states_part({"model_type": "llava"}, "vision_config", "llava") is None
 
 
 @pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5", "longt5", "pop2piano", "udop"])

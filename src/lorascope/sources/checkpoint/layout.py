@@ -20,11 +20,12 @@ from lorascope.sources.checkpoint.layout_table import (
     ModelFacts,
     class_in_slot,
     config_facts,
+    constructed_parts,
     facts_under,
     inner_config,
-    lacks_part,
     layout,
     setting,
+    states_part,
     text_config,
 )
 
@@ -127,6 +128,9 @@ class ModelLayout:
             config = text  # as the Auto classes do for the text model of a composite
         self.root = root
         self._chosen: dict[str, str] = {"": root}
+        with_parts, without_parts = constructed_parts(root)
+        self._present, self._absent = {*with_parts}, {*without_parts}
+        self._stated: set[str] = set()
         self.parts = tuple(self._walk(root, "", config, config))
         self._config_at = {part.path: part for part in self.parts}
         self._known: dict[tuple[str, ...], bool] = {}
@@ -158,8 +162,12 @@ class ModelLayout:
             inner = f"{path}.{slot}" if path else slot
             chosen, own = keys[0], around
             if slot in row.sources:
-                if lacks_part(around, row.sources[slot], _type_of(around, row)):
+                stated = states_part(around, row.sources[slot], _type_of(around, row))
+                if stated is False:
+                    self._absent.add(inner)
                     continue
+                if stated:
+                    self._stated.add(inner)
                 own = inner_config(around, row.sources[slot], _type_of(around, row))
                 for field, other in row.copied.get(slot, {}).items():
                     value = setting(own, other, _type_of(around, row))
@@ -189,6 +197,8 @@ class ModelLayout:
             if not slot:
                 return False
             at = ".".join((path, *words[: index + 1])) if path else ".".join(words[: index + 1])
+            if at in self._absent:
+                return False
             for candidate in self._candidates(row, slot, at):
                 if candidate not in CONTAINERS and self._accepts(candidate, at, words[index + 1 :], part):
                     return True
@@ -314,7 +324,7 @@ class _Fitting:
         self._missing += (
             f"{slot}.*"
             for slot in row.slots
-            if slot in row.required
+            if (slot in row.required or self._is_built(slot))
             and slot not in self._found
             and not (slot.endswith("#") and slot.rpartition(".")[0] in lists)
         )
@@ -330,17 +340,26 @@ class _Fitting:
             self._distance,
         )
 
+    def _is_built(self, slot: str) -> bool:
+        """This instance has the slot, though others of its class have not."""
+        at = f"{self._path}.{slot}" if self._path else slot
+        if at in self._whole._present:
+            return True
+        # DPT builds the backbone that its configuration states here, or within a model of the same configuration.
+        instead = (other for other in self._found if other not in self._row.required)
+        return at in self._whole._stated and not any(self._row.sources.get(other) == "" for other in instead)
+
     def _members(self, node: Node, prefix: str, slot: str, order: tuple[Any, ...]) -> None:
         row = self._row
         for word, child in node.items():
             name = f"{prefix}.{word}" if prefix else word
             own_slot = self._whole._slot(row, slot, word, self._part)
-            if not own_slot or not isinstance(child, dict):
+            at = f"{self._path}.{name}" if self._path else name
+            if not own_slot or not isinstance(child, dict) or at in self._whole._absent:
                 self._unexplained += (
                     (f"{name}.{leaf}" for leaf in _leaves(child)) if isinstance(child, dict) else [name]
                 )
                 continue
-            at = f"{self._path}.{name}" if self._path else name
             candidates = self._whole._candidates(row, own_slot, at)
             place = (*order, (self._order[own_slot], _number(word)))
             self._found.setdefault(own_slot, []).append(name)

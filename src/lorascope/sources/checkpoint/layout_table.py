@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.packaged import load_text
+from lorascope.packaged import load_json, load_text
 from lorascope.sources.builtin import PREFERRED
 
 # Keys of a configuration that are never those of the part that its other keys describe.
@@ -205,6 +205,15 @@ def class_for(model_type: str, head: str) -> str:
     return key if layout(key) is not None else ""
 
 
+def constructed_parts(key: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Parts that a class has, and has not, whatever its configuration says.
+
+    `tools/build_constructed_parts.py` finds them: `BertForMaskedLM` builds its `bert` without a pooler.
+    """
+    row = load_json("constructed_parts.json").get(key, {})
+    return frozenset(row.get("with", ())), frozenset(row.get("without", ()))
+
+
 def moe_pattern(model_type: str) -> str:
     """See `ModelMap.moe_conversion`."""
     return str(_row("moe", model_type) or "")
@@ -275,14 +284,14 @@ def inner_config(config: Mapping[str, Any], path: str, model_type: str) -> Mappi
     return config
 
 
-def lacks_part(config: Mapping[str, Any], path: str, model_type: str) -> bool:
-    """A part of a configuration that its class may lack is not in the file."""
+def states_part(config: Mapping[str, Any], path: str, model_type: str) -> bool | None:
+    """A part of a configuration is in the file; None where its class always has it."""
     owner, _, key = path.rpartition(".")
     if owner:
         config = inner_config(config, owner, model_type)
         model_type = str(config["model_type"])
     facts = config_facts(model_type)
-    return key in facts.get("optional", ()) and not isinstance(_stated_part(config, key, facts), dict)
+    return isinstance(_stated_part(config, key, facts), dict) if key in facts.get("optional", ()) else None
 
 
 def _stated_part(config: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> Any:

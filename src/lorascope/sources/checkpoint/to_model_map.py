@@ -291,6 +291,7 @@ class _OtherHeads:
     def __init__(self, chosen: ModelLayout) -> None:
         self._chosen = chosen
         self._layouts: list[ModelLayout] | None = None
+        self._base = ""
 
     def owner(self, name: str) -> str:
         """The class that has a parameter of this name, or empty."""
@@ -298,7 +299,10 @@ class _OtherHeads:
             whole = self._chosen.parts[0]
             keys = (key for key in classes_of(whole.model_type) if key != self._chosen.root)
             self._layouts = [ModelLayout(key, whole.config) for key in keys]
-        return next((class_name(layout.root) for layout in self._layouts if layout.knows(name)), "")
+            self._base = f"{whole.facts.base}."
+        bare = name.removeprefix(self._base)  # as the base model calls it
+        owners = (layout for layout in self._layouts if layout.knows(name) or layout.knows(bare))
+        return next((class_name(layout.root) for layout in owners), "")
 
 
 def by_reason(names: Mapping[str, str], what: str = "not part of the model") -> Iterator[str]:
