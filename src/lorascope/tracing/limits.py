@@ -100,6 +100,16 @@ class Meter:
         if reason := self.overdue():
             raise LimitMet(reason)
 
+    def share(self) -> float:
+        """The share of the limits that is used up, of the one that is nearest."""
+        spent = (
+            self._operations / self.limits.operations,
+            (time.thread_time() - self._cpu) / self.limits.seconds,
+            (time.monotonic() - self._started) / self.limits.waiting,
+            self._known / self.limits.known,
+        )
+        return max(spent)
+
     def overdue(self) -> str:
         """The message once too much time has passed; empty before."""
         over = time.monotonic() - self._started > self.limits.waiting

@@ -16,6 +16,7 @@ from lorascope.tracing.classify.aggregate import aggregate
 from lorascope.tracing.classify.annotations import Annotation
 from lorascope.tracing.classify.classify import classify_uses
 from lorascope.tracing.classify.consistency import inconsistencies, unlike_their_layers
+from lorascope.tracing.further_calls import with_further_calls
 from lorascope.tracing.graph import Graph
 from lorascope.tracing.limits import Limits, Meter, within_limits
 from lorascope.tracing.reconcile import Observation, reconcile, with_siblings
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 # Tokens per prompt. The longer one is tried only while weights have not run: a sparse attention that compresses 128
 # positions to one needs it.
 LENGTHS = (11, 160)
+
+# Nothing more is tried once this share of the limits is used up.
+_MOST_SPENT = 0.3
 
 # An embedding is not among them: with other inputs than these it may be called.
 _CALLED_KINDS = ("linear", "conv1d", "conv")
@@ -74,6 +78,13 @@ def _traced(
     called = CalledModules(module, (weight.name for weight in named.weights if weight.kind in _CALLED_KINDS))
     waiting = [Call("forward", inputs, "", "the inputs given")] if inputs is not None else list(model_calls(module))
     longer = [] if inputs is not None else [length for length in LENGTHS if length != LENGTHS[0]]
+
+    def again(call: Call) -> Graph | None:
+        if meter.share() > _MOST_SPENT:
+            return None
+        with called:
+            return record(module, call.method, call.arguments, meter=meter)
+
     while waiting:
         if progress is not None:
             progress(len(graphs), len(graphs) + len(waiting))
@@ -83,6 +94,8 @@ def _traced(
         graphs.append((call, graph))
         if not waiting and longer and len(_executed(graphs, owners)) < len(named.weights):
             waiting.append(model_calls(module, length=longer.pop(0))[0])  # only the text gets longer
+    if inputs is None:
+        graphs = with_further_calls(module, named, graphs, again, lambda recorded: _executed(recorded, owners))
     if progress is not None:
         progress(len(graphs), len(graphs))
     if not _executed(graphs, owners):

@@ -68,6 +68,28 @@ def patch_row(model: Any) -> dict[str, Any]:
     return {"pixel_values": arguments.pop("pixels"), **arguments}
 
 
+def patch_grid(model: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor, str]]:
+    """Patches of an image and their grid, in each shape that a tower may take, and a few words about them."""
+    where = Site("", model, frozenset(), frozenset())
+    arguments, about = _grid(where, "image")
+    grid = arguments["image_grid_thw"]
+    channels, patch, reconcile = _sizes(where)
+    count = 8 * reconcile * reconcile
+    yield arguments["pixels"], grid, about
+    yield ones(count, channels, patch, patch), grid, about
+    yield ones(count, channels * patch * patch), grid, about
+    merged = grid.clone()
+    merged[:, 1:] //= reconcile
+    yield ones(8, reconcile * patch, reconcile * patch, channels), merged, about
+    yield ones(1, count, channels * patch * patch), grid, about
+
+
+def patch_positions(model: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor, str]]:
+    """Patches of an image, their places, and a few words about them."""
+    arguments, about = _positions(Site("", model, frozenset(), frozenset()), "image")
+    yield arguments["pixels"], arguments["image_position_ids"], about
+
+
 def prompts(model: Any) -> dict[str, Any]:
     """A point, its label and a mask, as models that segment by prompts take them."""
     encoder = getattr(model.config, "prompt_encoder_config", None)
@@ -97,7 +119,7 @@ def image_size(vision: Any) -> int:
 
 def _sizes(where: Site) -> tuple[int, int, int]:
     """Channels, patch size, and patches merged per side."""
-    vision = vision_config(where.config)
+    vision = vision_config(where.config) or where.config
     return (
         number(vision, "num_channels", "in_channels", "in_chans", default=3),
         number(vision, "patch_size", default=14),
@@ -110,7 +132,7 @@ def _grid(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, reconcile = _sizes(where)
-    vision = vision_config(where.config)
+    vision = vision_config(where.config) or where.config
     depth = number(vision, "temporal_patch_size", "patch_temporal", default=1)
     kind = where.config.model_type
     frames = 2 if modality == "video" and kind != "kimi_k25" else 1  # that one joins the frames
@@ -134,7 +156,7 @@ def _positions(where: Site, modality: str) -> _Inputs:
     import torch
 
     channels, patch, _ = _sizes(where)
-    pool = number(vision_config(where.config), "pooling_kernel_size", default=3)
+    pool = number(vision_config(where.config) or where.config, "pooling_kernel_size", default=3)
     height, width = 2 * pool, 3 * pool
     numbers = count_up(height * width)
     places = torch.stack([numbers % width, numbers // width], -1).unsqueeze(0)

@@ -102,7 +102,7 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         arguments |= heard[0]
     elif "input_ids" in names:
         arguments["input_ids"] = token_ids(module, length)
-    elif "inputs_embeds" in names:
+    elif "inputs_embeds" in names and not _sees(module, names):
         arguments["inputs_embeds"] = ones(1, length, width(text))
     elif "pixel_values" in names:
         arguments |= patch_row(module) if "spatial_shapes" in names else {"pixel_values": pixels(config)}
@@ -135,6 +135,11 @@ def _forward(module: torch.nn.Module, length: int) -> Call:
         return Call("forward", arguments, "", heard[1])
     about = f"{length} tokens" + (" and an image" if "pixel_values" in arguments else "")
     return Call("forward", arguments, "", about)
+
+
+def _sees(module: Any, names: frozenset[str]) -> bool:
+    """Its main input is an image; what else it takes embedded are queries or features of that."""
+    return attribute(module, "main_input_name") == "pixel_values" and "pixel_values" in names
 
 
 def _generates(module: Any) -> bool:
