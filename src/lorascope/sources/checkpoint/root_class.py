@@ -8,6 +8,8 @@ from typing import Any
 
 from lorascope.errors import LorascopeError
 from lorascope.sources.builtin import PREFERRED
+from lorascope.sources.checkpoint.conversions.convert import placed
+from lorascope.sources.checkpoint.conversions.table import ConversionRule, SubModel, rules_for
 from lorascope.sources.checkpoint.layout import ModelLayout
 from lorascope.sources.checkpoint.layout_table import (
     DIFFUSERS,
@@ -22,8 +24,9 @@ from lorascope.sources.transformers.model_classes import has_more_parts, namesak
 
 # diffusers' _CLASS_REMAPPING_DICT for Transformer2DModel, by norm_type.
 _REMAPPED = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
-# So many tensor names decide between the classes of a model type.
+# So many tensor names decide between the classes of a model type; a class that has this share of them may lack a head.
 _MOST_NAMES = 400
+_ENOUGH = 0.9
 
 
 def stated_class(config: Mapping[str, Any]) -> str:
@@ -84,14 +87,14 @@ def is_part_of(model_type: str, whole: str) -> bool:
 def _by_names(listed: list[str], config: Mapping[str, Any], names: Collection[str]) -> str:
     """The first listed class, or another that fits the names better.
 
-    Another is taken only where the first has less than half of them.
+    Another is taken only where the first lacks more of them than a head has.
     """
     if not listed or not names:
         return next(iter(listed), "")
-    some = list(islice(names, _MOST_NAMES))
+    some = list(islice(names, 0, None, -(-len(names) // _MOST_NAMES)))  # from all of its parts
     most = _known(listed[0], config, some)
     best = listed[0]
-    if most * 2 < len(some):
+    if most < len(some) * _ENOUGH:
         for key in dict.fromkeys([*listed[1:], *classes_of(str(config.get("model_type") or ""))]):
             count = _known(key, config, some)
             best, most = (key, count) if count > most else (best, most)
@@ -102,14 +105,13 @@ def _known(key: str, config: Mapping[str, Any], names: list[str]) -> int:
     """How many names a class has, with or without the base model's prefix."""
     chosen = ModelLayout(key, config)
     base = chosen.parts[0].facts.base
-    return sum(any(map(chosen.knows, _spellings(name, base))) for name in names)
+    return placed(names, conversion_rules(chosen), known=chosen.knows, base_model_prefix=base)
 
 
-def _spellings(name: str, base: str) -> Iterator[str]:
-    yield name
-    if base:
-        yield f"{base}.{name}"
-        yield name.removeprefix(f"{base}.")
+def conversion_rules(chosen: ModelLayout) -> tuple[ConversionRule, ...]:
+    """How transformers converts the tensors of a model and the models in it."""
+    submodels = [SubModel(part.path, class_name(part.key), part.model_type) for part in chosen.parts]
+    return rules_for(submodels, chosen.parts[0].facts.base)
 
 
 def _diffusers_root(named: str, config: Mapping[str, Any], head: str) -> str:

@@ -19,7 +19,6 @@ from lorascope.names import listed
 from lorascope.sources.builtin import PREFERRED
 from lorascope.sources.checkpoint import ties
 from lorascope.sources.checkpoint.conversions.convert import Converted, convert, stacked
-from lorascope.sources.checkpoint.conversions.table import ConversionRule, SubModel, rules_for
 from lorascope.sources.checkpoint.from_names import flattened_weights, input_output_embeddings, modules_from_names
 from lorascope.sources.checkpoint.layout import ModelLayout, Part, Tree
 from lorascope.sources.checkpoint.layout_table import (
@@ -34,7 +33,7 @@ from lorascope.sources.checkpoint.layout_table import (
 from lorascope.sources.checkpoint.paired_layers import with_joined_layers
 from lorascope.sources.checkpoint.quantization.unpack import unpack, unpacked_name
 from lorascope.sources.checkpoint.repeats import FEWEST, reduce
-from lorascope.sources.checkpoint.root_class import class_notes, root_class, stated_class
+from lorascope.sources.checkpoint.root_class import class_notes, conversion_rules, root_class, stated_class
 from lorascope.sources.checkpoint.tensor_table import TensorTable
 from lorascope.sources.checkpoint.types import Checkpoint, Stored
 from lorascope.sources.checkpoint.unread_parts import fill_parts
@@ -81,7 +80,7 @@ def map_checkpoint(
     whole = chosen.parts[0]
     converted = convert(
         stored,
-        _rules(chosen),
+        conversion_rules(chosen),
         known=chosen.knows,
         base_model_prefix=whole.facts.base,
         config=config,
@@ -167,18 +166,16 @@ def _stacked(chosen: ModelLayout, pairs: Mapping[str, str]) -> dict[str, bool]:
     named = {first: unpacked_name(first) for first in pairs}
     unpacked = {name: unpacked_name(pairs[first]) for first, name in named.items() if name}
     verdicts = stacked(
-        {**pairs, **unpacked}, _rules(chosen), known=chosen.knows, base_model_prefix=chosen.parts[0].facts.base
+        {**pairs, **unpacked},
+        conversion_rules(chosen),
+        known=chosen.knows,
+        base_model_prefix=chosen.parts[0].facts.base,
     )
     return {
         first: bool(name) and verdicts.get(first, True) and verdicts.get(name, True)
         for first, name in named.items()
         if not name or first in verdicts or name in verdicts
     }
-
-
-def _rules(chosen: ModelLayout) -> tuple[ConversionRule, ...]:
-    submodels = [SubModel(part.path, class_name(part.key), part.model_type) for part in chosen.parts]
-    return rules_for(submodels, chosen.parts[0].facts.base)
 
 
 def _by_names(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
@@ -106,6 +106,16 @@ def stacked(
             place = _place(group.renamed, known, base_model_prefix) if one else None
             verdicts |= dict.fromkeys(names, place is not None)
     return verdicts
+
+
+def placed(names: Iterable[str], rules: Sequence[ConversionRule], *, known: Known, base_model_prefix: str) -> int:
+    """How many names the model has, as the rules rename them or as they are."""
+    return sum(
+        _place(group.renamed, known, base_model_prefix) is not None
+        or _place(name, known, base_model_prefix) is not None
+        for group in grouped(names, rules)
+        for _, name in group.members
+    )
 
 
 def _place(renamed: str, known: Known, prefix: str) -> str | None:
