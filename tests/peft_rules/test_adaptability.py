@@ -99,6 +99,44 @@ def test_crashing_classes_crash(name: str) -> None:
         adapted(*inputs)
 
 
+class Listed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrices = nn.ParameterList([nn.Parameter(torch.eye(8)) for _ in range(2)])
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ self.matrices[0] @ self.matrices[1]
+
+
+class Keyed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrices = nn.ParameterDict({"a": nn.Parameter(torch.eye(8))})
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ self.matrices["a"]
+
+
+READ: dict[str, Callable[[], nn.Module]] = {
+    "layer.matrices.0": Listed,
+    "layer.matrices.a": Keyed,
+    "layer.parametrizations.weight.original1": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)),
+    "layer.parametrizations.weight.original": lambda: nn.utils.parametrizations.orthogonal(nn.Linear(8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_parameters_that_are_read_from_a_list_cannot_be_adapted(name: str) -> None:
+    model = Around(READ[name]())
+    found = map_module(model)
+    (weight,) = (weight for weight in found.weights if weight.name == name)
+    assert "breaks with an adapter" in str(why_not_adaptable(found, weight))
+    model(torch.ones(1, 8))
+    adapted = adapt(model, target_modules=[], target_parameters=[name], r=4)
+    with pytest.raises(TypeError):
+        adapted(torch.ones(1, 8))
+
+
 @pytest.mark.parametrize("name", MISMATCHED)
 def test_constructors_that_do_not_match_fail(name: str) -> None:
     package, build = MISMATCHED[name]

@@ -16,10 +16,14 @@ _MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba"})
 
 # Classes on which get_peft_model succeeds and the first forward then fails.
 _TUPLE = "its forward returns a tuple, to which PEFT cannot add the adapter's output"
+_READ = "the model reads its parameters from it, and PEFT puts a layer in its place"
 _OWN_ARGUMENTS = "PEFT builds the adapter with the layer's own class, whose arguments come in another order"
 _CRASHING = {
     "Llama4Router": _TUPLE,
     "PhimoeTopKRouter": _TUPLE,
+    "ParameterList": _READ,
+    "ParameterDict": _READ,
+    "ParametrizationList": _READ,
     "DeepseekV4GroupedLinear": "it multiplies group by group, which the shapes of an adapter do not fit",
     "MuseSparkAudioCausalConv1d": _OWN_ARGUMENTS,
     "NemotronAsrStreamingEncoderCausalConv1d": _OWN_ARGUMENTS,
