@@ -68,10 +68,22 @@ def read_dimensions(get: Callable[[str], Any], weights: Sequence[Weight], parame
     values: dict[str, int | None] = {
         dimension: next(iter(_stated(get, dimension).values()), None) for dimension in NAMES
     }
+    values["layers"] = _layers(_stated(get, "layers"), weights)
     values["intermediate_size"] = values["intermediate_size"] or intermediate_size(weights)
     if weights and not _has_experts(weights):  # many classes have a default, and `top_k` is a setting of generation too
         values |= {"experts": None, "active_experts": None}
     return Dimensions(**values, parameters=parameters)
+
+
+def _layers(stated: Mapping[str, int], weights: Sequence[Weight]) -> int | None:
+    """The first stated number of layers that the weights allow, else the first.
+
+    A decoder under an encoder's configuration has layers of its own number.
+    """
+    evidence = TensorEvidence(weights, (), complete=True)
+    return next(
+        (value for value in stated.values() if evidence.agrees("layers", value)), next(iter(stated.values()), None)
+    )
 
 
 def checked_dimensions(

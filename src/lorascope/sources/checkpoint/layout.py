@@ -8,6 +8,7 @@ classes, the one whose own names fit decides.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from lorascope.sources.checkpoint.layout_table import (
     Layout,
     ModelFacts,
     class_in_slot,
+    class_name,
     config_facts,
     constructed_parts,
     facts_under,
@@ -128,6 +130,7 @@ class ModelLayout:
             config = text  # as the Auto classes do for the text model of a composite
         self.root = root
         self._chosen: dict[str, str] = {"": root}
+        self._alike: dict[str, tuple[str, ...]] = {}
         with_parts, without_parts = constructed_parts(root)
         self._present, self._absent = {*with_parts}, {*without_parts}
         self._stated: set[str] = set()
@@ -137,6 +140,10 @@ class ModelLayout:
         self._fits: dict[tuple[Any, ...], _Fit] = {}
         self._signatures: dict[int, tuple[Any, ...]] = {}
         self._spelled = 0
+
+    def kinship(self, key: str) -> int:
+        """How many letters a class's name and the whole model's begin with alike."""
+        return len(os.path.commonprefix([class_name(key), class_name(self.root)]))
 
     def may_spell(self, count: int) -> bool:
         """So many missing members may still be named one by one."""
@@ -174,8 +181,24 @@ class ModelLayout:
                     own = own if value is None else {**own, field: value}
                 # One built from its owner's configuration is of the class that stands there, whatever type that names.
                 chosen = class_in_slot(keys, str(own.get("model_type", "")), fixed=not row.sources[slot])
+                alike = _siblings(chosen, keys)
+                if len(alike) > 1:  # the names tell
+                    self._alike[inner] = alike
+                    yield from self._walk_alike(alike, inner, own, around)
+                    continue
                 self._chosen[inner] = chosen
             yield from self._walk(chosen, inner, own, around)
+
+    def _walk_alike(
+        self, keys: tuple[str, ...], path: str, config: Mapping[str, Any], around: Mapping[str, Any]
+    ) -> Iterator[Part]:
+        """The parts of each class that may stand in one place, each place once."""
+        seen: set[str] = set()
+        for key in keys:
+            for part in self._walk(key, path, config, around):
+                if part.path not in seen:
+                    seen.add(part.path)
+                    yield part
 
     def knows(self, name: str) -> bool:
         """The model has a parameter or persistent buffer of this name."""
@@ -199,7 +222,7 @@ class ModelLayout:
             at = ".".join((path, *words[: index + 1])) if path else ".".join(words[: index + 1])
             if at in self._absent:
                 return False
-            for candidate in self._candidates(row, slot, at):
+            for candidate in self._candidates(row, slot, at, part):
                 if candidate not in CONTAINERS and self._accepts(candidate, at, words[index + 1 :], part):
                     return True
         return False
@@ -220,12 +243,14 @@ class ModelLayout:
         value = setting(part.config, name, part.model_type) if name else None
         return value if type(value) is int else None
 
-    def _candidates(self, row: Layout, slot: str, at: str) -> tuple[str, ...]:
+    def _candidates(self, row: Layout, slot: str, at: str, part: Part) -> tuple[str, ...]:
         if at in self._chosen:
             return (self._chosen[at],)
+        if at in self._alike:
+            return self._alike[at]
         owner, _, word = slot.rpartition(".")
         numbered = row.slots.get(f"{owner}.#", ()) if word.isdecimal() else ()  # it is in some models one of many
-        return tuple(dict.fromkeys((*row.slots[slot], *numbered)))
+        return tuple(dict.fromkeys((*_decided(row, slot, part), *numbered)))
 
     def tree(self, shapes: Mapping[str, Shape]) -> Tree:
         """The module tree of parameters and buffers.
@@ -319,6 +344,7 @@ class _Fitting:
             elif not is_shape_of(row.kind, name, shape):
                 self._misshapen += 1
         self._missing += (name for name in row.parameters if name not in row.optional and name not in own)
+        self._distance += sum(name not in own for name in row.buffers)
         self._members({name: value for name, value in node.items() if isinstance(value, dict)}, "", "", ())
         lists = {slot.rpartition(".")[0] for slot in self._found}  # a list may have none of the members seen elsewhere
         self._missing += (
@@ -360,7 +386,7 @@ class _Fitting:
                     (f"{name}.{leaf}" for leaf in _leaves(child)) if isinstance(child, dict) else [name]
                 )
                 continue
-            candidates = self._whole._candidates(row, own_slot, at)
+            candidates = self._whole._candidates(row, own_slot, at, self._part)
             place = (*order, (self._order[own_slot], _number(word)))
             self._found.setdefault(own_slot, []).append(name)
             fits = [(key, self._whole._fit(key, child, at, self._part)) for key in candidates if key not in CONTAINERS]
@@ -369,7 +395,8 @@ class _Fitting:
                 self._modules.append((place, _Placed(name, containers[0])))
                 self._members(child, name, own_slot, place)
                 continue
-            key, best = min(fits, key=lambda fit: fit[1].penalty)  # the first of equals: what was seen first
+            # Of equals, the class that is called as the whole model is, then the one that was seen first.
+            key, best = min(fits, key=lambda fit: (fit[1].penalty, -self._whole.kinship(fit[0])))
             self._modules.append((place, _Placed(name, key, row.groups.get(own_slot), self._shared(own_slot))))
             self._modules += (
                 ((*place, (index, -1)), inner.below(name, row.groups.get(f"{own_slot}.{inner.name}")))
@@ -449,6 +476,24 @@ class _Fitting:
             slot = named if named in self._row.slots else f"{slot}.{numberless(word)}"
             place.append((self._order[slot], _number(word)))
         return tuple(place)
+
+
+def _siblings(chosen: str, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of a slot that are models of one type, the chosen one first."""
+    types = {key: row.model.model_type for key in keys if (row := layout(key)) is not None and row.model is not None}
+    return tuple(dict.fromkeys((chosen, *(key for key, one in types.items() if one == types.get(chosen)))))
+
+
+def _decided(row: Layout, slot: str, part: Part) -> tuple[str, ...]:
+    """The classes that a slot may hold; those that the configuration says first, where names do not tell."""
+    keys = row.slots[slot]
+    rule = row.deciding.get(slot)
+    if rule is None:
+        return keys
+    value = setting(part.config, rule.field, part.model_type)
+    word = ("false", "true")[value] if isinstance(value, bool) else value if isinstance(value, str) else rule.default
+    said = [keys[number] for number in rule.classes.get(word, ()) if number < len(keys)]
+    return tuple(dict.fromkeys((*said, *keys)))
 
 
 def _type_of(config: Mapping[str, Any], row: Layout) -> str:

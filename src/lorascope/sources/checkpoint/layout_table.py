@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.packaged import load_json, load_text
@@ -59,6 +59,20 @@ def facts_under(facts: ModelFacts, config: Mapping[str, Any]) -> ModelFacts:
     return dataclasses.replace(facts, refusal="") if untied else facts
 
 
+class Deciding(NamedTuple):
+    """What decides between the classes of a slot.
+
+    Attributes:
+        field: A field of the configuration.
+        default: Its value where the file has none: a word, or `true` or `false`.
+        classes: The numbers of the slot's classes by its value.
+    """
+
+    field: str
+    default: str
+    classes: Mapping[str, Sequence[int]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """One class of the table.
@@ -75,6 +89,8 @@ class Layout:
         bare: Slots that every instance has, with no parameters in some.
         variants: The other slots that occur together: (with parameters, without).
         when: Of a slot without parameters: the configuration's flag that decides whether it is there.
+        deciding: Of a slot whose classes have the same names: the field of the configuration that decides, its default, and
+            the classes by its value.
         counts: Of a numbered slot: the configuration's name for the number of its members.
         sources: Of a slot that holds a model: where its configuration lies in that of the model around it.
         copied: Of a slot with a copy of its owner's configuration: fields that the copy takes from others.
@@ -95,6 +111,7 @@ class Layout:
     bare: frozenset[str] = frozenset()
     variants: tuple[tuple[frozenset[str], frozenset[str]], ...] = ()
     when: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    deciding: Mapping[str, Deciding] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     copied: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
@@ -172,6 +189,7 @@ def layout(key: str) -> Layout | None:
         bare=named(row.get("bare", ())),
         variants=tuple((named(full), named(bare)) for full, bare in row.get("variants", ())),
         when=row.get("when", {}),
+        deciding={slot: Deciding(*rule) for slot, rule in row.get("deciding", {}).items()},
         counts=row.get("counts", {}),
         sources=row.get("sources", {}),
         copied=row.get("copied", {}),
