@@ -185,7 +185,7 @@ def _configuration(model_type: str, head: str, layout: str) -> Any:
         config = transformers.DbrxConfig(**arguments)
         config.attn_config.rope_theta = 5e5
         return config
-    if model_type in ("musicgen", "musicgen_melody"):
+    if head == "causal-lm" and model_type in ("musicgen", "musicgen_melody"):  # the decoder of the composite model
         return transformers.AutoConfig.for_model(model_type).decoder
     if model_type == "gemma4_assistant":
         text = {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}

@@ -67,6 +67,7 @@ def _entry(config: Any, wanted: Sequence[str]) -> dict[str, Any]:
         text = config
     fields = config.to_dict()
     defaults = {name: value for name in wanted if name in fields and type(value := _plain(config, name)) is int}
+    defaults |= {name: value for name in wanted if (value := _aliased(config, name, wanted))}
     computed = {name: rule for name in wanted if name not in fields and (rule := _computed(config, name))}
     computed |= {name: [field, 1] for name in defaults if (field := _followed(config, name, defaults))}
     return {
@@ -77,6 +78,13 @@ def _entry(config: Any, wanted: Sequence[str]) -> dict[str, Any]:
         "part_defaults": {key: values for key, part in inner.items() if (values := _own_defaults(part, wanted))},
         "text": next((key for key in parts if getattr(config, key) is text), ""),
     }
+
+
+def _aliased(config: Any, name: str, wanted: Sequence[str]) -> int:
+    """The default of a figure that the class keeps under a name of its own, or 0."""
+    stored = (config.attribute_map or {}).get(name)
+    value = _plain(config, name) if stored and stored not in wanted else None
+    return value if type(value) is int else 0
 
 
 def part_classes(config: Any) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from typing import Any
 
 # Questions that stand within so many others are no longer paired with the outermost.
 _MOST_VALUES = 12
+# How deep classes that make each other are followed.
+_DEEPEST = 6
 
 
 @dataclasses.dataclass
@@ -31,6 +33,7 @@ class Options:
         asked: Names that `getattr` or `hasattr` ask for, which a configuration may lack.
         tested: Names in the conditions of code.
         under: By name in a condition of a constructor, the names in the conditions around it.
+        equal: By name, the names that it is compared with: whether two fields are equal may decide.
     """
 
     read: set[str] = dataclasses.field(default_factory=set)
@@ -39,14 +42,15 @@ class Options:
     asked: dict[str, None] = dataclasses.field(default_factory=dict)
     tested: set[str] = dataclasses.field(default_factory=set)
     under: dict[str, dict[str, None]] = dataclasses.field(default_factory=lambda: defaultdict(dict))
+    equal: dict[str, dict[str, None]] = dataclasses.field(default_factory=lambda: defaultdict(dict))
 
     def add(self, other: Options) -> None:
         """Takes in what another file asks."""
         self.read |= other.read
         self.tested |= other.tested
         self.asked |= other.asked
-        mine = (self.values, self.defaults, self.under)
-        for table, more in zip(mine, (other.values, other.defaults, other.under), strict=True):
+        mine = (self.values, self.defaults, self.under, self.equal)
+        for table, more in zip(mine, (other.values, other.defaults, other.under, other.equal), strict=True):
             for name, found in more.items():
                 table[name] |= found
 
@@ -102,6 +106,7 @@ def _asked(name: str) -> Options:
     if tree is None:
         return found
     tables = dict(_tables(tree))
+    constructors = dict(_constructors(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             found.read.add(node.attr)
@@ -118,7 +123,52 @@ def _asked(name: str) -> Options:
             found.tested |= set(_names(node))
         elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
             _nest(node, (), found)
+    for name, around in _made_under(constructors).items():
+        for field in _conditions(constructors[name]):
+            found.under[field] |= dict.fromkeys(outer for outer in around if outer != field)
     return found
+
+
+def _constructors(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """(name, constructor) of the file's classes."""
+    for node in tree.body:
+        for inner in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(node, ast.ClassDef) and isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
+                yield node.name, inner
+
+
+def _made_under(constructors: dict[str, ast.FunctionDef]) -> dict[str, dict[str, None]]:
+    """Of the classes that are made under conditions only, the names in these; those of the classes around count too."""
+    places: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+    for owner, constructor in constructors.items():
+        for made, around in _made(constructor, ()):
+            if made in constructors and made != owner:
+                places[made].append((owner, around))
+    under: dict[str, dict[str, None]] = {}
+    for _ in range(_DEEPEST):
+        for made, sites in places.items():
+            ways = [dict.fromkeys((*around, *under.get(owner, ()))) for owner, around in sites]
+            if all(ways):
+                under[made] = {name: None for way in ways for name in way}
+    return under
+
+
+def _made(node: ast.AST, around: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(class, names in the conditions around) of what a constructor calls by name."""
+    for child in ast.iter_child_nodes(node):
+        inner = around
+        if isinstance(child, ast.If | ast.IfExp):
+            inner = (*around, *_names(child.test))
+        elif isinstance(child, ast.Call) and isinstance(child.func, ast.Name):
+            yield child.func.id, around
+        yield from _made(child, inner)
+
+
+def _conditions(constructor: ast.FunctionDef) -> Iterator[str]:
+    """Names in the conditions of a constructor."""
+    for node in ast.walk(constructor):
+        if isinstance(node, ast.If | ast.IfExp):
+            yield from _names(node.test)
 
 
 def _tables(tree: ast.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -152,6 +202,10 @@ def _compare(node: ast.Compare, found: Options) -> None:
     for field in (name for side in sides for name in _names(side)):
         found.tested.add(field)
         found.values[field] |= dict.fromkeys(constants[:_MOST_VALUES])
+    if len(node.comparators) == 1 and isinstance(node.ops[0], ast.Eq | ast.NotEq):
+        left, right = node.left, node.comparators[0]
+        if isinstance(left, ast.Attribute) and isinstance(right, ast.Attribute) and left.attr != right.attr:
+            found.equal[left.attr].setdefault(right.attr)
 
 
 def _constants(node: ast.expr) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,7 +12,11 @@ from typing import Any
 from lorascope.sources.checkpoint.layout import numberless
 from lorascope.sources.checkpoint.layout_table import CONTAINERS, LISTS
 
+# Fields of a configuration that are true, false or a word, with their values.
+Settings = frozenset[tuple[str, bool | str]]
+
 # Numbers of layers, which a stack's copy of a configuration may have from another field.
+_UNREAD = re.compile(r"_.*|transformers_version|.*_implementation|(output|return)_.*|use_cache|.*_act|.*activation.*")
 _COUNTS = frozenset({"num_layers", "num_hidden_layers", "n_layer", "n_layers"})
 
 
@@ -50,6 +55,10 @@ class Record:
     met: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     # Instances that differ: which flags of the configuration were set, which slots had parameters, and which had none.
     flagged: dict[tuple[frozenset[str], frozenset[str], frozenset[str]], None] = dataclasses.field(default_factory=dict)
+    # Of a slot: what the words and flags of the configuration were, by the class that stood there.
+    settings: dict[str, dict[str, dict[Settings, None]]] = dataclasses.field(default_factory=_tables)
+    # The words and flags of the configuration's own defaults.
+    usual: Settings = frozenset()
 
     def note_model(self, facts: dict[str, Any], own: bool) -> None:
         """Takes the facts of a model, if none are known, or only those with another class's configuration."""
@@ -89,6 +98,10 @@ class Record:
         self.sources = {**other.sources, **self.sources}
         self.variants = {**other.variants, **self.variants}
         self.flagged |= other.flagged
+        for path, by_class in other.settings.items():
+            for key, settings in by_class.items():
+                self.settings[path].setdefault(own(key), {}).update(settings)
+        self.usual = self.usual or other.usual
         self.note_model(other.model, other.own_model)
 
     def reorder(self, paths: list[str]) -> None:
@@ -131,6 +144,7 @@ class Record:
             "bare": [path for path in self.slots if path in always and self.bare[path]],
             "variants": sorted(variants) if any(bare for _, bare in variants) else [],
             "when": {path: flag for path in self.slots if path not in always and (flag := self._flag(path))},
+            "deciding": {path: rule for path in self.slots if (rule := self._deciding(path, others))},
             "sources": self.sources,
             "copied": {
                 path: names
@@ -143,6 +157,31 @@ class Record:
             "model": self.model,
         }
         return {name: value for name, value in found.items() if value}
+
+    def _deciding(self, slot: str, others: Mapping[str, Record]) -> list[Any]:
+        """The field that decides which class a slot holds, its default, and by value which of the slot's classes.
+
+        It is only asked where two of them have the same names, so that a checkpoint does not tell.
+        """
+        keys = list(self.classes[slot])
+        forms = [(frozenset(others[key].parameters), frozenset(others[key].classes)) for key in keys if key in others]
+        if len(set(forms)) == len(forms):
+            return []
+        seen = self.settings.get(slot, {})
+        rules = []
+        for field in sorted({name for settings in seen.values() for one in settings for name, _ in one}):
+            ways: dict[bool | str, set[int]] = collections.defaultdict(set)
+            for number, key in enumerate(keys):
+                for one in seen.get(key, ()):
+                    ways[dict(one).get(field, "")].add(number)
+            if len({frozenset(way) for way in ways.values()}) > 1:
+                rules.append((sum(map(len, ways.values())) / len(ways), field, ways))
+        if not rules:
+            return []
+        _, field, ways = min(rules, key=lambda rule: rule[:2])
+        told = {json.dumps(value) if isinstance(value, bool) else value: sorted(way) for value, way in ways.items()}
+        usual = dict(self.usual).get(field, "")
+        return [field, json.dumps(usual) if isinstance(usual, bool) else usual, dict(sorted(told.items()))]
 
     def _flag(self, slot: str) -> str:
         """The flag that decides whether a slot without parameters is there, where the other slots do not tell."""
@@ -189,6 +228,8 @@ class Recorder:
         self.records: dict[str, Record] = {}
         self.novelties = 0  # slots, their classes and parameters that no instance had before
         self.types: dict[str, list[str]] = collections.defaultdict(list)
+        self._known: dict[Settings, Settings] = {}
+        self._defaults: dict[Any, Settings] = {}
 
     def key(self, module: Any) -> str:
         """The class's name; with a number where classes of several files share one."""
@@ -249,6 +290,9 @@ class Recorder:
                 name = self.see(child, seen, inner)
             self.novelties += name not in record.classes[path]
             record.classes[path][name] = None
+            if inner is not None and name not in CONTAINERS and type(child).__module__.startswith("transformers."):
+                record.settings[path].setdefault(name, {})[self._settings(inner.config)] = None
+                record.usual = record.usual or self._usual(type(inner.config))
             if name == "ModuleList" and inner is not None:
                 same = self.numbers(inner.config, len(child))
                 names, lengths = record.counts.get(f"{path}.#", (same, set()))
@@ -269,6 +313,20 @@ class Recorder:
             own = type(module.config) is getattr(module, "config_class", None)
             record.note_model(self.facts(module), own)
         return key
+
+    def _settings(self, config: Any) -> Settings:
+        """The words and flags of a configuration; equal ones are one object."""
+        found = _settings(config)
+        return self._known.setdefault(found, found)
+
+    def _usual(self, cls: Any) -> Settings:
+        """Those of a configuration class by default."""
+        if cls not in self._defaults:
+            try:
+                self._defaults[cls] = _settings(cls())
+            except Exception:  # its defaults do not pass its own checks
+                self._defaults[cls] = frozenset()
+        return self._defaults[cls]
 
     def is_model(self, module: Any) -> bool:
         """It has a configuration of its own, which the file says."""
@@ -335,6 +393,12 @@ def _note_copied(copied: dict[str, set[str]], config: Any, copy: Any) -> None:
             name for name, other in vars(config).items() if type(other) is int and other == value and "layer" in name
         }
         copied[field] = copied.get(field, same) & same
+
+
+def _settings(config: Any) -> Settings:
+    """The fields of a configuration that are true, false or one word."""
+    found = [(name, value) for name, value in vars(config).items() if isinstance(value, bool | str)]
+    return frozenset((name, value) for name, value in found if not _UNREAD.fullmatch(name))
 
 
 def _flags(config: Any) -> frozenset[str]:

@@ -212,7 +212,9 @@ def _varied(
     for field, value in [*vars(part).items(), *((name, _ABSENT) for name in _absent(part, options))]:
         if _is_read(part, field, options):
             changes[field] = list(_others(field, value, words.get(field, set()), options))
-    single = ({field: value} for field, values in changes.items() for value in values)
+    single = itertools.chain(
+        ({field: value} for field, values in changes.items() for value in values), _equalities(part, options)
+    )
     new: list[Mapping[str, Any]] = []
     for fields in itertools.chain(single, itertools.islice(_pairs(changes, options), _MOST_PAIRS)):
         before = novelties()
@@ -285,6 +287,14 @@ def _pairs(changes: Mapping[str, list[Any]], options: Options) -> Iterator[Mappi
         for outer in around:
             for one, other in itertools.product(changes.get(outer, ())[:3], changes.get(field, ())[:4]):
                 yield {outer: one, field: other}
+
+
+def _equalities(part: Any, options: Options) -> Iterator[Mapping[str, Any]]:
+    """Changes that make two numbers equal that the code compares."""
+    for field, others in options.equal.items():
+        for other in others:
+            if _has(part, field) and _has(part, other) and type(value := getattr(part, other, None)) is int:
+                yield {field: value}
 
 
 def _others(field: str, value: Any, words: set[str], options: Options) -> Iterator[Any]:
