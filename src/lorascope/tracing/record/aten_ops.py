@@ -206,6 +206,7 @@ def _convolution(builder: GraphBuilder, operation: Operation) -> Provenance:
     if not labels:
         return NOTHING
     name = builder.largest(weight.parameters)
+    builder.note_factors(weight.parameters, name)
     if groups > 1 and shape[1] == 1:
         builder.elementwise.add(name)
         return dataclasses.replace(data, labels=flagged(labels, Flag.CONVOLUTION), parameters=())

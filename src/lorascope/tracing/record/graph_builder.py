@@ -164,9 +164,12 @@ class GraphBuilder:
                 control=tuple(sorted(control)),
             )
             labels[index, None] = (0, 0)
-        used = {self.nodes[index].name for index, _ in labels}
-        self.elementwise |= {name for name in weight.parameters if name not in used and self._dimensions[name] >= 2}
+        self.note_factors(weight.parameters, *(self.nodes[index].name for index, _ in labels))
         return Provenance(labels)
+
+    def note_factors(self, parameters: Iterable[str], *used: str) -> None:
+        """Note the parameters of a weight that only scale it, such as the norms of its rows."""
+        self.elementwise |= {name for name in parameters if name not in used and self._dimensions[name] >= 2}
 
     # Several operands
 
