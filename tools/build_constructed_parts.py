@@ -79,8 +79,8 @@ def flagged_parts(cls: type[Any]) -> set[str]:
     return {part for part in parts if not any(part.startswith(f"{other}.") for other in parts)}
 
 
-def constructed_parts(key: str, cls: type[Any], flagged: dict[str, set[str]]) -> Iterator[tuple[str, bool]]:
-    """The flagged parts that a model class has, or has not."""
+def constructed_parts(key: str, cls: type[Any], flagged: dict[str, set[str]]) -> Iterator[tuple[str, str, bool]]:
+    """The flagged parts that a model class has, or has not, and the class that each is in."""
     from lorascope.sources.checkpoint.layout import ModelLayout
 
     try:
@@ -97,20 +97,19 @@ def constructed_parts(key: str, cls: type[Any], flagged: dict[str, set[str]]) ->
             continue
         for part in sorted(flagged[owner.key]):
             path = f"{owner.path}.{part}" if owner.path else part
-            yield path, path in there
+            yield path, owner.key, path in there
 
 
-def build() -> dict[str, dict[str, list[str]]]:
-    """By class: the parts that it has (`with`) and has not (`without`)."""
+def build() -> dict[str, dict[str, dict[str, str]]]:
+    """By class: the parts that it has (`with`) and has not (`without`), each with the class that it is in."""
     from lorascope.sources.checkpoint.layout_table import layout
 
     classes = {name: cls for name, cls in python_classes().items() if (row := layout(name)) and row.model}
     flagged = {name: parts for name, cls in classes.items() if flags(cls) and (parts := flagged_parts(cls))}
-    table: dict[str, dict[str, list[str]]] = {}
+    table: dict[str, dict[str, dict[str, str]]] = {}
     for name in sorted(classes):
-        for path, there in constructed_parts(name, classes[name], flagged):
-            known = table.setdefault(name, {}).setdefault("with" if there else "without", [])
-            known += [path] if path not in known else []
+        for path, owner, there in constructed_parts(name, classes[name], flagged):
+            table.setdefault(name, {}).setdefault("with" if there else "without", {})[path] = owner
     return table
 
 

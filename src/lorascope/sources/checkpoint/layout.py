@@ -131,11 +131,13 @@ class ModelLayout:
         self.root = root
         self._chosen: dict[str, str] = {"": root}
         self._alike: dict[str, tuple[str, ...]] = {}
-        with_parts, without_parts = constructed_parts(root)
-        self._present, self._absent = {*with_parts}, {*without_parts}
         self._stated: set[str] = set()
+        self._absent: set[str] = set()
         self.parts = tuple(self._walk(root, "", config, config))
         self._config_at = {part.path: part for part in self.parts}
+        with_parts, without_parts = constructed_parts(root)
+        self._present = {path for path, owner in with_parts.items() if self._holds(path, owner)}
+        self._absent |= {path for path, owner in without_parts.items() if self._holds(path, owner)}
         self._known: dict[tuple[str, ...], bool] = {}
         self._fits: dict[tuple[Any, ...], _Fit] = {}
         self._signatures: dict[int, tuple[Any, ...]] = {}
@@ -144,6 +146,10 @@ class ModelLayout:
     def kinship(self, key: str) -> int:
         """How many letters a class's name and the whole model's begin with alike."""
         return len(os.path.commonprefix([class_name(key), class_name(self.root)]))
+
+    def _holds(self, path: str, owner: str) -> bool:
+        """A part stands in a model of this class."""
+        return any(part.key == owner and (not part.path or path.startswith(f"{part.path}.")) for part in self.parts)
 
     def may_spell(self, count: int) -> bool:
         """So many missing members may still be named one by one."""

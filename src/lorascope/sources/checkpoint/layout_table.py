@@ -223,13 +223,13 @@ def class_for(model_type: str, head: str) -> str:
     return key if layout(key) is not None else ""
 
 
-def constructed_parts(key: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Parts that a class has, and has not, whatever its configuration says.
+def constructed_parts(key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Parts that a class has, and has not, whatever its configuration says, with the class that each is in.
 
-    `tools/build_constructed_parts.py` finds them: `BertForMaskedLM` builds its `bert` without a pooler.
+    `tools/build_constructed_parts.py` finds them: `BertForMaskedLM` builds its `BertModel` without a pooler.
     """
     row = load_json("constructed_parts.json").get(key, {})
-    return frozenset(row.get("with", ())), frozenset(row.get("without", ()))
+    return row.get("with", {}), row.get("without", {})
 
 
 def moe_pattern(model_type: str) -> str:
