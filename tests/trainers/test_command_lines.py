@@ -98,6 +98,44 @@ def test_words_are_those_of_bash(text: str) -> None:
     assert command_words(f"show --a {bare}\n", "a.sh", ["show"])[1:] == wanted
 
 
+SCRIPTS = (
+    "A=8\nshow --a $A",
+    "A=8; B=q_proj\nshow --a ${A} --b $B",
+    "export A=8 B=9\nshow --a $A$B",
+    "A=${A:-8}\nshow --a $A ${B:-9} ${C-10}",
+    "B=x\nA=${A:-$B/y}\nshow --a $A/z",
+    "A='b c'\nshow --a $A",
+    "A='b c'\nshow --a \"$A\" '$A' \"\\$A\"",
+    "A='--r 8 --alpha 16'\nshow --a $A --b",
+    'A="--r 8 \\\n --alpha 16"\nshow --a ${A}x',
+    "A=' b '\nshow --a x${A}y",
+    "A=(--r 8 'q r')\nshow --a \"${A[@]}\"",
+    'A=(\n  --r 8  # eight\n  --m x\n)\nA+=(--n 1)\nshow --a "${A[@]}" --b',
+    "A=(b c)\nshow --a ${A[@]}",
+    "A=1\nA=2\nshow --a $A\nA=3",
+    "A=q\nA+=_proj\nshow --a $A",
+    "A=\nshow --a $A b ${A:-c}",
+    'A=8 \nB=$A\nC="$B/$A"\nshow --a $C # $A',
+    "readonly A=8\ndeclare B=9\nshow --a $A $B",
+)
+
+
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_variables_are_those_of_bash(text: str) -> None:
+    """What a program named so gets from bash where the script sets all that it uses."""
+    script = "show() { printf '%s\\0' \"$@\"; }\nset -f\n"
+    done = subprocess.run(["bash"], input=f"{script}{text}\n", capture_output=True, text=True, check=True)
+    assert command_words(text, "a.sh", ["show"])[1:] == done.stdout.split("\0")[:-1]
+
+
+def test_variables_that_grow_without_end_are_refused() -> None:
+    doubled = "A=xxxxxxxxxxxxxxxx\n" + "A=$A$A\n" * 40 + "swift sft --model $A"
+    with fails("a.sh", "its variables make more than 1048576 characters"):
+        command_words(doubled, "a.sh", ["swift"])
+    nested = "${A:-" * 30 + "x" + "}" * 30
+    assert command_words(f"swift sft --model {nested}", "a.sh", ["swift"])
+
+
 @settings(max_examples=300, derandomize=True, database=None, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))))
 def test_what_is_quoted_comes_back(words: list[str]) -> None:

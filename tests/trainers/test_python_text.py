@@ -46,6 +46,57 @@ def test_the_first_function_that_is_called_counts() -> None:
     assert arguments(text) == {"r": 4}
 
 
+CONSTANTS = (
+    "rank = 16\nLoraConfig(r=rank, lora_alpha=2 * rank)",
+    "R: int = 8\nALPHA = R * 2 + 1\nLoraConfig(r=R, lora_alpha=ALPHA, lora_dropout=R / 100)",
+    "names = ['q_proj']\nLoraConfig(target_modules=names + ['v_proj'], r=7 // 2 - 1)",
+    "base = 'proj'\nLoraConfig(target_modules=['q_' + base, 'v_' + base], rank_pattern={'q_' + base: 4})",
+    "def main():\n    rank = 4\n    return LoraConfig(r=rank, layers_to_transform=(0, rank))",
+    "class Settings:\n    other = 8\nr = 2\nLoraConfig(r=r)",
+)
+
+
+@pytest.mark.parametrize("text", CONSTANTS)
+def test_constants_are_what_python_makes_of_them(text: str) -> None:
+    given: list[dict[str, Any]] = []
+    scope = {"LoraConfig": lambda **values: given.append(values)}
+    exec(text + ("\nmain()" if "def main" in text else ""), scope)
+    assert arguments(text) == given[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "r = 8\nr = 16\nLoraConfig(r=r)",
+        "for r in (4, 8):\n    LoraConfig(r=r)",
+        "def f(r=8):\n    return LoraConfig(r=r)\nr = 4",
+        "from settings import r\nLoraConfig(r=r)",
+        "r = 8\ndef f():\n    global r\n    r = 4\nLoraConfig(r=r)",
+        "class S:\n    r = 8\nLoraConfig(r=r)",
+        "r = 8\nr += 1\nLoraConfig(r=r)",
+        "r = int(input())\nLoraConfig(r=r)",
+        "LoraConfig(r='8' * 10**9)",
+        "LoraConfig(r=[8] * 10**9)",
+        "LoraConfig(r=2 ** 10**9)",
+        "LoraConfig(r=8 // 0)",
+        "LoraConfig(r=10**400 * 1.5)",
+        "r = r\nLoraConfig(r=r)",
+        "LoraConfig(r=args.r)",
+    ],
+)
+def test_what_is_not_one_value_is_not_written_out(text: str) -> None:
+    with fails("train.py", "r of LoraConfig in line", "is not written out"):
+        arguments(text)
+
+
+def test_long_sums_are_no_work() -> None:
+    start = time.process_time()
+    doubled = "a0 = 'x' * 1\n" + "b0 = [1, 2, 3, 4]\n" + "".join(f"b{n + 1} = b{n} + b{n}\n" for n in range(60))
+    with fails("is not written out"):
+        arguments(f"{doubled}LoraConfig(target_modules=b60)")
+    assert time.process_time() - start < 5
+
+
 def test_nothing_runs(tmp_path: Path) -> None:
     trap = tmp_path / "ran"
     text = f"open({str(trap)!r}, 'w')\nLoraConfig(r=8)"

@@ -14,8 +14,19 @@ from lorascope.foreign_text import quoted
 from lorascope.sources.files.json_text import parse_json
 from lorascope.sources.files.plain import read_plain, require_reachable
 from lorascope.sources.files.yaml_text import MOST_BYTES, parse_yaml
+from lorascope.trainers.command_lines import programs_of, words_of_commands
+from lorascope.trainers.notebooks import MOST_BYTES as NOTEBOOK_BYTES
+from lorascope.trainers.notebooks import notebook_code
 from lorascope.trainers.protocol import Trainer, TrainerConfig
 from lorascope.trainers.registry import TRAINERS, trainer_called, trainers_marked
+
+# Programs whose options stand in a file, and what they call themselves.
+_READS_FILES = (
+    ("axolotl", "Axolotl"),
+    ("llamafactory-cli", "LLaMA-Factory"),
+    ("tune", "torchtune"),
+    ("mlx_lm", "mlx-lm"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,9 +70,12 @@ def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
     Raises:
         LorascopeError: It cannot be read, or it could be several trainers' or none's.
     """
-    text = _text(path)
     where = str(path)
     suffix = path.suffix.lower()
+    if suffix == ".ipynb":
+        code = notebook_code(read_plain(path, NOTEBOOK_BYTES, hint="Give a notebook."), where)
+        return _read_by(_only(_of_python(code), where), code, where)
+    text = _text(path)
     if suffix in (".yaml", ".yml"):
         return _read_by(_only(trainers_marked(parse_yaml(text, where).keys()), where), text, where)
     if suffix == ".json":
@@ -74,9 +88,53 @@ def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
         if "peft_type" in data or "target_modules" in data:
             return data
         return _read_by(_only(trainers_marked(data.keys()), where), text, where)
-    marked = trainers_marked(set(re.findall(r"[\w-]+", text)))
-    form = "python" if suffix == ".py" else ""
-    return _read_by(_only([trainer for trainer in marked if not form or trainer.form == form], where), text, where)
+    trainers = _of_python(text) if suffix == ".py" else _of_script(text, where)
+    return _read_by(_only(trainers, where), text, where)
+
+
+def _of_python(text: str) -> list[Trainer]:
+    """The trainers whose calls a Python text has: Unsloth's before PEFT's, which it may make too."""
+    words = set(re.findall(r"\w+", text))
+    found = [trainer for trainer in TRAINERS.values() if trainer.form == "python" and trainer.marks & words]
+    calls = [trainer for trainer in found if trainer.name == "unsloth" and "get_peft_model" in words]
+    return calls or found[:1]
+
+
+def _of_script(text: str, where: str) -> list[Trainer]:
+    """The trainers that a shell script runs, else those whose options its words are.
+
+    Raises:
+        LorascopeError: It runs a trainer whose options stand in another file.
+    """
+    words = {word.replace("-", "_") for word in re.findall(r"\w[\w-]*", text)}
+    commands = words_of_commands(text, where)
+    programs = programs_of(commands)
+    running = [trainer for trainer in TRAINERS.values() if not programs.isdisjoint(trainer.programs)]
+    if len(running) == 1:
+        return running
+    marked = trainers_marked(words)
+    both = [trainer for trainer in marked if trainer in running]
+    if not running and (elsewhere := _file_of(commands)):
+        title, file = elsewhere
+        raise LorascopeError(
+            f"runs {title} with the options in {quoted(file)}", where=where, hint="Check that file instead."
+        )
+    return both or running or marked
+
+
+def _file_of(commands: Sequence[Sequence[str]]) -> tuple[str, str] | None:
+    """A trainer that reads its options from a file, and the file."""
+    for command in commands:
+        program = next((title for word in command for start, title in _READS_FILES if _starts(word, start)), "")
+        file = next((word for word in command if word.endswith((".yaml", ".yml", ".json"))), "")
+        if program and file:
+            return program, file
+    return None
+
+
+def _starts(word: str, program: str) -> bool:
+    name = word.rpartition("/")[2]
+    return name == program or name.startswith(f"{program}.")
 
 
 def _is_there(path: Path) -> bool:

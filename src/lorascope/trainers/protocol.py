@@ -103,6 +103,7 @@ class Trainer:
         read: Reads a configuration, given its text and what messages call it; raises LorascopeError with every fault.
         resolve: Applies its own search for targets, then PEFT's rules where it uses PEFT; raises LorascopeError if the
             configuration uses something that the rules do not cover.
+        programs: What runs it with its options in a shell script; empty if they only stand in a file.
         keys: Arguments of `peft.LoraConfig`, with its own keys for them.
     """
 
@@ -116,6 +117,7 @@ class Trainer:
     write: Callable[[Plan, Job], str]
     read: Callable[[str, str], TrainerConfig]
     resolve: Callable[[ModelMap, TrainerConfig], Outcome]
+    programs: tuple[str, ...] = ()
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def unsupported(self, plan: Plan) -> tuple[Unsupported, ...]:

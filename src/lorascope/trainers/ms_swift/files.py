@@ -29,7 +29,7 @@ from lorascope.trainers.shell_words import shell_command
 
 _HINT = "Options are those of: swift sft --help"
 # Programs and scripts whose options these are; the method is the word after `swift`.
-_PROGRAMS = ("swift", "megatron", "sft.py", "pt.py", "rlhf.py")
+PROGRAMS = ("swift", "megatron", "sft.py", "pt.py", "rlhf.py")
 _METHODS = ("sft", "pt", "rlhf")
 # A text in which a command stands, and not the YAML or JSON of `swift sft FILE`.
 _COMMAND = re.compile(r"(?m)^[^#\n]*(?<![\w.-])(swift|megatron)[ \t]+[a-z]|^[ \t]*--\w|\b(sft|pt|rlhf)\.py\b")
@@ -164,7 +164,7 @@ def _options(text: str, where: str) -> tuple[str, dict[str, list[str]], list[str
     """The method, its options with their words, and faults."""
     if not _COMMAND.search(text):
         return "sft", *_options_of_file(text, where)
-    words = command_words(text, where, _PROGRAMS)
+    words = command_words(text, where, PROGRAMS, _METHODS)
     program = PurePosixPath(words[0]).name
     faults: list[str] = []
     if program.startswith("--"):

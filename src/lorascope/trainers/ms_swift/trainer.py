@@ -11,7 +11,7 @@ that it takes in place of options, what it does for `rlhf` and `pt`, and which m
 
 from __future__ import annotations
 
-from lorascope.trainers.ms_swift.files import read_swift, unsupported_by_swift, write_swift
+from lorascope.trainers.ms_swift.files import PROGRAMS, read_swift, unsupported_by_swift, write_swift
 from lorascope.trainers.ms_swift.schema import PEFT, RELEASE, SCHEMA, TITLE
 from lorascope.trainers.ms_swift.targets import resolve_swift
 from lorascope.trainers.protocol import Trainer
@@ -40,6 +40,7 @@ MS_SWIFT = Trainer(
     write=write_swift,
     read=read_swift,
     resolve=resolve_swift,
+    programs=PROGRAMS,
     # Its own search changes these two before PEFT gets them.
     keys={**SCHEMA.keys, "target_modules": "target_modules", "modules_to_save": "modules_to_save"},
 )

@@ -24,7 +24,7 @@ from lorascope.trainers.search_findings import MOST_NAMED
 from lorascope.trainers.trl.schema import CAPABILITIES, PEFT, RELEASE, SCHEMA, SCRIPTS, TITLE
 
 _HINT = "Names and types are those of trl.ModelConfig: trl sft --help"
-_PROGRAMS = ("trl", *(f"{script}.py" for script in SCRIPTS))
+PROGRAMS = ("trl", *(f"{script}.py" for script in SCRIPTS))
 _OPTIONAL = ("lora_target_parameters", "use_rslora", "use_dora")
 # A line that begins so is YAML; a command never does.
 _KEY = re.compile(r"\s*(-\s|[\"']?[A-Za-z_]\w*[\"']?\s*:(\s|$))")
@@ -136,7 +136,7 @@ def _read_file(text: str, where: str) -> TrainerConfig:
 
 
 def _read_command(text: str, where: str) -> TrainerConfig:
-    script, words = _script(command_words(text, where, _PROGRAMS))
+    script, words = _script(command_words(text, where, PROGRAMS, SCRIPTS))
     options, faults = _spelled_out(options_of(words))
     given, wrong = SCHEMA.read_words(options)
     require_no_faults([*faults, *wrong], where, _HINT)

@@ -9,7 +9,7 @@ and refuse an adapted head in the same words.
 from __future__ import annotations
 
 from lorascope.trainers.protocol import Trainer
-from lorascope.trainers.trl.files import read_trl, unsupported_by_trl, write_trl
+from lorascope.trainers.trl.files import PROGRAMS, read_trl, unsupported_by_trl, write_trl
 from lorascope.trainers.trl.schema import PEFT, RELEASE, SCHEMA, TITLE
 from lorascope.trainers.trl.targets import resolve_trl
 
@@ -26,5 +26,6 @@ TRL = Trainer(
     write=write_trl,
     read=read_trl,
     resolve=resolve_trl,
+    programs=PROGRAMS,
     keys=SCHEMA.keys,
 )

@@ -1,0 +1,141 @@
+"""Whose configuration a file is: shell scripts, Python, notebooks. Each is checked as a user would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lorascope as ls
+from lorascope.trainers.detect import TrainerFile, read_file
+from tests.helpers.samples import fails, sample
+
+SWIFT = "swift sft --model M --tuner_type lora --lora_rank 8 --target_modules all-linear"
+TRL = "trl sft --model_name_or_path M --use_peft --lora_target_modules q_proj v_proj --lora_r 8"
+SCRIPTS = {
+    "ms-swift": SWIFT,
+    "ms-swift in lines": "# 22GB\nCUDA_VISIBLE_DEVICES=0 \\\nswift sft \\\n  --model M \\\n  --lora_rank 8 \\\n  --target_modules all-linear\n",
+    "ms-swift with variables": f"RANK=8\nMODEL=${{1:-M}}\n{SWIFT.replace('rank 8', 'rank $RANK')} --output_dir out/$RANK",
+    "ms-swift with an array": 'ARGS=(\n  --lora_rank 8\n  --target_modules all-linear\n)\nswift sft --model M "${ARGS[@]}"',
+    "ms-swift after others": f"swift export --adapters x\nswift infer --adapters x\n{SWIFT}\nswift eval --model M",
+    "ms-swift by its script": SWIFT.replace("swift sft", "torchrun --nproc_per_node 2 swift/cli/sft.py"),
+    "trl": TRL,
+    "trl after the download": f"set -e\nhuggingface-cli download M && {TRL}",
+    "trl by its script": TRL.replace("trl sft", "accelerate launch --config_file c.yaml trl/scripts/sft.py"),
+    "trl with dashes": TRL.replace("lora_target_modules", "lora-target-modules").replace("use_peft", "use-peft"),
+}
+
+
+def read(folder: Path, name: str, text: str) -> TrainerFile:
+    (folder / name).write_text(text, encoding="utf-8")
+    found = read_file(folder / name)
+    assert isinstance(found, TrainerFile)
+    return found
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("suffix", [".sh", ".slurm", ""])
+def test_a_script_is_of_the_trainer_that_it_runs(name: str, suffix: str, tmp_path: Path) -> None:
+    found = read(tmp_path, f"train{suffix}", SCRIPTS[name])
+    assert found.trainer.name == name.split()[0]
+    check = ls.check(sample("llama"), tmp_path / f"train{suffix}")
+    everywhere = name.startswith("ms-swift")
+    assert len(check.resolution.adapted) == (7 if everywhere else 2) * 32
+    assert {target.rank for target in check.resolution.adapted} == {8}
+    assert not check.matters
+
+
+def test_a_variable_that_the_script_does_not_set_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text(SWIFT.replace("rank 8", "rank $RANK"), encoding="utf-8")
+    with fails("a.sh", "lora_rank", "$RANK"):
+        ls.check(sample("llama"), tmp_path / "a.sh")
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("axolotl train examples/llama.yml --lora-r 8", "Axolotl"),
+        ("accelerate launch -m axolotl.cli.train examples/llama.yml", "Axolotl"),
+        ("FORCE_TORCHRUN=1 llamafactory-cli train examples/llama.yaml", "LLaMA-Factory"),
+        ("tune run lora_finetune_single_device --config llama.yaml", "torchtune"),
+        ("python -m mlx_lm.lora --config llama.yaml", "mlx-lm"),
+    ],
+)
+def test_a_script_that_names_the_configuration_says_which_file(text: str, title: str, tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text(text, encoding="utf-8")
+    with fails(f"runs {title} with the options in", "llama.y", "Check that file instead"):
+        ls.check(sample("llama"), tmp_path / "a.sh")
+
+
+def test_a_script_of_nobody_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("pip install peft\npython train.py", encoding="utf-8")
+    with fails("is neither a trainer's configuration nor an adapter's", "--as"):
+        ls.check(sample("llama"), tmp_path / "a.sh")
+
+
+PYTHON = "config = LoraConfig(r=8, target_modules=['q_proj', 'v_proj'], task_type='CAUSAL_LM')\n"
+UNSLOTH = (
+    "from unsloth import FastLanguageModel\nmodel, tokenizer = FastLanguageModel.from_pretrained('M')\n"
+    "model = FastLanguageModel.get_peft_model(model, r=8, target_modules=['q_proj', 'v_proj'])\n"
+)
+PROGRAMS = {
+    "peft-python": PYTHON,
+    "peft-python with a trainer's words": f"print(args.dataset_name, args.use_peft, args.lora_rank)\n{PYTHON}",
+    "peft-python with constants": f"rank = 4\n{PYTHON.replace('r=8', 'r=2 * rank, lora_alpha=rank * 4')}",
+    "peft-python with get_peft_model": f"{PYTHON}model = get_peft_model(model, config)\n",
+    "unsloth": UNSLOTH,
+    "unsloth with a trainer's words": f"print(args.dataset_name, args.use_peft)\n{UNSLOTH}",
+    "unsloth with LoraConfig": f"from peft import LoraConfig\n{UNSLOTH}",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("form", ["py", "ipynb"])
+def test_a_program_is_of_what_it_calls(name: str, form: str, tmp_path: Path) -> None:
+    text = PROGRAMS[name] if form == "py" else notebook(*PROGRAMS[name].splitlines(keepends=True))
+    found = read(tmp_path, f"train.{form}", text)
+    assert found.trainer.name == name.split()[0]
+    targets = ls.check(sample("llama"), tmp_path / f"train.{form}").resolution.adapted
+    assert len(targets) == 64
+    assert {target.rank for target in targets} == {8}
+
+
+def notebook(*cells: str, **more: Any) -> str:
+    code = [{"cell_type": "code", "source": cell.splitlines(keepends=True), "outputs": []} for cell in cells]
+    text = {"cell_type": "markdown", "source": ["LoraConfig(r=1)"]}
+    return json.dumps({"cells": [text, *code], "nbformat": 4, "metadata": {}, **more})
+
+
+MAGIC = (
+    "!pip install peft \\\n  trl\n",
+    "%%capture\nimport os\n%pip install peft\nif True:\n    !nvidia-smi\n",
+    "%%bash\nthis is no Python (\n",
+    "LoraConfig?\n",
+    "%%time\nrank = 8\n",
+    "files = !ls\nout = %env HOME\n",
+)
+
+
+def test_what_a_notebook_says_to_itself_is_left_out(tmp_path: Path) -> None:
+    read(tmp_path, "a.ipynb", notebook(*MAGIC, PYTHON.replace("r=8", "r=rank")))
+    targets = ls.check(sample("llama"), tmp_path / "a.ipynb").resolution.adapted
+    assert {target.rank for target in targets} == {8}
+    assert len(targets) == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "has no cells"),
+        ('{"cells": {}}', "has no cells"),
+        ('{"cells": [1, {"cell_type": "code", "source": 7}, {"cell_type": "code"}]}', "is neither"),
+        ("{", "a.ipynb"),
+        (notebook("LoraConfig(r=\n"), "is not Python"),
+    ],
+)
+def test_a_broken_notebook_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.ipynb").write_text(text, encoding="utf-8")
+    with fails("a.ipynb", says):
+        ls.check(sample("llama"), tmp_path / "a.ipynb")
