@@ -49,7 +49,9 @@ def test_our_own_plans_raise_no_error_and_hit_nothing_else(model: str, recipe: s
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"target_modules": SEVEN}), encoding="utf-8")
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "target_modules": SEVEN}), encoding="utf-8"
+    )
     assert main(["check", "llava", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "\n! 1 warning\n" in out
@@ -65,7 +67,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("[]", "not an object"),
         ("{", "is not JSON"),
         ('{"peft_type": "LOHA"}', "not LORA"),
-        ('{"target_modules": 3}', "target_modules is 3"),
+        ('{"peft_type": "LORA", "target_modules": 3}', "target_modules is 3"),
+        ('{"target_modules": 3}', "has no peft_type"),
     ],
 )
 def test_bad_adapters(content: str | None, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,15 @@ def test_a_configuration_by_itself(folder: Path, tmp_path: Path) -> None:
     assert (found.config, found.tensors, found.where) == (SETTINGS, None, str(other))
 
 
+def test_a_pointer_of_git_lfs_is_no_fault_of_the_adapter(folder: Path) -> None:
+    (folder / TENSORS).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 16794200\n")
+    found = read_adapter(folder)
+    assert (found.config, found.tensors) == (SETTINGS, None)
+    (note,) = found.notes
+    assert note.startswith(f"{TENSORS} is a pointer of Git LFS, not the file, and its tensors are not checked.")
+    assert note.endswith("git lfs pull")
+
+
 def test_a_pickle_is_named_and_never_opened(folder: Path) -> None:
     class Attack:
         def __reduce__(self) -> Any:
@@ -183,7 +192,6 @@ def test_all_faults_of_both_files(folder: Path) -> None:
         (frame(b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'), "the file at"),
         (frame(b'{"x":1}'), "is described by 1"),
         ((1000).to_bytes(8, "little") + b"{}", "within its header"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
     ],
 )
 def test_broken_tensors(data: bytes, said: str, folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 
 import lorascope as ls
@@ -139,3 +140,41 @@ def test_a_broken_notebook_is_refused(text: str, says: str, tmp_path: Path) -> N
     (tmp_path / "a.ipynb").write_text(text, encoding="utf-8")
     with fails("a.ipynb", says):
         ls.check(sample("llama"), tmp_path / "a.ipynb")
+
+
+def test_what_mlx_lm_saves_is_read_by_its_rules(tmp_path: Path) -> None:
+    """mlx-lm writes all its options into a file of PEFT's name, beside tensors of its own."""
+    saved = {
+        "fine_tune_type": "lora",
+        "num_layers": 16,
+        "lora_parameters": {"keys": ["self_attn.q_proj"], "rank": 16, "scale": 2.0, "dropout": 0.0},
+        "model": "mlx-community/Llama-2-7b-4bit",
+        "adapter_path": "adapters",
+    }
+    (tmp_path / "adapter_config.json").write_text(json.dumps(saved), encoding="utf-8")
+    for given in (tmp_path, tmp_path / "adapter_config.json"):
+        check = ls.check(sample("llama"), given)
+        assert check.trainer.startswith("mlx-lm ")
+        assert [(target.name, target.rank) for target in check.resolution.adapted] == [
+            (f"model.layers.{layer}.self_attn.q_proj", 16) for layer in sorted(range(16, 32), key=str)
+        ]
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"r": 8, "target_modules": ["q_proj"]},
+        {"config": {"architecture": "lora", "r": 8}, "hidden_size": 768, "model_class": "BertAdapterModel"},
+        {},
+    ],
+)
+def test_a_file_of_nobody_under_the_name_of_pefts_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps(saved), encoding="utf-8")
+    with pytest.raises(KeyError, match="peft_type"):  # as PeftModel.from_pretrained asks first
+        peft.PeftConfig._get_peft_type(str(tmp_path))
+    with fails("has no peft_type, without which PEFT loads no adapter", '"peft_type": "LORA"'):
+        ls.check(sample("llama"), tmp_path)
+    if "r" in saved:  # the next step works
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **saved}), encoding="utf-8")
+        assert len(ls.check(sample("llama"), tmp_path).resolution.adapted) == 32
+        assert peft.PeftConfig.from_pretrained(tmp_path).peft_type == "LORA"

@@ -18,6 +18,7 @@ from lorascope.sources.files.plain import require_reachable
 from lorascope.sources.source_kinds import is_hub_id
 
 if TYPE_CHECKING:
+    from lorascope.sources.adapters import Adapter
     from lorascope.trainers.detect import TrainerFile
 
 # What a name of a module never holds, and a regular expression nearly always does.
@@ -108,7 +109,27 @@ def _adapter(source: str | Path, **arguments: Any) -> CheckInput:
     from lorascope.sources.adapters import read_adapter  # with what reads tensors, which names do not need
 
     adapter = read_adapter(source, **arguments)
+    if "peft_type" not in adapter.config:
+        return _of_another_tool(adapter)
     return CheckInput(adapter.where, adapter.config, tensors=adapter.tensors, notes=adapter.notes)
+
+
+def _of_another_tool(adapter: Adapter) -> CheckInput:
+    """A file that PEFT does not load, of a trainer that calls its own so.
+
+    Raises:
+        LorascopeError: It is no trainer's either.
+    """
+    from lorascope.trainers.detect import read_saved
+
+    read = read_saved(adapter.config, adapter.where)
+    if read is None:
+        raise LorascopeError(
+            "has no peft_type, without which PEFT loads no adapter",
+            where=adapter.where,
+            hint='If it is an adapter of PEFT, add "peft_type": "LORA" to the file.',
+        )
+    return CheckInput(adapter.where, {}, trainer_file=read, notes=adapter.notes)
 
 
 def _of_names(model: ModelMap, words: Sequence[str], rank: int, alpha: float) -> CheckInput:

@@ -11,7 +11,7 @@ from typing import Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.foreign_text import quoted, shell_word
-from lorascope.sources.checkpoint.safetensors import read_headers
+from lorascope.sources.checkpoint.safetensors import is_pointer, read_headers
 from lorascope.sources.checkpoint.types import Files, Tensor
 from lorascope.sources.files.folder import open_folder
 from lorascope.sources.files.json_files import read_object
@@ -115,22 +115,26 @@ def _of_files(files: Files, below: tuple[str, ...]) -> Adapter:
     hints: list[str] = []
     config: Mapping[str, Any] = {}
     tensors: Mapping[str, Tensor] | None = None
+    pointer = False
     try:
         config = read_object(files, CONFIG, _MOST_BYTES, _SOUND, where=where)
     except LorascopeError as error:
         faults += (f"{CONFIG} {fault}" for fault in error.faults)
         hints.append(error.hint)
     try:
-        tensors = read_headers(files, [TENSORS]) if TENSORS in files.names else None
+        pointer = TENSORS in files.names and is_pointer(files, TENSORS)
+        tensors = read_headers(files, [TENSORS]) if TENSORS in files.names and not pointer else None
     except LorascopeError as error:
         faults += error.faults
         hints.append(error.hint)
     if faults:
         raise LorascopeError(*faults, where=files.where, hint=" ".join(dict.fromkeys(hints)))
-    return Adapter(where, config, tensors, tuple(_notes(files.names)))
+    return Adapter(where, config, tensors, tuple(_notes(files.names, pointer)))
 
 
-def _notes(names: frozenset[str]) -> Iterator[str]:
+def _notes(names: frozenset[str], pointer: bool) -> Iterator[str]:
+    if pointer:
+        yield f"{TENSORS} is a pointer of Git LFS, not the file, and its tensors are not checked. To fetch it: git lfs pull"
     if TENSORS in names:
         return
     if _PICKLE in names:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
-from lorascope.foreign_text import quoted
+from lorascope.foreign_text import json_text, quoted
 from lorascope.sources.files.json_text import parse_json
 from lorascope.sources.files.plain import read_plain, require_reachable
 from lorascope.sources.files.yaml_text import MOST_BYTES, parse_yaml
@@ -90,6 +90,15 @@ def read_file(path: Path) -> TrainerFile | Mapping[str, Any]:
         return _read_by(_only(trainers_marked(data.keys()), where), text, where)
     trainers = _of_python(text) if suffix == ".py" else _of_script(text, where)
     return _read_by(_only(trainers, where), text, where)
+
+
+def read_saved(config: Mapping[str, Any], where: str) -> TrainerFile | None:
+    """Read what a trainer saves beside an adapter under PEFT's name; None if no trainer does that.
+
+    mlx-lm saves its options so.
+    """
+    trainer = TRAINERS["mlx-lm"]
+    return None if trainer.marks.isdisjoint(config) else _read_by(trainer, json_text(config), where)
 
 
 def _of_python(text: str) -> list[Trainer]:

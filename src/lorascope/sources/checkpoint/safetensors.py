@@ -30,6 +30,7 @@ MOST_INDEX_BYTES = 64 * 2**20
 # Holds most headers whole, so that a second request is the exception.
 _FIRST_READ = 100_000
 _LFS = b"version https://git-lfs"
+_LONGEST_POINTER = 1_024
 
 # Why what lies in a folder without weights is not read, and what to do. The first that matches a name is told.
 _CONVERT = (
@@ -137,6 +138,11 @@ def read_headers(files: Files, shards: Sequence[str]) -> TensorTable:
     parsed = _read(files, shards)
     _require_sound(parsed, files.where)
     return TensorTable(parsed.headers)
+
+
+def is_pointer(files: Files, name: str) -> bool:
+    """A file of a checkout without Git LFS: it only says which file would be there."""
+    return files.size(name) < _LONGEST_POINTER and files.read([Span(name, 0, len(_LFS))]) == [_LFS]
 
 
 class _Parsed(NamedTuple):
