@@ -78,6 +78,17 @@ def unmatched(entries: Iterable[str], names: Iterable[str]) -> list[str]:
     return [entry for entry in entries if entry not in matched]
 
 
+def missing(entries: Iterable[str], names: Iterable[str], task_type: str | None) -> list[str]:
+    """The entries that end none of the names, without those that PEFT itself adds to each other.
+
+    Of `classifier` and `score`, which it saves for a classifier, a model has one.
+    """
+    entries, names = list(entries), list(names)
+    absent = unmatched(entries, names)
+    heads = _HEADS.get(task_type or "", ())
+    return [entry for entry in absent if entry not in heads] if len(unmatched(heads, names)) < len(heads) else absent
+
+
 def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Copied:
     """The modules that PEFT copies.
 

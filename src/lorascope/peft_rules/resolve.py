@@ -172,7 +172,7 @@ class _Resolver:
                 if match is Match.SUFFIX and matcher.layers.active:
                     layers_seen.add(matcher.layers.index(module.name) or 0)
                 self._adapt_module(module)
-        if isinstance(targets, frozenset) and self.adapted and (unknown := sorted(targets - used)):
+        if isinstance(targets, frozenset) and self.adapted and (unknown := self._unknown(targets - used)):
             self.warnings.append(reasons.UNMATCHED_MODULES.about(*unknown))
         if dropped:
             self.warnings.append(reasons.LAYERS_DROPPED.about(*dropped))
@@ -182,6 +182,14 @@ class _Resolver:
             self.warnings.append(reasons.LAYERS_ABSENT.about(*map(str, absent), layers=tuple(absent)))
         if self.config.exclude_modules and not excluded:
             self.warnings.append(reasons.EXCLUDE_UNMATCHED.about())
+
+    def _unknown(self, entries: frozenset[str]) -> list[str]:
+        """The user's own entries that no module has for its name or its end; excluded and saved modules have."""
+        given = self.config.target_modules
+        if isinstance(given, str):  # PEFT has spelled out all-linear
+            return []
+        names = NameSet(entries)
+        return sorted(entries - {entry for module in self.model.modules for entry in names.hits(module.name)})
 
     def _adapt_module(self, module: Module) -> None:
         config, name = self.config, module.name
@@ -480,7 +488,8 @@ class _Resolver:
         named = NameSet(entries)
         if loose := [name for name in saved.modules if not named.has(name)]:
             self.warnings.append(reasons.SAVED_LOOSE.about(*loose))
-        if absent := modules_to_save.unmatched(config.modules_to_save or (), saved.modules + saved.nested):
+        copied = saved.modules + saved.nested
+        if absent := modules_to_save.missing(config.modules_to_save or (), copied, config.task_type):
             self.warnings.append(reasons.SAVED_UNMATCHED.about(*absent))
 
     def _check_copies(self, saved: set[str]) -> None:

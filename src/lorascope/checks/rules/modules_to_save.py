@@ -13,8 +13,7 @@ from lorascope.foreign_text import literal
 from lorascope.names import NUMBER, listed
 from lorascope.number_text import share_text
 from lorascope.peft_rules.matchers import ModuleMatcher, NameSet
-from lorascope.peft_rules.modules_to_save import Endings, names_before_matching
-from lorascope.peft_rules.modules_to_save import unmatched as unmatched_entries
+from lorascope.peft_rules.modules_to_save import Endings, missing, names_before_matching
 from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.peft_rules.parameter_count import Tensors
 from lorascope.peft_rules.reasons import SAVED_BELOW_ADAPTER, SAVED_WRAPPED
@@ -80,7 +79,7 @@ def find_unmatched_saves(context: CheckContext) -> Iterator[Finding]:
     names = dict.fromkeys(name for warning in context.warnings_of("saved-unmatched") for name in warning.names)
     absent = [*names]
     if context.refusal:
-        absent = unmatched_entries(context.config.modules_to_save or (), context.module_names)
+        absent = missing(context.config.modules_to_save or (), context.module_names, context.config.task_type)
     model = context.model.model
     if rest := absent[_MOST_EXPLAINED:]:
         message = f"{some_in_quotes(rest)} match no module of {model} either."

@@ -1,0 +1,77 @@
+"""What PEFT and users do on purpose is no finding; the same names are one where nothing explains them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import lorascope as ls
+from tests.helpers.samples import sample
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+# (model type, head, settings)
+RIGHT: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "an exclusion takes all of an entry": (
+        "llama",
+        "causal-lm",
+        {"target_modules": ATTENTION, "exclude_modules": ["k_proj"]},
+    ),
+    "an exclusion takes some names of all-linear": (
+        "qwen2_5_vl",
+        "image-text-to-text",
+        {"target_modules": "all-linear", "exclude_modules": ".*visual.*"},
+    ),
+    "the head that the task saves is one of all-linear": (
+        "roberta",
+        "sequence-classification",
+        {"target_modules": "all-linear", "task_type": "SEQ_CLS"},
+    ),
+    "PEFT saves two names of heads": (
+        "roberta",
+        "sequence-classification",
+        {"target_modules": ["query"], "task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]},
+    ),
+    "PEFT saves two names of heads, and the other is there": (
+        "llama",
+        "sequence-classification",
+        {"target_modules": ["q_proj"], "task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]},
+    ),
+}
+# The same names where nothing but a mistake explains them.
+WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "no such module": ("llama", "causal-lm", {"target_modules": [*ATTENTION, "kproj"]}, "no-match"),
+    "no such module beside an exclusion": (
+        "llama",
+        "causal-lm",
+        {"target_modules": [*ATTENTION, "kproj"], "exclude_modules": ["k_proj"]},
+        "no-match",
+    ),
+    "the names of heads without the task": (
+        "llama",
+        "causal-lm",
+        {"target_modules": ["q_proj"], "modules_to_save": ["classifier", "score"]},
+        "saved-unmatched",
+    ),
+    "another name beside those of heads": (
+        "roberta",
+        "sequence-classification",
+        {"target_modules": ["query"], "task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score", "lm_head"]},
+        "saved-unmatched",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_meant_is_not_reported(name: str) -> None:
+    model_type, head, settings = RIGHT[name]
+    check = ls.check(sample(model_type, head), {"peft_type": "LORA", **settings})
+    assert not check.matters, [str(finding) for finding in check.findings]
+    assert check.resolution.adapted
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_same_without_a_reason_is_reported(name: str) -> None:
+    model_type, head, settings, code = WRONG[name]
+    check = ls.check(sample(model_type, head), {"peft_type": "LORA", **settings})
+    assert code in [finding.code for finding in check.findings if finding.severity != "note"]
