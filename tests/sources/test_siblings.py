@@ -30,7 +30,9 @@ SPEECH = {
 
 def detr(model_type: str) -> dict[str, Any]:
     """A detector of two layers on a ResNet of timm's, whose norms it freezes."""
-    sizes = {f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in (("layers", 1), ("ffn_dim", 48))}
+    sizes = {
+        f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in (("layers", 1), ("ffn_dim", 48))
+    }
     return {"model_type": model_type, "d_model": 64, "backbone": "resnet50", "use_timm_backbone": True, **sizes}
 
 
@@ -89,3 +91,20 @@ def test_the_configuration_decides_between_classes_with_the_same_names(
         layout_table._row.cache_clear()
     assert [(module.name, module.class_name) for module in tree.modules] == [("norm", expected)]
     assert tree.unexplained == ()
+
+
+def test_a_member_that_was_seen_empty_is_made_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stable Cascade's second stage: `up_repeat_mappers.0` has no members in the first, and convolutions here."""
+    row = '{"slots":{"mappers":"ModuleList","mappers.#":"ModuleList","mappers.#.#":"Plain","mappers.0":"ModuleList"},'
+    table = TABLE.replace("classes\tPlain", f'classes\tFish\t{row}"model":{{"model_type":"fish"}}}}\nclasses\tPlain')
+    monkeypatch.setattr(layout_table, "_text", lambda file="layouts.tsv": table)
+    names = [f"mappers.{first}.{second}" for first in range(2) for second in range(2)]
+    layout_table.layout.cache_clear()
+    layout_table._row.cache_clear()
+    try:
+        tree = ModelLayout("Fish", {"model_type": "fish"}).tree({f"{name}.weight": (4,) for name in names})
+    finally:
+        layout_table.layout.cache_clear()
+        layout_table._row.cache_clear()
+    assert tree.unexplained == ()
+    assert [module.name for module in tree.modules if module.class_name == "Plain"] == names

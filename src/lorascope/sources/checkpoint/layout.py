@@ -8,7 +8,7 @@ classes, the one whose own names fit decides.
 
 from __future__ import annotations
 
-import os.path
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -145,7 +145,8 @@ class ModelLayout:
 
     def kinship(self, key: str) -> int:
         """How many letters a class's name and the whole model's begin with alike."""
-        return len(os.path.commonprefix([class_name(key), class_name(self.root)]))
+        letters = zip(class_name(key), class_name(self.root), strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], letters))
 
     def _holds(self, path: str, owner: str) -> bool:
         """A part stands in a model of this class."""
@@ -240,7 +241,10 @@ class ModelLayout:
             return named
         numbered = f"{prefix}.{numberless(word)}"
         if not prefix or _number(word) < 0 or numbered not in row.slots:
-            return ""
+            # A member with a slot of its own is made as the others where it was seen without members.
+            owner, _, last = prefix.rpartition(".")
+            others = f"{owner}.#"
+            return self._slot(row, others, word, part) if last.isdecimal() and others in row.slots else ""
         most = self._count(row, numbered, part)
         return "" if most is not None and _number(word) >= most else numbered
 
@@ -393,7 +397,7 @@ class _Fitting:
                 )
                 continue
             candidates = self._whole._candidates(row, own_slot, at, self._part)
-            place = (*order, (self._order[own_slot], _number(word)))
+            place = (*order, self._rank(own_slot, word))
             self._found.setdefault(own_slot, []).append(name)
             fits = [(key, self._whole._fit(key, child, at, self._part)) for key in candidates if key not in CONTAINERS]
             containers = [key for key in candidates if key in CONTAINERS]
@@ -480,8 +484,13 @@ class _Fitting:
         for word in name.split("."):
             named = f"{slot}.{word}" if slot else word
             slot = named if named in self._row.slots else f"{slot}.{numberless(word)}"
-            place.append((self._order[slot], _number(word)))
+            place.append(self._rank(slot, word))
         return tuple(place)
+
+    def _rank(self, slot: str, word: str) -> tuple[int, int]:
+        """A member's place among those beside it: that of its slot, and in a list its number."""
+        others = f"{slot.rpartition('.')[0]}.#"
+        return self._order[others if word.isdecimal() and others in self._order else slot], _number(word)
 
 
 def _siblings(chosen: str, keys: tuple[str, ...]) -> tuple[str, ...]:
