@@ -108,6 +108,12 @@ def test_a_further_stack_of_another_width_is_a_connector_in_doubt() -> None:
     assert own["vlm.vision_tokenizer.layers.0.1.3"] == "guess connector.ffn.dense.down"
 
 
+def test_a_vit_whose_patches_stand_elsewhere_is_a_tower() -> None:
+    found = _found(*_text(""), _conv("patch", 1024, 3, 14, 14), *_layers("vit.layers", 1024, 4096))
+    tower = Counter(role.partition(".")[0] for name, role in found.items() if name.startswith("vit."))
+    assert tower == {"vision": 12}
+
+
 def test_a_text_model_with_an_embedding_of_another_width_stays_text() -> None:
     albert = [_table("a.embed", 30_000, 128), _linear("a.project", 768, 128), *_layers("a.layers", 768, 3072)]
     assert {role.split(".")[0].removeprefix("guess ") for role in _found(*albert).values()} == {"text"}

@@ -94,7 +94,7 @@ COMPONENTS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             _words(
                 "vision_tower vision_model visual vision_encoder image_tower video_tower image_encoder image_embed "
-                "high_res_vision_model high_res_vision_neck img_processor vision vision_backbone image_vit vpm"
+                "high_res_vision_model high_res_vision_neck img_processor vision vision_backbone image_vit vit vpm"
             )
         ),
     ),
