@@ -37,6 +37,7 @@ RIGHT: dict[str, tuple[str, str, dict[str, Any]]] = {
         "sequence-classification",
         {"target_modules": ["q_proj"], "task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]},
     ),
+    "a router that is named": ("qwen3_moe", "causal-lm", {"target_modules": ["q_proj", "gate"], "lora_dropout": 0}),
 }
 # The same names where nothing but a mistake explains them.
 WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
@@ -75,3 +76,23 @@ def test_the_same_without_a_reason_is_reported(name: str) -> None:
     model_type, head, settings, code = WRONG[name]
     check = ls.check(sample(model_type, head), {"peft_type": "LORA", **settings})
     assert code in [finding.code for finding in check.findings if finding.severity != "note"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head", "names", "said"),
+    [
+        ("bert", "sequence-classification", ["key", "query", "dense"], "The pooler is adapted"),
+        (
+            "distilbert",
+            "sequence-classification",
+            ["q_lin", "pre_classifier"],
+            "The hidden layer of the head is adapted",
+        ),
+        ("llama", "causal-lm", ["q_proj", "lm_head"], "The output embedding (the head) is adapted"),
+        ("bert", "masked-lm", ["query", "decoder"], "The output embedding (the head) is adapted"),
+    ],
+)
+def test_parts_of_a_head_have_their_own_names(model_type: str, head: str, names: list[str], said: str) -> None:
+    check = ls.check(sample(model_type, head), {"peft_type": "LORA", "target_modules": names})
+    (finding,) = [finding for finding in check.findings if finding.code == "head"]
+    assert finding.message.startswith(said)

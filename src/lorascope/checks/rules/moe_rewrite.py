@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
@@ -41,7 +41,8 @@ def find_rewritten(context: CheckContext) -> Iterator[Finding]:
         yield MOE_REWRITE.finding(_SETTING, message, "Nothing to do if the experts are meant.", "note")
         return
     plain = context.without_rewrite
-    named, adapted = _weights(context, plain), {weight.name: weight for weight in context.adapted_weights}
+    adapted = {weight.name: weight for weight in context.adapted_weights}
+    named = _weights(context, plain) if not plain.refusal else dict(_named_by_entries(context, adapted))
     lost = [weight for name, weight in named.items() if name not in adapted]
     gained = [weight for name, weight in adapted.items() if name not in named]
     experts = [weight for weight in gained if weight.role.variant == "expert"]
@@ -64,9 +65,15 @@ def find_rewritten(context: CheckContext) -> Iterator[Finding]:
     fix = (
         _fix(context, lost, others)
         if matters
-        else "Nothing to do if the experts are meant; otherwise leave these names out."
+        else f"Nothing to do if {'the experts are' if experts else 'that is'} meant; otherwise leave these names out."
     )
     yield MOE_REWRITE.finding(_SETTING, " ".join(parts), fix, "warning" if matters else "note")
+
+
+def _named_by_entries(context: CheckContext, adapted: Mapping[str, Weight]) -> Iterator[tuple[str, Weight]]:
+    """The adapted weights whose modules the entries name, where PEFT would refuse them without its rewrite."""
+    named = {module.name for entry in context.entries.modules for module in entry.modules}
+    return ((name, weight) for name, weight in adapted.items() if weight.module in named)
 
 
 def _turned(entries: Sequence[Entry]) -> str:

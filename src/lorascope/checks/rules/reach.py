@@ -52,6 +52,16 @@ _MAIN_BLOCKS = ("attention", "ffn", "mixer")
 _MOST_NAMED = 3
 
 
+# What the parts of a head are called.
+_HEADS = {
+    "lm": "output embedding (the head)",
+    "classifier": "classifier",
+    "pooler": "pooler",
+    "transform": "hidden layer of the head",
+    "projection": "projection into the shared space",
+}
+
+
 @finds(DEAD_OR_CRASHING)
 def find_dead(context: CheckContext) -> Iterator[Finding]:
     """Adapters that do nothing, or that break the forward pass."""
@@ -163,7 +173,7 @@ def _share(context: CheckContext, weights: Sequence[Weight]) -> str:
 def _head_word(weight: Weight) -> str:
     if weight.role.block == "embedding":
         return "position embedding" if weight.role.part == "position" else "input embedding"
-    return "classifier" if weight.role.part == "classifier" else "output embedding (the head)"
+    return _HEADS.get(weight.role.part, "head")
 
 
 def _meant(context: CheckContext, weights: Sequence[Weight]) -> bool:
