@@ -96,3 +96,17 @@ def test_parts_of_a_head_have_their_own_names(model_type: str, head: str, names:
     check = ls.check(sample(model_type, head), {"peft_type": "LORA", "target_modules": names})
     (finding,) = [finding for finding in check.findings if finding.code == "head"]
     assert finding.message.startswith(said)
+
+
+def test_experts_that_are_nearly_all_of_the_adapter_are_a_warning_with_the_number_first() -> None:
+    seven = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
+    check = ls.check(sample("qwen3_moe"), {"peft_type": "LORA", "target_modules": seven, "r": 16})
+    (finding,) = [finding for finding in check.findings if finding.code == "moe-rewrite"]
+    assert finding.severity == "warning"
+    assert finding.message.startswith(
+        "490,733,568 of 495,648,768 trainable parameters are in the experts. PEFT rewrites"
+    )
+    experts = sum(one.trainable for one in check.resolution.adapted if ".experts." in one.name)
+    assert (experts, check.resolution.trainable) == (490_733_568, 495_648_768)
+    alone = ls.check(sample("mixtral"), {"peft_type": "LORA", "target_modules": ["w1", "w2", "w3"], "lora_dropout": 0})
+    assert [one.severity for one in alone.findings if one.code == "moe-rewrite"] == ["note"]

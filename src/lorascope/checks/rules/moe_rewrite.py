@@ -13,7 +13,7 @@ from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding
 from lorascope.model.types import Weight
 from lorascope.names import listed
-from lorascope.peft_rules.addresses import as_parameter, weight_of
+from lorascope.peft_rules.addresses import as_parameter, peft_name, weight_of
 from lorascope.peft_rules.types import Resolution
 
 MOE_REWRITE = FindingRule(
@@ -24,6 +24,8 @@ MOE_REWRITE = FindingRule(
 )
 
 _SETTING = "target_modules"
+# From this share of the trainable parameters on, experts that the names do not speak of are the adapter.
+_MOSTLY = 0.9
 
 
 @finds(MOE_REWRITE)
@@ -47,10 +49,13 @@ def find_rewritten(context: CheckContext) -> Iterator[Finding]:
     gained = [weight for name, weight in adapted.items() if name not in named]
     experts = [weight for weight in gained if weight.role.variant == "expert"]
     others = [weight for weight in gained if weight.role.variant != "expert"]
-    matters = bool(lost or others or (context.entries.form == "string" and experts))
+    share = _share(context, experts)
+    mostly = _MOSTLY <= share < 1  # names of experts alone mean them
+    matters = bool(lost or others or mostly or (context.entries.form == "string" and experts))
     if not matters and not experts and not plain.refusal:
         return  # It changed nothing.
-    parts = [f"PEFT rewrites the targets for the fused experts of {context.model.model_type}."]
+    parts = [_amount(context, experts)] if mostly else []
+    parts.append(f"PEFT rewrites the targets for the fused experts of {context.model.model_type}.")
     if entries:
         parts.append(f"It turns {_turned(entries)}.")
     elif context.entries.form in ("string", "all-linear"):
@@ -64,7 +69,7 @@ def find_rewritten(context: CheckContext) -> Iterator[Finding]:
         parts.append(f"Adapted but not named: {plural(len(others), 'weight')} ({places(others)}).")
     fix = (
         _fix(context, lost, others)
-        if matters
+        if lost or others or (not mostly and matters)
         else f"Nothing to do if {'the experts are' if experts else 'that is'} meant; otherwise leave these names out."
     )
     yield MOE_REWRITE.finding(_SETTING, " ".join(parts), fix, "warning" if matters else "note")
@@ -74,6 +79,20 @@ def _named_by_entries(context: CheckContext, adapted: Mapping[str, Weight]) -> I
     """The adapted weights whose modules the entries name, where PEFT would refuse them without its rewrite."""
     named = {module.name for entry in context.entries.modules for module in entry.modules}
     return ((name, weight) for name, weight in adapted.items() if weight.module in named)
+
+
+def _trainable(context: CheckContext, weights: Sequence[Weight]) -> int:
+    names = {peft_name(context.model, weight) for weight in weights}
+    return sum(adapted.trainable for adapted in context.resolution.adapted if adapted.name in names)
+
+
+def _share(context: CheckContext, experts: Sequence[Weight]) -> float:
+    return _trainable(context, experts) / context.resolution.trainable if context.resolution.trainable else 0.0
+
+
+def _amount(context: CheckContext, experts: Sequence[Weight]) -> str:
+    own, every = _trainable(context, experts), context.resolution.trainable
+    return f"{own:,} of {every:,} trainable parameters are in the experts."
 
 
 def _turned(entries: Sequence[Entry]) -> str:
