@@ -113,6 +113,15 @@ def test_a_flat_file_describes_its_text_model(model_type: str) -> None:
     assert text["model_type"] == f"{model_type}_text"
 
 
+def test_dbrx_counts_its_key_value_heads_within_a_part() -> None:
+    """`DbrxConfig.__post_init__` takes them from there."""
+    import transformers
+
+    file = {"model_type": "dbrx", "n_heads": 8, "attn_config": {"kv_n_heads": 4}, "ffn_config": {}}
+    config = transformers.DbrxConfig.from_dict(file)
+    assert setting(file, "num_key_value_heads") == config.num_key_value_heads == 4
+
+
 def test_parts_that_a_file_may_leave_out() -> None:
     assert states_part({"model_type": "gemma4"}, "audio_config", "gemma4") is False
     assert states_part({"model_type": "gemma4", "audio_config": None}, "audio_config", "gemma4") is False

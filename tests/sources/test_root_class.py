@@ -39,3 +39,16 @@ def test_a_file_without_a_class_is_read_as_one_that_has_its_tensors(
     assert (found.architecture, found.unexplained, found.missing) == (read, (), ())
     assert found.weights == map_module(expected).weights
     assert any(f"read as {read}" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["ConvNextModel", "ConvNextV2Model"])
+def test_a_kernel_is_no_norm_where_a_slot_may_hold_either(name: str, tmp_path: Path) -> None:
+    mend_torchvision()
+    with torch.device("meta"):
+        cls = getattr(transformers, name)
+        model = cls(cls.config_class(hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1]))
+    config = {**model.config.to_dict(), "architectures": [name]}
+    found = inspect(write_checkpoint(tmp_path, saved_tensors(model), config=config), read="headers")
+    kinds = {module.name: module.kind for module in map_module(model).modules}
+    assert {module.name: module.kind for module in found.modules} == kinds
+    assert sum("downsampling" in name and kind == "conv" for name, kind in kinds.items()) == 3

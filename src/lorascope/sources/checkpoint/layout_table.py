@@ -17,6 +17,8 @@ from lorascope.sources.builtin import PREFERRED
 
 # Keys of a configuration that are never those of the part that its other keys describe.
 _OWNERS = frozenset({"model_type", "architectures"})
+# What a class takes from a part of its configuration: DBRX.
+_WITHIN = {"num_key_value_heads": ("attn_config", "kv_n_heads")}
 LISTS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
 # A plain nn.Module with children is one too; its members have names.
 CONTAINERS = LISTS | {"Module"}
@@ -245,6 +247,10 @@ def setting(config: Mapping[str, Any], name: str, model_type: str = "") -> Any:
     also = facts.get("names", {})
     names = (name, also.get(name), *(other for other, meant in also.items() if meant == name))
     stated = next((config[known] for known in names if known in config), None)
+    if stated is None and name in _WITHIN:
+        part, inner = _WITHIN[name]
+        within = config.get(part)
+        stated = within.get(inner) if isinstance(within, dict) else None
     if stated is None and name in facts.get("computed", {}):
         field, factor = facts["computed"][name]
         value = setting(config, field, model_type)
