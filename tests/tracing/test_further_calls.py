@@ -42,6 +42,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             "deepstack_visual_indexes": [0],
         },
     ),
+    "an oblong image": (
+        transformers.MgpstrForSceneTextRecognition,
+        {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": [32, 128]},
+    ),
     "a series of values": (
         transformers.PatchTSTModel,
         {"d_model": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48},

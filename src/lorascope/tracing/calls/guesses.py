@@ -84,6 +84,8 @@ def _patched(module: Any, sign: str, needed: frozenset[str]) -> Iterator[Call]:
     made = patch_positions(module) if sign == "pixel_position_ids" else patch_grid(module)
     for values, places, about in made:
         arguments = {pixels: values, sign: places}
+        if "merge_sizes" in needed:
+            arguments["merge_sizes"] = integers(1, value=2)
         if needed <= {*arguments}:
             yield Call("forward", arguments, "", about)
 
@@ -128,6 +130,8 @@ def _ids(module: Any, config: Any) -> Iterator[torch.Tensor]:
 def _pixels(module: Any, config: Any) -> Iterator[torch.Tensor]:
     channels = figure(config, "num_channels", "in_channels", "in_chans", default=3)
     size = figure(config, "image_size", "img_size", "input_size", "crop_size", default=0)
+    if (oblong := _oblong(config)) is not None:
+        yield ones(1, channels, *oblong)
     frames = figure(config, "num_frames", "frames_per_clip", default=0)
     sides = list(dict.fromkeys([size or 64, 224, 256, 512, 64]))
     if frames:
@@ -141,6 +145,31 @@ def _pixels(module: Any, config: Any) -> Iterator[torch.Tensor]:
     yield ones(2, channels, sides[0], sides[0])
     if channels != 1:
         yield ones(1, 1, sides[0], sides[0])
+
+
+def _oblong(config: Any) -> tuple[int, int] | None:
+    """Height and width of images that are no squares."""
+    for part in (config, attribute(config, "backbone_config")):
+        size = attribute(part, "image_size")
+        if isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
+            return (size[0], size[1]) if size[0] != size[1] else None
+    return None
+
+
+def _prompt(module: Any, config: Any) -> Iterator[torch.Tensor]:
+    yield next(_pixels(module, config))
+
+
+def _few_ids(module: Any, config: Any) -> Iterator[torch.Tensor]:
+    yield integers(1, number(config, "task_seq_len", default=_LENGTH))
+
+
+def _padding(module: Any, config: Any) -> Iterator[torch.Tensor]:
+    yield integers(1, figure(config, "context_length", default=32), value=0)
+
+
+def _one(module: Any, config: Any) -> Iterator[torch.Tensor]:
+    yield integers(1, value=0)
 
 
 def _video(module: Any, config: Any) -> Iterator[torch.Tensor]:
@@ -278,6 +307,9 @@ _VALUES: dict[str, _Maker] = {
     "input": _either,
     "hidden_states": _states,
     "pixel_values": _pixels,
+    "prompt_pixel_values": _prompt,
+    "prompt_masks": _prompt,
+    "task_inputs": _few_ids,
     "pixel_values_videos": _video,
     "input_values": _sound,
     "input_features": _spectrum,
@@ -300,6 +332,8 @@ _VALUES: dict[str, _Maker] = {
     "returns_to_go": _wide(),
     "timesteps": _numbers,
     "past_values": _series,
+    "past_values_padding": _padding,
+    "freq": _one,
     "past_time_features": _times,
     "past_observed_mask": _observed,
     "static_categorical_features": _categories,
