@@ -241,3 +241,8 @@ def test_every_row_of_the_lexicon_speaks_the_vocabulary() -> None:
 def test_read_needs_no_module(kind: Kind) -> None:
     role, guess = role_of_name("vision_tower.blocks.#.attn.qkv", kind, "")
     assert (str(role), guess) == ("vision.attention.self.qkv", False)
+
+
+def test_a_bridge_within_a_vision_model_is_no_connector() -> None:
+    assert role_of_name("head.bridge_connector.convolution", "linear", "uvdoc")[0].component == "vision"
+    assert role_of_name("head.bridge_connector.convolution", "linear", "")[0].component == "connector"

@@ -617,5 +617,6 @@ COMPONENT_EXCEPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "qwen": ((r"transformer\.visual\.(attn_pool\.|proj$)", "connector"),),
     "qwen2_5_omni_thinker": ((r"model\.audio_tower\.proj$", "connector"),),
     "qwen3_omni_moe_thinker": ((r"model\.audio_tower\.proj\d$", "connector"),),
+    "uvdoc": ((r"(model\.)?head\.bridge_connector\.", "vision"),),
     "vision-encoder-decoder": ((r"encoder\.|enc_to_dec_proj", "vision"),),
 }
