@@ -16,6 +16,7 @@ from lorascope.sources.files.folder import Folder, open_folder
 from lorascope.sources.files.json_files import read_object
 from lorascope.sources.files.json_text import first_faults
 from lorascope.sources.source_kinds import is_hub_id, names_builtin_model
+from lorascope.sources.transformers.broken_package import import_failure, is_broken_package
 from lorascope.sources.transformers.foreign_config import MOST_CONFIG_BYTES, MOST_VALUES, build_faults, buildable
 from lorascope.sources.transformers.model_classes import configuration_type
 
@@ -182,6 +183,8 @@ def _native_config(config: Mapping[str, Any], where: str, hint: str) -> Any:
     except LorascopeError as error:
         raise LorascopeError(*error.faults, where=where, hint=error.hint) from error
     except Exception as error:  # what a configuration class can raise has no common base
+        if is_broken_package(error):
+            raise import_failure(error, "a configuration class") from error
         raise LorascopeError(
             f"the configuration cannot be read: {error_text(error)}",
             where=where,
@@ -255,6 +258,8 @@ def _trusted_config(name: str, where: str, hint: str, **arguments: Any) -> Any:
     try:
         return transformers_library().AutoConfig.from_pretrained(name, trust_remote_code=True, **arguments)
     except Exception as error:  # what a cache and a configuration class can raise has no common base
+        if is_broken_package(error):
+            raise import_failure(error, "a configuration class") from error
         raise LorascopeError(
             f"the configuration cannot be read: {error_text(error)}", where=where, hint=hint
         ) from error

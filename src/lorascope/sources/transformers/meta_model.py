@@ -20,6 +20,7 @@ from lorascope.sources.dimensions import TensorEvidence, language_part, read_dim
 from lorascope.sources.modules.computed_weights import computed_shapes, traits_of
 from lorascope.sources.modules.module_tree import ModuleTree, module_tree, modules_in
 from lorascope.sources.modules.python_objects import attribute, is_config, name_of_class, namespace
+from lorascope.sources.transformers.broken_package import import_failure
 from lorascope.sources.transformers.model_classes import chosen_class, class_note, head_of, listed_heads
 
 if TYPE_CHECKING:
@@ -58,10 +59,7 @@ def build(config: Any, *, architecture: str = "", trust_remote_code: bool = Fals
     try:
         cls = getattr(transformers, name, None) if isinstance(name, str) and name else None
     except (ImportError, RuntimeError) as error:  # from a broken dependency
-        raise LorascopeError(
-            f"transformers {transformers.__version__} cannot load {name}: {_first_line(_origin(error))}",
-            hint="Repair or remove the package that it names; torchvision must be of the same release as torch.",
-        ) from error
+        raise import_failure(error, name) from error
     if cls is None or not hasattr(cls, "_from_config") or cls is transformers.PreTrainedModel:
         raise LorascopeError(
             f'transformers {transformers.__version__} has no model class "{name}"',
@@ -121,12 +119,6 @@ def _build_remote(config: Any) -> torch.nn.Module:
                     where=str(config.auto_map[auto]),
                 ) from error
     raise LorascopeError(f"auto_map has no model class, only {', '.join(config.auto_map)}")
-
-
-def _origin(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _first_line(error: BaseException) -> str:
