@@ -146,10 +146,10 @@ def test_no_targets_adapt_nothing() -> None:
 def test_what_makes_no_lora_is_said() -> None:
     config = AXOLOTL.read("base_model: folder\nlora_r: 8\n", "file.yaml")
     full = AXOLOTL.resolve(sample("llama"), config)
-    assert "trains every weight of the model" in str(full.resolution.refusal) and full.config is None
+    assert "makes no LoRA adapter, because adapter is not set" in str(full.resolution.refusal) and full.config is None
     assert told(config.findings) == [("ignored-key", "error")]
     other = AXOLOTL.resolve(sample("llama"), AXOLOTL.read("adapter: llama-adapter\n", "file.yaml"))
-    assert "trains with the adapter 'llama-adapter'" in str(other.resolution.refusal)
+    assert "because adapter is 'llama-adapter'" in str(other.resolution.refusal)
 
 
 def test_what_is_not_covered_is_refused() -> None:

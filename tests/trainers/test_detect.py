@@ -10,6 +10,7 @@ import peft
 import pytest
 
 import lorascope as ls
+from lorascope.cli.main import main
 from lorascope.trainers.detect import TrainerFile, read_file
 from tests.helpers.samples import fails, sample
 
@@ -178,3 +179,33 @@ def test_a_file_of_nobody_under_the_name_of_pefts_is_refused(saved: dict[str, An
         (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **saved}), encoding="utf-8")
         assert len(ls.check(sample("llama"), tmp_path).resolution.adapted) == 32
         assert peft.PeftConfig.from_pretrained(tmp_path).peft_type == "LORA"
+
+
+FULL = {
+    "axolotl": ("a.yaml", "base_model: m\nsequence_len: 2048\nmicro_batch_size: 1\n"),
+    "axolotl with another adapter": ("a.yaml", "base_model: m\nadapter: llama-adapter\nsequence_len: 2048\n"),
+    "llamafactory": ("a.yaml", "model_name_or_path: m\nstage: sft\nfinetuning_type: full\ntemplate: llama2\n"),
+    "llamafactory with some layers": ("a.yaml", "model_name_or_path: m\nstage: sft\nfinetuning_type: freeze\n"),
+    "trl": ("a.yaml", "model_name_or_path: m\ndataset_name: x\nuse_peft: false\n"),
+    "trl by a command": ("a.sh", "trl sft --model_name_or_path m --dataset_name x"),
+    "ms-swift": ("a.sh", "swift sft --model m --tuner_type full --dataset x"),
+    "ms-swift with another tuner": ("a.sh", "swift sft --model m --tuner_type adalora --dataset x"),
+    "mlx-lm": ("a.yaml", "model: m\nfine_tune_type: full\nnum_layers: 16\niters: 10\n"),
+    "torchtune": (
+        "a.yaml",
+        "model:\n  _component_: torchtune.models.llama2.llama2_7b\ntokenizer: {}\ncheckpointer: {checkpoint_dir: m}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_training_without_lora_is_one_finding_whoever_trains(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, text = FULL[name]
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    check = ls.check(sample("llama"), tmp_path / file)
+    assert [(one.code, one.severity) for one in check.findings] == [("no-adapter", "error")]
+    assert check.resolution.trainable == 0
+    assert main(["check", "llama", str(tmp_path / file)]) == 1
+    assert "Set " in capsys.readouterr().out

@@ -164,11 +164,11 @@ def test_findings_of_reading(text: str, code: str, severity: str, said: str) -> 
 
 def test_every_fault_is_said() -> None:
     text = (
-        "finetuning_type: full\nlora_rank: '8'\nlora_alpha: x\nlora_dropout: true\nlora_target: 8\nuse_dora: 'false'\n"
+        "finetuning_type: lorra\nlora_rank: '8'\nlora_alpha: x\nlora_dropout: true\nlora_target: 8\nuse_dora: 'false'\n"
         "use_rslora: null\nadditional_target: [1]\nfreeze_trainable_layers: 2.5\nstage: ${stage}\n"
     )
     with fails(
-        "finetuning_type is 'full', which trains no LoRA",
+        "finetuning_type is 'lorra', which it refuses",
         "lora_rank is '8', not a whole number",
         "lora_alpha is 'x', not a number",
         "lora_dropout is True",

@@ -220,8 +220,8 @@ def test_layers_of_mlx_lm_without_a_weight_of_the_map_are_said() -> None:
 
 
 def test_what_trains_no_adapters_is_refused() -> None:
-    with fails("fine_tune_type is full"):
-        asked(sample("llama"), "fine_tune_type: full\nlora_parameters: nothing\n")
+    full = asked(sample("llama"), "fine_tune_type: full\nlora_parameters: nothing\n").resolution
+    assert full.refused_as("no-adapter")
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,6 @@ def test_every_fault_at_once() -> None:
         "model: 3",
         "model: {_component_: 7}",
         "model: {_component_: os.system}",
-        "model: {_component_: torchtune.models.llama2.llama2_7b}",
         "model: {_component_: torchtune.models.llama2.lora_llama2_7b}",
         "model: {_component_: torchtune.models.llama2.lora_llama2_7b",
         "model: {_component_: torchtune.models.llama2.lora_llama2, lora_attn_modules: [q_proj]}",

@@ -42,7 +42,9 @@ def trainer_findings(context: CheckContext) -> Iterator[Finding]:
     """The findings on what a trainer without PEFT adapts."""
     if context.refusal:
         command = planning_command(context.model)
-        fix = f"Name weights that the model has; lorascope export writes them from {command}"
+        fix = context.refusal.values.get("fix") or (
+            f"Name weights that the model has; lorascope export writes them from {command}"
+        )
         code, message = context.refusal.code or REFUSED.code, str(context.refusal)
         yield Finding(code, "error", context.where, message, fix, context.refusal)
     yield from apply_rules(REACH, context)

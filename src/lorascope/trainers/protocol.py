@@ -8,8 +8,9 @@ from typing import Any, Literal
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
+from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
-from lorascope.peft_rules.diagnostics import Diagnostic
+from lorascope.peft_rules.diagnostics import Diagnostic, Reason
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.types import Plan
 
@@ -123,6 +124,23 @@ class Trainer:
     def unsupported(self, plan: Plan) -> tuple[Unsupported, ...]:
         """Everything in a plan that the trainer cannot express."""
         return tuple(self.limits(plan))
+
+
+# A configuration that trains something, and no LoRA.
+NO_LORA = Reason("no-adapter", "{title} makes no LoRA adapter, because {key} is {given}.")
+
+
+def without_lora(title: str, key: str, given: object, wanted: str) -> Outcome:
+    """The outcome of a configuration for another kind of training.
+
+    Args:
+        title: The trainer's.
+        key: The option that decides it.
+        given: Its value; None where it is not given.
+        wanted: The value that makes LoRA adapters.
+    """
+    text = "not set" if given is None else quoted(given)
+    return stopped(NO_LORA.about(title=title, key=key, given=text, fix=f"Set {key}: {wanted}"))
 
 
 def stopped(refusal: Diagnostic, findings: Iterable[Finding] = (), config: AdapterConfig | None = None) -> Outcome:

@@ -11,12 +11,11 @@ from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap, Module
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import peft_name
-from lorascope.peft_rules.diagnostics import Reason
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 from lorascope.plans.verify import adapter_config
-from lorascope.trainers.axolotl.schema import LORA, PEFT, SCHEMA
-from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter
+from lorascope.trainers.axolotl.schema import LORA, PEFT, SCHEMA, TITLE
+from lorascope.trainers.protocol import Outcome, TrainerConfig, trainer_filter, without_lora
 from lorascope.trainers.search_findings import MOST_NAMED, unseen_findings, unseen_weights
 
 # axolotl 0.19.0, loaders/utils.py: the output embedding, which its search leaves out.
@@ -40,12 +39,6 @@ _MULTIMODAL = frozenset(
 # These hand the configuration to TRL's trainer, which wraps the model itself (loaders/model.py, _load_adapters).
 _WRAPPED_LATER = ("dpo", "ipo", "kto")
 _SEARCH = "lora_target_linear"
-_NO_ADAPTER = Reason(
-    "no-adapter", "axolotl makes no LoRA adapter: the file trains every weight of the model. Set adapter: lora"
-)
-_NO_LORA = Reason(
-    "no-adapter", "axolotl makes no LoRA adapter: the file trains with the adapter {adapter}. Set adapter: lora"
-)
 
 
 def resolve_axolotl(model: ModelMap, given: TrainerConfig) -> Outcome:
@@ -57,7 +50,7 @@ def resolve_axolotl(model: ModelMap, given: TrainerConfig) -> Outcome:
     settings = given.settings
     adapter = settings.get("adapter")
     if adapter not in LORA:
-        return stopped(_NO_LORA.about(adapter=repr(adapter)) if adapter else _NO_ADAPTER.about())
+        return without_lora(TITLE, "adapter", adapter or None, "lora")
     findings: list[Finding] = []
     config = adapter_config(
         {

@@ -39,6 +39,8 @@ _NUMBER = ValueType("a number", _number)
 _NAMES = ValueType("a string with commas or a list of strings", value.TEXT_OR_TEXTS.convert)
 
 # In the order in which they are written. Nothing else converts a value before PEFT gets it.
+# Ways to train without LoRA.
+OTHER_METHODS = ("oft", "freeze", "full")
 SCHEMA = Schema(
     Option("model_name_or_path", value.TEXT),
     Option("stage", value.TEXT, default="sft"),
@@ -85,9 +87,8 @@ def _conflicts(data: Mapping[str, Any]) -> Iterator[str]:
     if "model_name_or_path" not in data:
         yield "model_name_or_path is missing, and LLaMA-Factory stops without it"
     method = data.get("finetuning_type", "lora")
-    if isinstance(method, str) and method != "lora":
-        known = method in ("oft", "freeze", "full")
-        yield f"finetuning_type is {quoted(method)}, which {'trains no LoRA adapters' if known else 'it refuses'}"
+    if isinstance(method, str) and method not in ("lora", *OTHER_METHODS):
+        yield f"finetuning_type is {quoted(method)}, which it refuses"
 
 
 def names_in(given: Any) -> list[str]:

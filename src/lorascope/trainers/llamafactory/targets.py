@@ -14,8 +14,8 @@ from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.rules import own_components
 from lorascope.trainers.llamafactory.parts import PARTS, Parts, holds_word
-from lorascope.trainers.llamafactory.schema import ALL, PEFT, SCHEMA, TITLE, names_in
-from lorascope.trainers.protocol import Outcome, TrainerConfig, trainer_filter
+from lorascope.trainers.llamafactory.schema import ALL, OTHER_METHODS, PEFT, SCHEMA, TITLE, names_in
+from lorascope.trainers.protocol import Outcome, TrainerConfig, trainer_filter, without_lora
 from lorascope.trainers.search_findings import MOST_NAMED, left_out_findings, unseen_findings, unseen_weights
 
 # Of these it trains `model.thinker`, whose own map has other names and another model type.
@@ -31,6 +31,9 @@ def resolve_llamafactory(model: ModelMap, given: TrainerConfig) -> Outcome:
     Raises:
         LorascopeError: The file or the model is of a kind that the rules do not cover.
     """
+    method = given.settings.get("finetuning_type", "lora")
+    if method in OTHER_METHODS:
+        return without_lora(TITLE, "finetuning_type", method, "lora")
     faults = list(_uncovered(given.settings))
     if model.model_type in THINKERS:
         faults.append(f"it trains only the thinker of {model.model_type}, whose names are not those of this map")

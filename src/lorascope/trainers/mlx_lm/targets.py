@@ -17,7 +17,7 @@ from lorascope.peft_rules.parameter_count import stored_shape
 from lorascope.peft_rules.types import Adapted, Resolution
 from lorascope.trainers.mlx_lm.names import MlxModel, as_mlx, mlx_types
 from lorascope.trainers.mlx_lm.schema import PARAMETERS, RELEASE, SCHEMA, TITLE
-from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter
+from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter, without_lora
 from lorascope.trainers.search_findings import MOST_NAMED
 
 _WHERE = "lora_parameters.keys"
@@ -90,7 +90,7 @@ def resolve_mlx(model: ModelMap, given: TrainerConfig) -> Outcome:
     """What mlx-lm's `linear_to_lora_layers` adapts.
 
     Raises:
-        LorascopeError: The names of this type of model are not known, or the file trains without adapters, or adapts one
+        LorascopeError: The names of this type of model are not known, or the file adapts one
             half of a weight that mlx-lm splits, or nothing but modules that are no weight of the map.
     """
     mlx = as_mlx(model)
@@ -99,9 +99,7 @@ def resolve_mlx(model: ModelMap, given: TrainerConfig) -> Outcome:
     settings = given.settings
     kind = settings.get("fine_tune_type") or SCHEMA.defaults["fine_tune_type"]
     if kind == "full":
-        raise LorascopeError(
-            "fine_tune_type is full: it trains the blocks themselves", hint="Give lora or dora to train adapters."
-        )
+        return without_lora(TITLE, "fine_tune_type", kind, "lora")
     parameters = settings.get("lora_parameters") or PARAMETERS.defaults
     layers = SCHEMA.defaults["num_layers"] if settings.get("num_layers") is None else settings["num_layers"]
     if layers > mlx.layers:

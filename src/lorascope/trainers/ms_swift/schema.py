@@ -78,9 +78,6 @@ def swift_settings(options: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any]
 
 
 def _refused(settings: Mapping[str, Any]) -> Iterator[str]:
-    tuner = settings.get("tuner_type", "lora")
-    if tuner not in ("lora", "longlora"):
-        yield f"--tuner_type is {quoted(tuner)}, which makes no LoRA adapters by PEFT's rules"
     name = settings.get("model_type")
     if name is not None and name not in model_types():
         hint = did_you_mean(name, model_types())

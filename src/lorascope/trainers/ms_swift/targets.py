@@ -18,7 +18,7 @@ from lorascope.plans.rules import own_components
 from lorascope.trainers.ms_swift import search
 from lorascope.trainers.ms_swift.models import ModelType, Towers, model_types, types_for
 from lorascope.trainers.ms_swift.schema import FREEZES, LINEAR, PEFT, SCHEMA, TASKS, TITLE
-from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter
+from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter, without_lora
 from lorascope.trainers.search_findings import MOST_NAMED, left_out_findings, unseen_findings, unseen_weights
 
 _TOWERS = ("vision", "audio", "connector")
@@ -46,6 +46,9 @@ def resolve_swift(model: ModelMap, given: TrainerConfig) -> Outcome:
     Raises:
         LorascopeError: The options are not covered here, or it takes a model type to know what they do.
     """
+    tuner = given.settings.get("tuner_type", "lora")
+    if tuner not in ("lora", "longlora"):
+        return without_lora(TITLE, "--tuner_type", tuner, "lora")
     faults = list(_uncovered(given.settings))
     if faults:
         raise LorascopeError(*faults, where=TITLE, hint="Check what its trainer makes of it there.")

@@ -28,7 +28,7 @@ from lorascope.trainers.torchtune.builders import (
     sizes_of,
     torchtune_part,
 )
-from lorascope.trainers.torchtune.schema import MODELS, RELEASE, TITLE, function_path, torchtune_settings
+from lorascope.trainers.torchtune.schema import MODELS, RELEASE, TITLE, function_path, torchtune_settings, with_lora
 
 _HINT = "The keys below model are the arguments of the function that _component_ names; tune cp shows whole files."
 _EXAMPLE = f"Such as _component_: {MODELS}{BUILDERS[0].path}; covered are {len(BUILDERS) + len(PLAIN)} functions."
@@ -238,6 +238,10 @@ def read_torchtune(text: str, where: str) -> TrainerConfig:
         raise LorascopeError("model has no _component_ with the name of a function", where=where, hint=_EXAMPLE)
     path = function_path(model["_component_"])
     paths = [builder.path for builder in BUILDERS] + list(PLAIN)
+    checkpointer = data.get("checkpointer")
+    base = checkpointer.get("checkpoint_dir") if isinstance(checkpointer, Mapping) else ""
+    if with_lora(path) in paths:
+        return TrainerConfig(base if isinstance(base, str) else "", {"_component_": model["_component_"]})
     if path not in paths:
         raise LorascopeError(
             f"unknown function {quoted(model['_component_'])} for torchtune {RELEASE}",
@@ -246,8 +250,6 @@ def read_torchtune(text: str, where: str) -> TrainerConfig:
         )
     settings, faults = torchtune_settings(model, path)
     require_no_faults(faults, where, _HINT)
-    checkpointer = data.get("checkpointer")
-    base = checkpointer.get("checkpoint_dir") if isinstance(checkpointer, Mapping) else ""
     findings = tuple(_findings(data, model, path, where))
     return TrainerConfig(base if isinstance(base, str) else "", settings, findings)
 

@@ -47,6 +47,12 @@ def function_path(component: str) -> str:
     return f"{module.partition('.')[0]}.{function.removeprefix('q')}"
 
 
+def with_lora(path: str) -> str:
+    """The function that builds the same model with adapters, if there is one."""
+    module, _, function = path.rpartition(".")
+    return f"{module}.lora_{function}"
+
+
 def torchtune_settings(model: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
     """The arguments of a function, and faults."""
     settings = {key: given for key, given in model.items() if given is not None}

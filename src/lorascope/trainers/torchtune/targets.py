@@ -12,7 +12,7 @@ from lorascope.names import listed
 from lorascope.peft_rules.diagnostics import Diagnostic, Reason
 from lorascope.peft_rules.types import Adapted, Resolution
 from lorascope.trainers.known_keys import known_keys
-from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter
+from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter, without_lora
 from lorascope.trainers.search_findings import MOST_NAMED
 from lorascope.trainers.torchtune.builders import (
     ATTENTION_PARTS,
@@ -24,7 +24,7 @@ from lorascope.trainers.torchtune.builders import (
     sizes_of,
     torchtune_part,
 )
-from lorascope.trainers.torchtune.schema import DEFAULTS, function_path
+from lorascope.trainers.torchtune.schema import DEFAULTS, MODELS, TITLE, function_path, with_lora
 
 _SIZES = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim")
 # The one function for all sizes that ties the output layer to the embedding by default.
@@ -50,6 +50,9 @@ def resolve_torchtune(model: ModelMap, given: TrainerConfig) -> Outcome:
         LorascopeError: It adapts a part of what the map has as one weight.
     """
     settings = {**DEFAULTS, **given.settings}
+    path = function_path(settings["_component_"])
+    if path not in PLAIN and all(builder.path != path for builder in BUILDERS):
+        return without_lora(TITLE, "_component_", settings["_component_"], f"{MODELS}{with_lora(path)}")
     refusal = _refusal(model, settings)
     if refusal is not None:
         return stopped(refusal)

@@ -13,15 +13,12 @@ from lorascope.model.types import ModelMap
 from lorascope.peft_rules.diagnostics import Reason
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
-from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter
-from lorascope.trainers.trl.schema import PEFT, SCHEMA
+from lorascope.trainers.protocol import Outcome, TrainerConfig, stopped, trainer_filter, without_lora
+from lorascope.trainers.trl.schema import PEFT, SCHEMA, TITLE
 
 # The one script that takes an adapter of the head.
 _HEADLESS = "reward"
 _ALL_LINEAR = "all-linear"
-_NO_ADAPTER = Reason(
-    "no-adapter", "TRL makes no adapter and trains every weight, because use_peft is not true. Set use_peft: true"
-)
 _ADAPTED_HEAD = Reason(
     "unsupported",
     'TRL stops at an adapter of "{name}": its loss reads that weight without the adapter. Leave it out of '
@@ -33,7 +30,7 @@ def resolve_trl(model: ModelMap, given: TrainerConfig) -> Outcome:
     """What PEFT adapts with TRL's configuration."""
     settings = given.settings
     if settings["use_peft"] is False:
-        return stopped(_NO_ADAPTER.about())
+        return without_lora(TITLE, "use_peft", False, "true")
     arguments = SCHEMA.peft_arguments(settings)
     config = AdapterConfig(
         **{
