@@ -23,7 +23,7 @@ UNSEEN = dict.fromkeys(
 )
 # How many modules have a class, groups or a computed weight that are in neither names nor shapes: convolutions of timm's
 # towers, clips with and without a scale; and routers that differ in a buffer, which checkpoints hold and maps do not.
-UNTOLD_CLASSES = {"deepseek_v4": 40, "fast_vlm": 48, "gemma3n": 114, "ovis2": 1, "apertus1p5": 19}
+UNTOLD_CLASSES = {"deepseek_v4": 40, "fast_vlm": 48, "gemma3n": 114, "ovis2": 1, "apertus1p5": 1}
 UNTOLD_CLASSES |= {"inkling2": 16, "inkling2_text": 16, "inkling2_loop": 8, "inkling2_loop_text": 8}
 # What the recorded maps' configurations have beside their type, where the default could not be built.
 COMPLETED = {"aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}}}

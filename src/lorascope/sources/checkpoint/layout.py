@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.shapes import is_shape_of
-from lorascope.model.types import Module
+from lorascope.model.types import Module, Trait
 from lorascope.sources.checkpoint.layout_table import (
     CONTAINERS,
     Layout,
@@ -298,7 +298,11 @@ class ModelLayout:
             if groups == "square":
                 outputs, per_group = (*_weight(node, own), 1, 1)[:2]  # it may be missing, or flat
                 groups = outputs // max(per_group, 1)
-            modules.append(Module(name, row.name, row.kind, own, groups or 1, row.transposed))
+            computed = _computed(node, own)
+            traits: tuple[Trait, ...] = ("parametrized",) if computed else ()
+            modules.append(
+                Module(name, row.name, row.kind, own, groups or 1, row.transposed, computed=computed, traits=traits)
+            )
         whole = layout(self.root) or Layout(self.root)
         return Tree(
             tuple(modules), _own(whole, root, "", buffers), tuple(sorted(buffers)), fit.missing, fit.unexplained
@@ -523,6 +527,20 @@ def _own(row: Layout, node: Node, name: str, buffers: frozenset[str]) -> tuple[t
         for leaf in row.parameters
         if not isinstance(node.get(leaf, {}), dict) and f"{prefix}{leaf}" not in buffers
     )
+
+
+def _computed(node: Node, own: tuple[tuple[str, Shape], ...]) -> tuple[tuple[str, Shape], ...]:
+    """What a module computes of parametrizations, such as the weight that weight normalization makes."""
+    inner = node.get("parametrizations")
+    originals = inner.items() if isinstance(inner, dict) else ()
+    shapes = ((name, _original(tensors)) for name, tensors in originals)
+    return tuple((name, shape) for name, shape in shapes if shape and name not in dict(own))
+
+
+def _original(tensors: Node | Shape) -> Shape:
+    """The tensor of a parametrization that has the shape of the result: the directions of weight normalization."""
+    found = (tensors.get("original1") or tensors.get("original")) if isinstance(tensors, dict) else ()
+    return found if isinstance(found, tuple) else ()
 
 
 def _weight(node: Node, own: tuple[tuple[str, Shape], ...]) -> Shape:
