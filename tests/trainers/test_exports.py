@@ -30,6 +30,16 @@ def test_names_are_those_under_which_they_stand() -> None:
         assert trainer.form in ("json", "yaml", "command", "python")
 
 
+@pytest.mark.parametrize("name", ["axolotl", "llamafactory", "trl", "ms-swift", "torchtune", "mlx-lm"])
+def test_a_class_of_transformers_that_generates_nothing_goes_to_no_trainer_of_text(name: str) -> None:
+    model = dataclasses.replace(
+        sample("llama"), source="headers", head="unknown", architecture="LlamaModel", prepares_generation=False
+    )
+    with fails("trains models that generate text, which LlamaModel does not"):
+        export(ls.plan(model, "qv"), name, base="org/model")
+    export(ls.plan(model, "qv"), "peft", base="org/model")
+
+
 def test_an_unknown_trainer_is_told_the_nearest() -> None:
     with fails("unknown trainer 'axolot'", 'Did you mean "axolotl"?'):
         trainer_called("axolot")

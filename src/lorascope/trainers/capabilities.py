@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.model.types import ModelMap, Weight
+from lorascope.model.types import LOADABLE, ModelMap, Weight
 from lorascope.names import listed
 from lorascope.peft_rules.addresses import as_parameter, peft_name
 from lorascope.peft_rules.releases import NEWEST
@@ -138,6 +138,13 @@ def untrained_head(model: ModelMap, title: str, heads: Sequence[str] = LANGUAGE_
     """The model's head, where the trainer has no training for such models."""
     if model.head not in heads:
         yield Unsupported("model", f"{title} does not train models with the head {model.head} ({model.architecture}).")
+    elif model.head == "unknown" and _generates_nothing(model):
+        yield Unsupported("model", f"{title} trains models that generate text, which {model.architecture} does not.")
+
+
+def _generates_nothing(model: ModelMap) -> bool:
+    """A class of transformers without generation: of images, of sound, or without a head."""
+    return model.source in LOADABLE and model.basis == "code" and not model.prepares_generation
 
 
 def unequal_sizes(plan: Plan, title: str) -> Iterator[Unsupported]:
