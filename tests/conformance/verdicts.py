@@ -106,13 +106,18 @@ class Pasted:
     agrees: bool = True
 
 
-def measure_pasted(module: nn.Module | None, model: ModelMap, peft: str = NEWEST) -> Iterator[Pasted]:
+def measure_pasted(
+    module: nn.Module | None,
+    model: ModelMap,
+    peft: str = NEWEST,
+    lists: Mapping[str, str | tuple[str, ...] | None] = PASTED,
+) -> Iterator[Pasted]:
     """Each list of `PASTED` through PEFT and through our rules; without a module, through our rules alone.
 
     The seven names and `all-linear` claim the attention and FFN of the language model, `q_proj,v_proj` and PEFT's
     default what makes its queries and values.
     """
-    for name, targets in PASTED.items():
+    for name, targets in lists.items():
         config = AdapterConfig(target_modules=targets, task_type=task_type(model))
         ours = resolve(model, config, peft)
         try:
