@@ -158,6 +158,12 @@ _NUMBERED = ("moe_layers", "full_attn_idxs", "kv_source_layers", "rope_scaling_l
 
 # What the rules above leave inconsistent or large, by the model type of the (sub-)configuration.
 _SET: dict[str, dict[str, Any]] = {
+    "apertus1p5": {
+        "image_token_offset": 0,
+        "audio_token_offset": VOCABULARY // 2,
+        "vision_config": {"codebook_size": VOCABULARY // 2},
+        "audio_config": {"codebook_size": VOCABULARY // 2},
+    },
     "blt": {
         "encoder_config": {"hidden_size_global": HIDDEN},
         "decoder_config": {"hidden_size_global": HIDDEN},
