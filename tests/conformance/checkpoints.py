@@ -44,6 +44,7 @@ PLANS = ("qv+ffn", "per-layer ranks")
 # Why a map by headers differs from the model's, or there is none.
 _TIMM = "a convolution's padding (its class) and groups are in neither names nor shapes; only of timm's vision tower"
 _NORM = "Llama4TextL2Norm has no parameters, and the layers without it have the same names as those with it"
+_CLIP = "clips with and without a log scale have the same parameters under the same names"
 REASONS: dict[tuple[str, str], str] = {
     ("causal-lm", "gemma4_assistant"): (
         "transformers refuses to save its configuration: all of its layers would have to share keys and values"
@@ -51,6 +52,10 @@ REASONS: dict[tuple[str, str], str] = {
     ("causal-lm", "gemma3n"): _TIMM,
     ("image-text-to-text", "gemma3n"): _TIMM,
     ("image-text-to-text", "fast_vlm"): _TIMM,
+    ("causal-lm", "inkling2_text"): _CLIP,
+    ("causal-lm", "inkling2_loop_text"): _CLIP,
+    ("image-text-to-text", "inkling2"): _CLIP,
+    ("image-text-to-text", "inkling2_loop"): _CLIP,
     ("causal-lm", "llama4"): _NORM,
     ("causal-lm", "llama4_text"): _NORM,
     ("image-text-to-text", "llama4"): _NORM,
@@ -81,7 +86,7 @@ def measure_checkpoint(entry: Entry) -> dict[str, Any]:
         ours, real = inspect(folder), map_module(model)
         found = {"tensors": len(open_checkpoint(open_folder(folder)).tensors), "weights": len(ours.weights)}
         differ = [field for field in FIELDS if not _same(ours, real, field)]
-        differ += ["unexplained"] if ours.unexplained else []
+        differ += [gap for gap in ("unexplained", "missing") if getattr(ours, gap)]
         differ += ["basis"] if (ours.source, ours.basis) != ("headers", "code") else []
         loaded = type(model).from_pretrained(folder)
         rules = {plan: RULES[plan] for plan in PLANS}
