@@ -36,14 +36,16 @@ def states(row: Mapping[str, Any]) -> Counter[str]:
 def test_counts_of_what_was_compared() -> None:
     assert len(RESULTS) == 397
     heads = Counter(label.partition("/")[0] for label in RESULTS if "+" not in label)
-    assert heads == {"causal-lm": 189, "image-text-to-text": 97, "seq2seq-lm": 37, "masked-lm": 51}
+    assert heads == {"causal-lm": 196, "image-text-to-text": 100, "seq2seq-lm": 38, "masked-lm": 51}
     found: Counter[str] = Counter()
     for row in RESULTS.values():
         assert states(row).total() == row["weights"]
         found.update(states(row))
-    assert found == {"agree": 106096, "open": 6022, "ambiguous": 2087, "unexecuted": 9, "disagree": 572}
-    assert sum(row["agree"] == row["weights"] for row in RESULTS.values()) == 308
-    assert {label for label, row in RESULTS.items() if row["notes"]} == set()
+    assert found == {"agree": 110282, "open": 6169, "ambiguous": 2261, "unexecuted": 50, "disagree": 585}
+    assert sum(row["agree"] == row["weights"] for row in RESULTS.values()) == 312
+    # transformers 5.24 asks the text model's output of Llama 4 for images; Inkling 2 Loop cannot fold the image that is made up.
+    odd = {"image-text-to-text/llama4", "image-text-to-text/inkling2_loop"}
+    assert {label for label, row in RESULTS.items() if row["notes"]} == odd
 
 
 def test_counts_of_what_adapters_are_put_on() -> None:
@@ -52,13 +54,13 @@ def test_counts_of_what_adapters_are_put_on() -> None:
         for part in MAIN & row["parts"].keys():
             found[part].update(dict(zip(STATES, row["parts"][part], strict=True)))
     assert {part: [numbers[state] for state in STATES] for part, numbers in sorted(found.items())} == {
-        "attention.k": [11295, 199, 54, 0, 12],
-        "attention.o": [13610, 315, 15, 0, 12],
-        "attention.q": [11387, 281, 54, 0, 12],
-        "attention.v": [11307, 273, 14, 0, 12],
-        "ffn.down": [17802, 0, 17, 0, 120],
-        "ffn.gate": [7590, 0, 32, 0, 118],
-        "ffn.up": [13791, 0, 6, 0, 120],
+        "attention.k": [11610, 203, 58, 0, 12],
+        "attention.o": [14035, 319, 19, 0, 12],
+        "attention.q": [11734, 285, 58, 0, 12],
+        "attention.v": [11622, 277, 18, 0, 12],
+        "ffn.down": [18403, 0, 19, 0, 121],
+        "ffn.gate": [7833, 0, 32, 0, 118],
+        "ffn.up": [14186, 0, 6, 0, 120],
     }
 
 

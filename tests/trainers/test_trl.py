@@ -115,7 +115,10 @@ def test_commands_are_told_from_files() -> None:
 def test_without_use_peft_nothing_is_adapted() -> None:
     for text in ("lora_r: 8\nlora_alpha: 4", "trl sft --lora_r 8 --lora_alpha 4"):
         outcome = asked(sample("llama"), text)
-        assert str(outcome.resolution.refusal).startswith("TRL makes no LoRA adapter, because use_peft is ") and outcome.config is None
+        assert (
+            str(outcome.resolution.refusal).startswith("TRL makes no LoRA adapter, because use_peft is ")
+            and outcome.config is None
+        )
         (finding,) = outcome.findings
         assert (finding.code, finding.severity) == ("ignored-key", "error")
         assert "no effect without use_peft: lora_alpha, lora_r" in finding.message
