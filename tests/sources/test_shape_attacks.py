@@ -371,11 +371,4 @@ def test_no_alarm_for_honest_checkpoints() -> None:
 @pytest.mark.slow
 def test_no_alarm_for_any_honest_checkpoint() -> None:
     assert len(ALL) == 507
-    # Its configuration calls the layers of the encoder, which is a vision tower, those of the whole.
-    known = {
-        (
-            "pp_formulanet",
-            "image-text-to-text",
-        ): "config.json says num_hidden_layers 12; the tensors show 8, which counts here"
-    }
-    assert {one: said for one in ALL if (said := alarms(*one))} == {one: [said] for one, said in known.items()}
+    assert {one: said for one in ALL if (said := alarms(*one))} == {}

@@ -140,7 +140,7 @@ def _grid(where: Site, modality: str) -> _Inputs:
     count = frames * height * width
     if kind in ("kimi_k25", "paddleocr_vl"):  # patches keep their shape
         patches = ones(count, channels, patch, patch)
-    elif kind == "inkling2":  # of merged patches, channels last; the grid counts those
+    elif kind in ("inkling2", "inkling2_loop"):  # of merged patches, channels last; the grid counts those
         height, width = 2, 4
         patches = ones(frames * height * width, reconcile * patch, reconcile * patch, channels)
     else:
