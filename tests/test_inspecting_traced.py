@@ -386,7 +386,7 @@ def test_a_nameless_model_is_planned_by_role(tmp_path: Path) -> None:
     ls.save_plan(made, tmp_path)
     assert ls.load_plan(tmp_path) == made
     assert ls.inspect(tmp_path / "plan.json") == model
-    assert ls.check(model, tmp_path).findings == ()
+    assert [one.code for one in ls.check(model, tmp_path).findings] == ["newer-peft-asked"]  # of any module
     proof = ls.prove(made, module)
     assert (proof.exact, proof.weights, proof.trainable) == (True, 9, made.resolution.trainable)
 
