@@ -121,14 +121,21 @@ def test_fp8_by_transformers_own_operation(
 
 
 def test_fp8_that_transformers_saves_again(tmp_path: Path) -> None:
-    # It quantizes more than it was given, and says nothing of it in the configuration.
+    # It saves plain numbers since 5.24; before, it packed them again and said nothing of it in the configuration.
     quantize = Fp8Quantize(SimpleNamespace(quantization_config=FineGrainedFP8Config(weight_block_size=(32, 32))))
     plain = saved(LLAMA, tmp_path / "plain")
     said = {"quant_method": "fp8", "weight_block_size": [32, 32], "modules_to_not_convert": ["lm_head"]}
     folder = repacked(plain, said, lambda name, tensor: quantize.convert({name: tensor}))
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
     assert "quantization_config" not in json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
-    compared(tmp_path / "again", shapes_of(plain), "fp8 block 32×32", 16)
+    plainly = unpack(open_checkpoint(open_folder(tmp_path / "again")))
+    assert {stored.quantization for stored in plainly.values()} == {""}
+    assert {name: stored.shape for name, stored in plainly.items()} == shapes_of(plain)
+    config = folder / "config.json"
+    silent = json.loads(config.read_text(encoding="utf-8"))
+    del silent["quantization_config"]
+    config.write_text(json.dumps(silent), encoding="utf-8")
+    compared(folder, shapes_of(plain), "fp8 block 32×32", 14)
 
 
 def test_mxfp4_as_transformers_unpacks_it(tmp_path: Path) -> None:
