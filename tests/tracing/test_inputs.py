@@ -109,7 +109,26 @@ def test_calls_run_every_parameter(label: str) -> None:
 # Of all architectures, the parameters that no call touches, and why.
 UNTOUCHED: dict[str, tuple[set[str], str]] = {
     "causal-lm/deepseek_v4": ({"model.layers.#.self_attn.compressor.position_bias"}, "compresses 128 tokens to one"),
+    "causal-lm/inkling2_loop_text": ({"model.message_input.query"}, "of messages between loops, and one is made"),
     "causal-lm/xlnet": ({"transformer.mask_emb"}, "of the second stream, that predicts permuted words"),
+    "image-text-to-text/apertus1p5": (
+        {
+            f"model.audio_tokenizer.encoder.layers.#.{name}"
+            for name in (
+                *(
+                    f"{place}conv.parametrizations.weight.original{n}"
+                    for place in ("", "block.#.", "shortcut.")
+                    for n in (0, 1)
+                ),
+                *(f"lstm.weight_{kind}_l{n}" for kind in ("ih", "hh") for n in (0, 1)),
+            )
+        },
+        "sound is not given to it",
+    ),
+    "image-text-to-text/inkling2_loop": (
+        {"model.language_model.message_input.query"},
+        "of messages between loops, and one is made",
+    ),
     "image-text-to-text/chameleon": ({"model.vqmodel.post_quant_conv.weight"}, "of a decoder that is not there"),
     "image-text-to-text/pi0": ({"model.dit.embed_tokens.weight"}, "it gets vectors"),
     "image-text-to-text/qwen2_5_omni_thinker": (
@@ -131,6 +150,8 @@ UNTOUCHED: dict[str, tuple[set[str], str]] = {
 # Calls that transformers 5.24 itself cannot do: it asks the text model's output for images.
 FAILING = {"image-text-to-text/llama4": {"forward"}}
 # Lists of experts, of which the router's numbers choose some.
+# A tower whose sound no call makes yet, which the map then says.
+UNHEARD = ("seq2seq-lm/omniasr",)
 CHOSEN = ("seq2seq-lm/nllb-moe", "seq2seq-lm/switch_transformers")
 
 
@@ -150,14 +171,18 @@ def test_calls_run_every_parameter_of_every_architecture() -> None:
         tried.update(call.component or "text" for call in planned)
         if label in CHOSEN:
             assert all(".experts." in name for name in missed), label
+        elif label in UNHEARD:
+            assert all(name.startswith(("model.audio_tower.", "model.multi_modal_projector.")) for name in missed), (
+                missed
+            )
         elif missed:
             untouched[label] = set(missed)
     assert untouched == {label: names for label, (names, _) in UNTOUCHED.items()}
     assert tried == {
-        "models": 512,
-        "calls": 688,
-        "text": 513,
-        "vision": 132,
+        "models": 523,
+        "calls": 704,
+        "text": 524,
+        "vision": 137,
         "audio": 23,
         "connector": 16,
         "codec": 4,
