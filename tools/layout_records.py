@@ -15,8 +15,9 @@ from lorascope.sources.checkpoint.layout_table import CONTAINERS, LISTS
 # Fields of a configuration that are true, false or a word, with their values.
 Settings = frozenset[tuple[str, bool | str]]
 
-# Numbers of layers, which a stack's copy of a configuration may have from another field.
+# Fields that decide no class.
 _UNREAD = re.compile(r"_.*|transformers_version|.*_implementation|(output|return)_.*|use_cache|.*_act|.*activation.*")
+# Numbers of layers, which a stack's copy of a configuration may have from another field.
 _COUNTS = frozenset({"num_layers", "num_hidden_layers", "n_layer", "n_layers"})
 
 

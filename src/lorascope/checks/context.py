@@ -13,7 +13,7 @@ from lorascope.checks.setting_syntax import SettingSyntax
 from lorascope.checks.suggestions import MOST_SPELLED
 from lorascope.model.types import ModelMap, Weight
 from lorascope.names import count_endings
-from lorascope.peft_rules.addresses import weight_of
+from lorascope.peft_rules.addresses import peft_name, weight_of
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.matchers import parameter_names
 from lorascope.peft_rules.releases import NEWEST, Release, release_of
@@ -133,6 +133,11 @@ class CheckContext:
         """What PEFT would do without its rewrite for fused experts."""
         plain = dataclasses.replace(self.model, moe_conversion="")
         return resolve(plain, self.config, self.release_name)
+
+    def trainable_of(self, weights: Iterable[Weight]) -> int:
+        """The trainable parameters of some weights."""
+        names = {peft_name(self.model, weight) for weight in weights}
+        return sum(adapted.trainable for adapted in self.resolution.adapted if adapted.name in names)
 
     def resolve_with(self, **changes: Any) -> Resolution:
         """What PEFT does with the configuration after some changes."""

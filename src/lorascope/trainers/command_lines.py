@@ -41,7 +41,7 @@ def command_words(text: str, where: str, programs: Iterable[str], methods: Colle
         text: A shell script, a command, or options alone, which are taken as they are.
         where: The file, for messages.
         programs: Names of programs (`trl`) and of scripts (`sft.py`), without their folders.
-        methods: What the program is told to do (`sft`); a command without such a word counts if none has one.
+        methods: Words after the program (`sft`) that mean training. Without such a command, the first one counts.
 
     Raises:
         LorascopeError: A quotation has no end, or no command runs one of them.

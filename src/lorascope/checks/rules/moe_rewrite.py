@@ -13,7 +13,7 @@ from lorascope.checks.suggestions import MOST_SPELLED, planning_command
 from lorascope.findings import Finding
 from lorascope.model.types import Weight
 from lorascope.names import listed
-from lorascope.peft_rules.addresses import as_parameter, peft_name, weight_of
+from lorascope.peft_rules.addresses import as_parameter, weight_of
 from lorascope.peft_rules.types import Resolution
 
 MOE_REWRITE = FindingRule(
@@ -81,17 +81,12 @@ def _named_by_entries(context: CheckContext, adapted: Mapping[str, Weight]) -> I
     return ((name, weight) for name, weight in adapted.items() if weight.module in named)
 
 
-def _trainable(context: CheckContext, weights: Sequence[Weight]) -> int:
-    names = {peft_name(context.model, weight) for weight in weights}
-    return sum(adapted.trainable for adapted in context.resolution.adapted if adapted.name in names)
-
-
 def _share(context: CheckContext, experts: Sequence[Weight]) -> float:
-    return _trainable(context, experts) / context.resolution.trainable if context.resolution.trainable else 0.0
+    return context.trainable_of(experts) / context.resolution.trainable if context.resolution.trainable else 0.0
 
 
 def _amount(context: CheckContext, experts: Sequence[Weight]) -> str:
-    own, every = _trainable(context, experts), context.resolution.trainable
+    own, every = context.trainable_of(experts), context.resolution.trainable
     return f"{own:,} of {every:,} trainable parameters are in the experts."
 
 

@@ -50,8 +50,6 @@ Key = TypeVar("Key")
 
 _MAIN_BLOCKS = ("attention", "ffn", "mixer")
 _MOST_NAMED = 3
-
-
 # What the parts of a head are called.
 _HEADS = {
     "lm": "output embedding (the head)",
@@ -164,10 +162,8 @@ def _severity(context: CheckContext, weights: Sequence[Weight]) -> Severity:
 
 def _share(context: CheckContext, weights: Sequence[Weight]) -> str:
     """How much of what trains some weights are."""
-    names = {peft_name(context.model, weight) for weight in weights}
-    resolution = context.resolution
-    cost = sum(adapted.trainable for adapted in resolution.adapted if adapted.name in names)
-    return f", {percent(cost, resolution.trainable)} of the trainable parameters" if resolution.trainable else ""
+    whole = context.resolution.trainable
+    return f", {percent(context.trainable_of(weights), whole)} of the trainable parameters" if whole else ""
 
 
 def _head_word(weight: Weight) -> str:
