@@ -16,7 +16,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,7 @@ def vllm_facts(package: Path) -> dict[str, Any]:
         "tower_flag": "--enable-tower-connector-lora" in arguments,
         "text_names": "_get_text_lora_names" in lora_text,
         "extra_vocabulary": "lora_extra_vocab_size" in "".join(map(ast.unparse, configs)),
+        "skips_base_embeddings": ".lm_head.base_layer.weight" in lora_text,
     }
     models = package / "model_executor/models"
     classes = classes_of([models])
@@ -206,8 +207,11 @@ def sglang_facts(package: Path) -> dict[str, Any]:
         "strict": "strict_loading" in lora_text,
         "embeddings": "embed_tokens" in (server / "lora/lora.py").read_text(encoding="utf-8"),
         "experts": "moe" in (server / "lora/mem_pool.py").read_text(encoding="utf-8"),
+        "sized": sized_names(trees[-1]),
+        "dotted": "base_name" in (server / "lora/utils.py").read_text(encoding="utf-8"),
     }
     table: dict[str, Any] = {}
+    classes = classes_of([server / "models"])
     for path in sorted((server / "models").rglob("*.py")):
         tree = parsed(path)
         for value in named(tree, "EntryClass"):
@@ -215,14 +219,45 @@ def sglang_facts(package: Path) -> dict[str, Any]:
                 name = ast.unparse(node)
                 own = next((n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name), None)
                 row: dict[str, Any] = {"layers": sorted(set(layers_of(tree)))}
-                if own is not None:
+                if own is None:
+                    row["sized"] = ["?"]
+                else:
                     methods = {s.name for s in own.body if isinstance(s, ast.FunctionDef)}
                     chosen = literal(next(named(own, "supported_lora_modules"), None))
                     if chosen:
                         row["modules"] = chosen
                     row["filter"] = "should_apply_lora" in methods
+                    row["sized"] = class_sizes(lineage(classes, name, path, set()), tree)
                 table[name] = {key: value for key, value in row.items() if value}
     return {"rules": rules, "models": dict(sorted(table.items()))}
+
+
+SIZES = ("get_hidden_dim", "get_default_hidden_dim")
+
+
+def sized_names(tree: ast.AST) -> list[str]:
+    """The modules whose sizes a `get_hidden_dim` knows: what it compares `module_name` with.
+
+    One that asks the default for the rest has `*` among them.
+    """
+    names: set[str] = set()
+    for method in ast.walk(tree):
+        if isinstance(method, ast.FunctionDef) and method.name in SIZES:
+            for node in ast.walk(method):
+                if isinstance(node, ast.Compare) and ast.unparse(node.left) == "module_name":
+                    values = literal(node.comparators[0])
+                    names.update([values] if isinstance(values, str) else values)
+                if isinstance(node, ast.Call) and method.name == SIZES[0] and ast.unparse(node.func) == SIZES[1]:
+                    names.add("*")
+    return sorted(name for name in names if not name.startswith("?"))
+
+
+def class_sizes(family: Iterable[tuple[Path, ast.ClassDef]], file: ast.Module) -> list[str]:
+    """The same of a model's class; of its whole file where it hands the question on."""
+    for _, node in family:
+        if any(isinstance(method, ast.FunctionDef) and method.name == SIZES[0] for method in node.body):
+            return sized_names(node) or sized_names(file) or ["?"]
+    return []
 
 
 def layers_of(tree: ast.Module) -> Iterator[str]:

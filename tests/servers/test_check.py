@@ -36,6 +36,8 @@ CUT = {
 # Its router is a linear layer in the transformers that vLLM ran with, and none in the one that the built-in models was made with.
 OTHER_CLASS = {"causal-lm/jamba"}
 NO_ADAPTERS = sorted(name for name, row in RECORDED.items() if "LoRA is not supported" in row.get("skipped", ""))
+# Loaded as it was recorded, and never called: the weight is split at load (see `test_vllm_never_calls_...`).
+NEVER_CALLED = {"deepseek-v3-kvb"}
 # Refused as it was recorded, and loaded with a flag that nobody could try.
 WITH_A_FLAG = {"deepseek-v3-experts", "qwen3-moe-experts"}
 
@@ -68,7 +70,10 @@ def test_the_answer_is_what_vllms_own_code_did(name: str) -> None:
     key, keywords, extras, towers = LOADS[name]
     said, row = asked(key, keywords, extras=extras), RECORDED[name]
     flag = "--enable-tower-connector-lora"
-    if name in WITH_A_FLAG:
+    if name in NEVER_CALLED:
+        assert not row["dropped"]
+        assert said.answer == "no"
+    elif name in WITH_A_FLAG:
         assert "--enable-mixed-moe-lora-format" in row["refused"]
         assert (said.answer, said.flags[-1]) == ("depends", "--enable-mixed-moe-lora-format")
     elif "refused" in row:
@@ -184,14 +189,25 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str]] = [
     ("llama", {**QV, "target_modules": r".*\.(q_proj|v_proj)"}, {}, "sglang", "no", "list of names"),
     ("llama", QV, {"init_lora_weights": "pissa"}, "sglang", "depends", "ignores init_lora_weights"),
     ("llama", {**QV, "target_modules": ["embed_tokens"]}, {}, "sglang", "depends", "was not read"),
-    ("llama", {**QV, "target_modules": ["embed_tokens"]}, {}, "sglang==0.5.5.post3", "depends", "size of"),
+    ("llama", {**QV, "target_modules": ["embed_tokens"]}, {}, "sglang==0.5.5.post3", "no", "size of"),
     ("mistral", QV, {}, "sglang", "depends", "was not read"),
     ("mixtral", EXPERTS, {}, "sglang", "no", "names that PEFT gives to adapters of experts"),
     ("mixtral", QV, {}, "sglang", "depends", "was not read"),
     ("qwen2_vl", {"target_modules": ["qkv", "q_proj", "v_proj"]}, {}, "sglang", "no", "language model only"),
     ("gemma2", {"target_modules": ["q_proj", "v_proj"]}, {}, "sglang", "yes", "knows the layers"),
     ("gpt_neox", {"target_modules": ["query_key_value"]}, {}, "sglang", "depends", "size of"),
-    ("gemma2", {"target_modules": ["q_proj", "v_proj", "lm_head"]}, {}, "sglang==0.5.5.post3", "no", "only"),
+    ("gemma2", {"target_modules": ["q_proj", "v_proj", "lm_head"]}, {}, "sglang==0.5.5.post3", "no", "size of"),
+    ("deepseek_v3", {"target_modules": ["kv_b_proj", "o_proj"]}, {}, "vllm", "no", "splits"),
+    ("deepseek_v2", {"target_modules": ["kv_b_proj", "o_proj"]}, {}, "vllm==0.20.2", "no", "splits"),
+    ("minicpm3", {"target_modules": ["kv_b_proj", "o_proj"]}, {}, "vllm", "yes", "has a place"),
+    ("deepseek_v3", {"target_modules": ["kv_b_proj", "o_proj"]}, {}, "sglang==0.5.11", "no", "size of"),
+    ("deepseek_v3", {"target_modules": ["kv_b_proj", "o_proj"]}, {}, "sglang", "depends", "was not read"),
+    ("qwen3_next", {"target_modules": ["in_proj_qkvz"]}, {}, "sglang==0.5.7", "no", "size of"),
+    ("qwen3_next", {"target_modules": ["in_proj_qkvz"]}, {}, "sglang", "no", "size of"),
+    ("llama", {"target_modules": ["self_attn.q_proj", "self_attn.v_proj"]}, {}, "sglang==0.5.2", "no", "last names"),
+    ("llama", {"target_modules": ["self_attn.q_proj", "self_attn.v_proj"]}, {}, "sglang==0.5.3", "yes", "knows"),
+    ("llama", {"target_modules": ["q_proj", "lm_head"]}, {}, "vllm==0.11.2", "no", "lm_head.base_layer.weight"),
+    ("llama", {"target_modules": ["q_proj", "lm_head"]}, {}, "vllm==0.12.0", "yes", "has a place"),
 ]  # fmt: skip
 
 

@@ -154,7 +154,15 @@ def _serving(context: CheckContext, server: str, extras: Mapping[str, Any] | Non
         return None
     from lorascope.servers.check import serve as serve_adapter  # with the rules of every server
 
-    return serve_adapter(context.model, context.config, context.resolution, server, extras=extras)
+    return serve_adapter(
+        context.model,
+        context.config,
+        context.resolution,
+        server,
+        extras=extras,
+        tensors=context.tensors,
+        peft=context.release_name,
+    )
 
 
 def _result(

@@ -8,11 +8,15 @@ from typing import Any
 
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules.name_patterns import in_matching_time
+from lorascope.peft_rules.releases import NEWEST
+from lorascope.peft_rules.state_dict import saved_tensors
 from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.servers.factors import file_factors
 from lorascope.servers.facts import Facts, server_facts
 from lorascope.servers.sglang import sglang_answers
 from lorascope.servers.types import Answer, Serving
 from lorascope.servers.vllm import vllm_answers
+from lorascope.sources.checkpoint.types import Tensor
 
 _WORST = ("no", "depends", "yes")
 
@@ -25,6 +29,8 @@ def serve(
     server: str,
     *,
     extras: Mapping[str, Any] | None = MappingProxyType({}),
+    tensors: Mapping[str, Tensor] | None = None,
+    peft: str = NEWEST,
 ) -> Serving:
     """Check that a server supports an adapter on its base model.
 
@@ -35,6 +41,9 @@ def serve(
         server: `vllm` or `sglang`, or a release of them: `vllm==0.11.2`.
         extras: The keys of `adapter_config.json` that an `AdapterConfig` does not hold, such as `init_lora_weights`; None
             if they are unknown, so that no answer about options is sure.
+        tensors: Those of the adapter's file by name; None if there is no file, so that the answer is about one that PEFT
+            saves with this configuration.
+        peft: The release of PEFT that the file was or will be saved with.
 
     Raises:
         LorascopeError: There is no such server, or no release that old is recorded.
@@ -44,7 +53,9 @@ def serve(
         why = resolution.refusal or "nothing is adapted"
         return _sorted_answers(facts, (Answer("adapter", "no", f"there is no adapter: {why}", "PEFT"),), ())
     answer = vllm_answers if facts.server == "vllm" else sglang_answers
-    return _sorted_answers(facts, *answer(facts, model, config, resolution, extras))
+    saved = saved_tensors(model, config, resolution, peft).tensors
+    file = file_factors(saved if tensors is None else tensors, saved, at_hand=tensors is not None)
+    return _sorted_answers(facts, *answer(facts, model, config, resolution, extras, file))
 
 
 def _sorted_answers(facts: Facts, answers: tuple[Answer, ...], flags: tuple[str, ...]) -> Serving:

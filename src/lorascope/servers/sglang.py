@@ -13,22 +13,24 @@ from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 from lorascope.plans.rules import own_components
+from lorascope.servers.factors import FileFactors
 from lorascope.servers.facts import UNKNOWN_EXTRAS, Facts
 from lorascope.servers.types import Answer
 
 _MOST_NAMED = 4
 _LAYER = re.compile(r"layers\.(\d+)\.")
-# Fused names that its memory pool knows the sizes of (srt/lora/utils.py, get_default_hidden_dim).
-_SIZED = frozenset(
-    {"qkv_proj", "o_proj", "gate_up_proj", "down_proj", "fused_qkv_a_proj_with_mqa", "q_b_proj", "kv_b_proj"}
-)
 _VOCABULARY = frozenset({"embed_tokens", "lm_head"})
 # Plain enough for a "yes" from reading alone: sizes that do not vary with the layer.
 _PLAIN = frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"})
 
 
 def sglang_answers(
-    facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution, extras: Mapping[str, Any] | None
+    facts: Facts,
+    model: ModelMap,
+    config: AdapterConfig,
+    resolution: Resolution,
+    extras: Mapping[str, Any] | None,
+    file: FileFactors,
 ) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
     """Every question with its answer, and the flags that the server needs.
 
@@ -38,9 +40,12 @@ def sglang_answers(
         config: The adapter's configuration.
         resolution: What PEFT adapts with it.
         extras: The other keys of `adapter_config.json`; None if they are unknown.
+        file: What the adapter's file holds.
     """
     answers = [_model_answer(facts, model), _ranks(facts, config, resolution), *_options(facts, config, extras)]
     answers += _trained_in_full(facts, config, resolution)
+    if file.at_hand:
+        answers += _file_answers(facts, config, file)
     answers += _targets(facts, model, config, resolution)
     if not facts.rules["targets"]:  # before 0.4.9 an adapter could be given at the start alone, and needed no more
         return tuple(answers), ("--lora-paths",)
@@ -113,11 +118,31 @@ def _trained_in_full(facts: Facts, config: AdapterConfig, resolution: Resolution
         yield Answer("saved modules", "no", reason, _source(facts, "lora_config.py"))
 
 
+def _file_answers(facts: Facts, config: AdapterConfig, file: FileFactors) -> Iterator[Answer]:
+    """What the file has that its configuration does not say."""
+    if file.unlike:
+        first = file.unlike[0]
+        reason = (
+            f"it makes room for rank r={config.r} and raises at {listed(file.unlike, _MOST_NAMED)}, which has rank "
+            f"{file.ranks[first]} in the file"
+        )
+        yield Answer("tensors", "no", reason, _source(facts, "mem_pool.py (load_lora_weight_tensor)"))
+    if file.foreign:
+        reason = f"it has no place for {listed(file.foreign, _MOST_NAMED)}, which is in the file"
+        yield Answer("tensors", "no", reason, _source(facts, "mem_pool.py (load_lora_weight_to_buffer)"))
+    if file.others:
+        reason = f"it serves pairs of factors only, and the file also has {listed(file.others, _MOST_NAMED)}"
+        yield Answer("tensors", "no", reason, _source(facts, "lora.py"))
+
+
 def _targets(facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution) -> Iterator[Answer]:
     if not isinstance(config.target_modules, tuple) and config.target_modules != "all-linear":
         given = "a regular expression" if config.target_modules else "nothing"
         reason = f"target_modules must be a list of names, not {given}"
         yield Answer("targets", "no", reason, _source(facts, "utils.py"))
+    elif not facts.rules["dotted"] and (dotted := [name for name in config.target_modules if "." in name]):
+        reason = f"it takes last names only before 0.5.3, not {listed(dotted, _MOST_NAMED)}"
+        yield Answer("targets", "no", reason, _source(facts, "utils.py (get_normalized_target_modules)"))
     own = own_components(model)
     plain: list[Adapted] = []
     fused: list[str] = []
@@ -159,25 +184,32 @@ def _layers(facts: Facts, model: ModelMap, adapted: list[Adapted]) -> Iterator[A
     if broken:
         reason = f"it joins q_proj, k_proj and v_proj, and needs q_proj and v_proj: {listed(broken, _MOST_NAMED)}"
         yield Answer("targets", "no", reason, _source(facts, "lora.py (normalize_qkv_proj)"))
-    row = facts.models.get(model.architecture, {})
-    declared = row.get("modules", [])
-    known = {*_SIZED, *(declared if isinstance(declared, list) else ())}
-    if facts.rules["embeddings"]:
-        known |= _VOCABULARY
-    unknown = [name for name, whole in wholes.items() if whole not in known]
-    if unknown and not declared:
-        reason = f"it does not know the size of {listed(unknown, _MOST_NAMED)}, unless the model's class has it"
-        yield Answer("targets", "depends", reason, _source(facts, "utils.py (get_hidden_dim)"))
-    elif unknown:
-        reason = f"the model's class takes adapters on {', '.join(declared)} only: {listed(unknown, _MOST_NAMED)}"
-        yield Answer("targets", "no", reason, _source(facts, "utils.py (get_hidden_dim)"))
+    row = facts.models.get(model.architecture)
+    sizes = _sizes(facts, row or {})
+    unknown = [name for name, whole in wholes.items() if whole not in sizes]
+    if unknown:
+        # A class of another file was not read, and one that it does not have may be run with transformers' code.
+        sure = row is not None and "?" not in sizes
+        reason = f"it does not know the size of {listed(unknown, _MOST_NAMED)}"
+        reason += " and raises" if sure else ", unless the model's class has it"
+        yield Answer("targets", "no" if sure else "depends", reason, _source(facts, "utils.py (get_hidden_dim)"))
     elif adapted and not broken:
-        held = set(row.get("layers", ())) & _PLAIN
+        held = set((row or {}).get("layers", ())) & _PLAIN
         sure = set(wholes.values()) <= held and not model.dimensions.experts and model.basis == "code"
         reason = f"it knows the layers of {listed(wholes, _MOST_NAMED)}"
         if not sure:
             reason += ", but whether this model's class has them under these names was not read"
         yield Answer("targets", "yes" if sure else "depends", reason, _source(facts, "utils.py and srt/models"))
+
+
+def _sizes(facts: Facts, row: Mapping[str, Any]) -> frozenset[str]:
+    """The modules whose sizes the model's class or the default knows; with `?` where that was not read."""
+    own, default = row.get("sized", []), facts.rules["sized"]
+    names = {*own, *(default if not own or "*" in own else ())} - {"*"}
+    declared = row.get("modules", [])
+    if isinstance(declared, str):
+        names.add("?")
+    return frozenset(names)
 
 
 def _first(value: Any) -> Any:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lorascope.model.types import ModelMap
 from lorascope.names import listed
-from lorascope.peft_rules.state_dict import saved_tensors
 from lorascope.peft_rules.types import AdapterConfig, Resolution
+from lorascope.servers.factors import FileFactors
 from lorascope.servers.facts import UNKNOWN_EXTRAS, Facts
 from lorascope.servers.types import Answer, Verdict
-from lorascope.servers.vllm_names import Place, vllm_places
+from lorascope.servers.vllm_names import Place, is_readable, vllm_places
 
 _MOST_NAMED = 4
 # Layers that every recorded release wraps wherever a class has them (RowParallelLinear, lora/layers).
 _ALWAYS = frozenset({"o_proj", "down_proj"})
+# Classes with a kv_b_proj that they call as a layer (model_executor/models/minicpm3.py); all others give it to MLAAttention.
+_CALLS_KV_B = frozenset({"MiniCPM3ForCausalLM"})
 # Starting values that change nothing but the factors themselves (vLLM 0.33.0, lora/peft_helper.py).
 _HARMLESS_STARTS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 # Keys of adapter_config.json that change what an adapter does, and what they are called.
@@ -28,7 +30,12 @@ _FEATURES = {
 
 
 def vllm_answers(
-    facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution, extras: Mapping[str, Any] | None
+    facts: Facts,
+    model: ModelMap,
+    config: AdapterConfig,
+    resolution: Resolution,
+    extras: Mapping[str, Any] | None,
+    file: FileFactors,
 ) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
     """Every question with its answer, and the flags that the server needs.
 
@@ -38,15 +45,17 @@ def vllm_answers(
         config: The adapter's configuration.
         resolution: What PEFT adapts with it.
         extras: The other keys of `adapter_config.json`; None if they are unknown.
+        file: What the adapter's file holds.
     """
-    rank, flags = _rank(facts, config, resolution)
+    rank, flags = _rank(facts, config, resolution, file)
     answers = [_architecture(facts, model), rank, *_patterns(facts, config, resolution)]
     answers += _options(facts, config, extras)
     if config.bias != "none" and facts.rules["bias_flag"]:
         flags.append("--enable-lora-bias")
     answers += _saved(facts, config, resolution)
+    answers += _tensor_answers(facts, config, file)
     if answers[0].answer != "no":
-        targets, more = _targets(facts, model, config, resolution)
+        targets, more = _targets(facts, model, file.names)
         answers += targets
         flags += more
     return tuple(answers), ("--enable-lora", *flags)
@@ -66,8 +75,9 @@ def _architecture(facts: Facts, model: ModelMap) -> Answer:
     return Answer("model", "yes", f"{name} takes adapters", source)
 
 
-def _rank(facts: Facts, config: AdapterConfig, resolution: Resolution) -> tuple[Answer, list[str]]:
-    most = max([config.r, *config.rank_pattern.values(), *(adapted.rank for adapted in resolution.adapted)])
+def _rank(facts: Facts, config: AdapterConfig, resolution: Resolution, file: FileFactors) -> tuple[Answer, list[str]]:
+    ranks = [config.r, *config.rank_pattern.values(), *(adapted.rank for adapted in resolution.adapted)]
+    most = max([*ranks, *file.ranks.values()])
     source = f"{facts.title}, config/lora.py and lora/peft_helper.py"
     allowed = [rank for rank in facts.rules["ranks"] if rank >= most]
     if not allowed:
@@ -157,15 +167,32 @@ def _saved(facts: Facts, config: AdapterConfig, resolution: Resolution) -> Itera
         yield Answer("saved modules", "depends", reason, source)
 
 
-def _targets(
-    facts: Facts, model: ModelMap, config: AdapterConfig, resolution: Resolution
-) -> tuple[list[Answer], list[str]]:
+def _tensor_answers(facts: Facts, config: AdapterConfig, file: FileFactors) -> Iterator[Answer]:
+    """Tensors on which it raises by their names or shapes, and scales that the file does not go with."""
+    # What the configuration trains besides factors has its answer under options and saved modules.
+    names = [name for name in file.names if name not in file.announced]
+    unreadable = sorted(name for name in names if not is_readable(name, facts.rules))
+    if unreadable:
+        reason = f"it raises at {listed(unreadable, _MOST_NAMED)}: no pair of factors has such a name"
+        if not facts.rules["skips_base_embeddings"] and any(".base_layer." in name for name in unreadable):
+            reason += "; 0.12.0 passes over base weights of the embeddings"
+        yield Answer("tensors", "no", reason, f"{facts.title}, lora/utils.py (parse_fine_tuned_lora_name)")
+    if file.unlike:
+        first = file.unlike[0]
+        reason = (
+            f"it scales by the configuration's r and not by the file's: {listed(file.unlike, _MOST_NAMED)} has rank "
+            f"{file.ranks[first]}, the configuration r={config.r}"
+        )
+        yield Answer("tensors", "depends", reason, f"{facts.title}, lora/peft_helper.py and lora/lora_model.py")
+
+
+def _targets(facts: Facts, model: ModelMap, tensors: Iterable[str]) -> tuple[list[Answer], list[str]]:
     """Where the factors end up: weights, experts and towers separately."""
     row = facts.modules.get(model.architecture, {})
     if "modules" not in row:
         reason = f"the modules of {model.architecture or 'the model'} that take an adapter are not recorded"
         return [Answer("targets", "depends", reason, f"{facts.title}: its code was not run on this model")], []
-    places = vllm_places(saved_tensors(model, config, resolution).tensors, row)
+    places = vllm_places(tensors, row)
     source = f"vLLM {facts.ran}: its own code ran on a model of transformers' default configuration"
     answers: list[Answer] = []
     flags: list[str] = []
@@ -180,7 +207,16 @@ def _targets(
         why = "they are outside of its language model" if towers else "no layer of its own model has that name"
         reason = f"it loads {_names(of['dropped'])} and silently leaves it out: {why}"
         answers.append(Answer("targets", "no", reason, source))
-    if "taken" in of:
+    split = [place for place in of.get("taken", ()) if _is_split_at_load(model, place)]
+    if split:
+        of["taken"] = [place for place in of["taken"] if place not in split]
+        reason = (
+            f"it splits {_names(split)} when it loads the model and never calls it, so what was trained there is "
+            "silently left out"
+        )
+        source_of_split = "vLLM 0.33.0, model_executor/layers/attention/mla_attention.py, read, not run"
+        answers.append(Answer("targets", "no", reason, source_of_split))
+    if of.get("taken"):
         answers.append(_taken(facts, model, of["taken"], source))
     if "tower" in of:
         flag = facts.rules["tower_flag"]
@@ -198,6 +234,11 @@ def _targets(
             if answer.answer != "no" and fate == "apart":
                 flags.append("--enable-mixed-moe-lora-format")
     return answers, flags
+
+
+def _is_split_at_load(model: ModelMap, place: Place) -> bool:
+    """The weight of multi-head latent attention that is taken apart and read, not called."""
+    return place.place.endswith(".kv_b_proj") and model.architecture not in _CALLS_KV_B
 
 
 def _taken(facts: Facts, model: ModelMap, places: list[Place], source: str) -> Answer:

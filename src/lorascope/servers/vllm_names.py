@@ -19,6 +19,7 @@ from lorascope import light_dataclasses as dataclasses
 Fate = Literal["taken", "tower", "fused", "apart", "dropped", "refused"]
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_BASE_EMBEDDINGS = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 _FACTOR = re.compile(r"\.lora_(?:[AB]\.weight|embedding_[AB])$")
 
 
@@ -69,6 +70,25 @@ def vllm_places(tensors: Iterable[str], row: Mapping[str, Any]) -> tuple[Place, 
             fate = "tower"
         places[name] = Place(name, place, fate)
     return tuple(places.values())
+
+
+def is_readable(tensor: str, rules: Mapping[str, Any]) -> bool:
+    """The release can read or passes over a tensor of this name; at others it raises.
+
+    Restates `parse_fine_tuned_lora_name` and `is_base_embedding_weights` (lora/utils.py).
+
+    Args:
+        tensor: Its name in the adapter's file.
+        rules: Of the release.
+    """
+    if _FACTOR.search(tensor):
+        return True
+    if rules["skips_base_embeddings"] and tensor.endswith(_BASE_EMBEDDINGS):
+        return True
+    if rules["bias_flag"] and tensor.endswith(".bias"):
+        return True
+    parts = tensor.rsplit(".", 2)
+    return len(parts) > 1 and parts[-2] in rules["saved"] and parts[-1] in ("weight", "bias")
 
 
 def _unexpected(tensor: str, numbered: str, expected: set[str]) -> bool:
