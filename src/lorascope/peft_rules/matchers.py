@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lorascope.model.types import ModelMap
 from lorascope.peft_rules import reasons
 from lorascope.peft_rules.name_patterns import BadPatternError, Pattern, compiled
+from lorascope.peft_rules.quantization import is_repacked
 from lorascope.peft_rules.rank_pattern import masked
 from lorascope.peft_rules.releases import Release
 from lorascope.peft_rules.types import AdapterConfig
@@ -109,9 +110,10 @@ def all_linear_targets(model: ModelMap, task_type: str | None) -> frozenset[str]
     """The full names that `all-linear` stands for (`_maybe_include_all_linear_layers`).
 
     Every linear layer of every tower, without the output embedding; where the model has none, without the head of a
-    sequence classifier, but only if the task type says that it is one.
+    sequence classifier, but only if the task type says that it is one. What GPTQModel holds is no linear layer to PEFT.
     """
-    names = {module.name for module in model.modules if module.kind in ("linear", "conv1d")}
+    linear = (module for module in model.modules if module.kind in ("linear", "conv1d"))
+    names = {module.name for module in linear if not is_repacked(module.quantization)}
     if model.output_embeddings:
         names.discard(model.output_embeddings)
     elif task_type == "SEQ_CLS" and model.model_type:

@@ -14,6 +14,7 @@ from lorascope.model.types import Kind
 
 _BASE = "Load the model that it was quantized from."
 _PLAIN_KINDS: tuple[Kind, ...] = ("linear", "conv1d")
+_REPACKED = frozenset({"gptq", "awq"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class _Limits:
         needs: What must be installed, and how the model must be loaded.
         needs_fused: The same for bare parameters, where it is more.
         unpacked: transformers holds it as plain numbers wherever PEFT can adapt a weight of it.
+        untrainable: What to do where transformers' Trainer refuses every adapter on a model with such weights.
     """
 
     unloadable: str = ""
@@ -33,6 +35,7 @@ class _Limits:
     needs: str = ""
     needs_fused: str = ""
     unpacked: bool = False
+    untrainable: str = ""
 
 
 _NO_LIMITS = _Limits()
@@ -76,8 +79,11 @@ _LIMITS: Mapping[str, _Limits] = {
             "Load with quantization_config=Mxfp4Config(dequantize=True): of experts that stay packed, two numbers in a byte, "
             "PEFT takes the packed shape for theirs."
         ),
+        untrainable="Load it with quantization_config=Mxfp4Config(dequantize=True).",
     ),
-    "fbgemm": _Limits(unloadable=f"transformers says of its fbgemm modules that they cannot be trained. {_BASE}"),
+    "fbgemm": _Limits(
+        unloadable=f"transformers says of its fbgemm modules that they cannot be trained. {_BASE}", untrainable=_BASE
+    ),
     "compressed-tensors": _Limits(needs=_COMPRESSED, unpacked=True),
     "gguf": _Limits(unpacked=True),  # transformers dequantizes what it loads from a GGUF file
     "modelopt": _Limits(
@@ -92,6 +98,7 @@ _LIMITS: Mapping[str, _Limits] = {
             "transformers says of packed BitNet modules that they cannot be trained, and PEFT refuses a BitLinear, which is no "
             "nn.Linear. Load the variant of the model whose weights are not packed."
         ),
+        untrainable="Load the variant of the model whose weights are not packed.",
     ),
     "mlx": _Limits(
         unloadable=(
@@ -99,7 +106,9 @@ _LIMITS: Mapping[str, _Limits] = {
             f"{_BASE} mlx-lm trains it as it is: lorascope export PLAN --to mlx-lm."
         ),
     ),
-    "auto-round": _Limits(unloadable=f"transformers says of AutoRound's modules that they cannot be trained. {_BASE}"),
+    "auto-round": _Limits(
+        unloadable=f"transformers says of AutoRound's modules that they cannot be trained. {_BASE}", untrainable=_BASE
+    ),
 }
 
 
@@ -118,7 +127,7 @@ def why_not_quantized(kind: Kind, quantization: str) -> str:
         return limits.unloadable
     if kind == "parameter":
         return limits.fused
-    if parse_storage(quantization).scheme in ("gptq", "awq") and kind not in _PLAIN_KINDS:
+    if is_repacked(quantization) and kind not in _PLAIN_KINDS:
         return f"GPTQModel packs it into a layer of its own, of which PEFT adapts those that stand for a Linear alone. {_BASE}"
     return ""
 
@@ -135,6 +144,19 @@ def quantized_needs(quantization: str, kind: Kind = "linear") -> str:
     """
     limits = _limits_of(quantization)
     return (limits.needs_fused if kind == "parameter" else "") or limits.needs
+
+
+def is_repacked(quantization: str) -> bool:
+    """GPTQModel holds it in a layer of its own, which is no `nn.Linear` and takes no DoRA."""
+    return parse_storage(quantization).scheme in _REPACKED
+
+
+def untrainable(quantization: str) -> str:
+    """Why transformers' Trainer refuses any adapter on a model with such weights; empty if it does not.
+
+    From `is_trainable` of its quantizers (5.23, 5.24), which `validate_quantization_for_training` asks.
+    """
+    return _limits_of(quantization).untrainable
 
 
 def is_unpacked(quantization: str) -> bool:

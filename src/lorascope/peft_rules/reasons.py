@@ -12,6 +12,7 @@ _HINTS = {
     "regex-alone": ' A string is a regular expression for the whole name: give ".*[.]{modules}".',
     "start": " PEFT before 0.21 does not find a layers_pattern at the very start of a name.",
     "layers": " layers_to_transform may have dropped all; a layers_pattern says where the layer number stands.",
+    "packed": " The layers are GPTQModel's, which all-linear does not match: name the modules.",
 }
 
 
@@ -191,6 +192,7 @@ RANK_NOT_OF_GROUPS = Reason(
 TOO_LARGE = Reason("rank-invalid", 'No tensor can be as large as the adapter of "{name}" would be.')
 EMBEDDING_BIAS = Reason("bias", 'lora_bias=True is not supported for embeddings such as "{name}".')
 ATTENTION_DORA = Reason("dora", 'DoRA is not supported for "{name}", a MultiheadAttention.')
+REPACKED_DORA = Reason("dora", 'DoRA is not supported for "{name}", which is stored as {quantization}.')
 GROUPED_DORA = Reason(
     "dora", '"{name}" has {groups} groups: PEFT takes its norms for DoRA over matrices that do not fit them.'
 )

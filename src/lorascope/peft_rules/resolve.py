@@ -23,6 +23,7 @@ from lorascope.peft_rules.dead_weights import why_dead
 from lorascope.peft_rules.diagnostics import Diagnostic, RefusalError
 from lorascope.peft_rules.matchers import Match, ModuleMatcher, NameSet
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled, expect_names_of, in_matching_time
+from lorascope.peft_rules.quantization import is_repacked
 from lorascope.peft_rules.rank_pattern import PatternTable
 from lorascope.peft_rules.releases import NEWEST, Release, release_of
 from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
@@ -252,6 +253,8 @@ class _Resolver:
         config, name, groups = self.config, module.name, module.groups
         if constructor_mismatch(module):
             raise RefusalError(reasons.CONSTRUCTOR_MISMATCH.about(name, class_name=module.class_name))
+        if config.use_dora and is_repacked(module.quantization):
+            raise RefusalError(reasons.REPACKED_DORA.about(name, quantization=module.quantization))
         if module.kind == "embedding" and config.lora_bias:
             raise RefusalError(reasons.EMBEDDING_BIAS.about(name))
         if module.kind == "conv":
@@ -420,6 +423,8 @@ class _Resolver:
             hint = "start"
         elif self.config.layers_to_transform is not None:
             hint = "layers"
+        elif modules == frozenset() and any(is_repacked(module.quantization) for module in self.model.modules):
+            hint = "packed"
         shown = modules if isinstance(modules, str) else tuple(modules or ())
         return reasons.NOTHING_MATCHED.about(modules=shown, parameters=tuple(parameters or ()), hint=hint)
 

@@ -186,6 +186,10 @@ NO_TASK_TYPE = Reason(
     "No task_type is set: {architecture} lacks the method for generation that PEFT's wrappers need.",
 )
 QUANTIZED = Reason("quantized", _quantized)
+UNTRAINABLE = Reason(
+    "quantization-untrainable",
+    "transformers' Trainer refuses every adapter on this model while its {quantization} modules are packed. {fix}",
+)
 NAMES_ONLY = Reason(
     "names-only",
     'This plan rests on tensor names alone: model type "{model_type}" is unknown, so nobody has checked that its code '

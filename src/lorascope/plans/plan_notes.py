@@ -10,7 +10,7 @@ from lorascope.names import fold
 from lorascope.peft_rules.addresses import as_parameter
 from lorascope.peft_rules.dead_weights import read_by_kernels, why_ignored_in_eval
 from lorascope.peft_rules.diagnostics import Diagnostic
-from lorascope.peft_rules.quantization import quantized_needs
+from lorascope.peft_rules.quantization import quantized_needs, untrainable
 from lorascope.plans import notes
 from lorascope.plans.notes import label
 from lorascope.plans.rules import CONTENTS, FACT_OF
@@ -41,6 +41,8 @@ def plan_notes(
     yield from _ties(model, targets)
     yield from _heads(model, compiled)
     yield from quantization_notes(model, (target.weight for target in targets))
+    for quantization, fix in untrainable_storage(model).items():
+        yield notes.UNTRAINABLE.about(quantization=quantization, fix=fix)
     if model.basis == "names":
         yield notes.NAMES_ONLY.about(model_type=model.model_type)
     yield from guess_notes(model, [target.weight for target in targets])
@@ -75,6 +77,12 @@ def quantization_notes(model: ModelMap, weights: Iterable[Weight]) -> Iterator[D
             groups.setdefault((weight.quantization, need), []).append(weight)
     for (quantization, need), group in groups.items():
         yield notes.QUANTIZED.about(*_roles(group), **_numbers(model, group), quantization=quantization, need=need)
+
+
+def untrainable_storage(model: ModelMap) -> dict[str, str]:
+    """How modules are stored with which transformers' Trainer trains nothing, each with what to do."""
+    stored = dict.fromkeys(module.quantization for module in model.modules if module.quantization)
+    return {quantization: fix for quantization in stored if (fix := untrainable(quantization))}
 
 
 def guess_notes(model: ModelMap, weights: Sequence[Weight]) -> Iterator[Diagnostic]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorascope.checks.context import CheckContext
-from lorascope.checks.phrases import places
+from lorascope.checks.phrases import places, plural
 from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 from lorascope.model.types import Weight
 from lorascope.plans.notes import describe_trace
-from lorascope.plans.plan_notes import guess_notes, quantization_notes
+from lorascope.plans.plan_notes import guess_notes, quantization_notes, untrainable_storage
 
 QUANTIZED = FindingRule(
     "quantized", "note", "the stored weights need a library", "PEFT adapts them only if it is installed."
+)
+UNTRAINABLE = FindingRule(
+    "quantization-untrainable",
+    "warning",
+    "transformers' Trainer refuses every adapter on the model as it is stored",
+    "Its quantizer says that it cannot be trained; load the model dequantized.",
 )
 NAMES_ONLY = FindingRule(
     "names-only",
@@ -42,6 +48,18 @@ def find_quantized(context: CheckContext) -> Iterator[Finding]:
     """Libraries that the quantized weights need."""
     for note in quantization_notes(context.model, context.adapted_weights):
         yield QUANTIZED.finding("the base model", str(note), "Install what it names before training.")
+
+
+@finds(UNTRAINABLE)
+def find_untrainable(context: CheckContext) -> Iterator[Finding]:
+    """A quantization with which transformers' Trainer trains nothing."""
+    for quantization, fix in untrainable_storage(context.model).items() if context.sizes else ():
+        count = sum(module.quantization == quantization for module in context.model.modules)
+        message = (
+            f"{plural(count, 'module')} stored as {quantization}: transformers' Trainer refuses every adapter on the model "
+            "while they are packed."
+        )
+        yield UNTRAINABLE.finding("the base model", message, fix)
 
 
 @finds(NAMES_ONLY)
