@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorascope.checks.config_findings import (
@@ -34,9 +33,6 @@ from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 
 if TYPE_CHECKING:
     from lorascope.trainers.protocol import Trainer
-
-# The most findings of one code and severity that are listed: a file may have one for every line.
-_MOST_OF_A_CODE = 20
 
 
 @in_matching_time
@@ -178,19 +174,4 @@ def _result(
     if serving is not None:
         findings = [*findings, *report_unservable(serving, context.where)]
     ordered = [*map_findings(context), *by_severity([*findings, *note_origins(context.where, notes)])]
-    shortened = tuple(_first_of_each(ordered, context.where))
-    return Check(context.model, context.where, config, context.resolution, shortened, trainer, peft, serving)
-
-
-def _first_of_each(findings: list[Finding], where: str) -> Iterator[Finding]:
-    """The first findings of each code and severity, and the number of others."""
-    counts = Counter((finding.code, finding.severity) for finding in findings)
-    seen: Counter[tuple[str, str]] = Counter()
-    for finding in findings:
-        kind = (finding.code, finding.severity)
-        seen[kind] += 1
-        if seen[kind] <= _MOST_OF_A_CODE:
-            yield finding
-        elif seen[kind] == _MOST_OF_A_CODE + 1:
-            message = f"There are {counts[kind] - _MOST_OF_A_CODE:,} more of this kind."
-            yield Finding(finding.code, finding.severity, where, message, "Fix these first, and check again.")
+    return Check(context.model, context.where, config, context.resolution, tuple(ordered), trainer, peft, serving)

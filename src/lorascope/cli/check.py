@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--alpha", type=number_or_text, default=16, help="alpha for target modules given by name (default: 16)"
     )
     parser.add_argument("--serve", default="", metavar="SERVER", help=SERVE)
+    parser.add_argument("--all", action="store_true", dest="everything", help="show every finding and row")
     add_source(parser)
 
 
@@ -76,5 +77,5 @@ def run(options: argparse.Namespace) -> int:
     else:
         from lorascope.reports.check import check_text
 
-        print_text("\n\n".join(check_text(check) for check in checks))
+        print_text("\n\n".join(check_text(check, everything=options.everything) for check in checks))
     return 1 if any(check.matters for check in checks) else 0

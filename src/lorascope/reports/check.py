@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.types import Check
 from lorascope.findings import SEVERITIES, Severity
 from lorascope.foreign_text import one_line, shown
@@ -15,36 +16,72 @@ from lorascope.peft_rules.types import Adapted
 from lorascope.plans.map_gaps import GAP_CODES
 from lorascope.plans.notes import label
 from lorascope.plans.rules import covered_blocks
-from lorascope.reports.findings import SIGNS, findings_text, gaps_text
+from lorascope.reports.findings import SIGNS, findings_text, folded_findings, gaps_text
 from lorascope.reports.model import heading
 from lorascope.reports.tables import bullets, table
 from lorascope.servers.types import Serving
 
 # Names of one row; more of them are counted.
 _MOST_NAMED = 6
+# Lines of a check that is not asked for whole, and rows of its table that are shown whatever the findings need.
+_MOST_LINES = 30
+_LEAST_ROWS = 6
+_MOST_OF_A_SERVER = 7
 
 
-def check_text(check: Check) -> str:
-    """A check: gaps of the map, what is adapted by role, its share, the findings, the server."""
+def check_text(check: Check, *, everything: bool = False) -> str:
+    """A check: the verdict, what is trained, the findings, the modules by role, the server.
+
+    Args:
+        check: The check.
+        everything: All of it; otherwise findings are folded by kind and rows cut, so that 30 lines are enough.
+    """
+    findings = [finding for finding in check.findings if finding.code not in GAP_CODES]
+    rows = _adapted(check) if check.resolution.adapted else []
+    serving = ["", *_serving_lines(check.serving, everything)] if check.serving else []
+    top = [*gaps_text(check.model), *_heading(check)]
+    if everything:
+        found = "\n".join(findings_text(findings, check.subject)).splitlines()
+    else:
+        room = _MOST_LINES - sum(part.count("\n") + 1 for part in (*top, *serving)) - 2
+        found = folded_findings(findings, check.subject, room - min(len(rows), _LEAST_ROWS))
+        rows = _cut(rows, max(room - len(found), _LEAST_ROWS))
+    parts = [*top, *(["", *found] if found else []), *(["", *rows] if rows else []), *serving]
+    return shown("\n".join(parts))
+
+
+def _heading(check: Check) -> Iterator[str]:
+    """The verdict, the model, what was checked, and what is trained."""
     resolution, parameters = check.resolution, check.model.dimensions.parameters
     rules = check.trainer or f"PEFT {check.peft}"
     if check.trainer and check.peft:
         rules = f"{check.trainer}, PEFT {check.peft}"
-    findings = [finding for finding in check.findings if finding.code not in GAP_CODES]
-    parts = [*gaps_text(check.model), heading(check.model)]
-    parts += [f"checked: {one_line(check.subject)} (by the rules of {rules})", _verdict(check), ""]
-    if resolution.adapted:
-        parts += [_adapted(check), ""]
+    yield _verdict(check)
+    yield heading(check.model)
+    yield f"checked: {one_line(check.subject)} (by the rules of {rules})"
     share = percent(resolution.trainable, parameters)
-    parts.append(f"{resolution.trainable:,} trainable parameters, {share} of {count_text(parameters)}")
+    yield f"{resolution.trainable:,} trainable parameters, {share} of {count_text(parameters)}"
     if resolution.saved:
-        parts.append(f"trained in full: {one_line(listed(resolution.saved, _MOST_NAMED))}")
-    parts += _coverage(check)
-    if findings:
-        parts += ["", *findings_text(findings, check.subject)]
-    if check.serving is not None:
-        parts += ["", serving_text(check.serving)]
-    return shown("\n".join(parts))
+        yield f"trained in full: {one_line(listed(resolution.saved, _MOST_NAMED))}"
+    yield from _coverage(check)
+
+
+def _cut(rows: list[str], most: int) -> list[str]:
+    """The head and first rows of a table, and the number of the others."""
+    if len(rows) <= most:
+        return rows
+    return [*rows[: most - 1], f"… and {len(rows) - most + 1} more rows (--all shows them)"]
+
+
+def _serving_lines(serving: Serving, everything: bool) -> list[str]:
+    """What a server does; unless all is wanted, without the answers that are yes."""
+    if everything:
+        return serving_text(serving).splitlines()
+    worse = tuple(answer for answer in serving.answers if answer.answer != "yes")
+    lines = serving_text(dataclasses.replace(serving, answers=worse)).splitlines()
+    if len(lines) <= _MOST_OF_A_SERVER:
+        return lines
+    return [*lines[: _MOST_OF_A_SERVER - 1], "… (--all shows the whole answer)"]
 
 
 def serving_text(serving: Serving) -> str:
@@ -53,8 +90,8 @@ def serving_text(serving: Serving) -> str:
     lines = [f"{serving.title} {verb} the adapter"]
     if serving.flags:
         lines.append(f"start it with: {one_line(' '.join(serving.flags))}")
-    answers = (f"{item.question}: {item.answer}: {item.reason} ({item.source})" for item in serving.answers)
-    return shown("\n".join([*lines, bullets(answers)]))
+    answers = [f"{item.question}: {item.answer}: {item.reason} ({item.source})" for item in serving.answers]
+    return shown("\n".join([*lines, *([bullets(answers)] if answers else [])]))
 
 
 def _verdict(check: Check) -> str:
@@ -66,7 +103,8 @@ def _verdict(check: Check) -> str:
     return f"{sign} {', '.join(parts) or 'nothing to report'}"
 
 
-def _adapted(check: Check) -> str:
+def _adapted(check: Check) -> list[str]:
+    """The adapted modules by role, rank and scale: the lines of a table."""
     groups: dict[tuple[str, int, float], list[Adapted]] = {}
     for adapted in check.resolution.adapted:
         weight = weight_of(check.model, adapted.name)
@@ -82,7 +120,8 @@ def _adapted(check: Check) -> str:
         )
         for (role, rank, scale), weights in groups.items()
     ]
-    return table(("role", "count", "rank", "scale", "trainable", "names"), rows, right=(1, 2, 3, 4))
+    head = ("role", "count", "rank", "scale", "trainable", "names")
+    return table(head, rows, right=(1, 2, 3, 4)).splitlines()
 
 
 def _coverage(check: Check) -> Iterator[str]:

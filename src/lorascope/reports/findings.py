@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.findings import Finding, Severity
@@ -26,6 +26,54 @@ def findings_text(findings: Iterable[Finding], subject: str = "") -> Iterator[st
         yield wrapped(text, f"{SIGNS[finding.severity]} ", "  ")
         if finding.fix:
             yield wrapped(finding.fix, "  → ", "    ")
+
+
+def folded_findings(findings: Sequence[Finding], subject: str, room: int) -> list[str]:
+    """The lines of findings, within so many lines.
+
+    Of every kind (code and severity) the first is shown, and the others while there is room; what is left out is counted.
+    The worst kind is always shown.
+
+    Args:
+        findings: The findings, worst first.
+        subject: What they are about.
+        room: The most lines.
+    """
+    kinds: dict[tuple[str, Severity], list[list[str]]] = {}
+    for finding in findings:
+        lines = "\n".join(findings_text([finding], subject)).splitlines()
+        kinds.setdefault((finding.code, finding.severity), []).append(lines)
+    shown: dict[tuple[str, Severity], int] = {}
+    for kind, blocks in kinds.items():
+        room -= len(blocks[0]) + (len(blocks) > 1)
+        rest = {key: kinds[key] for key in kinds if key not in shown and key != kind}
+        if shown and room < len(list(_unshown_lines(rest))):
+            break
+        shown[kind] = 1
+    for kind in shown:
+        for block in kinds[kind][1:] if len(shown) == len(kinds) else ():
+            if len(block) > room:
+                break
+            room -= len(block)
+            shown[kind] += 1
+    return [*_shown_lines(kinds, shown), *_unshown_lines({key: kinds[key] for key in kinds if key not in shown})]
+
+
+def _shown_lines(
+    kinds: Mapping[tuple[str, Severity], Sequence[list[str]]], shown: Mapping[tuple[str, Severity], int]
+) -> Iterator[str]:
+    for kind, count in shown.items():
+        for block in kinds[kind][:count]:
+            yield from block
+        if more := len(kinds[kind]) - count:
+            yield f"  … and {more:,} more of this kind (--all lists them)"
+
+
+def _unshown_lines(kinds: Mapping[tuple[str, Severity], Sequence[list[str]]]) -> Iterator[str]:
+    if kinds:
+        count = sum(map(len, kinds.values()))
+        named = ", ".join(f"{severity} {code}" for code, severity in kinds)
+        yield from wrapped(f"{count:,} more (--all shows them): {named}", "… ", "  ").splitlines()
 
 
 def gaps_text(model: ModelMap) -> list[str]:

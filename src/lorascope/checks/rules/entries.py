@@ -122,20 +122,23 @@ def _last_word(text: str) -> str:
 @finds(UNSUPPORTED)
 def find_unsupported(context: CheckContext) -> Iterator[Finding]:
     """Modules of a class that PEFT has no adapter for."""
-    entries, number = context.entries, 0
-    for entry in entries.modules:
-        if not entry.refused or entry.text.rpartition(".")[2].isdecimal():
-            continue
-        number += 1
+    entries, where = context.entries, context.syntax.name("target_modules")
+    refused = [one for one in entries.modules if one.refused and not one.text.rpartition(".")[2].isdecimal()]
+    for number, entry in enumerate(refused[:_MOST_FAULTS], 1):
         classes = ", ".join(dict.fromkeys(module.class_name for module in entry.refused))
         subject = "The regular expression" if entries.form == "string" else f'"{entry.text}"'
         names = listed((module.name for module in entry.refused), _MOST_NAMED)
         many = plural(len(entry.refused), "module")
         message = f"{subject} matches {many} that PEFT cannot adapt ({classes}): {names}. PEFT raises."
         fix = _layers_within(context, entry) if number <= MOST_EXPLAINED else _TAKE_OUT
-        yield UNSUPPORTED.finding(context.syntax.name("target_modules"), message, fix)
+        yield UNSUPPORTED.finding(where, message, fix)
+    if rest := refused[_MOST_FAULTS:]:
+        message = (
+            f"{len(rest):,} more match modules that PEFT cannot adapt: {some_in_quotes([one.text for one in rest])}."
+        )
+        yield UNSUPPORTED.finding(where, message, _TAKE_OUT)
     digits = any(entry.refused for entry in _digit_entries(context))
-    if context.refused_as("unsupported") and not number and not digits:
+    if context.refused_as("unsupported") and not refused and not digits:
         yield UNSUPPORTED.finding("the targets", context.refusal, _tried_exclusions(context))
 
 
