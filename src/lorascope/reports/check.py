@@ -45,7 +45,7 @@ def check_text(check: Check, *, everything: bool = False) -> str:
     else:
         room = _MOST_LINES - sum(part.count("\n") + 1 for part in (*top, *serving)) - 2
         found = folded_findings(findings, check.subject, room - min(len(rows), _LEAST_ROWS))
-        rows = _cut(rows, max(room - len(found), _LEAST_ROWS))
+        rows = _cut(rows, max(room - len(found), 2))
     parts = [*top, *(["", *found] if found else []), *(["", *rows] if rows else []), *serving]
     return shown("\n".join(parts))
 
