@@ -89,13 +89,22 @@ def _parsed(name: str, chosen: Command, words: Sequence[str]) -> argparse.Namesp
         allow_abbrev=False,
     )
     chosen.add_arguments(parser)
+    words, behind = _split_at_dashes(words) if chosen.SEVERAL else (words, [])
     options, extra = parser.parse_known_args(_values_joined(words))
     # argparse stops reading rules at the first option; people write some after it.
     if chosen.SEVERAL and not any(word.startswith("-") for word in extra):
-        setattr(options, chosen.SEVERAL, [*getattr(options, chosen.SEVERAL), *extra])
+        setattr(options, chosen.SEVERAL, [*getattr(options, chosen.SEVERAL), *extra, *behind])
     elif extra:
         parser.error(f"unrecognized arguments: {one_line(' '.join(extra))}")
     return options
+
+
+def _split_at_dashes(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What stands before and after `--`: argparse gives a list that may be empty nothing of what follows an option."""
+    if "--" not in words or not any(not word.startswith("-") for word in words[: words.index("--")]):
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
 
 
 def _values_joined(arguments: Sequence[str]) -> list[str]:

@@ -81,7 +81,7 @@ def read_adapter(
     require_reachable(Path(text))
     # Unlike those of Path, these take a name that no file can have for one that is not there.
     if os.path.isdir(text):  # noqa: PTH112
-        return _of_files(open_folder(Path(text)), _below(Path(text)))
+        return _of_files(open_folder(Path(text)), adapters_below(Path(text)))
     if os.path.isfile(text):  # noqa: PTH113
         return _of_file(Path(text))
     if not is_hub_id(text) or os.path.lexists(text):
@@ -171,7 +171,7 @@ def _none_there(files: Files, below: tuple[str, ...]) -> LorascopeError:
     return LorascopeError(fault, where=files.where, hint=hint)
 
 
-def _below(folder: Path) -> tuple[str, ...]:
+def adapters_below(folder: Path) -> tuple[str, ...]:
     """Subfolders that hold an adapter, by number, such as `checkpoint-500`."""
     try:
         names = [entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()]

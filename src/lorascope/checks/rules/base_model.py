@@ -16,6 +16,7 @@ from lorascope.model.types import Head
 from lorascope.names import listed
 from lorascope.peft_rules.releases import NEWEST, OLDEST, parse_release
 from lorascope.peft_rules.resolve import resolve
+from lorascope.sources.builtin import builtin_models
 from lorascope.sources.source_kinds import HUB_ID
 
 OTHER_BASE = FindingRule(
@@ -38,6 +39,8 @@ _OTHER_HEADS: Mapping[str, tuple[Head, ...]] = {
     "CAUSAL_LM": ("seq2seq-lm", "sequence-classification"),
     "SEQ_2_SEQ_LM": ("causal-lm", "masked-lm", "sequence-classification"),
 }
+# Released models whose type is not of the family that their names begin with: their configurations say so.
+_TYPES: Mapping[str, tuple[str, ...]] = {"smollm": ("llama",), "falcon": ("llama",), "ministral": ("mistral",)}
 _HEAD_OF = {"SEQ_CLS": "sequence-classification", "CAUSAL_LM": "causal-lm", "SEQ_2_SEQ_LM": "seq2seq-lm"}
 
 
@@ -59,6 +62,35 @@ def find_other_model(context: CheckContext) -> Iterator[Finding]:
         if context.tensors is not None:
             message += " The sizes of its tensors fit, which says nothing about the values of the weights."
         yield OTHER_BASE.finding(context.where, message, fix)
+
+
+@finds(OTHER_BASE)
+def find_other_family(context: CheckContext) -> Iterator[Finding]:
+    """A base model whose name begins with another family than the model's type."""
+    base, model = context.given.get("base_model_name_or_path"), context.model
+    if not isinstance(base, str) or not _is_hub_id(base) or _is_hub_id(model.model) or not model.model_type:
+        return
+    named = _root(base.rpartition("/")[2])
+    own = _root(model.model_type)
+    families = {_root(name) for name in builtin_models()}
+    if (
+        named
+        and named in families
+        and named != own
+        and own not in base.lower()
+        and model.model_type not in _TYPES.get(named, ())
+    ):
+        message = (
+            f"The adapter names the base model {quoted(base)}, by its name a {named}. This one is a {model.model_type}."
+        )
+        fix = f"Check it on its own base: lorascope check {shell_word(base)} ADAPTER"
+        yield OTHER_BASE.finding(context.where, message, fix, "note")
+
+
+def _root(name: str) -> str:
+    """The family in a name: `llama` of `Llama-3.1-8B` and of `llama4`."""
+    match = re.match("[a-z]{3,}", name.lower())
+    return match[0] if match else ""
 
 
 def _is_hub_id(name: str) -> bool:
