@@ -43,8 +43,8 @@ def test_counts_of_what_was_compared() -> None:
         found.update(states(row))
     assert found == {"agree": 110282, "open": 6169, "ambiguous": 2261, "unexecuted": 50, "disagree": 585}
     assert sum(row["agree"] == row["weights"] for row in RESULTS.values()) == 312
-    # transformers 5.24 asks the text model's output of Llama 4 for images; Inkling 2 Loop cannot fold the image that is made up.
-    odd = {"image-text-to-text/llama4", "image-text-to-text/inkling2_loop"}
+    # transformers 5.24 asks the text model's output of Llama 4 for images.
+    odd = {"image-text-to-text/llama4"}
     assert {label for label, row in RESULTS.items() if row["notes"]} == odd
 
 

@@ -154,7 +154,7 @@ def test_a_megabyte_takes_seconds_at_most(text: str) -> None:
     start = time.process_time()
     with contextlib.suppress(LorascopeError):
         parse_yaml(text[: MOST_BYTES - 1], "a.yaml")
-    assert time.process_time() - start < 4  # measured: 1.2 seconds
+    assert time.process_time() - start < 15  # a hang, not a speed
 
 
 VALUES = st.sampled_from(

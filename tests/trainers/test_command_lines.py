@@ -187,13 +187,13 @@ def test_what_is_quoted_comes_back(words: list[str]) -> None:
         ),
     ],
 )
-def test_a_megabyte_takes_a_second_at_most(part: str) -> None:
+def test_a_megabyte_takes_seconds_at_most(part: str) -> None:
     text = (part * MOST_BYTES)[:MOST_BYTES]
     for start in ("", "swift sft --a "):
         began = time.process_time()
         with contextlib.suppress(LorascopeError):
             options_of(command_words((start + text)[:MOST_BYTES], "a.sh", ["swift"]))
-        assert time.process_time() - began < 3  # measured: 0.8 seconds
+        assert time.process_time() - began < 15  # a hang, not a speed
 
 
 def test_too_many_options_are_refused() -> None:

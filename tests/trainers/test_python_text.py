@@ -174,4 +174,4 @@ def test_the_longest_texts_take_seconds_at_most(text: str) -> None:
     start = time.process_time()
     with contextlib.suppress(LorascopeError):
         arguments(text[:MOST_BYTES])
-    assert time.process_time() - start < 4  # measured: 1.2 seconds
+    assert time.process_time() - start < 15  # a hang, not a speed
