@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import lorascope as ls
+from lorascope.sources.builtin import builtin_models
 from tests.helpers.samples import sample
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -110,3 +111,18 @@ def test_experts_that_are_nearly_all_of_the_adapter_are_a_warning_with_the_numbe
     assert (experts, check.resolution.trainable) == (490_733_568, 495_648_768)
     alone = ls.check(sample("mixtral"), {"peft_type": "LORA", "target_modules": ["w1", "w2", "w3"], "lora_dropout": 0})
     assert [one.severity for one in alone.findings if one.code == "moe-rewrite"] == ["note"]
+
+
+def test_the_softmax_attention_of_a_hybrid_is_a_choice() -> None:
+    """Linear attention that q, k, v and o leave out is a note, on every hybrid; with a wrong name it stays an error."""
+    noted = []
+    for model_type, heads in builtin_models().items():
+        model = sample(model_type, heads[0])
+        variants = {weight.role.variant for weight in model.weights if weight.role.block == "attention"}
+        own = {weight.name.rpartition(".")[2] for weight in model.weights if weight.role.variant == "self"}
+        if not {"linear", "self"} <= variants or not set(ATTENTION) <= own or "kv_b_proj" in own:
+            continue
+        findings = ls.check(model, *ATTENTION).findings
+        assert [finding.code for finding in findings if finding.code == "left-out" and finding.severity != "note"] == []
+        noted.append(model_type)
+    assert len(noted) >= 8, noted

@@ -134,7 +134,7 @@ EXAMPLES = {
         "qwen3_next",
         {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
         "left-out",
-        "warning",
+        "note",
         ("linear attention", "of the attention"),
         ('"in_proj_qkvz"',),
         {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkvz", "out_proj"]},
@@ -271,7 +271,7 @@ def test_the_exclusions_that_are_given_leave_out_what_they_say_and_nothing_else(
         ("qwen2_moe", {"target_modules": SEVEN}, "93.8 % of the FFN"),
         ("granitemoe", {"target_modules": "all-linear"}, "100 % of the FFN"),
         ("phimoe", {"target_modules": "all-linear"}, "100 % of the FFN"),
-        ("qwen3_next", {"target_modules": ["q_proj", "v_proj"]}, "of the attention"),
+        ("qwen3_next", {"target_modules": SEVEN}, "of the attention"),
     ],
 )
 def test_how_much_is_left_out(model: str, arguments: dict[str, Any], share: str) -> None:

@@ -40,6 +40,10 @@ _BLOCKS = {"attention": "attention", "ffn": "FFN", "mixer": "mixer"}
 _ELSEWHERE = {"wq": ("attention", "q"), "wk": ("attention", "k"), "wv": ("attention", "v"), "wo": ("attention", "o")}
 
 
+# Last words that say nothing by themselves.
+_GENERIC = frozenset({"proj", "linear", "weight"})
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
     """The weights of a model that a name means.
@@ -217,4 +221,14 @@ def _meaning(text: str) -> Meaning:
 
 
 def _leaves(weights: Iterable[Weight]) -> list[str]:
-    return list(dict.fromkeys(".".join(NUMBER.sub("*", weight.name).split(".")[-2:]) for weight in weights))
+    """The last words of names, numbers as `*`: `mlp.up_proj`, `ff.net.*`; `proj_mlp` of a block's own layer."""
+    return list(dict.fromkeys(_leaf(NUMBER.sub("*", weight.name).split(".")) for weight in weights))
+
+
+def _leaf(words: list[str]) -> str:
+    first = len(words) - 1
+    while first > 0 and (words[first] == "*" or first == len(words) - 1):
+        if words[first] != "*" and words[first - 1] == "*" and words[first] not in _GENERIC:
+            break
+        first -= 1
+    return ".".join(words[first:])

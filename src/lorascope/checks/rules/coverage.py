@@ -140,6 +140,9 @@ def _likely_unmeant(context: CheckContext, weights: Sequence[Weight]) -> bool:
     if entries.form in ("all-linear", "string"):
         return entries.form == "all-linear"
     blocks = {weight.role.block for weight in weights}
+    mains = [weight for weight in context.adapted_weights if _is_main(context, weight)]
+    if all(weight.role.variant == "self" for weight in mains) and all(w.role.variant == "linear" for w in weights):
+        return False  # The softmax attention of a hybrid and nothing else, by its own names.
     pieces = {piece for weight in weights for piece in _pieces(weight)}
     like = {
         peft_name(context.model, weight)
