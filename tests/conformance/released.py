@@ -84,7 +84,7 @@ def measure_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="lorascope-") as name:
         folder = write_checkpoint(Path(name), {}, config=config)
-        built = _built(folder)
+        built = built_model(folder)
         if built is None:
             return {"refused": True}
         module, real = built
@@ -104,7 +104,7 @@ def measure_names(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, 
     names = list(unfold_all(names))
     with tempfile.TemporaryDirectory(prefix="lorascope-") as name:
         folder = write_checkpoint(Path(name), {}, config=config)
-        built = _built(folder)
+        built = built_model(folder)
         if built is None:
             packed = {one: "I32" if one.endswith((".qweight", ".qzeros", ".g_idx")) else "BF16" for one in names}
             write_checkpoint(folder, {one: (packed[one], _likely_shape(one)) for one in names}, config=config)
@@ -116,7 +116,7 @@ def measure_names(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, 
         return {**_figures(names, real), "unexpected": len(unexpected), "differ": _differences(ours, real)}
 
 
-def _built(folder: Path) -> tuple[Any, ModelMap] | None:
+def built_model(folder: Path) -> tuple[Any, ModelMap] | None:
     """The meta model of a folder's configuration and its map, where transformers has its code."""
     try:
         module, head = build_for_head(configuration(str(folder)), None)

@@ -25,6 +25,7 @@ from lorascope.checks.rules import (
     rare_options,
     reach,
     refusals,
+    released_parts,
     releases,
     servers,
     task_types,
@@ -55,6 +56,7 @@ CONFIGURATION = (
     map_doubts,
     coverage,
     modules_to_save,
+    released_parts,
 )
 RELEASES = (releases,)
 # What the files of an adapter say beyond its configuration.

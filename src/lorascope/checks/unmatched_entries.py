@@ -48,12 +48,14 @@ class Answer:
         fix: What to write.
         known: The entry is a well-known name, so that one reason explains all such entries.
         regex: The entry is a regular expression.
+        elsewhere: Released models have what the built-in one lacks.
     """
 
     why: str
     fix: str
     known: bool = False
     regex: bool = False
+    elsewhere: bool = False
 
 
 def reason_for(context: CheckContext, texts: Sequence[str], answer: Answer) -> str:

@@ -185,6 +185,11 @@ NO_TASK_TYPE = Reason(
     "no-task-type",
     "No task_type is set: {architecture} lacks the method for generation that PEFT's wrappers need.",
 )
+RELEASED_PARTS = Reason(
+    "released-parts",
+    "The built-in {model} is transformers' default configuration. {release} has other modules: {parts}. Plan your own model: "
+    "lorascope plan FOLDER",
+)
 QUANTIZED = Reason("quantized", _quantized)
 UNTRAINABLE = Reason(
     "quantization-untrainable",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.model.types import ModelMap, Trace, Weight
-from lorascope.names import fold
+from lorascope.names import fold, listed
 from lorascope.peft_rules.addresses import as_parameter
 from lorascope.peft_rules.dead_weights import read_by_kernels, why_ignored_in_eval
 from lorascope.peft_rules.diagnostics import Diagnostic
@@ -15,12 +15,14 @@ from lorascope.plans import notes
 from lorascope.plans.notes import label
 from lorascope.plans.rules import CONTENTS, FACT_OF
 from lorascope.plans.types import LeftOut, Rule, Target
+from lorascope.sources.released_parts import released_parts
 
 if TYPE_CHECKING:
     from lorascope.plans.compiler import Compiled
 
 # From this share of the trainable parameters on, routed experts are worth a note.
 DOMINANT_SHARE = 0.5
+_MOST_PARTS = 4
 
 
 def plan_notes(
@@ -43,6 +45,9 @@ def plan_notes(
     yield from quantization_notes(model, (target.weight for target in targets))
     for quantization, fix in untrainable_storage(model).items():
         yield notes.UNTRAINABLE.about(quantization=quantization, fix=fix)
+    for parts in released_parts(model)[:1]:
+        names = listed([*parts.extra, *(f"no {name}" for name in parts.lacking)], _MOST_PARTS)
+        yield notes.RELEASED_PARTS.about(model=model.model, release=parts.release, parts=names)
     if model.basis == "names":
         yield notes.NAMES_ONLY.about(model_type=model.model_type)
     yield from guess_notes(model, [target.weight for target in targets])

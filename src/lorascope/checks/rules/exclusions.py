@@ -8,6 +8,7 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.exclusions import excluded_by
 from lorascope.checks.phrases import cut, plural
+from lorascope.checks.released_targets import excluded_elsewhere
 from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.rules.unmatched import NO_MATCH
 from lorascope.checks.suggestions import LONGEST_PATTERN, MOST_EXPLAINED, pattern_of, plain_pattern, suggest_alike
@@ -57,7 +58,7 @@ def find_idle_exclusions(context: CheckContext) -> Iterator[Finding]:
         message = f"{who} out every target ({listed(gone, 2)}): nothing is left to adapt."
         yield NO_MATCH.finding(_SETTING, message, "Exclude less, or name other targets.")
     for text in texts:
-        if not taken[text]:
+        if not taken[text] and not excluded_elsewhere(context, text if isinstance(exclude, str) else [text]):
             why, fix = _no_effect(context, text, targets)
             yield EXCLUDE_UNMATCHED.finding(_SETTING, f'"{cut(text)}" excludes no target. {why}'.rstrip(), fix)
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from lorascope.checks.context import CheckContext
 from lorascope.checks.phrases import joined
+from lorascope.checks.released_targets import excluded_elsewhere
 from lorascope.checks.rule import FindingRule
+from lorascope.checks.rules.exclusions import EXCLUDE_UNMATCHED
 from lorascope.checks.suggestions import planning_command
 from lorascope.findings import Finding
 from lorascope.plans.map_gaps import GAP_CODES
@@ -45,8 +47,11 @@ def explain_refusal(context: CheckContext, findings: Iterable[Finding]) -> Itera
 def report_unexplained(context: CheckContext, findings: Iterable[Finding]) -> Iterator[Finding]:
     """What PEFT does silently and no other finding covers."""
     codes = {finding.code for finding in findings}
+    exclude = context.config.exclude_modules
     for warning in context.resolution.warnings:
         if warning.code in _ONLY_WHERE_IT_MATTERS | _OF_THE_MAP:
+            continue
+        if warning.code == EXCLUDE_UNMATCHED.code and exclude and excluded_elsewhere(context, exclude):
             continue
         if not codes & {warning.code, *_MORE_SPECIAL.get(warning.code, ())}:
             fix = f"Write what you mean, or generate it: {planning_command(context.model)}"

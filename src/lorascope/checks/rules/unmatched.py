@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from lorascope.checks.context import CheckContext
 from lorascope.checks.entries import Entry
 from lorascope.checks.phrases import cut, in_quotes
+from lorascope.checks.released_targets import release_with
 from lorascope.checks.rule import FindingRule, finds
 from lorascope.checks.suggestions import (
     MOST_EXPLAINED,
@@ -81,7 +82,7 @@ def find_unmatched(context: CheckContext) -> Iterator[Finding]:
         shown = f"{in_quotes(texts[:MOST_SPELLED])}{more}"
         message = f"{shown} {verb} no {kind} of {context.model.model}{ignored}. {why}".rstrip()
         rule = REGEX_IN_LIST if answer.regex else NO_MATCH
-        yield rule.finding(context.syntax.name(setting), message, answer.fix, severity)
+        yield rule.finding(context.syntax.name(setting), message, answer.fix, "note" if answer.elsewhere else severity)
 
 
 def _answers(context: CheckContext) -> dict[tuple[str, Answer], list[str]]:
@@ -92,7 +93,11 @@ def _answers(context: CheckContext) -> dict[tuple[str, Answer], list[str]]:
     if entries.form in ("list", "default"):
         texts = [entry.text for entry in entries.modules if not entry.modules and not entry.rewritten]
         for number, text in enumerate(texts):
+            release = release_with(context, text) if number < MOST_EXPLAINED else ""
             answer = module_answer(context, text) if number < MOST_EXPLAINED else unexplained
+            if release:
+                why = f"Released models such as {release} have it; this is transformers' default configuration."
+                answer = Answer(why, "Check it on your own model: lorascope check FOLDER ADAPTER", elsewhere=True)
             answers.setdefault(("target_modules", answer), []).append(text)
     texts = [entry.text for entry in entries.parameters if not entry.parameters]
     for number, text in enumerate(texts):
