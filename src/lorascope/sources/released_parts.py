@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
-from lorascope.model.types import Kind, ModelMap
+from lorascope.model.types import ModelMap
 from lorascope.packaged import load_json
 
 
@@ -26,7 +26,7 @@ class ReleasedParts:
     """
 
     release: str
-    extra: Mapping[str, Kind]
+    extra: Mapping[str, str]
     lacking: tuple[str, ...]
 
 
