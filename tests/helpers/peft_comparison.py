@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import sys
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -67,7 +69,7 @@ def compare_rare(name: str, values: Mapping[str, Any]) -> str:
     truth: dict[str, tuple[str, str, str]] = {}
     trainable = 0
     refusal = ""
-    with mock.patch("peft.tuners.lora.layer.loftq_init", _loftq), warnings.catch_warnings():
+    with _stand_ins(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft_models.build(name, "cpu")
         try:
@@ -89,6 +91,17 @@ def compare_rare(name: str, values: Mapping[str, Any]) -> str:
         return "estimated"
     assert ours.trainable == trainable, values
     return "adapted"
+
+
+@contextlib.contextmanager
+def _stand_ins() -> Iterator[None]:
+    """What PEFT imports for LoftQ and Megatron, as far as shapes and names go."""
+    megatron = types.ModuleType("megatron.core")
+    layers = {name: type(name, (nn.Module,), {}) for name in ("ColumnParallelLinear", "RowParallelLinear")}
+    megatron.tensor_parallel = types.SimpleNamespace(**layers)  # type: ignore[attr-defined]
+    modules = {"megatron": types.ModuleType("megatron"), "megatron.core": megatron}
+    with mock.patch("peft.tuners.lora.layer.loftq_init", _loftq), mock.patch.dict(sys.modules, modules):
+        yield
 
 
 def _told(rank: int, alpha: float, scale: float) -> tuple[str, str, str]:

@@ -107,7 +107,7 @@ def test_what_is_no_configuration(config: Any) -> None:
         ({"use_rslora": "false"}, "use_rslora is 'false', not true or false"),
         ({"use_dora": 1}, "use_dora is 1, not true or false"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3', not LORA"),
-        ({"layer_replication": [[0, 4], [2, 5]]}, "layer_replication is set, which the rules do not cover"),
+        ({"layer_replication": [0, 4]}, "layer_replication is (0, 4), not a list of pairs of whole numbers"),
         (
             {"target_module": ["q_proj"]},
             "target_module is not an argument of peft.LoraConfig; it is called target_modules",

@@ -13,7 +13,7 @@ from lorascope.checks.config_findings import (
     map_findings,
     trainer_findings,
 )
-from lorascope.checks.context import CheckContext
+from lorascope.checks.context import CheckContext, on_replicated_layers
 from lorascope.checks.inputs import CheckInput, read_check_input
 from lorascope.checks.rules.origins import note_origins
 from lorascope.checks.rules.servers import report_unservable
@@ -27,7 +27,7 @@ from lorascope.peft_rules.name_patterns import in_matching_time
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.types import AdapterConfig
 from lorascope.plans.arguments import require_kinds, require_map
-from lorascope.plans.verify import adapter_config, verify
+from lorascope.plans.verify import adapter_config, resolve_with_gaps
 from lorascope.servers.types import Serving
 from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 
@@ -63,8 +63,8 @@ def check(
         progress: Called with the number of parts read of a Hub adapter, and of all.
 
     Raises:
-        LorascopeError: There is nothing of that name, it cannot be read, it uses something that the rules do not
-            cover, or the server is unknown, or `serve` is asked of a trainer that does not use PEFT.
+        LorascopeError: There is nothing of that name, it cannot be read, the server is unknown, or `serve` is asked of a
+            trainer that does not use PEFT.
     """
     require_map(model, "check")
     texts = {"peft": peft, "trainer": trainer, "serve": serve, "revision": "" if revision is None else revision}
@@ -101,8 +101,9 @@ def _check_peft(model: ModelMap, given: CheckInput, config: AdapterConfig | None
     if config is None:
         known = known_keys("peft")
         config = adapter_config({key: value for key, value in settings.items() if key in known})
-    resolution = verify(model, config, peft=release)
+    resolution = resolve_with_gaps(model, config, release)
     context = CheckContext(model, config, resolution, given.where, release, settings, given.tensors, resolved=True)
+    context = on_replicated_layers(context)
     findings += [*configuration_findings(context), *adapter_file_findings(context)]
     serving = _serving(context, serve, settings)
     return _result(context, findings, given.notes, config=config, peft=release, serving=serving)
@@ -127,8 +128,8 @@ def _check_trainer(model: ModelMap, given: CheckInput, peft: str, serve: str) ->
             hint="Leave out --serve, or check the adapter_config.json that it is converted to.",
         )
     config = outcome.config or AdapterConfig()
-    context = CheckContext(
-        model, config, outcome.resolution, given.where, trainer.peft or NEWEST, syntax=_syntax(trainer)
+    context = on_replicated_layers(
+        CheckContext(model, config, outcome.resolution, given.where, trainer.peft or NEWEST, syntax=_syntax(trainer))
     )
     findings = [*settings.findings, *outcome.findings]
     findings += configuration_findings(context) if outcome.config is not None else trainer_findings(context)

@@ -17,6 +17,7 @@ from lorascope.peft_rules.addresses import peft_name, weight_of
 from lorascope.peft_rules.diagnostics import Diagnostic
 from lorascope.peft_rules.matchers import parameter_names
 from lorascope.peft_rules.releases import NEWEST, Release, release_of
+from lorascope.peft_rules.replication import replicated
 from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.plans.name_forms import shortest_endings
@@ -167,6 +168,15 @@ class CheckContext:
     def _parameter_endings(self) -> Counter[str]:
         roots = [name for name, _ in self.model.root_parameters]
         return self.model.parameter_endings + count_endings(roots) if roots else self.model.parameter_endings
+
+
+def on_replicated_layers(context: CheckContext) -> CheckContext:
+    """The same check on the model that `layer_replication` builds."""
+    replicas = replicated(context.model, context.config.layer_replication)
+    if not replicas.layers:
+        return context
+    config = dataclasses.replace(context.config, layer_replication=None)
+    return dataclasses.replace(context, model=replicas.model, config=config)
 
 
 def adapted_sizes(resolution: Resolution) -> dict[str, tuple[int, float]]:

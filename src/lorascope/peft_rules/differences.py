@@ -77,7 +77,7 @@ def read_differently(
         if release_of(release) == release_of(peft) or (alike and release in SUPPORTED_PEFT):
             continue
         other = _of_wrapped(model, config, release)
-        if other.refused_as(NOT_COVERED):
+        if other.warnings_of(NOT_COVERED):
             continue
         differences = [_difference(other, own)]
         if _swaps_factors(release) != _swaps_factors(peft):

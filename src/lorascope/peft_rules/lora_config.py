@@ -12,6 +12,8 @@ from lorascope.peft_rules.types import AdapterConfig
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+_IN_ORDER = ("alora_invocation_tokens", "layer_replication")
+
 
 def peft_arguments(config: AdapterConfig) -> dict[str, object]:
     """Keyword arguments of `peft.LoraConfig`, without defaults, lists sorted."""
@@ -22,8 +24,8 @@ def peft_arguments(config: AdapterConfig) -> dict[str, object]:
         if value == default and field.name not in ("r", "lora_alpha", "lora_dropout", "bias"):
             continue
         if isinstance(value, tuple):
-            # Names come in any order; token numbers in that of the text.
-            value = sorted(value) if field.name != "alora_invocation_tokens" else list(value)
+            # Names come in any order; token numbers in that of the text, and ranges in that of the layers.
+            value = list(value) if field.name in _IN_ORDER else sorted(value)
         elif isinstance(value, Mapping):
             value = dict(value)
         arguments[field.name] = value

@@ -12,8 +12,8 @@ from lorascope import light_dataclasses as dataclasses
 from lorascope.peft_rules.releases import Release
 
 # exact: the rules follow it, and every figure is PEFT's. neutral: it changes no adapted weight, rank, scale or count.
-# partly: exact where it changes nothing, refused where it does. uncovered: refused wherever it is set.
-Standing = Literal["exact", "neutral", "partly", "uncovered"]
+# partly: exact where it changes nothing; where it does, the rules leave it out and say so.
+Standing = Literal["exact", "neutral", "partly"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,10 +57,8 @@ OPTIONS: Mapping[str, OptionRule] = {
     "layers_pattern": OptionRule("exact", "where the layer's number stands in a name"),
     "rank_pattern": OptionRule("exact", "ranks by name"),
     "alpha_pattern": OptionRule("exact", "alphas by name"),
-    "megatron_config": OptionRule(
-        "uncovered", "PEFT imports Megatron for it, whose parallel layers are no layers of PyTorch"
-    ),
-    "megatron_core": OptionRule("neutral", "read only with megatron_config"),
+    "megatron_config": OptionRule("exact", "PEFT imports Megatron for it; layers of PyTorch get the same adapters"),
+    "megatron_core": OptionRule("exact", "read only with megatron_config; must be a part of megatron"),
     "trainable_token_indices": OptionRule("exact", "rows of the embeddings that train"),
     "loftq_config": OptionRule("exact", _START),
     "eva_config": OptionRule("exact", _START),
@@ -72,7 +70,7 @@ OPTIONS: Mapping[str, OptionRule] = {
     "use_qalora": OptionRule("partly", "read only for layers of GPTQ, whose A it shrinks by the group size"),
     "qalora_group_size": OptionRule("partly", "read only with use_qalora"),
     "monteclora_config": OptionRule("exact", _VARIANT, (0, 20)),
-    "layer_replication": OptionRule("uncovered", "it builds another model, with more layers, before anything matches"),
+    "layer_replication": OptionRule("exact", "it builds another model, with other layers, before anything matches"),
     "runtime_config": OptionRule("neutral", "where tensors lie while an adapter is made; PEFT does not save it"),
     "lora_bias": OptionRule("exact", "a bias on B, which goes with no other initialization"),
     "target_parameters": OptionRule("exact", "parameters by name"),
@@ -83,8 +81,3 @@ OPTIONS: Mapping[str, OptionRule] = {
         "partly", "nothing where no tied embedding is targeted or saved; else PEFT moves and ties what it adapts"
     ),
 }
-
-
-def uncovered_fields() -> tuple[str, ...]:
-    """Fields that the rules refuse wherever set."""
-    return tuple(name for name, rule in OPTIONS.items() if rule.standing == "uncovered")

@@ -82,6 +82,37 @@ TYING_NOT_COVERED = Reason(
     "to the other and ties.",
 )
 
+# The model that layer_replication builds.
+
+REPLICATED = Reason(
+    "layer-replication",
+    "layer_replication makes {layers} layers of {count}: each has adapters of its own, and the copies share their base "
+    "weights.",
+)
+REPLICATION_WITHOUT_LAYERS = Reason(
+    "layer-replication",
+    "layer_replication looks for a list of layers called layers, encoder.layer or h at the innermost model, and this one "
+    "has none.",
+)
+REPLICATION_OF_OTHERS = Reason(
+    "layer-replication",
+    "layer_replication takes pairs of the first layer and the one after the last, not {given}.",
+)
+REPLICATION_BEYOND = Reason(
+    "layer-replication", 'layer_replication asks for layer {number} of "{name}", which has {count}.'
+)
+REPLICATION_TOO_DEEP = Reason(NOT_COVERED, "layer_replication with more than {most:,} layers.")
+
+# Megatron.
+
+MEGATRON_NEEDED = Reason(
+    "megatron",
+    "megatron_config makes PEFT import {core:literal}, and raise where that is not installed. Layers of PyTorch get the "
+    "same adapters with it.",
+)
+MEGATRON_FOREIGN = Reason("megatron", "megatron_core={core:literal} is refused: PEFT imports from megatron. only.")
+MEGATRON_DORA = Reason("megatron", "megatron_config and use_dora=True exclude each other.")
+
 # Patterns.
 
 BAD_PATTERN = Reason("bad-pattern", "{pattern} is not a regular expression: {why}")

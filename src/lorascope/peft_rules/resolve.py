@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.model.types import ModelMap, Module
@@ -14,13 +15,14 @@ from lorascope.peft_rules import (
     moe_rewrite,
     parameter_count,
     reasons,
+    replication,
     token_rows,
     validation,
     variants,
 )
 from lorascope.peft_rules.adaptability import constructor_mismatch, guarded_by_mamba, known_broken
 from lorascope.peft_rules.dead_weights import why_dead
-from lorascope.peft_rules.diagnostics import Diagnostic, RefusalError
+from lorascope.peft_rules.diagnostics import Diagnostic, Reason, RefusalError
 from lorascope.peft_rules.matchers import Match, ModuleMatcher, NameSet
 from lorascope.peft_rules.name_patterns import BadPatternError, compiled, expect_names_of, in_matching_time
 from lorascope.peft_rules.quantization import is_repacked
@@ -66,10 +68,14 @@ class _Resolver:
     """One run of PEFT's `inject_adapter`, in its order."""
 
     def __init__(self, model: ModelMap, config: AdapterConfig, release: Release) -> None:
-        self.model = model
-        self.config = config
+        self.replicated = replication.replicated(model, config.layer_replication)
+        self.model = self.replicated.model
         self.release = release
         self.warnings: list[Diagnostic] = []
+        # What the rules do not cover: the configuration is resolved without.
+        self.uncovered: dict[tuple[Reason, str], Diagnostic] = {}
+        self.config = self._covered(config)
+        config = self.config
         self.adapted: list[Adapted] = []
         self.adapted_modules: list[Module] = []
         # Modules that carry an adapter, of their own or of their parameters, with the number of wrappers around each.
@@ -81,7 +87,10 @@ class _Resolver:
 
     def resolution(self) -> Resolution:
         _stop_at(validation.refused_settings(self.model, self.config, self.release))
-        _stop_at(variants.variants_not_covered(self.config, self.release))
+        _stop_at(self.replicated.refusal)
+        if self.replicated.layers:
+            layers = len(self.replicated.layers)
+            self.warnings.append(reasons.REPLICATED.about(layers=layers, count=self.replicated.count))
         saved_first = modules_to_save.names_before_matching(self.config.modules_to_save, self.config.task_type)
         targets = moe_rewrite.converted_targets(self.model, self.config, saved_first, self.release)
         _stop_at(targets.refusal)
@@ -106,11 +115,24 @@ class _Resolver:
             adapted=tuple(sorted(self.adapted, key=lambda weight: weight.name)),
             trainable=trainable,
             saved=names,
-            warnings=tuple(dict.fromkeys(self.warnings)),
+            warnings=tuple(dict.fromkeys([*self.uncovered.values(), *self.warnings])),
         )
 
+    def _covered(self, config: AdapterConfig) -> AdapterConfig:
+        """The configuration without the variants that the rules of a release do not cover."""
+        self._leave_out(self.replicated.uncovered)
+        missing = variants.variants_not_covered(config, self.release)
+        self._leave_out(missing)
+        unset: dict[str, Any] = dict.fromkeys(missing.values["options"]) if missing else {}
+        return dataclasses.replace(config, **unset)
+
+    def _leave_out(self, uncovered: Diagnostic | None) -> None:
+        """Note what the rules do not cover, once for each reason and option."""
+        if uncovered is not None:
+            self.uncovered.setdefault((uncovered.reason, str(uncovered.values)), uncovered)
+
     def _check_tying(self, targets: moe_rewrite.Targets) -> None:
-        """Refuse `ensure_weight_tying` where it would change anything."""
+        """Leave `ensure_weight_tying` out where it would change anything."""
         if not self.config.ensure_weight_tying or not token_rows.tied_modules(self.model):
             return
         if isinstance(targets.modules, str):
@@ -119,7 +141,7 @@ class _Resolver:
         else:
             targeted = any(name.rpartition(".")[2] in _EMBEDDINGS for name in targets.modules or ())
         if targeted or any(name.rpartition(".")[2] in _EMBEDDINGS for name in self.config.modules_to_save or ()):
-            raise RefusalError(reasons.TYING_NOT_COVERED.about())
+            self._leave_out(reasons.TYING_NOT_COVERED.about())
 
     # Modules.
 
@@ -196,6 +218,7 @@ class _Resolver:
         config, name = self.config, module.name
         if guarded_by_mamba(self.model, name, self.release):
             raise RefusalError(reasons.GUARDED_MODULE.about(name, model_type=self.model.model_type))
+        self._check_megatron()
         if module.kind == "other":
             raise RefusalError(reasons.NO_ADAPTER.about(name, class_name=module.class_name))
         rank = self._ranks.value(name, config.r)
@@ -222,6 +245,11 @@ class _Resolver:
         if broken is not None:
             self.warnings.append(dataclasses.replace(broken, names=(name,)))
 
+    def _check_megatron(self) -> None:
+        core = self.config.megatron_core
+        if self.config.megatron_config and not (core or "").startswith("megatron."):
+            raise RefusalError(reasons.MEGATRON_FOREIGN.about(core=core))
+
     def _check_rank(self, name: str, rank: int) -> None:
         if rank <= 0:
             raise RefusalError(reasons.RANK_NOT_POSITIVE.about(name, rank=rank))
@@ -237,17 +265,21 @@ class _Resolver:
         if self.is_plain and not packing:
             return
         features = parameter_count.in_and_out(module)
-        if packing:
-            self._check_packed(module, packing)
+        if packing and not self._check_packed(module, packing):
+            return
         _stop_at(variants.refused_variant(config, release, module, rank, features))
         _stop_at(initializations.refused_module_initialization(config, release, module, rank, features))
 
-    def _check_packed(self, module: Module, packing: str) -> None:
+    def _check_packed(self, module: Module, packing: str) -> bool:
+        """Check an initialization against a packed layer; False if the rules do not cover the variants on it."""
         config, release = self.config, self.release
-        _stop_at(variants.packed_not_covered(config, module, release))
+        if (uncovered := variants.packed_not_covered(config, module, release)) is not None:
+            self._leave_out(uncovered)
+            return False
         _stop_at(initializations.refused_packed_initialization(module.name, config.init_lora_weights, release, packing))
         if option := variants.ignored_variant(config, module, release):
             self.warnings.append(reasons.VARIANT_IGNORED.about(option=option))
+        return True
 
     def _check_kind(self, module: Module, rank: int) -> None:
         config, name, groups = self.config, module.name, module.groups
@@ -351,6 +383,7 @@ class _Resolver:
             raise RefusalError(reasons.ROOT_PARAMETER.about(name))
         owner = module.name
         self._check_owner(module, name)
+        self._check_megatron()
         self._check_parameter_options(name, shape, fan_in_fan_out)
         rank = self._ranks.value(name, config.r)
         self._check_rank(name, rank)
@@ -398,7 +431,7 @@ class _Resolver:
         _stop_at(initializations.refused_parameter_initialization(config, release, name, module, weight, rank))
         method = initializations.method_of(config.init_lora_weights, release)
         if method in ("pissa", "olora") and weight is not None and len(weight) > 2:
-            raise RefusalError(
+            self._leave_out(
                 reasons.INITIALIZATION_NOT_COVERED.about(name, init=config.init_lora_weights, dimensions=len(weight))
             )
 
@@ -465,6 +498,7 @@ class _Resolver:
         self._check_copies(every)
         tokens = token_rows.token_rows(self.model, config, self.wraps, every)
         _stop_at(tokens.refusal)
+        self._leave_out(tokens.uncovered)
         rows = 0 if config.inference_mode else tokens.trainable
         if not (
             saved.modules or config.modules_to_save or parameter_count.may_train_base(self.model, config, self.release)
@@ -519,6 +553,8 @@ class _Resolver:
         config = self.config
         if config.inference_mode:
             self.warnings.append(reasons.FROZEN.about())
+        if config.megatron_config:
+            self.warnings.append(reasons.MEGATRON_NEEDED.about(core=config.megatron_core))
         method = initializations.method_of(config.init_lora_weights, self.release)
         if needed := initializations.NEEDED.get(method):
             self.warnings.append(reasons.INITIALIZATION_NEEDS.about(init=config.init_lora_weights, needed=needed))

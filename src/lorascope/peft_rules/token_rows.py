@@ -24,11 +24,13 @@ class TokenRows:
 
     Attributes:
         modules: Module name to (rows, width), in module order.
-        refusal: Why PEFT stops, or why the rules do not cover it; None if the rows train.
+        refusal: Why PEFT stops; None if the rows train.
+        uncovered: What the rules do not cover, so that these rows are not among the modules; or None.
     """
 
     modules: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     refusal: Diagnostic | None = None
+    uncovered: Diagnostic | None = None
 
     @property
     def trainable(self) -> int:
@@ -57,6 +59,7 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
         return TokenRows(refusal=refusal)
     adapted, copied = set(wraps), set(saved)
     sizes: dict[str, tuple[int, int]] = {}
+    uncovered: Diagnostic | None = None
     for entry, rows in rows_of.items():
         if entry in skipped:
             continue
@@ -71,14 +74,15 @@ def token_rows(model: ModelMap, config: AdapterConfig, wraps: Iterable[str], sav
             if module.kind not in ("linear", "embedding") or shape is None:
                 return TokenRows(refusal=reasons.TOKENS_OF_OTHERS.about(name, class_name=module.class_name))
             if any(name.startswith(f"{copy}.") for copy in copied) or name in sizes:
-                return TokenRows(refusal=reasons.TOKENS_WITHIN_SAVED.about(name))
+                uncovered = reasons.TOKENS_WITHIN_SAVED.about(name)
+                continue
             beyond = [row for row in rows if not -shape[0] <= row < shape[0]]
             if beyond:
                 return TokenRows(refusal=reasons.TOKENS_BEYOND.about(name, rows=shape[0], row=beyond[0]))
             sizes[name] = (len(rows), shape[1])
     if config.task_type in SAVING_TWICE and (both := sorted(copied & (tied | sizes.keys()))):
-        return TokenRows(refusal=reasons.TOKENS_SAVED_TWICE.about(both[0], task_type=config.task_type))
-    return TokenRows(sizes)
+        return TokenRows(uncovered=reasons.TOKENS_SAVED_TWICE.about(both[0], task_type=config.task_type))
+    return TokenRows(sizes, uncovered=uncovered)
 
 
 def tied_modules(model: ModelMap) -> frozenset[str]:

@@ -50,6 +50,9 @@ class AdapterConfig:
     eva_config: Mapping[str, Any] | None = None
     corda_config: Mapping[str, Any] | None = None
     lora_ga_config: Mapping[str, Any] | None = None
+    layer_replication: tuple[tuple[int, ...], ...] | None = None
+    megatron_config: Mapping[str, Any] | None = None
+    megatron_core: str | None = "megatron.core"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ def _refused_targets(config: AdapterConfig, release: Release) -> Diagnostic | No
 def _refused_biases(config: AdapterConfig) -> Diagnostic | None:
     if config.lora_bias and config.use_dora:
         return reasons.DORA_WITH_BIAS.about()
+    if config.use_dora and config.megatron_config:
+        return reasons.MEGATRON_DORA.about()
     if not (config.bias in ("none", "all") or config.bias.endswith("_only")):
         return reasons.UNKNOWN_BIAS.about(bias=config.bias)
     return None

@@ -99,7 +99,7 @@ def refused_option(config: AdapterConfig, release: Release) -> Diagnostic | None
 
 
 def variants_not_covered(config: AdapterConfig, release: Release) -> Diagnostic | None:
-    """Why the rules do not cover the variants, or None."""
+    """The variants that the rules do not cover in a release, or None."""
     rare = tuple(name for name in requested(config, release) if name not in ("use_dora", "mica"))
     return reasons.VARIANTS_NOT_COVERED.about(options=rare) if rare and release < (0, 20) else None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope import light_dataclasses as dataclasses
 from lorascope.errors import LorascopeError, alike
 from lorascope.model.types import ModelMap
-from lorascope.peft_rules.options import OPTIONS, uncovered_fields
+from lorascope.peft_rules.options import OPTIONS
 from lorascope.peft_rules.reasons import NOT_COVERED
 from lorascope.peft_rules.releases import NEWEST
 from lorascope.peft_rules.resolve import resolve
@@ -36,6 +36,7 @@ _SETTINGS = (
     "eva_config",
     "corda_config",
     "lora_ga_config",
+    "megatron_config",
 )
 _FLAGS = (
     "use_rslora",
@@ -71,13 +72,23 @@ def verify(
     """
     require_map(model, "verify")
     require_kinds("verify", peft=(peft, (str,), "a text"))
-    resolution = resolve(model, adapter_config(config), peft)
-    if resolution.refused_as(NOT_COVERED):
+    resolution = resolve_with_gaps(model, adapter_config(config), peft)
+    if uncovered := resolution.warnings_of(NOT_COVERED):
         raise LorascopeError(
-            f"not covered by the rules: {resolution.refusal}",
+            *(f"not covered by the rules: {one}" for one in uncovered),
             where="adapter configuration",
             hint="Ask PEFT itself, with get_peft_model(…).print_trainable_parameters(), or leave the option out.",
         )
+    return resolution
+
+
+def resolve_with_gaps(model: ModelMap, config: AdapterConfig, peft: str = NEWEST) -> Resolution:
+    """Resolve a configuration without what the rules do not cover, which its warnings name.
+
+    Raises:
+        LorascopeError: The version is unknown, or a pattern is too long or takes too long.
+    """
+    resolution = resolve(model, config, peft)
     if is_incomplete(model):
         resolution = dataclasses.replace(resolution, warnings=(*gap_notes(model), *resolution.warnings))
     return resolution
@@ -99,10 +110,7 @@ def adapter_config(config: Plan | AdapterConfig | Mapping[str, Any] | LoraConfig
             hint="Give a plan, a peft.LoraConfig, or its keyword arguments as a dictionary.",
         )
     values = {str(key): value for key, value in (config if isinstance(config, Mapping) else config.to_dict()).items()}
-    faults = [f"{name} is set, which the rules do not cover" for name in uncovered_fields() if values.get(name)]
-    if isinstance(arrow := values.get("arrow_config"), Mapping) and arrow.get("task_adapter_names"):
-        faults.append("arrow_config is of a model that create_arrow_model made, which the rules do not cover")
-    faults += _runtime_faults(values)
+    faults = _runtime_faults(values)
     faults += _misspelt(values)
     kind = _plain(values.get("peft_type"))
     if kind not in (None, "LORA"):
@@ -127,6 +135,8 @@ def _field(name: str, value: Any) -> Any:
         return {}
     if (value is None and name in _FLAGS) or (name == "init_lora_weights" and type(value) is int and not value):
         return False
+    if name in ("megatron_config", "layer_replication") and not value:
+        return None
     if name == "monteclora_config" and value is False:
         return None
     if name in _SETTINGS or name == "loftq_config":
@@ -136,6 +146,8 @@ def _field(name: str, value: Any) -> Any:
         return None if name == "loftq_config" and not value else value
     if name == "trainable_token_indices" and isinstance(value, Mapping):
         return {key: tuple(rows) if isinstance(rows, list | set) else rows for key, rows in value.items()}
+    if name == "layer_replication" and isinstance(value, list | tuple):
+        return tuple(tuple(pair) if isinstance(pair, list) else pair for pair in value)
     return tuple(value) if isinstance(value, list | set | frozenset) else value
 
 
@@ -187,6 +199,11 @@ def _type_faults(values: Mapping[str, Any]) -> list[str]:
         **{name: ("an object", lambda v: v is None or _all_names(v)) for name in (*_SETTINGS, "loftq_config")},
         "init_lora_weights": ("true, false or a text", lambda v: v is None or isinstance(v, bool | str)),
         "qalora_group_size": ("a whole number", _is_whole),
+        "megatron_core": ("a text", lambda v: v is None or isinstance(v, str)),
+        "layer_replication": (
+            "a list of pairs of whole numbers",
+            lambda v: v is None or (isinstance(v, tuple) and all(map(_all_rows, v))),
+        ),
         "alora_invocation_tokens": ("a list of whole numbers", lambda v: v is None or _all_rows(v)),
         "trainable_token_indices": (
             "a list of whole numbers, or an object of such lists",
