@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorascope.checks.config_findings import (
@@ -19,7 +19,7 @@ from lorascope.checks.rules.origins import note_origins
 from lorascope.checks.rules.servers import report_unservable
 from lorascope.checks.setting_syntax import SettingSyntax
 from lorascope.checks.types import Check
-from lorascope.errors import LorascopeError
+from lorascope.errors import LorascopeError, did_you_mean
 from lorascope.findings import Finding
 from lorascope.foreign_text import quoted
 from lorascope.model.types import ModelMap
@@ -33,6 +33,9 @@ from lorascope.trainers.known_keys import known_keys, unknown_key_findings
 
 if TYPE_CHECKING:
     from lorascope.trainers.protocol import Trainer
+
+# So many unknown keys are compared with those that PEFT has.
+_MOST_COMPARED = 20
 
 
 @in_matching_time
@@ -89,15 +92,31 @@ def check(
     )
     if given.trainer_file is not None:
         return _check_trainer(model, given, peft, serve)
-    return _check_peft(model, given, None, peft, serve)
+    return _check_peft(model, given, None, peft, serve, loaded=True)
 
 
-def _check_peft(model: ModelMap, given: CheckInput, config: AdapterConfig | None, peft: str, serve: str) -> Check:
-    """What PEFT does with its own configuration."""
+def _unknown_keys(settings: Mapping[str, Any], where: str, *, loaded: bool) -> Iterator[Finding]:
+    """Keys that PEFT does not have: an argument raises, a key of a file is dropped (`from_peft_type` of its config.py)."""
+    if not loaded:
+        yield from unknown_key_findings("peft", settings, where, consequence="PEFT raises", severity="error")
+        return
+    consequence = "PEFT drops it with a warning when it loads the adapter"
+    known = known_keys("peft")
+    unknown = [key for key in settings if key not in known]
+    misspelt = {key for key in unknown[:_MOST_COMPARED] if settings[key] and did_you_mean(key, known)}
+    yield from unknown_key_findings("peft", misspelt, where, consequence=consequence, severity="warning")
+    others = [key for key in unknown if key not in misspelt]
+    fix = "Nothing to do, unless another program needs it."
+    yield from unknown_key_findings("peft", others, where, consequence=consequence, severity="note", fix=fix)
+
+
+def _check_peft(
+    model: ModelMap, given: CheckInput, config: AdapterConfig | None, peft: str, serve: str, *, loaded: bool = False
+) -> Check:
+    """What PEFT does with its own configuration, given as arguments or `loaded` from a file."""
     release = peft or NEWEST
     settings = given.settings
-    consequence = "PEFT raises, or drops it when it loads an adapter"
-    findings = list(unknown_key_findings("peft", settings, given.where, consequence=consequence))
+    findings = list(_unknown_keys(settings, given.where, loaded=loaded))
     if config is None:
         known = known_keys("peft")
         config = adapter_config({key: value for key, value in settings.items() if key in known})

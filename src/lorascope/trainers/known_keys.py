@@ -26,7 +26,7 @@ def known_keys(trainer: str) -> frozenset[str]:
 
 
 def unknown_key_findings(
-    trainer: str, keys: Collection[str], where: str, *, consequence: str, severity: Severity = "error"
+    trainer: str, keys: Collection[str], where: str, *, consequence: str, severity: Severity = "error", fix: str = ""
 ) -> Iterator[Finding]:
     """Findings on keys that the trainer does not know.
 
@@ -36,6 +36,7 @@ def unknown_key_findings(
         where: The file.
         consequence: What the trainer does about it: `TRL stops at it`.
         severity: Of such a finding.
+        fix: What to do; found out from the known keys if empty.
     """
     known = known_keys(trainer)
     unknown = [key for key in keys if key not in known]
@@ -43,8 +44,8 @@ def unknown_key_findings(
         message = f"{len(rest):,} more unknown keys, such as {quoted(rest[0])}: {consequence}"
         yield Finding("unknown-key", severity, where, message, "Leave them out.")
     for key in unknown[:_MOST_EXPLAINED]:
-        fix = did_you_mean(key, known) or "Leave it out, or look it up in the trainer's documentation."
-        yield Finding("unknown-key", severity, where, f"{_cut(key)} is an unknown key: {consequence}", fix)
+        what = fix or did_you_mean(key, known) or "Leave it out, or look it up in the trainer's documentation."
+        yield Finding("unknown-key", severity, where, f"{_cut(key)} is an unknown key: {consequence}", what)
 
 
 def _cut(key: str) -> str:
