@@ -34,7 +34,7 @@ def test_every_file_of_rules_is_registered() -> None:
 def test_a_code_is_declared_once() -> None:
     declared = [value for kind in KINDS for value in vars(kind).values() if isinstance(value, FindingRule)]
     distinct = {id(rule): rule for rule in declared}.values()
-    assert len(distinct) == len(rules()) == 75
+    assert len(distinct) == len(rules()) == 76
     assert all(rule.meaning and rule.why.endswith((".", "`")) for rule in distinct)
     assert all(rule.meaning[0].islower() or rule.meaning.startswith(("PEFT", "DoRA")) for rule in distinct)
 
@@ -85,4 +85,4 @@ def test_the_codes_of_known_mistakes_are_declared() -> None:
 def test_the_page_has_the_declarations() -> None:
     page = ROOT / "docs" / "checking.md"
     assert page.read_text(encoding="utf-8") == checking_page(), "python tools/build_docs.py writes the table"
-    assert len(re.findall(r"^\| `[a-z-]+` \| (?:error|warning|note) \|", checking_page(), re.MULTILINE)) == 75
+    assert len(re.findall(r"^\| `[a-z-]+` \| (?:error|warning|note) \|", checking_page(), re.MULTILINE)) == 76

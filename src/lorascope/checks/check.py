@@ -17,6 +17,7 @@ from lorascope.checks.context import CheckContext, on_replicated_layers
 from lorascope.checks.inputs import CheckInput, read_check_input
 from lorascope.checks.rules.origins import note_origins
 from lorascope.checks.rules.servers import report_unservable
+from lorascope.checks.saved_labels import saved_labels, with_labels
 from lorascope.checks.setting_syntax import SettingSyntax
 from lorascope.checks.types import Check
 from lorascope.errors import LorascopeError, did_you_mean
@@ -121,7 +122,13 @@ def _check_peft(
         known = known_keys("peft")
         config = adapter_config({key: value for key, value in settings.items() if key in known})
     resolution = resolve_with_gaps(model, config, release)
-    context = CheckContext(model, config, resolution, given.where, release, settings, given.tensors, resolved=True)
+    labels = saved_labels(model, resolution, given.tensors)
+    if labels is not None:
+        model = with_labels(model, labels)
+        resolution = resolve_with_gaps(model, config, release)
+    context = CheckContext(
+        model, config, resolution, given.where, release, settings, given.tensors, resolved=True, labels=labels
+    )
     context = on_replicated_layers(context)
     findings += [*configuration_findings(context), *adapter_file_findings(context)]
     serving = _serving(context, serve, settings)

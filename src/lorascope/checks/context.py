@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.entries import TargetEntries, match_entries
+from lorascope.checks.saved_labels import SavedLabels
 from lorascope.checks.setting_syntax import SettingSyntax
 from lorascope.checks.suggestions import MOST_SPELLED
 from lorascope.model.types import ModelMap, Weight
@@ -43,6 +44,7 @@ class CheckContext:
         targets: The target entries, where they are not those of `config`.
         resolved: `resolution` is what PEFT's rules make of `config`; a trainer may have changed more.
         syntax: How the checked tool writes its settings.
+        labels: The labels of the saved head, where the base model has another number; the map is one with them.
     """
 
     model: ModelMap
@@ -55,6 +57,7 @@ class CheckContext:
     targets: TargetEntries | None = None
     resolved: bool = False
     syntax: SettingSyntax = SettingSyntax()
+    labels: SavedLabels | None = None
 
     @cached_property
     def entries(self) -> TargetEntries:

@@ -26,6 +26,13 @@ OTHER_BASE = FindingRule(
     "A name alone proves nothing: tensors of other sizes are an error, a copy of the same weights is a note.",
 )
 
+LABELS = FindingRule(
+    "labels",
+    "note",
+    "the saved head has another number of labels than the base model",
+    "PEFT raises on loading unless the base model is loaded with that number.",
+)
+
 _MOST_NAMED = 6
 # An owner and a name of at most 96 characters, as huggingface_hub has it.
 _LONGEST_ID = 200
@@ -100,6 +107,15 @@ def _is_hub_id(name: str) -> bool:
 
 def _plain(name: str) -> str:
     return _COPY.sub("", name.rpartition("/")[2].lower())
+
+
+@finds(LABELS)
+def find_other_labels(context: CheckContext) -> Iterator[Finding]:
+    """A saved head with another number of labels."""
+    if (labels := context.labels) is not None:
+        message = f"The saved head has {labels.saved} labels, the base model {labels.base}. The figures are for {labels.saved}."
+        fix = f"Load the base model with num_labels={labels.saved}."
+        yield LABELS.finding(labels.head, message, fix)
 
 
 @finds(OTHER_BASE)
