@@ -13,6 +13,7 @@ from lorascope.model.types import ModelMap
 from lorascope.names import listed
 from lorascope.peft_rules.agreement import releases_agree
 from lorascope.peft_rules.matchers import parameter_names
+from lorascope.peft_rules.parameter_count import swaps_factors
 from lorascope.peft_rules.reasons import NOT_COVERED
 from lorascope.peft_rules.releases import NEWEST, SUPPORTED_PEFT, release_of
 from lorascope.peft_rules.resolve import resolve
@@ -80,7 +81,7 @@ def read_differently(
         if other.warnings_of(NOT_COVERED):
             continue
         differences = [_difference(other, own)]
-        if _swaps_factors(release) != _swaps_factors(peft):
+        if swaps_factors(release_of(release)) != swaps_factors(release_of(peft)):
             differences.append(_swapped(model, other, own))
         for predicate in filter(None, differences):
             groups.setdefault(predicate, []).append(release)
@@ -129,15 +130,6 @@ def _difference(other: Resolution, own: Resolution) -> _Predicate | None:
     else:
         which = "other weights" if lost else "the same weights otherwise"
     return _Predicate("{adapt}", f" {which}: {'; '.join(parts)}.", tuple(sorted({*lost, *gained, *resized})))
-
-
-def _swaps_factors(peft: str) -> bool:
-    """The release reads every 3-D parameter as (experts, in, out).
-
-    From 0.19 on it is (experts, out, in) unless the module says `is_transposed` (PEFT, tuners/lora/layer.py,
-    `ParamWrapper`). Saved by 0.18.1, an adapter of Mixtral's experts does not load in 0.21.2, nor the other way round.
-    """
-    return release_of(peft) < (0, 19)
 
 
 def _swapped(model: ModelMap, other: Resolution, own: Resolution) -> _Predicate | None:

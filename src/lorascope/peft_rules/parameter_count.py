@@ -129,13 +129,22 @@ def module_factors(module: Module, rank: int, config: AdapterConfig, release: Re
     return Factors(down, up, bias, magnitude, variants.extra_count(config, module, rank), up_trains)
 
 
+def swaps_factors(release: Release) -> bool:
+    """The release reads every 3-D parameter as (experts, in, out).
+
+    From 0.19 on it is (experts, out, in) unless the module says `is_transposed` (PEFT, tuners/lora/layer.py,
+    `ParamWrapper`). Saved by 0.18.1, an adapter of Mixtral's experts does not load in 0.21.2, nor the other way round.
+    """
+    return release < (0, 19)
+
+
 def parameter_factors(shape: Shape, rank: int, owner: Module, config: AdapterConfig, release: Release) -> Factors:
     """The factors on a 2-D or 3-D parameter, with the rank per expert.
 
     Initializations that need a weight take that of the module around, whatever the parameter is.
     """
     *experts, outer, inner = shape
-    if experts and owner.transposed:
+    if experts and (owner.transposed or swaps_factors(release)):
         inner, outer = outer, inner
     ranks = rank * (experts[0] if experts else 1)
     method = initializations.method_of(config.init_lora_weights, release)

@@ -12,6 +12,9 @@ from lorascope.checks.rule import FindingRule, finds
 from lorascope.findings import Finding
 from lorascope.foreign_text import literal, quoted
 from lorascope.names import listed
+from lorascope.peft_rules.parameter_count import swaps_factors
+from lorascope.peft_rules.releases import NEWEST, release_of
+from lorascope.peft_rules.resolve import resolve
 from lorascope.peft_rules.state_dict import SavedTensor
 from lorascope.plans.name_forms import shortest_endings
 
@@ -46,6 +49,8 @@ TENSOR_MISSING = FindingRule(
 
 _MOST_NAMED = 6
 # Real files have one or two; a hostile one has as many as it likes.
+# The last release that reads the factors of fused experts the other way round.
+_BEFORE_SWAP = "0.18.1"
 _MOST_CAUSES = 8
 _LONGEST_SHOWN = 300
 
@@ -132,7 +137,26 @@ def find_other_sizes(context: CheckContext) -> Iterator[Finding]:
         f"{cut(examples, _LONGEST_SHOWN)}. PEFT raises on loading (size mismatch)."
     )
     fix = f"Check it on the base that it was trained on{_named_base(context)}."
+    if release := _release_of_sizes(context):
+        message += (
+            f" PEFT {release} saves these sizes, and {context.release_name} reads the factors the other way round."
+        )
+        fix = f"Load it with peft=={release}, and train it again for newer ones."
     yield TENSOR_SHAPE.finding(_owners(mismatch.wanted for mismatch in mismatches), message, fix)
+
+
+def _release_of_sizes(context: CheckContext) -> str:
+    """Another release of PEFT that saves tensors of the file's sizes; empty if none does."""
+    for release in (_BEFORE_SWAP, NEWEST):
+        if swaps_factors(release_of(release)) == swaps_factors(context.release) or context.tensors is None:
+            continue
+        from lorascope.checks.tensor_comparison import TensorComparison  # with what reads tables of names
+
+        resolution = resolve(context.model, context.config, release)
+        there = TensorComparison(context.model, context.config, resolution, release, context.tensors)
+        if not resolution.refusal and not there.mismatches:
+            return release
+    return ""
 
 
 @finds(TENSOR_UNEXPECTED, TENSOR_MISSING)
