@@ -54,8 +54,9 @@ QUICK = ("normed", "llama-tied")
 # Of each label on each model.
 PER_LABEL = 11
 PAIRS = 5_000
-# Of 84 pairs of a label, how many may be such that the rules say they do not cover them.
-MOST_UNCOVERED = {"ensure_weight_tying": 12, "trainable_token_indices": 8, "two of them": 6}
+# Of 132 pairs of a label, how many may be such that the rules say they do not cover them: under 5 % of all pairs. In one run
+# 36 of 5,280 were: 2,736 were adapted alike, 2,462 refused by both, 46 agree but for a count that is called an estimate.
+MOST_UNCOVERED = {"ensure_weight_tying": 12}
 
 
 def tried(name: str, label: str, count: int) -> collections.Counter[str]:
@@ -83,6 +84,7 @@ def test_enough_is_tried() -> None:
     assert len(MODELS) * len(LABELS) * PER_LABEL >= PAIRS
     assert len(QUICK) * len(LABELS) * 4 >= 300
     labeled = {label.partition("=")[0] for label in LABELS}
+    assert 6 * len(LABELS) + sum(MOST_UNCOVERED.values()) <= 0.05 * len(MODELS) * len(LABELS) * PER_LABEL
     # All that is rare is tried, but for what only goes with another.
     assert RARE - labeled <= {"qalora_group_size"}
 
@@ -100,7 +102,7 @@ def test_pairs(label: str) -> None:
     for name in MODELS:
         results += tried(name, label, PER_LABEL)
     assert results.total() >= len(MODELS) * PER_LABEL
-    assert results["uncovered"] <= MOST_UNCOVERED.get(label, 4), results
+    assert results["uncovered"] <= MOST_UNCOVERED.get(label, 6), results
     assert results["adapted"] >= 5 or label in NEVER, results
 
 

@@ -81,12 +81,19 @@ def unmatched(entries: Iterable[str], names: Iterable[str]) -> list[str]:
 def missing(entries: Iterable[str], names: Iterable[str], task_type: str | None) -> list[str]:
     """The entries that end none of the names, without those that PEFT itself adds to each other.
 
-    Of `classifier` and `score`, which it saves for a classifier, a model has one.
+    Of `classifier` and `score`, which it saves for a classifier, a model has one. That it has neither is another matter: the
+    head of a sequence classifier then stays random.
     """
     entries, names = list(entries), list(names)
     absent = unmatched(entries, names)
-    heads = _HEADS.get(task_type or "", ())
-    return [entry for entry in absent if entry not in heads] if len(unmatched(heads, names)) < len(heads) else absent
+    heads = heads_of(task_type)
+    own = task_type == "SEQ_CLS" or len(unmatched(heads, names)) < len(heads)
+    return [entry for entry in absent if entry not in heads] if own else absent
+
+
+def heads_of(task_type: str | None) -> tuple[str, ...]:
+    """The heads that PEFT saves by itself for a task type."""
+    return _HEADS.get(task_type or "", ())
 
 
 def copied_modules(model: ModelMap, entries: Sequence[str], wraps: Mapping[str, int]) -> Copied:

@@ -13,7 +13,7 @@ from lorascope.foreign_text import literal
 from lorascope.names import NUMBER, listed
 from lorascope.number_text import share_text
 from lorascope.peft_rules.matchers import ModuleMatcher, NameSet
-from lorascope.peft_rules.modules_to_save import Endings, missing, names_before_matching
+from lorascope.peft_rules.modules_to_save import Endings, heads_of, missing, names_before_matching
 from lorascope.peft_rules.name_patterns import BadPatternError
 from lorascope.peft_rules.parameter_count import Tensors
 from lorascope.peft_rules.reasons import SAVED_BELOW_ADAPTER, SAVED_WRAPPED
@@ -114,7 +114,8 @@ def find_shadowed_targets(context: CheckContext) -> Iterator[Finding]:
     """Targets that lie in a saved module, and so get no adapter."""
     config = context.config
     saved = names_before_matching(config.modules_to_save, config.task_type)
-    explicit = set(config.modules_to_save or ())
+    # PEFT writes the heads of the task into the configuration that it saves.
+    explicit = set(config.modules_to_save or ()) - set(heads_of(config.task_type))
     numbers = {entry: number for number, entry in reversed(list(enumerate(saved)))}
     entries = NameSet(entry.text for entry in context.entries.modules)
     # A classifier that the task saves is meant to be trained in full, and not to get an adapter.

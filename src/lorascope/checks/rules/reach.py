@@ -46,6 +46,9 @@ HEAD = FindingRule(
     "A low-rank change of a new, random head is not what is wanted; of an old one it is rarely meant.",
 )
 
+# Trained layers before an output: no vocabulary, and nothing new.
+_BEFORE_OUTPUT = frozenset({"pooler", "transform"})
+
 Key = TypeVar("Key")
 
 _MAIN_BLOCKS = ("attention", "ffn", "mixer")
@@ -149,6 +152,8 @@ def _head(context: CheckContext, weights: Sequence[Weight]) -> Finding:
         fix = f"Set {context.setting('task_type', 'SEQ_CLS')}: PEFT then trains it in full and saves it."
     else:
         fix = fix_without(context, weights)
+        if all(weight.role.part in _BEFORE_OUTPUT for weight in weights):
+            return HEAD.finding(places(weights), message, fix, "note")  # `dense` and all-linear reach them on any BERT
     return HEAD.finding(places(weights), message, fix, _severity(context, weights))
 
 
