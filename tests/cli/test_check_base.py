@@ -76,6 +76,12 @@ def test_a_base_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["check", "llama", given]) == 0
 
 
+def test_no_code_of_a_base_that_an_adapter_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = adapter(tmp_path / "adapter", "someone/with-code")
+    assert main(["check", given, "--trust-remote-code"]) == 2
+    assert f"lorascope check MODEL {given} --trust-remote-code" in capsys.readouterr().err
+
+
 def test_a_model_alone_is_nothing_to_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "llama"]) == 2
     assert "lorascope check llama q_proj v_proj" in capsys.readouterr().err

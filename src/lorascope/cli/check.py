@@ -100,6 +100,12 @@ def _with_base(options: argparse.Namespace) -> list[str]:
     from lorascope.checks.recorded_base import adapters_in, is_adapter, recorded_base
 
     if not words:
+        if options.trust_remote_code:
+            raise LorascopeError(
+                "runs a model's code only where the model is named on the command line, not by an adapter",
+                where="--trust-remote-code",
+                hint=f"Name it: lorascope check MODEL {shell_word(options.source)} --trust-remote-code",
+            )
         words = [options.source]
         options.source = recorded_base(adapters_in(options.source)[0], revision=options.revision)
         remark(f"base model, as {one_line(words[0])} names it: {one_line(options.source)}")

@@ -24,7 +24,7 @@ class FileFactors:
         ranks: The rank of each pair of factors by its module.
         unlike: Those modules whose rank in the file is not that of the configuration.
         foreign: Those modules that the configuration does not adapt on this model.
-        others: The names of tensors that are no factors: trained base weights, magnitudes, biases.
+        others: The names of tensors that are no factors and do not follow from the configuration: trained base weights.
     """
 
     names: tuple[str, ...]
@@ -64,8 +64,8 @@ def file_factors(
         ranks[module] = rows * place.rank // place.shape[0] if place.shape[0] else rows
         if rows != place.shape[0]:
             unlike.append(module)
-    others = tuple(name for name in tensors if not _FACTOR.search(name))
     announced = frozenset(name for name, tensor in wanted.items() if tensor.part != "base")
+    others = tuple(name for name in tensors if not _FACTOR.search(name) and name not in announced)
     return FileFactors(tuple(tensors), at_hand, announced, ranks, tuple(unlike), tuple(foreign), others)
 
 
