@@ -48,10 +48,11 @@ EXAMPLES = {
         "no-match",
         "warning",
         (
-            '"gate_proj", "up_proj" match no module',
-            "fuses them into the parameter gate_up_proj (experts: 100 % of the FFN)",
+            '"gate_proj", "up_proj", "down_proj" match no module',
+            "are the parameters down_proj and gate_up_proj (experts: 100 % of the FFN)",
         ),
-        ('target_parameters=["gate_up_proj"]', "lora_dropout=0"),
+        # One setting for all: two of them would take each other's place.
+        ('target_parameters=["down_proj", "gate_up_proj"]', "lora_dropout=0"),
         {"target_modules": SEVEN[:4], "target_parameters": ["gate_up_proj", "down_proj"]},
     ),
     "a misspelt name": Example(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from lorascope import light_dataclasses as dataclasses
 from lorascope.checks.context import CheckContext
 from lorascope.checks.name_meanings import (
+    Place,
     describe_lack,
     describe_place,
     find_place,
@@ -18,6 +19,7 @@ from lorascope.checks.name_meanings import (
 from lorascope.checks.phrases import cut, in_quotes, places, plural
 from lorascope.checks.suggestions import (
     LONGEST_PATTERN,
+    MOST_EXPLAINED,
     MOST_SPELLED,
     inspecting_command,
     pattern_of,
@@ -212,8 +214,18 @@ def known_name(context: CheckContext, text: str) -> Answer | None:
     place = find_place(context, meanings)
     if place is None:
         return Answer("", "Leave it out.", known=True)
+    if place.parameters and not place.modules:
+        place = _joint_place(context) or place
     command = planning_command(context.model, selector_of(place.meanings))
     return Answer("", fix_for_place(context, place, command), known=True)
+
+
+def _joint_place(context: CheckContext) -> Place | None:
+    """The parameters that all unmatched names mean: one setting, since two of them would take each other's place."""
+    texts = [entry.text for entry in context.entries.modules if not entry.modules and not entry.rewritten]
+    meanings = dict.fromkeys(meaning for text in texts[:MOST_EXPLAINED] for meaning in meanings_of(text))
+    place = find_place(context, meanings)
+    return place if place and place.parameters and not place.modules else None
 
 
 def misspelt_name(context: CheckContext, text: str) -> Answer | None:
