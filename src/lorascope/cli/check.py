@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     except LorascopeError as error:
         if given:
             raise
-        hint = f"{error.hint} To check on another base: lorascope check MODEL {shell_word(words[0])}"
+        other = f"To check on another base: lorascope check MODEL {shell_word(words[0])}"
+        hint = f"{error.hint.rstrip('.')}. {other}" if error.hint else other
         raise LorascopeError(*error.faults, where=error.where, hint=hint) from error
     # Several files, as a pre-commit hook gives them, are checked one by one; several words are names.
     inputs = [(word,) for word in words] if len(words) > 1 and all(map(os.path.exists, words)) else [tuple(words)]
