@@ -26,6 +26,7 @@ _MOST_NAMED = 6
 # Lines of a check that is not asked for whole, and rows of its table that are shown whatever the findings need.
 _MOST_LINES = 30
 _LEAST_ROWS = 6
+_FEWEST_ROWS = 3  # the head, a row, and the number of the others
 _MOST_OF_A_SERVER = 7
 
 
@@ -45,7 +46,7 @@ def check_text(check: Check, *, everything: bool = False) -> str:
     else:
         room = _MOST_LINES - sum(part.count("\n") + 1 for part in (*top, *serving)) - 2
         found = folded_findings(findings, check.subject, room - min(len(rows), _LEAST_ROWS))
-        rows = _cut(rows, max(room - len(found), 2))
+        rows = _cut(rows, room - len(found))
     parts = [*top, *(["", *found] if found else []), *(["", *rows] if rows else []), *serving]
     return shown("\n".join(parts))
 
@@ -70,6 +71,8 @@ def _cut(rows: list[str], most: int) -> list[str]:
     """The head and first rows of a table, and the number of the others."""
     if len(rows) <= most:
         return rows
+    if most < _FEWEST_ROWS:
+        return [f"… {len(rows) - 1} rows of adapted modules (--all shows them)"]
     return [*rows[: most - 1], f"… and {len(rows) - most + 1} more rows (--all shows them)"]
 
 
