@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 import lorascope
+import lorascope as ls
 from lorascope.errors import LorascopeError
 from lorascope.model.types import ModelMap
 from lorascope.plan_api import plan
+from lorascope.sources.builtin import builtin_models
 from lorascope.trainers.exports import export
 from lorascope.trainers.known_keys import known_keys
+from lorascope.trainers.llamafactory.targets import THINKERS
 from lorascope.trainers.llamafactory.trainer import LLAMAFACTORY
 from lorascope.trainers.protocol import Job, Outcome
 from tests.helpers.samples import fails, sample
@@ -227,3 +231,31 @@ def test_the_command_says_the_same() -> None:
         lorascope.plan(sample("llama"), "qv").resolution.trainable
         == asked(sample("llama"), "lora_target: q_proj, v_proj\n").resolution.trainable
     )
+
+
+_SFT = "model_name_or_path: a/model\nfinetuning_type: lora\nstage: sft\ndataset: demo\ntemplate: default\noutput_dir: out\n"
+
+
+def test_all_takes_numbers_for_names_and_one_finding_says_so(tmp_path: Path) -> None:
+    """On every built-in model with such layers; the advice is followed, and the numbers are gone."""
+    found = []
+    file = tmp_path / "train.yaml"
+    for model_type, heads in builtin_models().items():
+        model = sample(model_type, heads[0])
+        linear = [module.name for module in model.modules if "Linear" in module.class_name]
+        if model_type in THINKERS or not any(name.rpartition(".")[2].isdecimal() for name in linear):
+            continue
+        file.write_text(f"{_SFT}lora_target: all\n", encoding="utf-8")
+        check = ls.check(model, file, trainer="llamafactory")
+        told = [one for one in check.findings if one.code == "digit-name"]
+        if not told:
+            continue  # LLaMA-Factory leaves those layers out
+        (finding,) = told
+        assert not [one for one in check.findings if one.code in ("unsupported", "covered")]
+        names = finding.fix.removeprefix("Set ")
+        file.write_text(f"{_SFT}{names}\n", encoding="utf-8")
+        mended = ls.check(model, file, trainer="llamafactory")
+        assert not [one for one in mended.findings if one.code == "digit-name"], model_type
+        assert mended.resolution.adapted, (model_type, mended.resolution.refusal)
+        found.append(model_type)
+    assert "gemma3n" in found and len(found) >= 5, found

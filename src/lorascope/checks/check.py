@@ -154,9 +154,16 @@ def _check_trainer(model: ModelMap, given: CheckInput, peft: str, serve: str) ->
             hint="Leave out --serve, or check the adapter_config.json that it is converted to.",
         )
     config = outcome.config or AdapterConfig()
-    context = on_replicated_layers(
-        CheckContext(model, config, outcome.resolution, given.where, trainer.peft or NEWEST, syntax=_syntax(trainer))
+    context = CheckContext(
+        model,
+        config,
+        outcome.resolution,
+        given.where,
+        trainer.peft or NEWEST,
+        syntax=_syntax(trainer),
+        expanded=outcome.expanded,
     )
+    context = on_replicated_layers(context)
     findings = [*settings.findings, *outcome.findings]
     findings += configuration_findings(context) if outcome.config is not None else trainer_findings(context)
     # What else a trainer writes into its adapter_config.json is not among what its room reads.

@@ -44,6 +44,7 @@ class CheckContext:
         targets: The target entries, where they are not those of `config`.
         resolved: `resolution` is what PEFT's rules make of `config`; a trainer may have changed more.
         syntax: How the checked tool writes its settings.
+        expanded: The targets are a trainer's own expansion of `all`: no user wrote the names.
         labels: The labels of the saved head, where the base model has another number; the map is one with them.
     """
 
@@ -57,6 +58,7 @@ class CheckContext:
     targets: TargetEntries | None = None
     resolved: bool = False
     syntax: SettingSyntax = SettingSyntax()
+    expanded: bool = False
     labels: SavedLabels | None = None
 
     @cached_property

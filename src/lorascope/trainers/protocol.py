@@ -81,11 +81,13 @@ class Outcome:
         resolution: The weights, under the names of the map, and their cost.
         config: What the trainer hands to PEFT; None if it does not use PEFT.
         findings: What the trainer's own rules did that its user should know.
+        expanded: The targets are the trainer's own expansion of a word such as `all`: no user wrote the names.
     """
 
     resolution: Resolution
     config: AdapterConfig | None
     findings: tuple[Finding, ...] = ()
+    expanded: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

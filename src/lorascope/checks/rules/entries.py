@@ -122,6 +122,8 @@ def _last_word(text: str) -> str:
 @finds(UNSUPPORTED)
 def find_unsupported(context: CheckContext) -> Iterator[Finding]:
     """Modules of a class that PEFT has no adapter for."""
+    if context.expanded:
+        return  # the trainer says what its own search does
     entries, where = context.entries, context.syntax.name("target_modules")
     refused = [one for one in entries.modules if one.refused and not one.text.rpartition(".")[2].isdecimal()]
     for number, entry in enumerate(refused[:_MOST_FAULTS], 1):
@@ -193,6 +195,8 @@ def _digit_entries(context: CheckContext) -> list[Entry]:
 @finds(DIGIT_NAME)
 def find_digit_names(context: CheckContext) -> Iterator[Finding]:
     """Numbers as names, which match every member of that number."""
+    if context.expanded:
+        return
     for entry in _digit_entries(context):
         number = entry.text.rpartition(".")[2]
         layers: list[Module] = [module for module in entry.modules if module.kind != "other"]
@@ -270,7 +274,7 @@ def find_twice_targeted(context: CheckContext) -> Iterator[Finding]:
 def find_covered(context: CheckContext) -> Iterator[Finding]:
     """Entries of a list all of whose modules another entry matches too."""
     entries = context.entries
-    if entries.form != "list" or len(entries.modules) < 2:
+    if entries.form != "list" or len(entries.modules) < 2 or context.expanded:
         return
     by_text = {entry.text: entry for entry in entries.modules}
     inner: dict[str, list[str]] = {}

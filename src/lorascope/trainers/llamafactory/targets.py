@@ -40,7 +40,8 @@ def resolve_llamafactory(model: ModelMap, given: TrainerConfig) -> Outcome:
     if faults:
         raise LorascopeError(*faults, where=TITLE, hint="Check what its trainer makes of it there.")
     config, findings = handed_config(model, given.settings)
-    return Outcome(resolve(model, config, PEFT), config, tuple(findings))
+    everything = names_in(given.settings.get("lora_target", SCHEMA.defaults["lora_target"])) == [ALL]
+    return Outcome(resolve(model, config, PEFT), config, tuple(findings), expanded=everything)
 
 
 def _uncovered(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -117,7 +118,31 @@ def _all_linear(model: ModelMap, freeze_vision_tower: bool, findings: list[Findi
     findings += left_out_findings(dropped, "lora_target: all", reason, "Name them in lora_target if you want them.")
     fix = "Name modules in lora_target; LLaMA-Factory has no key for bare parameters."
     findings += unseen_findings(unseen_weights(model), "lora_target: all", fix)
-    return sorted({name.rpartition(".")[2] for name in linear if not holds_word(name, forbidden)})
+    kept = [name for name in linear if not holds_word(name, forbidden)]
+    findings += _numbers(model, kept, forbidden)
+    return sorted({name.rpartition(".")[2] for name in kept})
+
+
+def _numbers(model: ModelMap, linear: Sequence[str], forbidden: set[str]) -> Iterator[Finding]:
+    """Layers of a list that have no name but their number, which `all` takes for one."""
+    numbered = [name for name in linear if name.rpartition(".")[2].isdecimal()]
+    if not numbered:
+        return
+    words = {name.rpartition(".")[2] for name in linear}
+    numbers = sorted(filter(str.isdecimal, words), key=int)
+    others = [
+        module.name for module in model.modules if module.kind == "other" and not holds_word(module.name, forbidden)
+    ]
+    if model.model_type in PARTS:  # every name that holds a word is taken, norms too
+        named = sorted(word for word in words if not any(holds_word(name, [word]) for name in others))
+    else:
+        named = sorted(words - {name.rpartition(".")[2] for name in others})
+    named = [word for word in named if not word.isdecimal()]
+    message = (
+        f"all takes the last word of each linear layer's name, and {listed(numbered, MOST_NAMED)} end in numbers: "
+        f"{', '.join(numbers)} then match every layer of that number, and PEFT raises at blocks and norms."
+    )
+    yield Finding("digit-name", "error", "lora_target", message, f"Set lora_target: {','.join(named)}")
 
 
 def _expanded(model: ModelMap, names: Sequence[str], trainable: int) -> list[str]:
