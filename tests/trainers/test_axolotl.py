@@ -152,9 +152,14 @@ def test_what_makes_no_lora_is_said() -> None:
     assert "because adapter is 'llama-adapter'" in str(other.resolution.refusal)
 
 
+def test_replicated_layers_are_those_of_peft() -> None:
+    outcome = asked(sample("llama"), "lora_target_modules: [q_proj]\npeft_layer_replication: [[0, 2], [1, 2]]\n")
+    assert [weight.name for weight in outcome.resolution.adapted] == [
+        f"model.layers.{number}.self_attn.q_proj" for number in range(3)
+    ]
+
+
 def test_what_is_not_covered_is_refused() -> None:
-    with fails("layer_replication is set, which the rules do not cover"):
-        asked(sample("llama"), "lora_target_modules: [q_proj]\npeft_layer_replication: [[0, 1]]\n")
     with fails("target_parameters is 'experts.down_proj'"):
         asked(sample("llama"), "lora_target_parameters: experts.down_proj\n")
 

@@ -74,8 +74,8 @@ class _Resolver:
         self.warnings: list[Diagnostic] = []
         # What the rules do not cover: the configuration is resolved without.
         self.uncovered: dict[tuple[Reason, str], Diagnostic] = {}
-        self.config = self._covered(config)
-        config = self.config
+        self.given = config
+        self.config = config = self._covered(config)
         self.adapted: list[Adapted] = []
         self.adapted_modules: list[Module] = []
         # Modules that carry an adapter, of their own or of their parameters, with the number of wrappers around each.
@@ -86,7 +86,7 @@ class _Resolver:
         self.is_plain = method == "default" and not variants.requested(config, release)
 
     def resolution(self) -> Resolution:
-        _stop_at(validation.refused_settings(self.model, self.config, self.release))
+        _stop_at(validation.refused_settings(self.model, self.given, self.release))
         _stop_at(self.replicated.refusal)
         if self.replicated.layers:
             layers = len(self.replicated.layers)
