@@ -15,6 +15,7 @@ from lorascope.peft_rules.types import Adapted, AdapterConfig, Resolution
 from lorascope.plans.rules import own_components
 from lorascope.servers.factors import FileFactors
 from lorascope.servers.facts import UNKNOWN_EXTRAS, Facts
+from lorascope.servers.initializations import changes_base, describe_start
 from lorascope.servers.types import Answer
 
 _MOST_NAMED = 4
@@ -100,10 +101,12 @@ def _options(facts: Facts, config: AdapterConfig, extras: Mapping[str, Any] | No
         if on:
             yield Answer("options", "no", f"it has no place for the biases of an adapter ({key})", source)
             unsure = True
-    start = extras.get("init_lora_weights")
-    starts = [f"init_lora_weights={start[:40]!r}"] if isinstance(start, str) and start.lower() != "gaussian" else []
+    start = extras.get("init_lora_weights", config.init_lora_weights)
+    if changes_base(start):
+        yield Answer("options", "no", f"it ignores {describe_start(start)}", source)
+        unsure = True
     keys = ("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "trainable_token_indices")
-    ignored = [*starts, *(key for key in keys if extras.get(key))]
+    ignored = [key for key in keys if extras.get(key)]
     if ignored:
         reason = f"it ignores {', '.join(ignored)} and loads the adapter without"
         yield Answer("options", "depends", reason, source)

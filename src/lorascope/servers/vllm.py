@@ -10,6 +10,7 @@ from lorascope.names import listed
 from lorascope.peft_rules.types import AdapterConfig, Resolution
 from lorascope.servers.factors import FileFactors
 from lorascope.servers.facts import UNKNOWN_EXTRAS, Facts
+from lorascope.servers.initializations import changes_base, describe_start
 from lorascope.servers.types import Answer, Verdict
 from lorascope.servers.vllm_names import Place, is_readable, vllm_places
 
@@ -18,8 +19,6 @@ _MOST_NAMED = 4
 _ALWAYS = frozenset({"o_proj", "down_proj"})
 # Classes with a kv_b_proj that they call as a layer (model_executor/models/minicpm3.py); all others give it to MLAAttention.
 _CALLS_KV_B = frozenset({"MiniCPM3ForCausalLM"})
-# Starting values that change nothing but the factors themselves (vLLM 0.33.0, lora/peft_helper.py).
-_HARMLESS_STARTS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 # Keys of adapter_config.json that change what an adapter does, and what they are called.
 _FEATURES = {
     "alora_invocation_tokens": "activated LoRA",
@@ -131,14 +130,10 @@ def _refused_options(facts: Facts, config: AdapterConfig, extras: Mapping[str, A
             yield "depends", f"biases ({key}) need --enable-lora-bias, and were not tried"
         elif on:
             yield "no", f"it refuses adapters with a bias ({key})"
-    start = extras.get("init_lora_weights")
-    if isinstance(start, str) and start.lower() not in _HARMLESS_STARTS:
-        if "init_lora_weights" in rules["fields"]:
-            reason = "it changes the base weights too; convert the adapter to a plain one with PEFT"
-            yield "no", f"it refuses init_lora_weights={start[:40]!r}: {reason}"
-        else:
-            reason = "the result is right only if the served model has the changed weights"
-            yield "depends", f"it ignores init_lora_weights={start[:40]!r}: {reason}"
+    start = extras.get("init_lora_weights", config.init_lora_weights)
+    if changes_base(start):
+        verb = "refuses" if "init_lora_weights" in rules["fields"] else "ignores"
+        yield "no", f"it {verb} {describe_start(start)}"
     for key, called in _FEATURES.items():
         if extras.get(key) and key in rules["fields"]:
             yield "no", f"it refuses {key} ({called})"
