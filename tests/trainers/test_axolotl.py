@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import lorascope
 from lorascope.errors import LorascopeError
 from lorascope.findings import Finding
 from lorascope.model.types import ModelMap
@@ -245,3 +247,24 @@ def test_no_value_is_more_than_a_fault(key: str, value: str) -> None:
         AXOLOTL.resolve(sample("llama"), AXOLOTL.read(f"{rest}{key}: {value}\n", "file.yaml"))
     except LorascopeError as error:
         assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [("pissa", "warning"), ("nonsense", "error"), ("gaussian", ""), (True, ""), (None, "")]
+)
+def test_the_initialization_reaches_peft(given: object, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    content = {"base_model": "a/b", "adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_modules": ["q_proj"]}
+    file.write_text(yaml.safe_dump({**content, "peft_init_lora_weights": given}), encoding="utf-8")
+    check = lorascope.check(sample("llama"), file, trainer="axolotl", serve="sglang")
+    assert [one.severity for one in check.findings if one.code == "initialization"] == ([told] if told else [])
+    starts = (
+        [
+            one.answer
+            for one in check.serving.answers
+            if one.question == "options" and "init_lora_weights=" in one.reason
+        ]
+        if check.serving
+        else []
+    )
+    assert starts == (["no"] if given == "pissa" else [])

@@ -259,3 +259,15 @@ def test_all_takes_numbers_for_names_and_one_finding_says_so(tmp_path: Path) -> 
         assert mended.resolution.adapted, (model_type, mended.resolution.refusal)
         found.append(model_type)
     assert "gemma3n" in found and len(found) >= 5, found
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [("pissa_init: true", "pissa_niter_16"), ("pissa_init: true\npissa_iter: -1", "pissa"), ("", True)],
+)
+def test_the_initialization_reaches_peft(given: str, start: object, tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text(f"{_SFT}lora_target: q_proj,v_proj\n{given}\n", encoding="utf-8")
+    check = ls.check(sample("llama"), file, trainer="llamafactory")
+    assert check.config is not None and check.config.init_lora_weights == start
+    assert any(one.code == "initialization" for one in check.findings) is (start is not True)

@@ -133,7 +133,7 @@ def test_options_are_those_of_the_trainers_own_parsers() -> None:
         names = {f"{prefix}{name}" for name in schema.options}
         assert names <= known, keys
         checked += len(names)
-    assert checked == 119
+    assert checked == 122
 
 
 def test_options_set_what_peft_has() -> None:
@@ -154,4 +154,4 @@ def test_defaults_are_values_that_their_options_take() -> None:
             if option.default is not None and keys not in ("ms-swift-rlhf",):
                 assert option.convert(option.default) == option.default, (keys, option.name)
                 checked += 1
-    assert checked == 34
+    assert checked == 35

@@ -39,6 +39,8 @@ SCHEMA = Schema(
     Option("peft_layer_replication", yaml_values.ANY, peft="layer_replication"),
     Option("peft_trainable_token_indices", yaml_values.ANY, peft="trainable_token_indices"),
     Option("peft_ensure_weight_tying", yaml_values.ANY, peft="ensure_weight_tying"),
+    # Handed on where it is neither false nor empty.
+    Option("peft_init_lora_weights", value.TRUTH_OR_TEXT),
     # For axolotl's own search and loading.
     Option("lora_target_linear", value.TRUTH),
     Option("quantize_moe_experts", value.TRUTH),

@@ -55,6 +55,7 @@ def resolve_axolotl(model: ModelMap, given: TrainerConfig) -> Outcome:
     config = adapter_config(
         {
             **SCHEMA.peft_arguments(settings),
+            "init_lora_weights": settings.get("peft_init_lora_weights") or True,
             "target_modules": _target_modules(model, settings, findings),
             "target_parameters": _target_parameters(model, settings, findings),
             "modules_to_save": settings.get("lora_modules_to_save") or None,

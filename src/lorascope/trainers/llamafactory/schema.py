@@ -52,6 +52,8 @@ SCHEMA = Schema(
     Option("use_rslora", value.TRUTH, default=False, peft="use_rslora"),
     Option("use_dora", value.TRUTH, default=False, peft="use_dora"),
     Option("additional_target", _NAMES, peft="modules_to_save", nullable=True),
+    Option("pissa_init", value.TRUTH),
+    Option("pissa_iter", value.WHOLE, default=16),
     # For LLaMA-Factory's own search and loading.
     Option("freeze_trainable_layers", value.WHOLE, default=2),
     Option("use_llama_pro", value.TRUTH),

@@ -73,6 +73,7 @@ def handed_config(model: ModelMap, given: Mapping[str, Any]) -> tuple[AdapterCon
     config = AdapterConfig(
         **{
             **SCHEMA.peft_arguments(settings),
+            "init_lora_weights": _start(settings),
             "target_modules": tuple(dict.fromkeys(names)),
             "lora_alpha": settings["lora_alpha"] or settings["lora_rank"] * 2,
             "modules_to_save": _saved(model, settings, findings),
@@ -80,6 +81,13 @@ def handed_config(model: ModelMap, given: Mapping[str, Any]) -> tuple[AdapterCon
         }
     )
     return config, findings
+
+
+def _start(settings: Mapping[str, Any]) -> bool | str:
+    """How the factors begin (`init_adapter`)."""
+    if not settings["pissa_init"]:
+        return True
+    return "pissa" if settings["pissa_iter"] == -1 else f"pissa_niter_{settings['pissa_iter']}"
 
 
 def _saved(model: ModelMap, settings: Mapping[str, Any], findings: list[Finding]) -> tuple[str, ...] | None:

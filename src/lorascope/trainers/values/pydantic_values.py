@@ -64,9 +64,16 @@ def _sizes(value: Any) -> dict[str, int]:
     return sizes
 
 
+def _truth_or_text(value: Any) -> bool | str:
+    if isinstance(value, bool | str):
+        return value
+    raise ValueError
+
+
 WHOLE = ValueType("a whole number", _whole)
 NUMBER = ValueType("a number", _number)
 TRUTH = ValueType("true or false", _truth)
+TRUTH_OR_TEXT = ValueType("true, false or a string", _truth_or_text)
 TEXTS = ValueType("a list of strings", _texts)
 TEXT_OR_TEXTS = ValueType(
     "a string or a list of strings", lambda value: value if isinstance(value, str) else _texts(value)
