@@ -41,7 +41,9 @@ def test_wrong_names(model_type: str, names: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_seven_names_on_every_built_in_model() -> None:
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_seven_names_on_every_built_in_model(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     lengths = {
         name: len(check_text(ls.check(sample(*name), *SEVEN, serve="vllm")).splitlines())
         for name in ((model_type, head) for model_type, heads in builtin_models().items() for head in heads)
@@ -68,7 +70,7 @@ def test_any_findings_fold() -> None:
         room = draw.randrange(6, 40)
         lines = folded_findings(findings, "a place", room)
         first = [line for line in lines if line.startswith(("✗", "!", "·"))]
-        assert len(lines) <= max(room, 12)
+        assert len(lines) <= max(room, 10)
         assert bool(first) == bool(findings)
         counted = sum(int(number) for line in lines for number in re.findall(r"^ *… (?:and )?(\d+) more", line))
         assert len(first) + counted == len(findings)

@@ -10,6 +10,9 @@ from lorascope.model.types import ModelMap
 from lorascope.plans.map_gaps import map_gaps
 from lorascope.reports.tables import wrapped
 
+# So much of the worst finding is shown, whatever the room.
+_LEAST_LINES = 4
+
 SIGNS: dict[Severity, str] = {"error": "✗", "warning": "!", "note": "·"}
 
 
@@ -45,10 +48,13 @@ def folded_findings(findings: Sequence[Finding], subject: str, room: int) -> lis
         kinds.setdefault((finding.code, finding.severity), []).append(lines)
     shown: dict[tuple[str, Severity], int] = {}
     for kind, blocks in kinds.items():
-        room -= len(blocks[0]) + (len(blocks) > 1)
         rest = {key: kinds[key] for key in kinds if key not in shown and key != kind}
-        if shown and room < len(list(_unshown_lines(rest))):
-            break
+        own = room - (len(blocks) > 1) - len(list(_unshown_lines(rest)))
+        if len(blocks[0]) > own:
+            if shown:
+                break
+            blocks[0] = [*blocks[0][: max(own, _LEAST_LINES) - 1], "  … (--all shows it whole)"]
+        room -= len(blocks[0]) + (len(blocks) > 1)
         shown[kind] = 1
     for kind in shown:
         for block in kinds[kind][1:] if len(shown) == len(kinds) else ():
